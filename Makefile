@@ -1,0 +1,49 @@
+# make demo   train a DenseNet on scanned digits, minutes on a laptop
+# make test   the tests
+# make lint   ruff
+# make pins   requirements.txt and requirements-test.txt anew, from setup.cfg
+
+# Any Python >= 3.12; override with `make PYTHON=/path/to/python`.
+PYTHON ?= $(shell for python in python3.12 python3.13 python3 python $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$python"; break; }; done)
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
+DEMO := $(VENV)/bin/python experiments/train.py --data.name digits --data.augment --model.depth 22 \
+	--model.growth-rate 12 --epochs 40
+
+.PHONY: demo test lint pins setup clean
+
+demo: $(VENV)/.demo
+	@out=runs/demo; n=2; while [ -e "$$out/summary.json" ]; do out=runs/demo-$$n; n=$$((n + 1)); done; \
+	echo $(DEMO) --out "$$out"; $(DEMO) --out "$$out"
+
+test: $(VENV)/.test
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/compiled $(VENV)/bin/python -m pytest -n 2 --durations 10
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+
+setup: $(VENV)/.demo
+
+pins: $(VENV)/.test
+	$(PIP) uv
+	$(VENV)/bin/uv pip compile --quiet --universal --no-emit-index-url --python-version 3.12 \
+		--custom-compile-command "make pins" setup.cfg -o requirements.txt
+	$(VENV)/bin/uv pip compile --quiet --universal --no-emit-index-url --python-version 3.12 --extra test \
+		-c requirements.txt --custom-compile-command "make pins" setup.cfg -o requirements-test.txt
+
+# A virtual environment of another Python, or one whose Python has gone, is made anew.
+$(VENV)/.demo: requirements.txt setup.cfg
+	@[ -n "$(PYTHON)" ] || { echo "error: Python >= 3.12 is needed: 'pyenv install 3.12', or see python.org/downloads" >&2; exit 2; }
+	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo requirements-test.txt
+	$(PIP) -r requirements-test.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info

@@ -1,0 +1,35 @@
+"""What every script shares: flags, one line for a mistake, and the compilation cache."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
+
+from dn_jax.configuration import UserError
+
+
+def main(command: Callable[[], object]) -> None:
+  """Runs a script's command, which reads its own flags.
+
+  A `UserError` is shown as one line, without a traceback, and gives exit code 2, as a flag that does not
+  parse does.
+  """
+  use_compilation_cache()
+  try:
+    command()
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+  except KeyboardInterrupt:
+    print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    sys.exit(130)
+
+
+def use_compilation_cache() -> None:
+  """Keeps compiled programs between starts: in $JAX_COMPILATION_CACHE_DIR, or ~/.cache/dn_jax."""
+  if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(home / "dn_jax" / "compiled"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,0 +1,209 @@
+"""A run as frozen data: what it is, how it is carried out, and what a wrong value is told.
+
+Every field is one or the other. A field of the first kind is part of what the run *is*: another value is
+another run, and another cell of a table. A field made with `carried_out` says how it is computed or where it
+goes, and may differ when a run is resumed. `None` stands for "as published" and is filled in before anything
+runs (`dn_jax.experiment.resolve`), so that a record holds no `None` that matters.
+"""
+
+import dataclasses
+import difflib
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+
+class UserError(Exception):
+  """Something a person can put right; shown as one line, without a traceback."""
+
+
+class ConfigurationError(UserError):
+  """A value that does not fit: names the flag, the value and what would fit."""
+
+  def __init__(self, flag: str, value: object, fits: str):
+    super().__init__(f"--{flag} {value}: {fits}")
+    self.flag = flag
+
+
+def carried_out(default: Any) -> Any:
+  """A field that says how a run is carried out, not what it is."""
+  return dataclasses.field(default=default, metadata={"carried_out": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Which pictures."""
+
+  name: str = "cifar10"
+  """digits, cifar10, cifar100 or svhn_cropped."""
+  dir: pathlib.Path | None = carried_out(None)
+  """Folder of TFDS-prepared data sets; by default TFDS's own (~/tensorflow_datasets)."""
+  augment: bool = False
+  """The "+" of the paper's tables: mirror, pad and crop."""
+  validation: int | None = None
+  """Pictures held out of the training set, evenly over the classes (published: 0; SVHN 6000)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Which network. Unset flags come from --model.name, or are those of DenseNet-BC (L=100, k=12)."""
+
+  name: str | None = carried_out(None)
+  """A network of the zoo, e.g. densenet-bc-100-12; the flags below change parts of it."""
+  depth: int | None = None
+  """L: 4 + 3n, or 4 + 6n with bottlenecks."""
+  growth_rate: int | None = None
+  """k: channels that each layer adds."""
+  blocks: tuple[int, ...] | None = None
+  """Layers of each dense block, instead of --model.depth."""
+  bottleneck: bool | None = None
+  """A 1x1 convolution in every layer (-B)."""
+  bottleneck_width: int | None = None
+  """Its outputs, in units of k."""
+  compression: float | None = None
+  """theta: share of its channels that a transition keeps (-C)."""
+  initial_channels: int | None = None
+  """Outputs of the first convolution (2k with bottlenecks, else 16)."""
+  stem: Literal["cifar", "imagenet"] | None = None
+  """3x3, or 7x7 of stride 2 with a max pool."""
+  dropout: float | None = None
+  """After every convolution but the first (published: 0.2 where nothing is augmented)."""
+  convolution_init: Literal["fan_out", "fan_in"] | None = None
+  """He initialisation by outputs (Torch) or inputs (Caffe)."""
+  epsilon: float = 1e-5
+  """Of batch norm."""
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  """Of activations; parameters and statistics stay float32."""
+  precision: Literal["default", "high", "highest"] = "default"
+  """Of matrix products: on TPU and GPU "default" multiplies float32 in bfloat16 or TF32 passes."""
+  remat: Literal["none", "dense_layer", "bottleneck", "block"] = carried_out("dense_layer")
+  """What the backward pass keeps; the function is the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """SGD with momentum. Unset flags are as published for the network and the data set."""
+
+  learning_rate: float | None = None
+  """At the start."""
+  momentum: float | None = None
+  """Of SGD, without dampening."""
+  nesterov: bool | None = None
+  """Nesterov's form of the momentum."""
+  weight_decay: float | None = None
+  """On every parameter, batch-norm scales and biases included."""
+  schedule: Literal["steps", "cosine"] | None = None
+  """Drops, or a cosine to 0 over all steps."""
+  drops: tuple[float, ...] | None = None
+  """Where the rate drops, as shares of the epochs."""
+  drop_factor: float | None = None
+  """By what the rate is multiplied there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """What is kept on disk to go on from."""
+
+  every_epochs: int = carried_out(1)
+  """Epochs between checkpoints (the last is always written)."""
+  keep: int = carried_out(2)
+  """How many of the newest stay; the best on validation stays besides."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """One training run."""
+
+  data: DataConfig = DataConfig()
+  model: ModelConfig = ModelConfig()
+  optimizer: OptimizerConfig = OptimizerConfig()
+  checkpoint: CheckpointConfig = CheckpointConfig()
+  epochs: int | None = None
+  """Passes over the training pictures."""
+  batch_size: int | None = None
+  """Pictures a step, over all devices."""
+  seed: int = 0
+  """Of weights, order, augmentation and dropout."""
+  last_batch: Literal["drop", "keep"] = "drop"
+  """What becomes of an epoch's smaller last batch (the authors keep it; a device mesh wants one size)."""
+  report: Literal["last", "best"] | None = None
+  """Whose test error is reported: the last network's, or that of the best on validation."""
+  out: pathlib.Path | None = carried_out(None)
+  """The run's folder; by default runs/ and a name made of the flags."""
+  steps_per_dispatch: int | None = carried_out(None)
+  """Steps that the device takes at one command of the host (default: 1 on CPU, 32 elsewhere)."""
+  evaluation_batch_size: int = carried_out(256)
+  """Pictures a step of evaluation."""
+  tensorboard: bool = carried_out(False)
+  """Write TensorBoard events too (extra `tensorboard`)."""
+
+
+def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
+  """Every field of a nested configuration: (flag such as `model.growth-rate`, value, is part of the run)."""
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    flag = prefix + field.name.replace("_", "-")
+    if dataclasses.is_dataclass(value):
+      yield from fields(value, flag + ".")
+    else:
+      yield flag, value, not field.metadata.get("carried_out", False)
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+  """The flags that say what a resolved run is, and their values as JSON has them."""
+  return {flag: jsonable(value) for flag, value, part_of_the_run in fields(config) if part_of_the_run}
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+  """A line for each flag whose value differs, `flag: old -> new`."""
+  absent = "(absent)"
+  return [
+      f"--{flag}: {old.get(flag, absent)} -> {new.get(flag, absent)}"
+      for flag in dict.fromkeys((*old, *new)) if old.get(flag, absent) != new.get(flag, absent)
+  ]
+
+
+def jsonable(value: Any) -> Any:
+  """A configuration's value as JSON gives it back."""
+  if isinstance(value, tuple):
+    return list(value)
+  if isinstance(value, pathlib.Path):
+    return str(value)
+  return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+  """A nested configuration as nested JSON-ready dictionaries."""
+  return {
+      field.name: to_dict(value) if dataclasses.is_dataclass(value) else jsonable(value)
+      for field in dataclasses.fields(config) for value in (getattr(config, field.name),)
+  }
+
+
+def from_dict(config_type: type, record: dict[str, Any]) -> Any:
+  """The inverse of `to_dict`; a field that the record lacks has its default.
+
+  Raises:
+    KeyError: the record has a field that this version does not know.
+  """
+  known = {field.name: field for field in dataclasses.fields(config_type)}
+  if unknown := set(record) - set(known):
+    raise KeyError(f"unknown fields {', '.join(sorted(unknown))} in a configuration")
+  values = {}
+  for name, value in record.items():
+    default = known[name].default
+    if dataclasses.is_dataclass(default):
+      value = from_dict(type(default), value)
+    elif isinstance(value, list):
+      value = tuple(value)
+    elif "Path" in str(known[name].type) and value is not None:
+      value = pathlib.Path(value)
+    values[name] = value
+  return config_type(**values)
+
+
+def near(name: str, names: Iterable[str]) -> str:
+  """Names to offer in place of a wrong one: the near ones, or all of them where none is near."""
+  names = list(names)
+  found = difflib.get_close_matches(name.lower(), names, n=4, cutoff=0.5)
+  return f"did you mean {' or '.join(found)}?" if found else f"one of {', '.join(names)}"

@@ -1,0 +1,158 @@
+"""A name -> a data set: uint8 pictures and labels, whole, on the host.
+
+Data sets here fit a device's memory (SVHN, the largest: 1.9 GB). Splits and held-out pictures are the same
+for every seed of a run. Nothing is ever downloaded; `experiments/prepare.py` does that when a person asks.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from dn_jax.configuration import ConfigurationError, DataConfig, near
+from dn_jax.data import tfds_folder
+
+
+class Split(NamedTuple):
+  """images: uint8 [n, height, width, channels]; labels: int32 [n]."""
+
+  images: np.ndarray
+  labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+  """What is known of a data set before it is read.
+
+  name, num_classes:  as TFDS has them
+  image_shape:        (height, width, channels)
+  mean, std:          of each channel, in pixel values (0 to 255): what the published input was normalised by
+  mirror, pad:        what "+" does to its pictures
+  column:             the paper's column, without "+"; empty where it has none
+  train_splits:       splits that together are the training set
+  validation_shares:  share of a validation set that each of those gives
+  """
+
+  name: str
+  num_classes: int
+  image_shape: tuple[int, int, int]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  mirror: bool = True
+  pad: int = 4
+  column: str = ""
+  train_splits: tuple[str, ...] = ("train",)
+  validation_shares: tuple[float, ...] = (1.0,)
+
+
+class Dataset(NamedTuple):
+  """A data set as a run uses it; `valid` is None where nothing is held out."""
+
+  info: DatasetInfo
+  train: Split
+  valid: Split | None
+  test: Split
+
+
+# CIFAR: per-channel constants of the authors' Torch code. SVHN: pixels / 255 (paper, section 4.1).
+# digits: the mean and standard deviation of its training pictures' values (0 to 16).
+CATALOG: Mapping[str, DatasetInfo] = {
+    info.name: info for info in (
+        DatasetInfo("digits", 10, (8, 8, 1), (4.884,), (6.016,), mirror=False, pad=1),
+        DatasetInfo("cifar10", 10, (32, 32, 3), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), column="c10"),
+        DatasetInfo("cifar100", 100, (32, 32, 3), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), column="c100"),
+        DatasetInfo("svhn_cropped", 10, (32, 32, 3), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), mirror=False,
+                    column="svhn", train_splits=("train", "extra"), validation_shares=(2 / 3, 1 / 3)),
+    )
+}
+
+
+def info_of(name: str) -> DatasetInfo:
+  """What is known of a data set.
+
+  Raises:
+    ConfigurationError: it is unknown; near names are offered.
+  """
+  if name not in CATALOG:
+    raise ConfigurationError("data.name", name, near(name, CATALOG))
+  return CATALOG[name]
+
+
+def load(config: DataConfig) -> Dataset:
+  """Reads a data set and holds out the validation pictures.
+
+  Raises:
+    ConfigurationError: it is unknown, not prepared (with the command that prepares it), not what its name
+      says, or too small for the validation split.
+  """
+  info = info_of(config.name)
+  read = _digits if info.name == "digits" else tfds_folder.opened(info.name, config.dir)
+  test = check(info, "test", *read("test"))
+  held_out = config.validation or 0
+  parts = [check(info, split, *read(split)) for split in info.train_splits]
+  total = sum(len(part.labels) for part in parts)
+  if not 0 <= held_out < total:
+    raise ConfigurationError("data.validation", held_out, f"{info.name} has {total} training pictures; at least "
+                             "0, and fewer than that")
+  shares = [round(held_out * share) for share in info.validation_shares]
+  pairs = [hold_out(part, share, info.num_classes) for part, share in zip(parts, shares, strict=True)]
+  train, valid = (Split(*(np.concatenate(arrays) for arrays in zip(*splits, strict=True)))
+                  for splits in zip(*pairs, strict=True))
+  return Dataset(info, train, valid if held_out else None, test)
+
+
+def hold_out(split: Split, count: int, num_classes: int) -> tuple[Split, Split]:
+  """Takes `count` pictures out of a split, as evenly over the classes as can be; always the same ones.
+
+  Returns:
+    what stays, and what is held out, each in the split's order.
+
+  Raises:
+    ConfigurationError: the split has fewer pictures.
+  """
+  if count >= len(split.labels) > 0 and count:
+    raise ConfigurationError("data.validation", count, f"a part of the training set has {len(split.labels)} "
+                             "pictures; hold out fewer")
+  rank = np.empty(len(split.labels), np.int64)
+  shuffled = np.random.RandomState(0).permutation(len(split.labels))
+  for label in range(num_classes):
+    members = shuffled[split.labels[shuffled] == label]
+    rank[members] = np.arange(len(members))
+  # The first of every class, then the second of every class, and so on.
+  chosen = shuffled[np.argsort(rank[shuffled], kind="stable")[:count]]
+  held = np.zeros(len(split.labels), bool)
+  held[chosen] = True
+  return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
+
+
+def check(info: DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray) -> Split:
+  """Takes a split only as what its data set's name promises.
+
+  Raises:
+    ConfigurationError: no pictures, another shape or type, or labels out of range.
+  """
+  where = f"{info.name}, split {split}"
+  if not len(images):
+    raise ConfigurationError("data.dir", where, "has no pictures")
+  if images.shape[1:] != info.image_shape or images.dtype != np.uint8:
+    raise ConfigurationError("data.dir", where, f"pictures are {images.dtype} {images.shape[1:]}; they should be "
+                             f"uint8 {info.image_shape}")
+  if labels.min() < 0 or labels.max() >= info.num_classes:
+    raise ConfigurationError("data.dir", where, f"labels run from {labels.min()} to {labels.max()}; they should be "
+                             f"0 to {info.num_classes - 1}")
+  return Split(images, labels.astype(np.int32))
+
+
+def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
+  """scikit-learn's 1,797 scanned digits: 1,297 to train, 500 to test, every class in proportion."""
+  from sklearn.datasets import load_digits  # A second to import, for this data set alone.
+  from sklearn.model_selection import train_test_split
+
+  digits = load_digits()
+  rows = np.arange(len(digits.target))
+  train, test = train_test_split(rows, test_size=500, stratify=digits.target, random_state=0)
+  rows = np.sort(train if split == "train" else test)
+  return digits.images[rows, :, :, None].astype(np.uint8), digits.target[rows]
+
+

@@ -1,0 +1,93 @@
+"""Folders that TFDS prepared, read without TensorFlow.
+
+array_record is read by `tfds.data_source`'s own reader, which needs no TensorFlow; tfrecord by TensorFlow
+where it is installed. Nothing is downloaded: a folder that is not there is an error with the command that
+makes it.
+"""
+
+import logging
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dn_jax.configuration import ConfigurationError
+
+# Pictures decoded at a time.
+_CHUNK = 4096
+
+
+def default_folder() -> pathlib.Path:
+  """Where TFDS itself would look ($TFDS_DATA_DIR, or ~/tensorflow_datasets)."""
+  import tensorflow_datasets as tfds  # Half a second to import.
+
+  return pathlib.Path(tfds.core.constants.DATA_DIR).expanduser()
+
+
+def prepare_command(name: str, folder: pathlib.Path | None) -> str:
+  """What a person types to get the data set."""
+  where = f" --data.dir {folder}" if folder else ""
+  return f"pip install -e '.[prepare]' && python experiments/prepare.py --data.name {name}{where}"
+
+
+def opened(name: str, folder: pathlib.Path | None) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
+  """Opens the newest prepared version of a data set.
+
+  Returns:
+    a function: a split's name -> (images [n, height, width, channels], labels [n]).
+
+  Raises:
+    ConfigurationError: no such folder, not prepared there, or prepared so that it cannot be read here.
+  """
+  if folder is not None and not folder.is_dir():
+    raise ConfigurationError("data.dir", folder, "is not a folder")
+  root = folder or default_folder()
+  versions = [path for path in (root / name).glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)
+              and (path / "dataset_info.json").is_file()]
+  if not versions:
+    raise ConfigurationError("data.name", name, f"is not prepared in {root}; to get it: {prepare_command(name, folder)}")
+  newest = max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
+
+  import tensorflow_datasets as tfds
+
+  logging.getLogger("absl").setLevel(logging.ERROR)
+  try:
+    builder = tfds.builder_from_directory(newest)
+  except Exception as error:  # TFDS raises many kinds for a damaged record.
+    raise ConfigurationError("data.dir", newest, f"cannot be opened ({_first_line(error)})") from None
+
+  def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+    if split not in builder.info.splits:
+      raise ConfigurationError("data.dir", newest, f"has no split {split!r}; to get it: {prepare_command(name, folder)}")
+    try:
+      rows = _rows(builder, split)
+      images, labels = zip(*((row["image"], row["label"]) for row in rows), strict=True) if rows else ((), ())
+      return np.stack(images) if images else np.empty(0), np.asarray(labels, np.int64)
+    except ConfigurationError:
+      raise
+    except Exception as error:  # Likewise.
+      raise ConfigurationError("data.dir", newest, f"split {split!r} cannot be read ({_first_line(error)})") from None
+
+  return read
+
+
+def _rows(builder: Any, split: str) -> list[dict[str, Any]]:
+  import tensorflow_datasets as tfds
+
+  if builder.info.file_format in (tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.PARQUET):
+    source = builder.as_data_source(split=split)
+    return [row for first in range(0, len(source), _CHUNK)
+            for row in source.__getitems__(list(range(first, min(first + _CHUNK, len(source)))))]
+  try:
+    import tensorflow  # noqa: F401
+  except ImportError:
+    raise ConfigurationError(
+        "data.dir", builder.data_path, f"is in {builder.info.file_format.value} format, which needs TensorFlow: "
+        "pip install -e '.[prepare]'; or prepare it again as array_record") from None
+  return list(tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False)))
+
+
+def _first_line(error: BaseException) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0]

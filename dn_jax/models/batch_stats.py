@@ -1,0 +1,116 @@
+"""Batch normalisation with each feature map's statistics taken once.
+
+Inside a dense block, layer l normalises the concatenation [x_0, ..., x_{l-1}] (paper, equation 2). A
+channel's mean and variance do not depend on who reads it, so an ordinary batch norm in every layer
+measures x_0 again L times. Here a map is measured when it is made (`MeasureMap`), and every reader brings
+only its own scale and bias (`BatchNorm`). It is the same function as batch norm, gradients through the
+statistics included, with O(L) reads for statistics instead of O(L^2).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+# What `jax.checkpoint` may always keep: a few numbers a channel, each the result of reading a whole map.
+STATISTICS = "statistics"
+
+
+class FeatureMap(NamedTuple):
+  """A feature map together with what normalising it takes.
+
+  values:   [batch, height, width, channels]
+  mean:     [channels], float32 or wider: over the batch in training, the running average otherwise
+  variance: [channels], likewise; biased (divided by N)
+  """
+
+  values: jax.Array
+  mean: jax.Array
+  variance: jax.Array
+
+
+def concatenate(maps: Sequence[FeatureMap]) -> FeatureMap:
+  """[x_0, ..., x_{l-1}] of the paper's equation 2: along channels, statistics included."""
+  if len(maps) == 1:
+    return maps[0]
+  return FeatureMap(*(jnp.concatenate(parts, axis=-1) for parts in zip(*maps, strict=True)))
+
+
+def batch_moments(values: jax.Array, dtype: jnp.dtype = jnp.float32) -> tuple[jax.Array, jax.Array]:
+  """Mean and biased variance of each channel over batch and pixels.
+
+  Two passes rather than E[x^2] - E[x]^2: in float32 the difference of two large numbers loses the digits
+  that a comparison with PyTorch needs.
+
+  Args:
+    values: [batch, height, width, channels], any float type.
+    dtype: what to sum in; wider types of `values` win.
+
+  Returns:
+    mean and variance, [channels] each.
+  """
+  values = values.astype(jnp.promote_types(values.dtype, dtype))
+  mean = jnp.mean(values, axis=(0, 1, 2))
+  variance = jnp.mean(jnp.square(values - mean), axis=(0, 1, 2))
+  return mean, variance
+
+
+class MeasureMap(nn.Module):
+  """Takes a new feature map's statistics, once, and keeps their running averages.
+
+  The running averages live in the collection `batch_stats` as `mean` and `var` [channels]. `var` averages
+  the unbiased variance (times N / (N - 1)), as Torch and PyTorch do; `flax.linen.BatchNorm` keeps the
+  biased one.
+
+  Attributes:
+    momentum: share of the old running average (0.9; PyTorch writes the complement, 0.1).
+    param_dtype: type of the statistics.
+  """
+
+  momentum: float = 0.9
+  param_dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, values: jax.Array, train: bool) -> FeatureMap:
+    """values: [batch, height, width, channels]."""
+    channels = values.shape[-1]
+    running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), self.param_dtype)
+    running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), self.param_dtype)
+    if not train:
+      return FeatureMap(values, running_mean.value, running_var.value)
+
+    mean, variance = batch_moments(values, self.param_dtype)
+    mean, variance = checkpoint_name(mean, STATISTICS), checkpoint_name(variance, STATISTICS)
+    if not self.is_initializing():
+      count = values.size // channels
+      unbiased = variance * (count / (count - 1))
+      running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
+      running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased
+    return FeatureMap(values, mean, variance)
+
+
+class BatchNorm(nn.Module):
+  """One reader's batch norm: its own scale and bias over statistics that the map brings along.
+
+  Attributes:
+    epsilon: added to the variance (1e-5 in Torch and PyTorch; Keras's DenseNet has 1.001e-5).
+    dtype: of the output.
+    param_dtype: of scale and bias.
+  """
+
+  epsilon: float = 1e-5
+  dtype: jnp.dtype = jnp.float32
+  param_dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, features: FeatureMap) -> jax.Array:
+    """Returns (x - mean) / sqrt(variance + epsilon) * scale + bias, [batch, height, width, channels]."""
+    channels = features.values.shape[-1]
+    scale = self.param("scale", nn.initializers.ones, (channels,), self.param_dtype)
+    bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
+    slope = scale * jax.lax.rsqrt(features.variance + self.epsilon)
+    offset = bias - features.mean * slope
+    return (features.values * slope + offset).astype(self.dtype)

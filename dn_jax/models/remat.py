@@ -1,0 +1,49 @@
+"""What the backward pass keeps, by policy name; every policy computes the same function.
+
+| policy        | kept for the backward pass                                                         |
+|---------------|------------------------------------------------------------------------------------|
+| `none`        | everything: concatenations and normalised copies too, O(L^2) memory                 |
+| `dense_layer` | what each dense layer adds (k channels) and its statistics, O(L) memory             |
+| `bottleneck`  | also each layer's 1x1 output (4k channels), as the PyTorch implementation does      |
+| `block`       | each block's input only; a block's maps are made again before its gradients         |
+"""
+
+import flax.linen as nn
+import jax
+
+from dn_jax.models.batch_stats import STATISTICS
+
+POLICIES = ("none", "dense_layer", "bottleneck", "block")
+
+# The name that a dense layer gives the output of its 1x1 convolution.
+BOTTLENECK = "bottleneck"
+
+_KEPT_IN_A_LAYER = {
+    "dense_layer": (STATISTICS,),
+    "bottleneck": (STATISTICS, BOTTLENECK),
+    "block": (STATISTICS,),
+}
+
+
+def remat_layer(layer: type[nn.Module], policy: str) -> type[nn.Module]:
+  """A dense layer, transition or last norm, rematerialised as the policy says.
+
+  The module's call must be `(features, train)`.
+
+  Raises:
+    ValueError: the policy has no such name.
+  """
+  if policy not in POLICIES:
+    raise ValueError(f"remat policy {policy!r}: one of {', '.join(POLICIES)}")
+  if policy == "none":
+    return layer
+  kept = jax.checkpoint_policies.save_only_these_names(*_KEPT_IN_A_LAYER[policy])
+  return nn.remat(layer, policy=kept, static_argnums=(2,))
+
+
+def remat_block(block: type[nn.Module], policy: str) -> type[nn.Module]:
+  """A whole dense block, rematerialised under the policy `block` alone (its layers are, besides)."""
+  if policy != "block":
+    return block
+  kept = jax.checkpoint_policies.save_only_these_names(STATISTICS)
+  return nn.remat(block, policy=kept, static_argnums=(2,))

@@ -1,0 +1,129 @@
+"""What a run leaves on disk, and reading it back.
+
+config.json     the resolved configuration: what the run is and how it was carried out
+metrics.jsonl   a line an epoch (`dn_jax.training.loop.EpochRecord`); errors are fractions of 1
+results.csv     the same in the columns that users of the PyTorch implementation know
+summary.json    written at the end: `test_error` in percent, parameters, time, versions
+curves.png      loss and error by epoch
+checkpoints/    Orbax, the newest few and the best on validation
+set-aside/      checkpoints found damaged
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from dn_jax.configuration import ConfigurationError, RunConfig, UserError, difference, from_dict, identity, to_dict
+from dn_jax.training.loop import EpochRecord
+
+CHECKPOINTS = "checkpoints"
+RESULTS_COLUMNS = ("epoch", "train_loss", "train_error", "valid_loss", "valid_error", "test_error")
+
+
+class RunError(UserError):
+  """A folder that is not a run, or a record in it that cannot be read."""
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+  """Replaces a file whole: a reader, or a run killed here, sees the old one or the new one."""
+  temporary = path.with_name(path.name + ".tmp")
+  with temporary.open("w") as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def create(folder: pathlib.Path, config: RunConfig) -> None:
+  """Makes a run's folder, or checks that the one there is of the same run.
+
+  Nothing is written before the folder is known to be free or the same run's.
+
+  Raises:
+    ConfigurationError: it cannot be written, holds something else, or is of another configuration (the
+      message lists the difference).
+  """
+  record = folder / "config.json"
+  try:
+    if record.exists():
+      lines = difference(identity(read_config(folder)), identity(config))
+      if lines:
+        raise ConfigurationError("out", folder, "holds a run of another configuration; take another folder, or "
+                                 "change back\n  " + "\n  ".join(lines))
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+      raise ConfigurationError("out", folder, "is not a run's folder, and not empty; take another")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(record, json.dumps(to_dict(config), indent=2) + "\n")
+  except OSError as error:
+    raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
+
+
+def read_config(folder: pathlib.Path) -> RunConfig:
+  """The configuration of a run.
+
+  Raises:
+    RunError: the folder is not a run's, or its record is damaged.
+  """
+  try:
+    return from_dict(RunConfig, json.loads((folder / "config.json").read_text()))
+  except FileNotFoundError:
+    raise RunError(f"{folder}: not a run's folder (no config.json)") from None
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise RunError(f"{folder / 'config.json'}: cannot be read ({error})") from None
+
+
+def write_records(folder: pathlib.Path, records: Sequence[EpochRecord]) -> None:
+  """Writes metrics.jsonl and results.csv anew from all records so far: no line twice, none missing."""
+  lines = (json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
+  write_atomically(folder / "metrics.jsonl", "".join(lines))
+  table = io.StringIO()
+  writer = csv.writer(table, lineterminator="\n")
+  writer.writerow(RESULTS_COLUMNS)
+  for record in records:
+    writer.writerow("" if (value := getattr(record, column)) is None else value for column in RESULTS_COLUMNS)
+  write_atomically(folder / "results.csv", table.getvalue())
+
+
+def read_records(folder: pathlib.Path) -> list[EpochRecord]:
+  """The records of a run, oldest first; none where there is no metrics.jsonl yet.
+
+  Raises:
+    RunError: a line is damaged.
+  """
+  path = folder / "metrics.jsonl"
+  if not path.exists():
+    return []
+  try:
+    return [EpochRecord(**json.loads(line)) for line in path.read_text().splitlines()]
+  except (ValueError, TypeError) as error:
+    raise RunError(f"{path}: cannot be read ({error})") from None
+
+
+def write_summary(folder: pathlib.Path, summary: dict[str, Any]) -> None:
+  """Writes summary.json: the run is finished."""
+  write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def read_summary(folder: pathlib.Path) -> dict[str, Any] | None:
+  """A finished run's summary; None for a run that is not finished.
+
+  Raises:
+    RunError: it is damaged.
+  """
+  path = folder / "summary.json"
+  if not path.exists():
+    return None
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise RunError(f"{path}: cannot be read ({error})") from None
+
+
+def best_record(records: Sequence[EpochRecord]) -> EpochRecord:
+  """The epoch of lowest validation error, the first of equals."""
+  return min(records, key=lambda record: (record.valid_error, record.epoch))

@@ -1,0 +1,182 @@
+"""Checkpoints through Orbax, with a digest of every file: what a run needs to go on.
+
+Orbax commits a checkpoint by renaming a finished folder, and restores a file whose bits have flipped without
+a word. So each file's digest is written after the commit, and a checkpoint is whole only where every digest
+fits; the newest whole one is used, others are set aside.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from dn_jax.configuration import UserError
+from dn_jax.training.loop import EpochRecord
+from dn_jax.training.step import TrainState
+
+_DIGESTS = "digests.json"
+
+
+class NoCheckpointError(UserError):
+  """There is no whole checkpoint where one was asked for."""
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+  """BLAKE2 digest of every file below a folder, by relative path."""
+  result = {}
+  for path in sorted(folder.rglob("*")):
+    if path.is_file() and path.name != _DIGESTS:
+      with path.open("rb") as file:
+        result[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "blake2b").hexdigest()
+  return result
+
+
+def seal(folder: pathlib.Path) -> None:
+  """Writes a finished checkpoint's digests into it, atomically."""
+  temporary = folder / (_DIGESTS + ".tmp")
+  found = digests(folder)
+  found.pop(temporary.name, None)
+  temporary.write_text(json.dumps(found, indent=1))
+  os.replace(temporary, folder / _DIGESTS)
+
+
+def fault(folder: pathlib.Path) -> str | None:
+  """What is wrong with a checkpoint, in words; None for a whole one."""
+  try:
+    expected = json.loads((folder / _DIGESTS).read_text())
+  except FileNotFoundError:
+    return "it was not finished"
+  except (OSError, ValueError):
+    return f"its {_DIGESTS} is damaged"
+  found = digests(folder)
+  if missing := sorted(set(expected) - set(found)):
+    return f"{missing[0]} is missing"
+  if changed := sorted(name for name, digest in expected.items() if found[name] != digest):
+    return f"{changed[0]} is damaged"
+  return None
+
+
+def steps_on_disk(folder: pathlib.Path) -> list[int]:
+  """Steps that have a committed checkpoint, newest first, whole or not."""
+  if not folder.is_dir():
+    return []
+  return sorted((int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit()), reverse=True)
+
+
+class Checkpoints:
+  """A run's checkpoints: the newest few, and the best on validation.
+
+  Each holds the train state and the records of all epochs behind it. Saving returns when the state is copied
+  to the host; writing and sealing go on in the background.
+
+  Args:
+    folder: `checkpoints` of a run.
+    keep: how many of the newest stay.
+    say: told which checkpoint is not used, and why.
+    read_only: change nothing; otherwise the folder is made, and what is damaged in it set aside.
+  """
+
+  def __init__(self, folder: pathlib.Path, keep: int, say: Callable[[str], None], *, read_only: bool = False):
+    # Orbax tells absl's log about every file; what matters here is said by `say` or raised.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    self._folder = folder.absolute()
+    self._damaged = {step: reason for step in steps_on_disk(self._folder)
+                     if (reason := fault(self._folder / str(step)))}
+    for step, reason in self._damaged.items():
+      say(f"checkpoint of step {step} is not used: {reason}")
+      if not read_only:
+        self._set_aside(step)
+    # A checkpoint's quality is -(validation error, epoch): of equals, the first is the best, as in
+    # `best_record`.
+    best = preservation_policy.BestN(
+        n=1, get_metric_fn=lambda metrics: (-metrics["valid_error"], -metrics["epoch"]),
+        keep_checkpoints_without_metrics=False)
+    self._manager = ocp.CheckpointManager(
+        self._folder,
+        options=ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy(
+                [preservation_policy.LatestN(keep), best]),
+            create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only))
+    self._sealer = concurrent.futures.ThreadPoolExecutor(1)
+    self._sealing: concurrent.futures.Future[None] | None = None
+
+  def _set_aside(self, step: int) -> None:
+    aside = self._folder.parent / "set-aside"
+    aside.mkdir(exist_ok=True)
+    target = next(path for n in range(1000) if not (path := aside / f"checkpoint-{step}-{n}").exists())
+    os.rename(self._folder / str(step), target)
+
+  def steps(self) -> list[int]:
+    """Steps of the whole checkpoints, newest first."""
+    return [step for step in steps_on_disk(self._folder) if step not in self._damaged]
+
+  def save(self, state: TrainState, history: Sequence[EpochRecord]) -> None:
+    """Writes a checkpoint of the state after the history's last epoch.
+
+    Raises:
+      OSError: this one or the one before could not be written.
+    """
+    self._finish()
+    last = history[-1]
+    self._damaged.pop(last.step, None)
+    metrics = None if last.valid_error is None else {"valid_error": last.valid_error, "epoch": last.epoch}
+    self._manager.save(
+        last.step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            history=ocp.args.JsonSave([dataclasses.asdict(record) for record in history])),
+        metrics=metrics)
+    self._sealing = self._sealer.submit(self._wait_and_seal, last.step)
+
+  def _wait_and_seal(self, step: int) -> None:
+    self._manager.wait_until_finished()
+    seal(self._folder / str(step))
+
+  def _finish(self) -> None:
+    if self._sealing:
+      self._sealing.result()
+      self._sealing = None
+
+  def restore(self, template: TrainState, step: int | None = None) -> tuple[TrainState, list[EpochRecord]]:
+    """A saved state and the records of its epochs.
+
+    Args:
+      template: a state of the same shapes; arrays come back placed as its are.
+      step: which; by default the newest.
+
+    Raises:
+      NoCheckpointError: there is none, or none of that step.
+    """
+    steps = self.steps()
+    if not steps or (step is not None and step not in steps):
+      have = f"there are those of steps {', '.join(map(str, steps))}" if steps else "there is none"
+      wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
+      raise NoCheckpointError(f"no whole {wanted} in {self._folder}: {have}")
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    restored = self._manager.restore(
+        steps[0] if step is None else step,
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), history=ocp.args.JsonRestore()))
+    return restored["state"], [EpochRecord(**record) for record in restored["history"]]
+
+  def close(self) -> None:
+    """Waits until all is written and sealed."""
+    try:
+      self._finish()
+    finally:
+      self._sealer.shutdown()
+      self._manager.close()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    self.close()

@@ -1,0 +1,92 @@
+"""Steps over pictures that live on the device: the host only says how far to go."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from dn_jax.training.step import Batch, Totals, TrainState
+
+
+class DeviceSplit(NamedTuple):
+  """A whole split on the device: images uint8 [n, height, width, channels], labels int32 [n]."""
+
+  images: jax.Array
+  labels: jax.Array
+
+
+class Advance(Protocol):
+  """Takes `steps` training steps, one after another from `order[first]` on.
+
+  Returns the new state, the totals so far, and each step's mean loss [steps_per_dispatch], of which the first
+  `steps` are filled in. State and totals are donated.
+  """
+
+  def __call__(self, state: TrainState, totals: Totals, split: DeviceSplit, order: jax.Array, first: int,
+               steps: int, *, batch_size: int) -> tuple[TrainState, Totals, jax.Array]: ...
+
+
+def make_advance(
+    train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
+    prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    place: Callable[[Batch], Batch],
+    augmentation_key: jax.Array,
+    dropout_key: jax.Array,
+    steps_per_dispatch: int,
+) -> Advance:
+  """Compiles the training step together with what feeds it.
+
+  Args:
+    train_step: see `dn_jax.training.step.make_train_step`.
+    prepare: (uint8 pictures, key, pictures' numbers) -> normalised, perhaps augmented pictures.
+    place: spreads a batch over the devices.
+    augmentation_key, dropout_key: a step's own keys are folded from these and its number, so that a resumed
+      run draws what an undisturbed one does.
+    steps_per_dispatch: the most steps of one command. One on the CPU back end, which runs a step inside a
+      loop six to seven times slower.
+  """
+
+  @functools.partial(jax.jit, static_argnames=("batch_size",), donate_argnames=("state", "totals"))
+  def advance(state: TrainState, totals: Totals, split: DeviceSplit, order: jax.Array, first: jax.Array,
+              steps: jax.Array, *, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
+    def one(index: jax.Array, carry: Any) -> Any:
+      state, totals, losses = carry
+      numbers = jax.lax.dynamic_slice(order, (first + index * batch_size,), (batch_size,))
+      pictures = prepare(split.images[numbers], jax.random.fold_in(augmentation_key, state.step), numbers)
+      batch = place(Batch(pictures, split.labels[numbers], jnp.ones((batch_size,), jnp.float32)))
+      state, of_step = train_step(state, batch, jax.random.fold_in(dropout_key, state.step))
+      return state, totals + of_step, losses.at[index].set(of_step.loss / batch_size)
+
+    carry = (state, totals, jnp.zeros((steps_per_dispatch,), jnp.float32))
+    if steps_per_dispatch == 1:
+      return one(jnp.int32(0), carry)
+    return jax.lax.fori_loop(0, steps, one, carry)
+
+  return advance
+
+
+def make_evaluate(
+    eval_step: Callable[[Any, Any, Batch], Totals],
+    normalise: Callable[[jax.Array], jax.Array],
+    place: Callable[[Batch], Batch],
+    batch_size: int,
+) -> Callable[[Any, Any, DeviceSplit], Totals]:
+  """(params, batch_stats, split) -> totals over every picture of the split, the last batch filled up."""
+
+  @functools.partial(jax.jit, donate_argnames=("totals",))
+  def one(params: Any, batch_stats: Any, totals: Totals, split: DeviceSplit, first: jax.Array) -> Totals:
+    numbers = first + jnp.arange(batch_size, dtype=jnp.int32)
+    weights = (numbers < split.labels.shape[0]).astype(jnp.float32)
+    numbers = jnp.minimum(numbers, split.labels.shape[0] - 1)
+    batch = place(Batch(normalise(split.images[numbers]), split.labels[numbers], weights))
+    return totals + eval_step(params, batch_stats, batch)
+
+  def evaluate(params: Any, batch_stats: Any, split: DeviceSplit) -> Totals:
+    totals = Totals.zero()
+    for first in range(0, split.labels.shape[0], batch_size):
+      totals = one(params, batch_stats, totals, split, jnp.int32(first))
+    return totals
+
+  return evaluate

@@ -1,0 +1,173 @@
+"""The loop of a run: epochs of steps, and what each came to. What it writes to is passed in."""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dn_jax.configuration import UserError
+from dn_jax.training.epoch import Advance, DeviceSplit
+from dn_jax.training.step import Totals, TrainState
+
+
+class NotFiniteError(UserError):
+  """A loss that is infinite or not a number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochRecord:
+  """One line of metrics.jsonl.
+
+  Errors are fractions of 1; `epoch` and `step` count what is done, from 1; None where there is no such split.
+  `seconds` are of training, `evaluation_seconds` of evaluation.
+  """
+
+  epoch: int
+  step: int
+  learning_rate: float
+  train_loss: float
+  train_error: float
+  valid_loss: float | None
+  valid_error: float | None
+  test_loss: float
+  test_error: float
+  test_top5_error: float
+  seconds: float
+  evaluation_seconds: float
+  images_per_second: float
+
+
+class Watcher(Protocol):
+  """Who is told how a run goes."""
+
+  def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
+    """Now and then: an epoch counted from 1, pictures of it seen, its mean loss and error so far."""
+
+  def epoch(self, record: EpochRecord, state: TrainState) -> None:
+    """After each epoch, with the state then; the state is valid during the call alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """The course of a run: how many epochs of how many pictures, in what steps."""
+
+  epochs: int
+  batch_size: int
+  train_pictures: int
+  keep_last_batch: bool
+  steps_per_dispatch: int
+
+  @property
+  def steps_per_epoch(self) -> int:
+    whole, rest = divmod(self.train_pictures, self.batch_size)
+    return whole + (1 if rest and self.keep_last_batch else 0)
+
+  def dispatches(self) -> list[tuple[int, int, int]]:
+    """(first picture, steps, batch size) of each command of an epoch."""
+    whole, rest = divmod(self.train_pictures, self.batch_size)
+    result = [
+        (step * self.batch_size, min(self.steps_per_dispatch, whole - step), self.batch_size)
+        for step in range(0, whole, self.steps_per_dispatch)
+    ]
+    if rest and self.keep_last_batch:
+      result.append((whole * self.batch_size, 1, rest))
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+  """The pictures of a run, on the device."""
+
+  train: DeviceSplit
+  valid: DeviceSplit | None
+  test: DeviceSplit
+
+
+# How often a person is told, in seconds; reading a running total waits for the device.
+_PROGRESS_EVERY = 0.5
+# Commands that the device may be behind the host.
+_IN_FLIGHT = 4
+
+
+def run(
+    state: TrainState,
+    plan: Plan,
+    splits: Splits,
+    advance: Advance,
+    evaluate: Callable[[Any, Any, DeviceSplit], Totals],
+    order_of: Callable[[int], jax.Array],
+    rate_of: Callable[[int], Any],
+    watcher: Watcher,
+    epochs_done: int = 0,
+) -> TrainState:
+  """Trains from wherever the state is to the end of the plan.
+
+  Args:
+    state: after `epochs_done` epochs.
+    plan, splits: see there.
+    advance, evaluate: from `dn_jax.training.epoch`.
+    order_of: an epoch counted from 0 -> the order of its pictures, int32 [train_pictures].
+    rate_of: a step counted from 0 -> its learning rate.
+    watcher: told of progress and of each epoch.
+    epochs_done: epochs behind the state.
+
+  Returns:
+    The state after the last epoch.
+
+  Raises:
+    NotFiniteError: a step's loss is not finite; it names epoch, step and learning rate.
+  """
+  for epoch in range(epochs_done, plan.epochs):
+    begin = time.perf_counter()
+    state, totals = _train_epoch(state, plan, splits.train, advance, order_of(epoch), epoch, rate_of, watcher)
+    train = totals.means()
+    trained = time.perf_counter()
+    valid = evaluate(state.params, state.batch_stats, splits.valid).means() if splits.valid else None
+    test = evaluate(state.params, state.batch_stats, splits.test).means()
+    steps = (epoch + 1) * plan.steps_per_epoch
+    record = EpochRecord(
+        epoch=epoch + 1, step=steps, learning_rate=float(rate_of(steps - 1)),
+        train_loss=train["loss"], train_error=train["error"],
+        valid_loss=valid["loss"] if valid else None, valid_error=valid["error"] if valid else None,
+        test_loss=test["loss"], test_error=test["error"], test_top5_error=test["top5_error"],
+        seconds=trained - begin, evaluation_seconds=time.perf_counter() - trained,
+        images_per_second=int(totals.count) / (trained - begin))
+    watcher.epoch(record, state)
+  return state
+
+
+def _train_epoch(state: TrainState, plan: Plan, split: DeviceSplit, advance: Advance, order: jax.Array, epoch: int,
+                 rate_of: Callable[[int], Any], watcher: Watcher) -> tuple[TrainState, Totals]:
+  totals = Totals.zero()
+  step = epoch * plan.steps_per_epoch
+  pending: collections.deque[tuple[int, jax.Array]] = collections.deque()
+  told = time.perf_counter()
+  for first, steps, batch_size in plan.dispatches():
+    state, totals, losses = advance(state, totals, split, order, jnp.int32(first), jnp.int32(steps),
+                                    batch_size=batch_size)
+    pending.append((step, losses[:steps]))
+    step += steps
+    if len(pending) > _IN_FLIGHT:
+      _check_finite(*pending.popleft(), plan, rate_of)
+    if time.perf_counter() - told > _PROGRESS_EVERY:
+      so_far = totals.means()
+      watcher.progress(epoch + 1, int(totals.count), so_far["loss"], so_far["error"])
+      told = time.perf_counter()
+  while pending:
+    _check_finite(*pending.popleft(), plan, rate_of)
+  return state, totals
+
+
+def _check_finite(first_step: int, losses: jax.Array, plan: Plan, rate_of: Callable[[int], Any]) -> None:
+  bad = np.flatnonzero(~np.isfinite(np.asarray(losses)))
+  if bad.size:
+    step = first_step + int(bad[0])
+    raise NotFiniteError(
+        f"the loss is {float(losses[bad[0]])} in epoch {step // plan.steps_per_epoch + 1}, step {step + 1} (of the "
+        f"whole run), at learning rate {float(rate_of(step)):g}; the last checkpoint is kept. "
+        "Try a smaller --optimizer.learning-rate")

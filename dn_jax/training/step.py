@@ -1,0 +1,128 @@
+"""One step of training, one of evaluation: pure functions of a state and a batch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that a step changes.
+
+  step:        int32 scalar, steps taken so far
+  params:      the network's parameters
+  batch_stats: the running averages of its batch norms
+  opt_state:   momentum and the schedule's count
+  """
+
+  step: jax.Array
+  params: Any
+  batch_stats: Any
+  opt_state: optax.OptState
+
+
+class Batch(NamedTuple):
+  """images: [batch, height, width, channels], normalised; labels: [batch] integers;
+  weights: [batch], 1 where a picture counts, 0 where it only fills a batch up."""
+
+  images: jax.Array
+  labels: jax.Array
+  weights: jax.Array
+
+
+@flax.struct.dataclass
+class Totals:
+  """Sums over pictures, each a scalar: what an epoch's means are made of.
+
+  count, top1_errors, top5_errors: int32; loss: float32 sum of cross-entropies.
+  """
+
+  count: jax.Array
+  loss: jax.Array
+  top1_errors: jax.Array
+  top5_errors: jax.Array
+
+  @classmethod
+  def zero(cls) -> "Totals":
+    # Four buffers, not one four times: totals are donated.
+    return cls(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32),
+               jnp.zeros((), jnp.int32))
+
+  def __add__(self, other: "Totals") -> "Totals":
+    return jax.tree.map(jnp.add, self, other)
+
+  def means(self) -> dict[str, float]:
+    """Mean loss and error rates as fractions of 1."""
+    count = int(self.count)
+    return {"loss": float(self.loss) / count, "error": int(self.top1_errors) / count,
+            "top5_error": int(self.top5_errors) / count}
+
+
+def create_state(network: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array,
+                 image_shape: tuple[int, int, int]) -> TrainState:
+  """A fresh state: published initialisation, statistics 0 and 1, no momentum."""
+  variables = network.init(key, jnp.zeros((1, *image_shape)), False)
+  params = variables["params"]
+  return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+
+
+def totals_of(logits: jax.Array, batch: Batch) -> Totals:
+  """Sums of a batch from its logits [batch, classes]."""
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+  right = jnp.take_along_axis(logits, batch.labels[:, None], axis=1)
+  # A class counts as ranked before the right one where it has more, and a logit that is not a number never
+  # puts the right class first.
+  before = jnp.sum(~(logits <= right), axis=1)
+  counts = batch.weights > 0
+  return Totals(
+      count=jnp.sum(counts, dtype=jnp.int32),
+      loss=jnp.sum(jnp.where(counts, losses, 0), dtype=jnp.float32),
+      top1_errors=jnp.sum(counts & (before >= 1), dtype=jnp.int32),
+      top5_errors=jnp.sum(counts & (before >= 5), dtype=jnp.int32))
+
+
+def make_loss(network: nn.Module) -> Callable[..., Any]:
+  """(params, batch_stats, batch, dropout key) -> (mean cross-entropy, (logits, new batch_stats))."""
+
+  def loss(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> Any:
+    logits, updated = network.apply(
+        {"params": params, "batch_stats": batch_stats}, batch.images, True, mutable=["batch_stats"],
+        rngs={"dropout": key})
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    return jnp.mean(losses), (logits, updated["batch_stats"])
+
+  return loss
+
+
+def make_train_step(network: nn.Module, optimizer: optax.GradientTransformation
+                    ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]]:
+  """The training step: (state, batch, dropout key) -> (new state, the batch's totals before its update).
+
+  Every picture of a training batch counts; `weights` is for evaluation.
+  """
+  loss = make_loss(network)
+
+  def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Totals]:
+    chex.assert_equal_shape_prefix((batch.images, batch.labels), 1)
+    gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(state.params, state.batch_stats, batch, key)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, batch_stats, opt_state), totals_of(logits, batch)
+
+  return train_step
+
+
+def make_eval_step(network: nn.Module) -> Callable[[Any, Any, Batch], Totals]:
+  """The evaluation step: (params, batch_stats, batch) -> totals, with running averages."""
+
+  def eval_step(params: Any, batch_stats: Any, batch: Batch) -> Totals:
+    logits = network.apply({"params": params, "batch_stats": batch_stats}, batch.images, False)
+    return totals_of(logits, batch)
+
+  return eval_step
