@@ -55,6 +55,8 @@ def opened(name: str, folder: pathlib.Path | None) -> Callable[[str], tuple[np.n
   logging.getLogger("absl").setLevel(logging.ERROR)
   try:
     builder = tfds.builder_from_directory(newest)
+  except ImportError:
+    raise _needs_tensorflow(newest) from None
   except Exception as error:  # TFDS raises many kinds for a damaged record.
     raise ConfigurationError("data.dir", newest, f"cannot be opened ({_first_line(error)})") from None
 
@@ -65,8 +67,8 @@ def opened(name: str, folder: pathlib.Path | None) -> Callable[[str], tuple[np.n
       rows = _rows(builder, split)
       images, labels = zip(*((row["image"], row["label"]) for row in rows), strict=True) if rows else ((), ())
       return np.stack(images) if images else np.empty(0), np.asarray(labels, np.int64)
-    except ConfigurationError:
-      raise
+    except ImportError:
+      raise _needs_tensorflow(newest) from None
     except Exception as error:  # Likewise.
       raise ConfigurationError("data.dir", newest, f"split {split!r} cannot be read ({_first_line(error)})") from None
 
@@ -80,13 +82,12 @@ def _rows(builder: Any, split: str) -> list[dict[str, Any]]:
     source = builder.as_data_source(split=split)
     return [row for first in range(0, len(source), _CHUNK)
             for row in source.__getitems__(list(range(first, min(first + _CHUNK, len(source)))))]
-  try:
-    import tensorflow  # noqa: F401
-  except ImportError:
-    raise ConfigurationError(
-        "data.dir", builder.data_path, f"is in {builder.info.file_format.value} format, which needs TensorFlow: "
-        "pip install -e '.[prepare]'; or prepare it again as array_record") from None
   return list(tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False)))
+
+
+def _needs_tensorflow(folder: pathlib.Path) -> ConfigurationError:
+  return ConfigurationError("data.dir", folder, "is not in array_record format, and to read it needs TensorFlow: "
+                            "pip install -e '.[prepare]'; or prepare it again as array_record")
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import jax
 import rich.table
 
 from dn_jax.models.batch_stats import BatchNorm
+from dn_jax.models.densenet import Transition
 
 
 class Row(NamedTuple):
@@ -17,7 +18,8 @@ class Row(NamedTuple):
   kind:       what it is, kernel size included
   output:     shape of its output, without the batch
   parameters: how many
-  flops:      a picture, a multiply-add counted as two; convolutions and products only
+  flops:      of convolutions and products, for a picture, a multiply-add counted as two; as published, with
+              a transition's 1x1 convolution before its pool (run here after it, for a quarter of that)
   """
 
   path: str
@@ -30,15 +32,18 @@ class Row(NamedTuple):
 def layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]:
   """Traces one picture of [height, width, channels] through the network in evaluation; computes nothing."""
   rows: list[Row] = []
+  pixels_of_transition: dict[tuple[str, ...], int] = {}
 
   def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-    output = call(*args, **kwargs)
     module = context.module
+    if context.method_name == "__call__" and isinstance(module, Transition):
+      pixels_of_transition[module.path] = math.prod(args[0][0].values.shape[1:3])
+    output = call(*args, **kwargs)
     if context.method_name == "__call__" and isinstance(module, nn.Conv | nn.Dense | BatchNorm):
       shapes = {name: value.shape for name, value in module.variables["params"].items()}
       kernel = shapes.get("kernel", ())
       kind = type(module).__name__ + (f" {kernel[0]}x{kernel[1]}" if len(kernel) == 4 else "")
-      pixels = math.prod(output.shape[1:-1])
+      pixels = pixels_of_transition.get(module.path[:-1], math.prod(output.shape[1:-1]))
       rows.append(Row("/".join(module.path), kind, output.shape[1:], sum(map(math.prod, shapes.values())),
                       2 * pixels * math.prod(kernel) if kernel else 0))
     return output
@@ -59,7 +64,7 @@ def parameter_count(network: nn.Module, image_shape: tuple[int, int, int]) -> in
 def table(rows: list[Row], title: str) -> rich.table.Table:
   """The layers as a table with a line of totals."""
   result = rich.table.Table(
-      title=title, caption="FLOPs a picture, a multiply-add counted as two; a transition pools before its 1x1")
+      title=title, caption="FLOPs a picture, a multiply-add counted as two")
   for name, justify in (("layer", "left"), ("kind", "left"), ("output", "right"), ("parameters", "right"),
                         ("MFLOPs", "right")):
     result.add_column(name, justify=justify)

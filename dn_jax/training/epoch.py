@@ -59,7 +59,7 @@ def make_advance(
       state, of_step = train_step(state, batch, jax.random.fold_in(dropout_key, state.step))
       return state, totals + of_step, losses.at[index].set(of_step.loss / batch_size)
 
-    carry = (state, totals, jnp.zeros((steps_per_dispatch,), jnp.float32))
+    carry = (state, totals, jnp.zeros((steps_per_dispatch,), float))
     if steps_per_dispatch == 1:
       return one(jnp.int32(0), carry)
     return jax.lax.fori_loop(0, steps, one, carry)

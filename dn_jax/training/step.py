@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 class Totals:
   """Sums over pictures, each a scalar: what an epoch's means are made of.
 
-  count, top1_errors, top5_errors: int32; loss: float32 sum of cross-entropies.
+  count, top1_errors, top5_errors: int32; loss: sum of cross-entropies, in JAX's default float.
   """
 
   count: jax.Array
@@ -51,7 +51,7 @@ class Totals:
   @classmethod
   def zero(cls) -> "Totals":
     # Four buffers, not one four times: totals are donated.
-    return cls(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32),
+    return cls(jnp.zeros((), jnp.int32), jnp.zeros((), float), jnp.zeros((), jnp.int32),
                jnp.zeros((), jnp.int32))
 
   def __add__(self, other: "Totals") -> "Totals":
@@ -82,7 +82,7 @@ def totals_of(logits: jax.Array, batch: Batch) -> Totals:
   counts = batch.weights > 0
   return Totals(
       count=jnp.sum(counts, dtype=jnp.int32),
-      loss=jnp.sum(jnp.where(counts, losses, 0), dtype=jnp.float32),
+      loss=jnp.sum(jnp.where(counts, losses, 0), dtype=float),
       top1_errors=jnp.sum(counts & (before >= 1), dtype=jnp.int32),
       top5_errors=jnp.sum(counts & (before >= 5), dtype=jnp.int32))
 

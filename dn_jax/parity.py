@@ -1,0 +1,162 @@
+"""The training step against a record of the PyTorch implementation, number by number.
+
+A record (`tests/fixtures/README.md`) holds a float64 run: weights, pictures, gradients, losses, final weights.
+In float64 the whole run is compared. In float32 only the first step is: ReLU and batch norm amplify rounding
+ten to sixty times a step, so two correct float32 programs part within a few.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dn_jax import weights
+from dn_jax.configuration import OptimizerConfig, UserError
+from dn_jax.data.augment import normalise
+from dn_jax.models.densenet import DenseNet
+from dn_jax.training import optimizer, step
+
+_SGD = OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule="steps", drops=(),
+                       drop_factor=1.0)
+# The records' input is (pixels / 255 - 0.5) / 0.25.
+_MEAN, _STD = (127.5,), (63.75,)
+
+
+class Difference(NamedTuple):
+  """The worst relative difference of a kind: |ours - theirs| / (|theirs| + floor), norms of whole tensors.
+
+  `where` is the tensor or step that has it. The floor is 0 but for gradients (a multiple of the norm of all
+  gradients, since one that is zero by construction has no norm of its own).
+  """
+
+  kind: str
+  worst: float
+  tolerance: float
+  where: str
+
+  @property
+  def fits(self) -> bool:
+    return self.worst <= self.tolerance  # False for a NaN.
+
+
+class Record(NamedTuple):
+  """A record's arrays, and the network they are of (without numerics)."""
+
+  arrays: Mapping[str, np.ndarray]
+  network: DenseNet
+  last_norm: str
+
+  def state(self, prefix: str) -> weights.State:
+    """The state dict under `init/`, `after_step0/`, `final/` or `grad_step0/`."""
+    start = len(prefix) + 1
+    return {name[start:]: value for name, value in self.arrays.items() if name.startswith(prefix + "/")}
+
+
+def read(path: pathlib.Path) -> Record:
+  """Reads a record.
+
+  Raises:
+    UserError: no such file, not a record, or cut short.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
+    network = DenseNet(
+        blocks=tuple(int(n) for n in arrays["block_config"]), growth_rate=int(arrays["growth_rate"]),
+        num_classes=int(arrays["num_classes"]), initial_channels=int(arrays["initial_channels"]),
+        compression=float(arrays["compression"]), stem="cifar" if arrays["small_inputs"] else "imagenet")
+    for name in ("images_uint8", "labels", "train_logits_step0", "losses", "eval_logits_final", "batch", "image_size"):
+      _ = arrays[name]
+  except KeyError as error:
+    raise UserError(f"{path}: is not a record of a run; {error} is missing") from None
+  except Exception as error:  # numpy and zipfile raise many kinds for a damaged file.
+    raise UserError(f"{path}: cannot be read as .npz ({error or type(error).__name__})") from None
+  return Record(arrays, network, "norm_final" if "init/features.norm_final.weight" in arrays else "norm5")
+
+
+def compare(record: Record, remat: str, dtype: str) -> list[Difference]:
+  """Runs the training step over a record and compares.
+
+  Args:
+    record: from `read`.
+    remat: policy.
+    dtype: `float64` (the whole record) or `float32` (the first step).
+  """
+  with jax.enable_x64(dtype == "float64"):
+    return _compare(record, remat, jnp.dtype(dtype))
+
+
+def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
+  network = record.network.clone(remat=remat, dtype=dtype, param_dtype=dtype)
+  sgd = optimizer.sgd(_SGD, optimizer.learning_rate(_SGD, 1, 1))
+  template = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
+  variables = jax.tree.map(jnp.asarray, weights.from_pytorch(network, record.state("init"), template))
+  state = step.TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], sgd.init(variables["params"]))
+  train_step = jax.jit(step.make_train_step(network, sgd))
+  key = jax.random.key(0)
+  exact = dtype == jnp.float64
+
+  first = _batch(record, 0, dtype)
+  loss = step.make_loss(network)
+  gradients, (logits, _) = jax.jit(jax.grad(loss, has_aux=True))(state.params, state.batch_stats, first, key)
+  named = weights.to_pytorch(network, gradients, state.batch_stats, record.last_norm)
+  theirs = record.state("grad_step0")
+  total = np.sqrt(sum(np.square(value).sum() for value in theirs.values()))
+  result = [
+      _worst("step-0 logits", {"logits": logits}, {"logits": record.arrays["train_logits_step0"]},
+             1e-6 if exact else 1e-4),
+      _worst("step-0 gradients", named, theirs, 1e-6 if exact else 1e-4, floor=total * (1e-6 if exact else 1e-2)),
+  ]
+
+  losses = []
+  for number in range(len(record.arrays["losses"]) if exact else 1):
+    state, totals = train_step(state, _batch(record, number, dtype), key)
+    losses.append(totals.loss / totals.count)
+    if number == 0:
+      result += _state("after step 0", record, network, state, record.state("after_step0"), 1e-6 if exact else 1e-4,
+                       1e-6 if exact else 1e-5)
+  result.append(_worst("losses", {f"step {n}": value for n, value in enumerate(losses)},
+                       {f"step {n}": record.arrays["losses"][n] for n in range(len(losses))}, 1e-8 if exact else 1e-4))
+  if exact:
+    result += _state("after the last step", record, network, state, record.state("final"), 1e-6, 1e-6)
+    logits = network.apply({"params": state.params, "batch_stats": state.batch_stats}, first.images, False)
+    result.append(_worst("evaluation logits", {"logits": logits}, {"logits": record.arrays["eval_logits_final"]}, 1e-6))
+  return result
+
+
+def _batch(record: Record, number: int, dtype: jnp.dtype) -> step.Batch:
+  size = int(record.arrays["batch"])
+  rows = slice(number * size, (number + 1) * size)
+  images = record.arrays["images_uint8"][rows]
+  repeat = int(record.arrays["image_size"]) // images.shape[1]
+  images = images.repeat(repeat, axis=1).repeat(repeat, axis=2)
+  labels = jnp.asarray(record.arrays["labels"][rows], jnp.int32)
+  return step.Batch(normalise(jnp.asarray(images), _MEAN, _STD, dtype), labels, jnp.ones(labels.shape))
+
+
+def _state(when: str, record: Record, network: DenseNet, state: step.TrainState, theirs: weights.State,
+           tolerance: float, statistics_tolerance: float) -> list[Difference]:
+  ours = weights.to_pytorch(network, state.params, state.batch_stats, record.last_norm)
+  running = {name for name in ours if "running_" in name}
+  weight = set(ours) - running - {name for name in ours if "num_batches" in name}
+  return [
+      _worst(f"parameters {when}", {n: ours[n] for n in weight}, theirs, tolerance),
+      _worst(f"running statistics {when}", {n: ours[n] for n in running}, theirs, statistics_tolerance),
+  ]
+
+
+def _worst(kind: str, ours: Mapping[str, object], theirs: Mapping[str, np.ndarray], tolerance: float,
+           floor: float = 0.0) -> Difference:
+  found = []
+  for name, value in theirs.items():
+    if name in ours:
+      expected = np.asarray(value, np.float64)
+      distance = np.linalg.norm(np.asarray(ours[name], np.float64) - expected)
+      size = np.linalg.norm(expected) + floor
+      found.append((float(distance / size) if size else float(distance), name))
+  # A NaN is the worst there is.
+  worst, where = max(found, key=lambda pair: (np.isnan(pair[0]), pair[0]))
+  return Difference(kind, worst, tolerance, where)

@@ -1,0 +1,51 @@
+"""The training step against a record of the PyTorch implementation.
+
+  python experiments/parity.py tests/fixtures/pytorch_bc22_k12.npz
+
+Prints the worst relative difference of each kind beside its tolerance; exit code 1 where one is exceeded.
+"""
+
+import json
+import pathlib
+import sys
+from typing import Annotated, Literal
+
+import rich.box
+import rich.console
+import rich.table
+import tyro
+
+from dn_jax import command_line, parity
+
+
+def main(
+    record: Annotated[pathlib.Path, tyro.conf.Positional],
+    remat: Literal["none", "dense_layer", "bottleneck", "block"] = "dense_layer",
+    json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
+) -> None:
+  """Compares the training step with a record of the PyTorch implementation, in float64 and float32.
+
+  Args:
+    record: an .npz file, see tests/fixtures/README.md.
+    remat: policy under which the step is compiled.
+    json_path: where to write the differences too.
+  """
+  read = parity.read(record)
+  results = {dtype: parity.compare(read, remat, dtype) for dtype in ("float64", "float32")}
+  table = rich.table.Table(title=f"{record.name}, remat {remat}", box=rich.box.SIMPLE)
+  for name, justify in (("compared", "left"), ("worst", "right"), ("tolerance", "right"), ("", "left")):
+    table.add_column(name, justify=justify, no_wrap=True)
+  for dtype, differences in results.items():
+    table.add_section()
+    for one in differences:
+      table.add_row(f"{dtype} {one.kind}", f"{one.worst:.1e}", f"{one.tolerance:.0e}",
+                    "" if one.fits else f"EXCEEDED at {one.where}")
+  rich.console.Console().print(table)
+  if json_path:
+    json_path.write_text(json.dumps(
+        {dtype: [one._asdict() | {"fits": one.fits} for one in found] for dtype, found in results.items()}, indent=2))
+  sys.exit(0 if all(one.fits for found in results.values() for one in found) else 1)
+
+
+if __name__ == "__main__":
+  command_line.main(lambda: tyro.cli(main))

@@ -1,0 +1,41 @@
+"""Download a data set and prepare it, as array_record, which training reads without TensorFlow.
+
+  python experiments/prepare.py --data.name cifar10 --data.dir ~/data
+
+The only script here that downloads anything. Needs the extra `prepare` (tensorflow-cpu).
+"""
+
+import dataclasses
+import importlib.util
+import pathlib
+
+import tyro
+
+from dn_jax import command_line
+from dn_jax.configuration import ConfigurationError, UserError
+from dn_jax.data import catalog
+
+
+@dataclasses.dataclass(frozen=True)
+class What:
+  name: str
+  """cifar10, cifar100 or svhn_cropped."""
+  dir: pathlib.Path | None = None
+  """Where to; by default TFDS's own folder (~/tensorflow_datasets)."""
+
+
+def prepare(data: What) -> None:
+  """Downloads and prepares a data set."""
+  if catalog.info_of(data.name).name == "digits":
+    raise ConfigurationError("data.name", data.name, "ships with scikit-learn; nothing to prepare")
+  if not importlib.util.find_spec("tensorflow"):
+    raise UserError("preparing a data set needs TensorFlow: pip install -e '.[prepare]'")
+  import tensorflow_datasets as tfds
+
+  builder = tfds.builder(data.name, data_dir=data.dir, file_format="array_record")
+  builder.download_and_prepare()
+  print(f"prepared: {builder.data_path}")
+
+
+if __name__ == "__main__":
+  command_line.main(lambda: tyro.cli(prepare, description=__doc__))

@@ -1,0 +1,86 @@
+"""Where tests compile and what they share."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+# Before anything imports JAX.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+from dn_jax.command_line import use_compilation_cache
+
+use_compilation_cache()
+
+ROOT = pathlib.Path(__file__).parent.parent
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
+RECORDS = sorted(FIXTURES.glob("*.npz"))
+
+# Prepares a small TFDS `cifar10` of drawn pictures, in a process of its own: TensorFlow must not get in here.
+PREPARE = """
+import sys
+import numpy as np
+import tensorflow_datasets as tfds
+
+folder, file_format, side, classes = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+
+class Cifar10(tfds.core.GeneratorBasedBuilder):
+  VERSION = tfds.core.Version("3.0.2")
+  pkg_dir_path = __import__("pathlib").Path(folder)
+
+  def _info(self):
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+        "image": tfds.features.Image(shape=(side, side, 3)), "label": tfds.features.ClassLabel(num_classes=classes)}))
+
+  def _split_generators(self, dl_manager):
+    return {"train": self._generate_examples("train", 120), "test": self._generate_examples("test", 40)}
+
+  def _generate_examples(self, split, count):
+    rng = np.random.RandomState(len(split))
+    for n in range(count):
+      yield n, {"image": np.full((side, side, 3), rng.randint(256), np.uint8), "label": n % classes}
+
+Cifar10(data_dir=folder, file_format=file_format).download_and_prepare()
+"""
+
+
+def prepare(folder: pathlib.Path, file_format: str = "array_record", side: int = 32, classes: int = 10) -> pathlib.Path:
+  """A folder with a small prepared `cifar10`: picture n of a split is of one grey, its label n % classes."""
+  subprocess.run([sys.executable, "-c", PREPARE, str(folder), file_format, str(side), str(classes)], check=True,
+                 capture_output=True)
+  return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory) -> pathlib.Path:
+  return prepare(tmp_path_factory.mktemp("tfds"))
+
+
+def run(*command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
+  """Runs a script of the project as a person does."""
+  return subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True,
+                        timeout=timeout, env=os.environ | environment)
+
+
+def small_run(out: pathlib.Path, *flags: str) -> list[str]:
+  """A command that trains a tiny network on digits in seconds."""
+  return ["experiments/train.py", "--data.name", "digits", "--model.depth", "10", "--model.growth-rate", "4",
+          "--epochs", "4", "--out", str(out), *flags]
+
+
+def metrics(folder: pathlib.Path) -> list[dict]:
+  """A run's metrics without what time it took."""
+  lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+  timed = ("seconds", "evaluation_seconds", "images_per_second")
+  return [{name: value for name, value in line.items() if name not in timed} for line in lines]
+
+
+def relative(a, b) -> float:
+  """Distance of two arrays, relative to the second's norm (absolute where that is 0)."""
+  a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+  return float(np.linalg.norm(a - b) / (np.linalg.norm(b) or 1.0))

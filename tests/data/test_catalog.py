@@ -1,0 +1,84 @@
+"""Data sets by name, and what is held out of them."""
+
+import numpy as np
+import pytest
+
+from dn_jax.configuration import ConfigurationError, DataConfig
+from dn_jax.data import catalog
+from dn_jax.data.catalog import Split
+
+
+def test_digits_are_scikit_learns_split_evenly_and_without_overlap():
+  from sklearn.datasets import load_digits
+
+  data = catalog.load(DataConfig("digits"))
+  assert (len(data.train.labels), len(data.test.labels), data.valid) == (1297, 500, None)
+  rows = {tuple(image.ravel()): label for image, label in zip(load_digits().images.astype(int), load_digits().target,
+                                                             strict=True)}
+  seen = [tuple(image.ravel()) for split in (data.train, data.test) for image in split.images]
+  assert set(seen) == set(rows)
+  assert len(seen) == 1797
+  for split in (data.train, data.test):
+    assert all(rows[tuple(image.ravel())] == label for image, label in zip(split.images, split.labels, strict=True))
+    counts = np.bincount(split.labels) / len(split.labels)
+    assert np.abs(counts - np.bincount(load_digits().target) / 1797).max() < 0.002
+
+
+def test_digits_constants_are_those_of_its_training_pictures():
+  info, train = catalog.info_of("digits"), catalog.load(DataConfig("digits")).train
+  assert info.mean[0] == pytest.approx(train.images.mean(), abs=1e-3)
+  assert info.std[0] == pytest.approx(train.images.std(), abs=1e-3)
+
+
+def numbered(labels):
+  return Split(np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1), np.asarray(labels, np.int32))
+
+
+def test_held_out_pictures_are_even_over_classes_and_gone_from_the_rest():
+  split = numbered([n % 4 for n in range(102)])
+  rest, held = catalog.hold_out(split, 21, 4)
+  assert sorted(np.concatenate([rest.images, held.images]).ravel()) == list(range(102))
+  assert sorted(np.bincount(held.labels)) == [5, 5, 5, 6]
+  assert np.array_equal(held.images.ravel() % 4, held.labels)
+  again = catalog.hold_out(split, 21, 4)[1]
+  assert np.array_equal(held.images, again.images)
+
+
+def test_holding_out_more_of_a_rare_class_than_there_is_takes_others():
+  _, held = catalog.hold_out(numbered([0] * 50 + [1] * 3), 20, 2)
+  assert list(np.bincount(held.labels)) == [17, 3]
+
+
+def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
+  parts = {"train": 5000, "extra": 6000, "test": 100}
+  images = lambda split: np.full((parts[split], 32, 32, 3), 1 if split == "train" else 2, np.uint8)
+  monkeypatch.setattr(catalog.tfds_folder, "opened", lambda name, folder: lambda split: (
+      images(split), np.arange(parts[split]) % 10))
+  data = catalog.load(DataConfig("svhn_cropped", validation=6000))
+  assert len(data.train.labels) == 5000
+  source = data.valid.images[:, 0, 0, 0]
+  assert list(np.bincount(data.valid.labels[source == 1])) == [400] * 10
+  assert list(np.bincount(data.valid.labels[source == 2])) == [200] * 10
+
+
+@pytest.mark.parametrize(("config", "message"), [
+    (DataConfig("cifar1O"), "--data.name cifar1O: did you mean cifar10"),
+    (DataConfig("imagenet"), "--data.name imagenet: "),
+    (DataConfig("digits", validation=1297), "--data.validation 1297: digits has 1297 training pictures"),
+    (DataConfig("digits", validation=-1), "--data.validation -1"),
+])
+def test_what_cannot_be_loaded_is_refused_by_flag(config, message):
+  with pytest.raises(ConfigurationError, match=message):
+    catalog.load(config)
+
+
+@pytest.mark.parametrize(("images", "labels", "message"), [
+    (np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, int), "has no pictures"),
+    (np.zeros((4, 28, 28, 3), np.uint8), np.zeros(4, int), r"pictures are uint8 \(28, 28, 3\)"),
+    (np.zeros((4, 32, 32, 3), np.float32), np.zeros(4, int), "pictures are float32"),
+    (np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 10]), "labels run from 0 to 10; they should be 0 to 9"),
+    (np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, -1]), "labels run from -1 to 2"),
+])
+def test_a_split_that_is_not_what_its_name_says_is_refused(images, labels, message):
+  with pytest.raises(ConfigurationError, match=message):
+    catalog.check(catalog.info_of("cifar10"), "train", images, labels)

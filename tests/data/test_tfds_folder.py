@@ -1,0 +1,103 @@
+"""Folders that TFDS itself prepared, opened without TensorFlow."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, prepare
+from dn_jax.configuration import ConfigurationError, DataConfig
+from dn_jax.data import catalog, tfds_folder
+
+
+def expected(split, count):
+  rng = np.random.RandomState(len(split))
+  return sorted((n % 10, rng.randint(256)) for n in range(count))
+
+
+def found(split):
+  assert (split.images == split.images[:, :1, :1, :1]).all()
+  return sorted(zip(split.labels.tolist(), split.images[:, 0, 0, 0].tolist(), strict=True))
+
+
+def test_array_record_is_read_whole(prepared):
+  data = catalog.load(DataConfig("cifar10", prepared))
+  assert found(data.train) == expected("train", 120)
+  assert found(data.test) == expected("test", 40)
+
+
+def test_reading_array_record_does_not_import_tensorflow(prepared):
+  code = ("import sys, pathlib; from dn_jax.data import catalog; from dn_jax.configuration import DataConfig; "
+          f"catalog.load(DataConfig('cifar10', pathlib.Path({str(prepared)!r}))); sys.exit('tensorflow' in sys.modules)")
+  assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_tfrecord_is_read_where_tensorflow_is_installed_and_named_where_not(tmp_path):
+  folder = prepare(tmp_path, "tfrecord")
+  code = (
+      "import sys, pathlib; from dn_jax.data import catalog; from dn_jax.configuration import *\n"
+      "class Absent:\n"
+      "  def find_spec(name, *rest):\n"
+      "    if name == 'tensorflow': raise ModuleNotFoundError(\"No module named 'tensorflow'\", name=name)\n"
+      "if len(sys.argv) > 2: sys.meta_path.insert(0, Absent)\n"
+      "try: data = catalog.load(DataConfig('cifar10', pathlib.Path(sys.argv[1])))\n"
+      "except ConfigurationError as error: sys.exit(str(error))\n"
+      "print(sorted(zip(data.train.labels.tolist(), data.train.images[:, 0, 0, 0].tolist())))")
+  run = lambda *more: subprocess.run([sys.executable, "-c", code, str(folder), *more], cwd=ROOT, capture_output=True,
+                                     text=True, check=False)
+  assert run().stdout.strip() == str(expected("train", 120))
+  assert "is not in array_record format, and to read it needs TensorFlow: pip install" in run("without").stderr
+
+
+def refusal(config):
+  with pytest.raises(ConfigurationError) as error:
+    catalog.load(config)
+  return str(error.value)
+
+
+def test_what_is_not_prepared_is_told_with_the_command_and_nothing_is_fetched(tmp_path):
+  message = refusal(DataConfig("cifar100", tmp_path))
+  assert "--data.name cifar100: is not prepared in" in message
+  assert f"python experiments/prepare.py --data.name cifar100 --data.dir {tmp_path}" in message
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+  file = tmp_path / "file"
+  file.write_text("x")
+  assert "is not a folder" in refusal(DataConfig("cifar10", file))
+  assert "is not a folder" in refusal(DataConfig("cifar10", tmp_path / "nowhere"))
+
+
+def test_the_newest_version_is_taken(prepared, tmp_path):
+  shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+  old = tmp_path / "cifar10" / "3.0.2"
+  for version in ("3.0.10", "3.0.9"):
+    shutil.copytree(old, tmp_path / "cifar10" / version)
+  (tmp_path / "cifar10" / "3.0.9" / "dataset_info.json").write_text("{")  # Would not open.
+  assert len(catalog.load(DataConfig("cifar10", tmp_path)).train.labels) == 120
+
+
+def test_damage_is_one_line_with_the_folder(prepared, tmp_path):
+  shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+  folder = tmp_path / "cifar10" / "3.0.2"
+  record = next(folder.glob("*train.array_record*"))
+  record.write_bytes(record.read_bytes()[:200])
+  assert refusal(DataConfig("cifar10", tmp_path)).count("\n") == 0
+  (folder / "dataset_info.json").write_text("{")
+  assert f"{folder}: cannot be opened" in refusal(DataConfig("cifar10", tmp_path))
+
+
+@pytest.mark.slow
+def test_pictures_of_another_size_or_classes_are_refused(tmp_path):
+  assert "pictures are uint8 (28, 28, 3)" in refusal(DataConfig("cifar10", prepare(tmp_path / "a", side=28)))
+  assert "labels run from 0 to 10" in refusal(DataConfig("cifar10", prepare(tmp_path / "b", classes=11)))
+
+
+def test_default_folder_is_tfds_own(monkeypatch):
+  import tensorflow_datasets as tfds
+
+  assert str(tfds_folder.default_folder()).endswith(tfds.core.constants.DATA_DIR.rsplit("/", 1)[-1])

@@ -1,0 +1,190 @@
+"""The architecture, against the paper's figures and independent formulas."""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import relative
+from dn_jax.models import remat
+from dn_jax.models.batch_stats import BatchNorm, FeatureMap, MeasureMap
+from dn_jax.models.convolution import convolve
+from dn_jax.models.densenet import DenseNet, Transition, blocks_of_depth
+from dn_jax.models.summary import parameter_count
+
+SMALL = dict(blocks=(2, 2), growth_rate=4, num_classes=10, initial_channels=8)
+
+
+def cifar(depth, growth_rate, bottleneck):
+  return DenseNet(blocks_of_depth(depth, bottleneck), growth_rate, 10, 2 * growth_rate if bottleneck else 16,
+                  bottleneck_width=4 if bottleneck else 0, compression=0.5 if bottleneck else 1.0)
+
+
+def imagenet(blocks, growth_rate):
+  return DenseNet(blocks, growth_rate, 1000, 2 * growth_rate, stem="imagenet")
+
+
+# Exact counts: of PyTorch's networks, and of the authors' for 10 classes.
+@pytest.mark.parametrize(("network", "size", "count"), [
+    (cifar(100, 12, True), 32, 769_162),
+    (cifar(190, 40, True), 32, 25_624_430),
+    (cifar(250, 24, True), 32, 15_324_406),
+    (imagenet((6, 12, 24, 16), 32), 224, 7_978_856),
+    (imagenet((6, 12, 32, 32), 32), 224, 14_149_480),
+    (imagenet((6, 12, 48, 32), 32), 224, 20_013_928),
+    (imagenet((6, 12, 36, 24), 48), 224, 28_681_000),
+    (imagenet((6, 12, 64, 48), 32), 224, 33_337_704),
+    (imagenet((6, 12, 48, 48), 48), 224, 55_570_984),
+    (imagenet((6, 12, 64, 48), 48), 224, 72_686_632),
+], ids=["bc-100-12", "bc-190-40", "bc-250-24", "121", "169", "201", "161", "264", "232-48", "264-48"])
+def test_published_networks_have_exactly_their_parameters(network, size, count):
+  assert parameter_count(network, (size, size, 3)) == count
+
+
+@pytest.mark.parametrize(("depth", "growth_rate", "millions"), [(40, 12, "1.0"), (100, 12, "7.0"), (100, 24, "27.2")])
+def test_plain_networks_have_the_parameters_of_table_2(depth, growth_rate, millions):
+  count = parameter_count(cifar(depth, growth_rate, False), (32, 32, 3))
+  assert f"{count / 1e6:.1f}" == millions
+
+
+def test_a_depth_that_does_not_fit_is_refused_with_the_two_nearest():
+  assert blocks_of_depth(40, False) == (12, 12, 12)
+  assert blocks_of_depth(100, True) == (16, 16, 16)
+  with pytest.raises(ValueError, match="the nearest are 40 and 43"):
+    blocks_of_depth(41, False)
+  with pytest.raises(ValueError, match="the nearest are 94 and 100"):
+    blocks_of_depth(99, True)
+  with pytest.raises(ValueError, match="the nearest are 7 and 10"):
+    blocks_of_depth(4, False)
+
+
+def loss_and_gradients(network, x, key=None):
+  variables = network.init(jax.random.key(0), x, False)
+
+  def loss(params):
+    logits, updated = network.apply({"params": params, "batch_stats": variables["batch_stats"]}, x, True,
+                                    mutable=["batch_stats"], rngs={"dropout": jax.random.key(7)})
+    return jnp.sum(jnp.sin(logits)), updated
+
+  return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+
+
+@pytest.mark.parametrize("policy", [policy for policy in remat.POLICIES if policy != "none"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_every_remat_policy_is_the_same_function(policy, dropout):
+  with jax.enable_x64(True):
+    make = lambda name: DenseNet(**SMALL, remat=name, dropout_rate=dropout, dtype=jnp.float64, param_dtype=jnp.float64)
+    x = jnp.asarray(np.random.RandomState(0).randn(4, 8, 8, 3))
+    (plain, plain_stats), plain_grads = loss_and_gradients(make("none"), x)
+    (loss, stats), grads = loss_and_gradients(make(policy), x)
+  assert relative(loss, plain) < 1e-12
+  for a, b in zip(jax.tree.leaves((stats, grads)), jax.tree.leaves((plain_stats, plain_grads)), strict=True):
+    assert relative(a, b) < 1e-10
+
+
+def temporaries(network, x):
+  variables = jax.eval_shape(lambda: network.init(jax.random.key(0), x, False))
+
+  def loss(params, batch_stats):
+    logits, _ = network.apply({"params": params, "batch_stats": batch_stats}, x, True, mutable=["batch_stats"])
+    return jnp.sum(logits)
+
+  compiled = jax.jit(jax.grad(loss)).lower(variables["params"], variables["batch_stats"]).compile()
+  return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_rematerialised_layers_need_much_less_memory():
+  x = jnp.zeros((16, 16, 16, 3))
+  size = {policy: temporaries(DenseNet((12,), 12, 10, 24, remat=policy), x) for policy in remat.POLICIES}
+  assert size["dense_layer"] < 0.5 * size["none"]
+  assert size["dense_layer"] < size["bottleneck"] < size["none"]
+
+
+def test_bottleneck_policy_is_refused_where_there_is_no_bottleneck():
+  network = DenseNet(**SMALL, bottleneck_width=0, remat="bottleneck")
+  with pytest.raises(ValueError, match="no bottleneck to keep"):
+    network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), False)
+
+
+def test_initialisation_is_the_published_one():
+  network = DenseNet((4, 4), 32, 1000, 64)
+  params = jax.jit(lambda: network.init(jax.random.key(3), jnp.zeros((1, 8, 8, 3)), False))()["params"]
+  for path, leaf in jax.tree.leaves_with_path(params):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    if "conv" in name:
+      height, width, _, out = leaf.shape
+      std = math.sqrt(2 / (height * width * out))
+      assert abs(float(leaf.std()) / std - 1) < 5 / math.sqrt(leaf.size), name
+      assert float(jnp.abs(leaf).max()) > 2.5 * std, name  # Normal, not truncated at two deviations.
+    elif "scale" in name:
+      assert np.all(leaf == 1)
+    elif "bias" in name:
+      assert np.all(leaf == 0)
+  kernel = params["classifier"]["kernel"]
+  bound = 1 / math.sqrt(kernel.shape[0])
+  assert 0.99 * bound < float(jnp.abs(kernel).max()) <= bound
+  assert abs(float(kernel.std()) / (bound / math.sqrt(3)) - 1) < 0.02
+
+
+def dropped(network, train):
+  """(layer, channels) of every dropout that zeroed anything, asserting that it zeroed a fifth."""
+  x = jnp.asarray(np.random.RandomState(0).randn(8, 16, 16, 3), jnp.float32)
+  variables = network.init(jax.random.key(0), x, False)
+  found = []
+
+  def watch(call, args, kwargs, context):
+    output = call(*args, **kwargs)
+    if isinstance(context.module, nn.Dropout) and not np.array_equal(output, args[0]):
+      assert abs(float(jnp.mean(output == 0)) - 0.2) < 0.02
+      assert jnp.allclose(jnp.where(output == 0, 0, output), jnp.where(output == 0, 0, args[0] / 0.8))
+      found.append(("/".join(context.module.path[:-1]), output.shape[-1]))
+    return output
+
+  with nn.intercept_methods(watch):
+    network.apply(variables, x, train, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
+  return found
+
+
+def test_dropout_comes_after_every_convolution_but_the_first():
+  layers = ["block1/layer1", "block1/layer2", "block2/layer1", "block2/layer2"]
+  bottlenecks = [(layer, channels) for layer in layers for channels in (16, 4)]
+  assert dropped(DenseNet(**SMALL, remat="none", dropout_rate=0.2), True) == [
+      *bottlenecks[:4], ("transition1", 8), *bottlenecks[4:]]
+  plain = DenseNet(**SMALL, remat="none", bottleneck_width=0, dropout_rate=0.2)
+  assert dropped(plain, True) == [(layers[0], 4), (layers[1], 4), ("transition1", 8), (layers[2], 4), (layers[3], 4)]
+  assert dropped(DenseNet(**SMALL, remat="none", dropout_rate=0.2), False) == []
+  assert dropped(DenseNet(**SMALL, remat="none"), True) == []
+
+
+def test_pooling_before_a_transitions_convolution_changes_nothing():
+  """At a dropout rate too small to drop anything, the published order runs; without, the cheap one."""
+  conv = functools.partial(nn.Conv, use_bias=False, conv_general_dilated=convolve)
+  make = lambda rate: Transition(6, conv, BatchNorm, MeasureMap, functools.partial(nn.Dropout, rate), rate)
+  values = jnp.asarray(np.random.RandomState(0).randn(2, 7, 6, 8), jnp.float32)
+  features = (FeatureMap(values, values.mean((0, 1, 2)), values.var((0, 1, 2))),)
+  variables = make(0.0).init(jax.random.key(0), features, False)
+  run = lambda rate: make(rate).apply(variables, features, True, mutable=["batch_stats"],
+                                      rngs={"dropout": jax.random.key(1)})[0].values
+  assert run(0.0).shape == (2, 3, 3, 6)
+  assert relative(run(1e-9), run(0.0)) < 1e-6
+
+
+def test_bfloat16_activations_leave_parameters_and_statistics_in_float32():
+  x = jnp.asarray(np.random.RandomState(0).randn(8, 16, 16, 3), jnp.float32)
+  full, half = DenseNet(**SMALL), DenseNet(**SMALL, dtype=jnp.bfloat16)
+  variables = half.init(jax.random.key(0), x, False)
+  logits, updated = half.apply(variables, x, True, mutable=["batch_stats"])
+  assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated, logits))} == {jnp.dtype("float32")}
+  expected, _ = full.apply(variables, x, True, mutable=["batch_stats"])
+  assert 1e-4 < relative(logits, expected) < 0.1  # bfloat16 keeps eight bits: close, but not the same.
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (40, 24, 3), (8, 8, 1)])
+def test_any_picture_size_is_pooled(shape):
+  network = DenseNet(**SMALL)
+  variables = network.init(jax.random.key(0), jnp.zeros((1, *shape)), False)
+  assert network.apply(variables, jnp.zeros((2, *shape)), False).shape == (2, 10)

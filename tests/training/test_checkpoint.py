@@ -1,0 +1,140 @@
+"""Checkpoints that survive what disks do."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dn_jax.training.checkpoint import Checkpoints, NoCheckpointError
+from dn_jax.training.loop import EpochRecord
+from dn_jax.training.step import TrainState
+
+RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)
+
+
+def state(number):
+  rng = np.random.RandomState(number)
+  return TrainState(jnp.int32(number), {"w": jnp.asarray(rng.randn(300, 40), jnp.float32)},
+                    {"mean": jnp.asarray(rng.randn(7), jnp.float32)}, ({"trace": jnp.zeros((300, 40))}, jnp.int32(number)))
+
+
+def history(epochs, valid=None):
+  return [dataclasses.replace(RECORD, epoch=n, step=10 * n, valid_error=valid and valid[n - 1]) for n in range(1, epochs + 1)]
+
+
+def save(folder, epochs, keep=2, valid=None):
+  with Checkpoints(folder, keep, print) as checkpoints:
+    for n in range(1, epochs + 1):
+      checkpoints.save(state(n), history(n, valid))
+
+
+def restore(folder, said=None, step=None):
+  with Checkpoints(folder, 2, (said if said is not None else []).append) as checkpoints:
+    return checkpoints.restore(state(0), step)
+
+
+def test_a_state_and_its_history_come_back_bit_for_bit(tmp_path):
+  save(tmp_path / "c", 3)
+  restored, records = restore(tmp_path / "c")
+  for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(state(3)), strict=True):
+    assert np.array_equal(a, b)
+    assert a.dtype == b.dtype
+  assert records == history(3)
+
+
+def test_saving_does_not_see_what_the_next_steps_do_to_donated_buffers(tmp_path):
+  step = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)
+  current = jax.tree.map(jnp.copy, state(1))
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    checkpoints.save(current, history(1))
+    for _ in range(20):
+      current = step(current)
+  restored, _ = restore(tmp_path / "c")
+  for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(state(1)), strict=True):
+    assert np.array_equal(a, b)
+
+
+def test_the_newest_stay_and_the_first_best_besides(tmp_path):
+  save(tmp_path / "c", 6, keep=2, valid=[0.5, 0.2, 0.3, 0.2, 0.4, 0.4])
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    assert checkpoints.steps() == [60, 50, 20]
+
+
+def files(folder):
+  return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def truncate(folder):
+  largest = max(files(folder), key=lambda path: path.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[:-10])
+
+
+def flip_a_bit(folder):
+  largest = max(files(folder), key=lambda path: path.stat().st_size)
+  content = bytearray(largest.read_bytes())
+  content[len(content) // 2] ^= 4
+  largest.write_bytes(content)
+
+
+def remove_a_file(folder):
+  max(files(folder), key=lambda path: path.stat().st_size).unlink()
+
+
+def lose_the_digests(folder):
+  (folder / "digests.json").unlink()
+
+
+def cut_the_digests(folder):
+  (folder / "digests.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, remove_a_file, lose_the_digests, cut_the_digests])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, damage):
+  save(tmp_path / "c", 3)
+  damage(tmp_path / "c" / "30")
+  said = []
+  restored, records = restore(tmp_path / "c", said)
+  assert int(restored.step) == 2
+  assert records == history(2)
+  assert len(said) == 1
+  assert "checkpoint of step 30 is not used" in said[0]
+  assert (tmp_path / "set-aside" / "checkpoint-30-0").is_dir()
+  # Going on from there, the same step can be saved again.
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    checkpoints.save(state(3), history(3))
+  assert int(restore(tmp_path / "c")[0].step) == 3
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
+  save(tmp_path / "c", 2)
+  for path in files(tmp_path / "c" / "20"):
+    if not path.stat().st_size:
+      continue
+    copy = tmp_path / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(tmp_path / "c", copy / "c")
+    target = copy / "c" / path.relative_to(tmp_path / "c")
+    content = bytearray(target.read_bytes())
+    content[len(content) // 3] ^= 1
+    target.write_bytes(content)
+    assert int(restore(copy / "c")[0].step) == 1, path
+
+
+def test_reading_alone_changes_nothing(tmp_path):
+  save(tmp_path / "c", 2)
+  flip_a_bit(tmp_path / "c" / "20")
+  before = files(tmp_path)
+  with Checkpoints(tmp_path / "c", 2, lambda line: None, read_only=True) as checkpoints:
+    assert int(checkpoints.restore(state(0))[0].step) == 1
+  assert files(tmp_path) == before
+
+
+def test_no_checkpoint_is_one_line(tmp_path):
+  with pytest.raises(NoCheckpointError, match="there is none"):
+    restore(tmp_path / "c")
+  save(tmp_path / "c", 1)
+  with pytest.raises(NoCheckpointError, match=r"step 99 .* there are those of steps 10"):
+    restore(tmp_path / "c", step=99)

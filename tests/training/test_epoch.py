@@ -1,0 +1,59 @@
+"""Many steps at one command equal one at a time; evaluation covers every picture."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import relative
+from dn_jax.configuration import OptimizerConfig
+from dn_jax.data.augment import mirror_and_shift, normalise
+from dn_jax.models.densenet import DenseNet
+from dn_jax.training import epoch, optimizer, step
+
+SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1)
+
+
+def test_steps_of_one_dispatch_equal_single_ones():
+  with jax.enable_x64(True):
+    rng = np.random.RandomState(0)
+    split = epoch.DeviceSplit(jnp.asarray(rng.randint(0, 256, (24, 8, 8, 3)), jnp.uint8), jnp.asarray(rng.randint(0, 5, 24)))
+    network = DenseNet((1, 1), 4, 5, 8, dropout_rate=0.2, dtype=jnp.float64, param_dtype=jnp.float64)
+    sgd = optimizer.sgd(SGD, optimizer.learning_rate(SGD, 1, 1))
+    prepare = lambda images, key, numbers: mirror_and_shift(
+        normalise(images, (127.5,), (63.75,), jnp.float64), key, numbers, mirror=True, pad=2)
+    keys = jax.random.split(jax.random.key(1), 2)
+    order = jnp.asarray(rng.permutation(24), jnp.int32)
+
+    def run(steps_per_dispatch, chunks):
+      advance = epoch.make_advance(step.make_train_step(network, sgd), prepare, lambda batch: batch, *keys,
+                                   steps_per_dispatch)
+      state, totals = step.create_state(network, sgd, jax.random.key(0), (8, 8, 3)), step.Totals.zero()
+      losses = []
+      for first, steps in chunks:
+        state, totals, found = advance(state, totals, split, order, jnp.int32(first), jnp.int32(steps), batch_size=4)
+        losses += found[:steps].tolist()
+      return state, totals, losses
+
+    state, totals, losses = run(1, [(4 * n, 1) for n in range(6)])
+    many_state, many_totals, many_losses = run(4, [(0, 4), (16, 2)])
+  assert int(state.step) == int(many_state.step) == 6
+  for a, b in zip(jax.tree.leaves((many_state, many_totals)), jax.tree.leaves((state, totals)), strict=True):
+    assert relative(a, b) < 1e-10
+  assert many_losses == pytest.approx(losses, rel=1e-6)
+  assert sum(losses) / 6 == pytest.approx(totals.means()["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [7, 20, 64])
+def test_evaluation_counts_every_picture_once(batch_size):
+  labels = np.arange(20) % 4
+  split = epoch.DeviceSplit(jnp.arange(20, dtype=jnp.uint8).reshape(20, 1, 1, 1), jnp.asarray(labels))
+  # A "network" that is right about even pictures, and tells by its loss which ones it saw.
+  def eval_step(params, batch_stats, batch):
+    numbers = batch.images[:, 0, 0, 0]
+    return step.Totals(jnp.sum(batch.weights, dtype=jnp.int32), jnp.sum(batch.weights * 2.0**numbers),
+                       jnp.sum(batch.weights * (numbers % 2), dtype=jnp.int32), jnp.int32(0))
+
+  evaluate = epoch.make_evaluate(eval_step, lambda images: images.astype(jnp.float32), lambda batch: batch, batch_size)
+  totals = evaluate({}, {}, split)
+  assert (int(totals.count), int(totals.top1_errors), float(totals.loss)) == (20, 10, 2.0**20 - 1)

@@ -1,0 +1,78 @@
+"""The course of a run."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dn_jax.training import loop
+from dn_jax.training.epoch import DeviceSplit
+from dn_jax.training.step import Totals, TrainState
+
+
+def plan(**changes):
+  return loop.Plan(**{"epochs": 3, "batch_size": 4, "train_pictures": 22, "keep_last_batch": False,
+                      "steps_per_dispatch": 2} | changes)
+
+
+def test_an_epoch_takes_every_whole_batch_in_order():
+  assert plan().dispatches() == [(0, 2, 4), (8, 2, 4), (16, 1, 4)]
+  assert plan().steps_per_epoch == 5
+
+
+def test_the_last_batch_is_kept_on_request():
+  assert plan(keep_last_batch=True).dispatches()[-1] == (20, 1, 2)
+  assert plan(keep_last_batch=True).steps_per_epoch == 6
+  assert plan(keep_last_batch=True, train_pictures=24).steps_per_epoch == 6
+  # The paper's CIFAR: 50,000 = 781 x 64 + 16.
+  assert plan(keep_last_batch=True, train_pictures=50_000, batch_size=64).steps_per_epoch == 782
+
+
+class Watcher:
+  def __init__(self):
+    self.records = []
+
+  def progress(self, *args):
+    pass
+
+  def epoch(self, record, state):
+    self.records.append(record)
+
+
+def drive(losses, epochs_done=0):
+  """Runs the loop over steps whose losses are given, the same in every epoch."""
+  def advance(state, totals, split, order, first, steps, *, batch_size):
+    first, steps = int(first) // 4, int(steps)
+    found = jnp.asarray(losses[first:first + steps])
+    totals += Totals(jnp.int32(steps * batch_size), jnp.float32(jnp.sum(found) * batch_size), jnp.int32(steps), jnp.int32(0))
+    return state.replace(step=state.step + steps), totals, found
+
+  evaluate = lambda params, stats, split: Totals(jnp.int32(10), jnp.float32(5), jnp.int32(3), jnp.int32(1))
+  split = DeviceSplit(jnp.zeros((22, 1, 1, 1), jnp.uint8), jnp.zeros(22, jnp.int32))
+  watcher = Watcher()
+  state = TrainState(jnp.int32(5 * epochs_done), {}, {}, ())
+  state = loop.run(state, plan(), loop.Splits(split, None, split), advance, evaluate, lambda epoch: jnp.arange(22),
+                   lambda step: 0.1 if step < 10 else 0.01, watcher, epochs_done)
+  return state, watcher.records
+
+
+def test_records_say_what_happened():
+  state, records = drive([1.0, 2.0, 3.0, 4.0, 5.0])
+  assert int(state.step) == 15
+  assert [record.epoch for record in records] == [1, 2, 3]
+  assert [record.step for record in records] == [5, 10, 15]
+  assert [record.learning_rate for record in records] == pytest.approx([0.1, 0.1, 0.01])
+  assert records[0].train_loss == pytest.approx(3.0)
+  assert records[0].train_error == pytest.approx(5 / 20)
+  assert (records[0].test_error, records[0].test_top5_error, records[0].valid_error) == (0.3, 0.1, None)
+
+
+def test_a_resumed_loop_does_only_what_is_left():
+  _, records = drive([1.0] * 5, epochs_done=2)
+  assert [record.epoch for record in records] == [3]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_rate(bad):
+  with pytest.raises(loop.NotFiniteError, match=r"epoch 1, step 4 .*learning rate 0\.1"):
+    drive([1.0, 1.0, 1.0, bad, 1.0])
+  jax.effects_barrier()

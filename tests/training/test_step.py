@@ -1,0 +1,40 @@
+"""Totals of a batch, by hand."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dn_jax.training.step import Batch, Totals, totals_of
+
+
+def batch(labels, weights=None):
+  labels = jnp.asarray(labels)
+  return Batch(jnp.zeros((len(labels), 1, 1, 1)), labels, jnp.ones(len(labels)) if weights is None else jnp.asarray(weights))
+
+
+def test_totals_are_counted_by_hand():
+  logits = jnp.asarray([[5, 1, 0, 0, 0, 0, 0], [6, 5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5, 6]], jnp.float32)
+  # Right at once; fifth place; sixth place.
+  totals = totals_of(logits, batch([0, 4, 1]))
+  assert (int(totals.count), int(totals.top1_errors), int(totals.top5_errors)) == (3, 2, 1)
+  expected = sum(math.log(np.exp(row).sum()) - row[label] for row, label in zip(np.asarray(logits), (0, 4, 1), strict=True))
+  assert float(totals.loss) == pytest.approx(expected, rel=1e-6)
+
+
+def test_pictures_that_fill_up_a_batch_do_not_count():
+  logits = jnp.asarray([[1, 0], [1, 0], [jnp.nan, 0]], jnp.float32)
+  totals = totals_of(logits, batch([1, 0, 0], [1.0, 1.0, 0.0]))
+  assert (int(totals.count), int(totals.top1_errors)) == (2, 1)
+  assert math.isfinite(float(totals.loss))
+
+
+def test_a_logit_that_is_no_number_is_an_error_and_no_hit():
+  totals = totals_of(jnp.asarray([[jnp.nan, 0.0, 0.0]]), batch([0]))
+  assert int(totals.top1_errors) == 1
+
+
+def test_means_are_fractions():
+  totals = Totals(jnp.int32(8), jnp.float32(4), jnp.int32(2), jnp.int32(1)) + Totals.zero()
+  assert totals.means() == {"loss": 0.5, "error": 0.25, "top5_error": 0.125}
