@@ -1,0 +1,74 @@
+"""The training step against runs of the PyTorch implementation."""
+
+import json
+
+import numpy as np
+import pytest
+
+from conftest import RECORDS, run
+from dn_jax import parity
+from dn_jax.configuration import UserError
+from dn_jax.models.remat import POLICIES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("remat", POLICIES)
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_training_step_follows_the_record(path, remat, dtype):
+  differences = parity.compare(parity.read(path), remat, dtype)
+  kinds = {one.kind for one in differences}
+  assert {"losses", "step-0 logits", "step-0 gradients", "parameters after step 0",
+          "running statistics after step 0"} <= kinds
+  if dtype == "float64":
+    assert {"parameters after the last step", "evaluation logits"} <= kinds
+  assert [one for one in differences if not one.fits] == []
+
+
+def tampered(tmp_path, **changes):
+  with np.load(RECORDS[0]) as file:
+    arrays = {name: file[name] for name in file.files}
+  for name, change in changes.items():
+    arrays[name] = change(arrays[name])
+  np.savez(tmp_path / "record.npz", **arrays)
+  return tmp_path / "record.npz"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), [
+    ("losses", "losses"), ("final/classifier.bias", "parameters after the last step"),
+    ("grad_step0/features.denseblock2.denselayer1.conv1.weight", "step-0 gradients"),
+    ("after_step0/features.norm_final.running_var", "running statistics after step 0")])
+def test_a_number_that_is_off_by_a_thousandth_is_found(tmp_path, name, kind):
+  path = tampered(tmp_path, **{name: lambda value: value * 1.001})
+  wrong = [one.kind for one in parity.compare(parity.read(path), "dense_layer", "float64") if not one.fits]
+  assert wrong == [kind]
+
+
+def test_a_loss_that_is_not_a_number_never_fits():
+  assert not parity.Difference("losses", float("nan"), 1e-8, "").fits
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"words"])
+def test_a_file_that_is_no_record_is_one_line(tmp_path, content):
+  path = tmp_path / "record.npz"
+  path.write_bytes(content)
+  with pytest.raises(UserError, match=r"record\.npz"):
+    parity.read(path)
+  with pytest.raises(UserError, match="nowhere"):
+    parity.read(tmp_path / "nowhere.npz")
+  np.savez(path, growth_rate=12)
+  with pytest.raises(UserError, match="is not a record of a run; 'block_config"):
+    parity.read(path)
+
+
+@pytest.mark.slow
+def test_script_prints_and_writes_and_judges(tmp_path):
+  good = run("experiments/parity.py", RECORDS[1], "--json", tmp_path / "out.json")
+  assert good.returncode == 0, good.stderr
+  assert "float64 losses" in good.stdout
+  found = json.loads((tmp_path / "out.json").read_text())
+  assert {one["kind"] for one in found["float32"]} >= {"step-0 logits", "step-0 gradients"}
+  bad = run("experiments/parity.py", tampered(tmp_path, losses=lambda losses: losses + 1e-3))
+  assert bad.returncode == 1
+  assert "EXCEEDED" in bad.stdout
