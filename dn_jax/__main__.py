@@ -22,8 +22,12 @@ class DataName:
   """Whose pictures and classes: digits, cifar10, cifar100, svhn_cropped (default: CIFAR-10's, or ImageNet's)."""
 
 
-def print_summary(model: ModelConfig = ModelConfig(), data: DataName = DataName(), image_size: int | None = None,
-                  num_classes: int | None = None) -> None:
+def print_summary(
+  model: ModelConfig = ModelConfig(),
+  data: DataName = DataName(),
+  image_size: int | None = None,
+  num_classes: int | None = None,
+) -> None:
   """Prints a network layer by layer: output shapes, parameters, FLOPs.
 
   Args:
@@ -48,19 +52,29 @@ def print_summary(model: ModelConfig = ModelConfig(), data: DataName = DataName(
 def print_zoo() -> None:
   """Lists every published network: parameters counted here and as published, FLOPs, published errors."""
   table = rich.table.Table(
-      title="The zoo", caption="parameters with 10 classes (ImageNet's: 1000); FLOPs a picture, a multiply-add counted "
-      "as two; errors in percent as published, ImageNet top-1 with a single crop")
-  for column, justify in (("--model.name", "left"), ("parameters", "right"), ("published", "right"), ("GFLOPs", "right"),
-                          ("published error", "left")):
+    title="The zoo",
+    caption="parameters with 10 classes (ImageNet's: 1000); FLOPs a picture, a multiply-add counted "
+    "as two; errors in percent as published, ImageNet top-1 with a single crop",
+  )
+  for column, justify in (
+    ("--model.name", "left"),
+    ("parameters", "right"),
+    ("published", "right"),
+    ("GFLOPs", "right"),
+    ("published error", "left"),
+  ):
     table.add_column(column, justify=justify, no_wrap=column != "published error")
   for entry in zoo.NETWORKS.values():
     imagenet = "imagenet" in entry.errors
     network = zoo.build(zoo.complete(ModelConfig(name=entry.name)), 1000 if imagenet else 10)
     rows = summary.layers(network, (224, 224, 3) if imagenet else (32, 32, 3))
     table.add_row(
-        entry.name, f"{sum(row.parameters for row in rows):,}", f"{entry.parameters}M" if entry.parameters else "",
-        f"{sum(row.flops for row in rows) / 1e9:.2f}",
-        "  ".join(f"{column.upper()} {error:.2f}" for column, error in entry.errors.items()))
+      entry.name,
+      f"{sum(row.parameters for row in rows):,}",
+      f"{entry.parameters}M" if entry.parameters else "",
+      f"{sum(row.flops for row in rows) / 1e9:.2f}",
+      "  ".join(f"{column.upper()} {error:.2f}" for column, error in entry.errors.items()),
+    )
   _console.print(table)
 
 
@@ -70,8 +84,8 @@ def _shape(name: str) -> tuple[int, int, int, int]:
 
 
 Command = (
-    Annotated[None, tyro.conf.subcommand("summary", constructor=print_summary)]
-    | Annotated[None, tyro.conf.subcommand("zoo", constructor=print_zoo)]
+  Annotated[None, tyro.conf.subcommand("summary", constructor=print_summary)]
+  | Annotated[None, tyro.conf.subcommand("zoo", constructor=print_zoo)]
 )
 
 if __name__ == "__main__":

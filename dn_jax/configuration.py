@@ -158,8 +158,9 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
   """A line for each flag whose value differs, `flag: old -> new`."""
   absent = "(absent)"
   return [
-      f"--{flag}: {old.get(flag, absent)} -> {new.get(flag, absent)}"
-      for flag in dict.fromkeys((*old, *new)) if old.get(flag, absent) != new.get(flag, absent)
+    f"--{flag}: {old.get(flag, absent)} -> {new.get(flag, absent)}"
+    for flag in dict.fromkeys((*old, *new))
+    if old.get(flag, absent) != new.get(flag, absent)
   ]
 
 
@@ -175,8 +176,9 @@ def jsonable(value: Any) -> Any:
 def to_dict(config: Any) -> dict[str, Any]:
   """A nested configuration as nested JSON-ready dictionaries."""
   return {
-      field.name: to_dict(value) if dataclasses.is_dataclass(value) else jsonable(value)
-      for field in dataclasses.fields(config) for value in (getattr(config, field.name),)
+    field.name: to_dict(value) if dataclasses.is_dataclass(value) else jsonable(value)
+    for field in dataclasses.fields(config)
+    for value in (getattr(config, field.name),)
   }
 
 
@@ -185,7 +187,10 @@ def from_dict(config_type: type, record: dict[str, Any]) -> Any:
 
   Raises:
     KeyError: the record has a field that this version does not know.
+    TypeError: it is no dictionary.
   """
+  if not isinstance(record, dict):
+    raise TypeError(f"a configuration is a dictionary, not a {type(record).__name__}")
   known = {field.name: field for field in dataclasses.fields(config_type)}
   if unknown := set(record) - set(known):
     raise KeyError(f"unknown fields {', '.join(sorted(unknown))} in a configuration")

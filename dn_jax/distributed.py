@@ -29,17 +29,17 @@ def check_divides(flag: str, batch_size: int, mesh: Mesh) -> None:
     raise ConfigurationError(flag, batch_size, f"{devices} devices do not divide it; the nearest that they do: {fits}")
 
 
-def replicate(tree: Tree, mesh: Mesh) -> Tree:
+def replicate[Tree](tree: Tree, mesh: Mesh) -> Tree:
   """Every device gets the whole."""
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def placed_everywhere(shapes: Tree, mesh: Mesh) -> Tree:
+def placed_everywhere[Tree](shapes: Tree, mesh: Mesh) -> Tree:
   """Shapes of arrays, with the placement that `replicate` gives them."""
   sharding = NamedSharding(mesh, PartitionSpec())
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
 
-def cut(batch: Tree, mesh: Mesh) -> Tree:
+def cut[Tree](batch: Tree, mesh: Mesh) -> Tree:
   """Inside a compiled function: every device gets its part of the batch."""
   return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("data")))

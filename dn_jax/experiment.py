@@ -12,7 +12,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 import rich.console
 
 from dn_jax import distributed, runs
@@ -48,40 +47,65 @@ def resolve(config: RunConfig) -> RunConfig:
 def slug(config: RunConfig) -> str:
   """A short name for a resolved run: data set, network, seed."""
   model = config.model
-  kind = "densenet" + ("-bc" if model.bottleneck and model.compression < 1 else "-b" if model.bottleneck
-                       else "-c" if model.compression < 1 else "")
+  kind = "densenet" + (
+    "-bc"
+    if model.bottleneck and model.compression < 1
+    else "-b"
+    if model.bottleneck
+    else "-c"
+    if model.compression < 1
+    else ""
+  )
   layers = model.depth or "-".join(map(str, model.blocks))
   network = model.name or f"{kind}-{layers}-{model.growth_rate}"
   return f"{config.data.name}{'+' if config.data.augment else ''}_{network}_seed{config.seed}"
 
 
 def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
-  at_least = [("epochs", config.epochs, 1), ("batch-size", config.batch_size, 1), ("seed", config.seed, 0),
-              ("data.validation", config.data.validation, 0), ("checkpoint.every-epochs", config.checkpoint.every_epochs, 1),
-              ("checkpoint.keep", config.checkpoint.keep, 2), ("steps-per-dispatch", config.steps_per_dispatch, 1),
-              ("evaluation-batch-size", config.evaluation_batch_size, 1)]
+  at_least = [
+    ("epochs", config.epochs, 1),
+    ("batch-size", config.batch_size, 1),
+    ("seed", config.seed, 0),
+    ("data.validation", config.data.validation, 0),
+    ("checkpoint.every-epochs", config.checkpoint.every_epochs, 1),
+    ("checkpoint.keep", config.checkpoint.keep, 2),
+    ("steps-per-dispatch", config.steps_per_dispatch, 1),
+    ("evaluation-batch-size", config.evaluation_batch_size, 1),
+  ]
   for flag, value, least in at_least:
     if value is not None and value < least:
       why = " (the newest may be cut short while it is written)" if flag == "checkpoint.keep" else ""
       raise ConfigurationError(flag, value, f"must be at least {least}{why}")
   sgd = config.optimizer
   for flag, value, fits, words in (
-      ("seed", config.seed, config.seed < 2**32, "must be below 2**32"),
-      ("optimizer.learning-rate", sgd.learning_rate, 0 < sgd.learning_rate < math.inf, "must be above 0"),
-      ("optimizer.momentum", sgd.momentum, 0 <= sgd.momentum < 1, "at least 0, below 1"),
-      ("optimizer.weight-decay", sgd.weight_decay, 0 <= sgd.weight_decay < math.inf, "must be at least 0"),
-      ("optimizer.drops", sgd.drops, all(0 < share <= 1 for share in sgd.drops), "shares of the epochs, above 0, at most 1"),
-      ("optimizer.drop-factor", sgd.drop_factor, 0 < sgd.drop_factor <= 1, "above 0, at most 1"),
-      ("report", config.report, config.report != "best" or config.data.validation > 0,
-       "needs held-out pictures; give --data.validation"),
+    ("seed", config.seed, config.seed < 2**32, "must be below 2**32"),
+    ("optimizer.learning-rate", sgd.learning_rate, 0 < sgd.learning_rate < math.inf, "must be above 0"),
+    ("optimizer.momentum", sgd.momentum, 0 <= sgd.momentum < 1, "at least 0, below 1"),
+    ("optimizer.weight-decay", sgd.weight_decay, 0 <= sgd.weight_decay < math.inf, "must be at least 0"),
+    (
+      "optimizer.drops",
+      sgd.drops,
+      all(0 < share <= 1 for share in sgd.drops),
+      "shares of the epochs, above 0, at most 1",
+    ),
+    ("optimizer.drop-factor", sgd.drop_factor, 0 < sgd.drop_factor <= 1, "above 0, at most 1"),
+    (
+      "report",
+      config.report,
+      config.report != "best" or config.data.validation > 0,
+      "needs held-out pictures; give --data.validation",
+    ),
   ):
     if not fits:
       raise ConfigurationError(flag, value, words)
   size = min(info.image_shape[:2])
   smallest = (size // 4 if config.model.stem == "imagenet" else size) // 2 ** (len(config.model.blocks) - 1)
   if smallest < 1:
-    raise ConfigurationError("model.blocks", config.model.blocks, f"pictures of {size}x{size} pixels shrink to nothing; "
-                             "take fewer blocks or --model.stem cifar")
+    raise ConfigurationError(
+      "model.blocks",
+      config.model.blocks,
+      f"pictures of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar",
+    )
   if config.batch_size * smallest**2 == 1:
     raise ConfigurationError("batch-size", 1, "the last block would normalise over a single pixel; at least 2")
 
@@ -111,11 +135,16 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
   mesh = distributed.make_mesh()
   on_cpu = jax.default_backend() == "cpu"
   plan = loop.Plan(
-      epochs=config.epochs, batch_size=config.batch_size, train_pictures=len(dataset.train.labels),
-      keep_last_batch=config.last_batch == "keep",
-      steps_per_dispatch=config.steps_per_dispatch or (1 if on_cpu else 32))
+    epochs=config.epochs,
+    batch_size=config.batch_size,
+    train_pictures=len(dataset.train.labels),
+    keep_last_batch=config.last_batch == "keep",
+    steps_per_dispatch=config.steps_per_dispatch or (1 if on_cpu else 32),
+  )
   if plan.batch_size > plan.train_pictures:
-    raise ConfigurationError("batch-size", plan.batch_size, f"there are {plan.train_pictures} training pictures; at most that")
+    raise ConfigurationError(
+      "batch-size", plan.batch_size, f"there are {plan.train_pictures} training pictures; at most that"
+    )
   distributed.check_divides("batch-size", plan.batch_size, mesh)
   if plan.keep_last_batch and plan.train_pictures % plan.batch_size:
     distributed.check_divides("last-batch keep: the last batch", plan.train_pictures % plan.batch_size, mesh)
@@ -139,22 +168,31 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
 
   per_device = math.ceil(config.evaluation_batch_size / mesh.size)
   return Assembly(
-      network=network, plan=plan,
-      splits=loop.Splits(on_device(dataset.train), on_device(dataset.valid), on_device(dataset.test)),
-      advance=epoch.make_advance(step.make_train_step(network, sgd), prepare, place, augmentation_key, dropout_key,
-                                 plan.steps_per_dispatch),
-      evaluate=epoch.make_evaluate(step.make_eval_step(network), normalised, place, per_device * mesh.size),
-      order_of=jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures)),
-      rate_of=schedule,
-      fresh_state=lambda: distributed.replicate(jax.jit(fresh_state)(weights_key), mesh),
-      template=distributed.placed_everywhere(jax.eval_shape(fresh_state, weights_key), mesh))
+    network=network,
+    plan=plan,
+    splits=loop.Splits(on_device(dataset.train), on_device(dataset.valid), on_device(dataset.test)),
+    advance=epoch.make_advance(
+      step.make_train_step(network, sgd), prepare, place, augmentation_key, dropout_key, plan.steps_per_dispatch
+    ),
+    evaluate=epoch.make_evaluate(step.make_eval_step(network), normalised, place, per_device * mesh.size),
+    order_of=jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures)),
+    rate_of=schedule,
+    fresh_state=lambda: distributed.replicate(jax.jit(fresh_state)(weights_key), mesh),
+    template=distributed.placed_everywhere(jax.eval_shape(fresh_state, weights_key), mesh),
+  )
 
 
 class _Recorder:
   """Writes down what the loop tells."""
 
-  def __init__(self, config: RunConfig, records: list[loop.EpochRecord], checkpoints: Checkpoints,
-               display: ProgressDisplay, events: Any):
+  def __init__(
+    self,
+    config: RunConfig,
+    records: list[loop.EpochRecord],
+    checkpoints: Checkpoints,
+    display: ProgressDisplay,
+    events: Any,
+  ):
     self._config = config
     self._records = records
     self._checkpoints = checkpoints
@@ -210,8 +248,11 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     return finished | {"folder": str(folder)}
 
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))
-  console.print(f"{slug(config)}: {parameters:,} parameters, {parts.plan.train_pictures:,} training pictures, "
-                f"{parts.plan.epochs} epochs of {parts.plan.steps_per_epoch} steps, on {_devices()}", highlight=False)
+  console.print(
+    f"{slug(config)}: {parameters:,} parameters, {parts.plan.train_pictures:,} training pictures, "
+    f"{parts.plan.epochs} epochs of {parts.plan.steps_per_epoch} steps, on {_devices()}",
+    highlight=False,
+  )
   with Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints:
     if checkpoints.steps():
       state, records = checkpoints.restore(parts.template)
@@ -219,10 +260,14 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     else:
       state, records = parts.fresh_state(), []
     done = len(records)
-    with ProgressDisplay(console, parts.plan.epochs, parts.plan.steps_per_epoch * parts.plan.batch_size, done) as display:
+    with ProgressDisplay(
+      console, parts.plan.epochs, parts.plan.steps_per_epoch * parts.plan.batch_size, done
+    ) as display:
       events = event_writer(str(folder / "tensorboard")) if event_writer else None
       recorder = _Recorder(config, records, checkpoints, display, events)
-      loop.run(state, parts.plan, parts.splits, parts.advance, parts.evaluate, parts.order_of, parts.rate_of, recorder, done)
+      loop.run(
+        state, parts.plan, parts.splits, parts.advance, parts.evaluate, parts.order_of, parts.rate_of, recorder, done
+      )
   recorder.draw()
   summary = _summary(config, records, parameters)
   runs.write_records(folder, records)
@@ -235,28 +280,34 @@ def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters:
   seconds = sum(record.seconds for record in records)
   pictures = sum(record.seconds * record.images_per_second for record in records)
   return {
-      "test_error": 100 * reported.test_error,
-      "test_top5_error": 100 * reported.test_top5_error,
-      "reported": config.report,
-      "reported_epoch": reported.epoch,
-      "valid_error": None if reported.valid_error is None else 100 * reported.valid_error,
-      "parameters": parameters,
-      "epochs": len(records),
-      "seconds": seconds,
-      "evaluation_seconds": sum(record.evaluation_seconds for record in records),
-      "images_per_second": pictures / seconds,
-      "network": slug(config).split("_")[1],
-      "data": config.data.name + ("+" if config.data.augment else ""),
-      "seed": config.seed,
-      "remat": config.model.remat,
-      "devices": _devices(),
-      "python": platform.python_version(),
-      "versions": {name: metadata.version(name) for name in _VERSIONS_OF},
+    "test_error": 100 * reported.test_error,
+    "test_top5_error": 100 * reported.test_top5_error,
+    "reported": config.report,
+    "reported_epoch": reported.epoch,
+    "valid_error": None if reported.valid_error is None else 100 * reported.valid_error,
+    "parameters": parameters,
+    "epochs": len(records),
+    "seconds": seconds,
+    "evaluation_seconds": sum(record.evaluation_seconds for record in records),
+    "images_per_second": pictures / seconds,
+    "network": slug(config).split("_")[1],
+    "data": config.data.name + ("+" if config.data.augment else ""),
+    "seed": config.seed,
+    "remat": config.model.remat,
+    "devices": _devices(),
+    "python": platform.python_version(),
+    "versions": {name: metadata.version(name) for name in _VERSIONS_OF},
   }
 
 
-def evaluate(folder: pathlib.Path, split: str, which: str, batch_size: int,
-             data_dir: pathlib.Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+def evaluate(
+  folder: pathlib.Path,
+  split: str,
+  which: str,
+  batch_size: int,
+  data_dir: pathlib.Path | None,
+  say: Callable[[str], None],
+) -> dict[str, Any]:
   """Measures a run's network on a split.
 
   Args:
@@ -276,20 +327,28 @@ def evaluate(folder: pathlib.Path, split: str, which: str, batch_size: int,
   config = runs.read_config(folder)
   if data_dir:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
-  if which == "best" and not config.data.validation or split == "valid" and not config.data.validation:
-    raise ConfigurationError("split" if split == "valid" else "checkpoint", split if split == "valid" else which,
-                             "this run held out no validation pictures")
+  if (which == "best" and not config.data.validation) or (split == "valid" and not config.data.validation):
+    raise ConfigurationError(
+      "split" if split == "valid" else "checkpoint",
+      split if split == "valid" else which,
+      "this run held out no validation pictures",
+    )
   dataset = catalog.load(config.data)
   parts = assemble(dataclasses.replace(config, evaluation_batch_size=batch_size), dataset)
   with Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, say, read_only=True) as checkpoints:
     state, records = checkpoints.restore(parts.template)
-    best = which == "best" or which == "reported" and config.report == "best"
+    best = which == "best" or (which == "reported" and config.report == "best")
     if best and runs.best_record(records) != records[-1]:
       state, records = checkpoints.restore(parts.template, runs.best_record(records).step)
   totals = parts.evaluate(state.params, state.batch_stats, getattr(parts.splits, split))
   means = totals.means()
-  return {"error": 100 * means["error"], "top5_error": 100 * means["top5_error"], "loss": means["loss"],
-          "pictures": int(totals.count), "epoch": records[-1].epoch}
+  return {
+    "error": 100 * means["error"],
+    "top5_error": 100 * means["top5_error"],
+    "loss": means["loss"],
+    "pictures": int(totals.count),
+    "epoch": records[-1].epoch,
+  }
 
 
 def _devices() -> str:

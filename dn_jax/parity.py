@@ -19,8 +19,9 @@ from dn_jax.data.augment import normalise
 from dn_jax.models.densenet import DenseNet
 from dn_jax.training import optimizer, step
 
-_SGD = OptimizerConfig(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule="steps", drops=(),
-                       drop_factor=1.0)
+_SGD = OptimizerConfig(
+  learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule="steps", drops=(), drop_factor=1.0
+)
 # The records' input is (pixels / 255 - 0.5) / 0.25.
 _MEAN, _STD = (127.5,), (63.75,)
 
@@ -65,9 +66,13 @@ def read(path: pathlib.Path) -> Record:
     with np.load(path, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
     network = DenseNet(
-        blocks=tuple(int(n) for n in arrays["block_config"]), growth_rate=int(arrays["growth_rate"]),
-        num_classes=int(arrays["num_classes"]), initial_channels=int(arrays["initial_channels"]),
-        compression=float(arrays["compression"]), stem="cifar" if arrays["small_inputs"] else "imagenet")
+      blocks=tuple(int(n) for n in arrays["block_config"]),
+      growth_rate=int(arrays["growth_rate"]),
+      num_classes=int(arrays["num_classes"]),
+      initial_channels=int(arrays["initial_channels"]),
+      compression=float(arrays["compression"]),
+      stem="cifar" if arrays["small_inputs"] else "imagenet",
+    )
     for name in ("images_uint8", "labels", "train_logits_step0", "losses", "eval_logits_final", "batch", "image_size"):
       _ = arrays[name]
   except KeyError as error:
@@ -106,9 +111,10 @@ def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
   theirs = record.state("grad_step0")
   total = np.sqrt(sum(np.square(value).sum() for value in theirs.values()))
   result = [
-      _worst("step-0 logits", {"logits": logits}, {"logits": record.arrays["train_logits_step0"]},
-             1e-6 if exact else 1e-4),
-      _worst("step-0 gradients", named, theirs, 1e-6 if exact else 1e-4, floor=total * (1e-6 if exact else 1e-2)),
+    _worst(
+      "step-0 logits", {"logits": logits}, {"logits": record.arrays["train_logits_step0"]}, 1e-6 if exact else 1e-4
+    ),
+    _worst("step-0 gradients", named, theirs, 1e-6 if exact else 1e-4, floor=total * (1e-6 if exact else 1e-2)),
   ]
 
   losses = []
@@ -116,10 +122,23 @@ def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
     state, totals = train_step(state, _batch(record, number, dtype), key)
     losses.append(totals.loss / totals.count)
     if number == 0:
-      result += _state("after step 0", record, network, state, record.state("after_step0"), 1e-6 if exact else 1e-4,
-                       1e-6 if exact else 1e-5)
-  result.append(_worst("losses", {f"step {n}": value for n, value in enumerate(losses)},
-                       {f"step {n}": record.arrays["losses"][n] for n in range(len(losses))}, 1e-8 if exact else 1e-4))
+      result += _state(
+        "after step 0",
+        record,
+        network,
+        state,
+        record.state("after_step0"),
+        1e-6 if exact else 1e-4,
+        1e-6 if exact else 1e-5,
+      )
+  result.append(
+    _worst(
+      "losses",
+      {f"step {n}": value for n, value in enumerate(losses)},
+      {f"step {n}": record.arrays["losses"][n] for n in range(len(losses))},
+      1e-8 if exact else 1e-4,
+    )
+  )
   if exact:
     result += _state("after the last step", record, network, state, record.state("final"), 1e-6, 1e-6)
     logits = network.apply({"params": state.params, "batch_stats": state.batch_stats}, first.images, False)
@@ -137,19 +156,27 @@ def _batch(record: Record, number: int, dtype: jnp.dtype) -> step.Batch:
   return step.Batch(normalise(jnp.asarray(images), _MEAN, _STD, dtype), labels, jnp.ones(labels.shape))
 
 
-def _state(when: str, record: Record, network: DenseNet, state: step.TrainState, theirs: weights.State,
-           tolerance: float, statistics_tolerance: float) -> list[Difference]:
+def _state(
+  when: str,
+  record: Record,
+  network: DenseNet,
+  state: step.TrainState,
+  theirs: weights.State,
+  tolerance: float,
+  statistics_tolerance: float,
+) -> list[Difference]:
   ours = weights.to_pytorch(network, state.params, state.batch_stats, record.last_norm)
   running = {name for name in ours if "running_" in name}
   weight = set(ours) - running - {name for name in ours if "num_batches" in name}
   return [
-      _worst(f"parameters {when}", {n: ours[n] for n in weight}, theirs, tolerance),
-      _worst(f"running statistics {when}", {n: ours[n] for n in running}, theirs, statistics_tolerance),
+    _worst(f"parameters {when}", {n: ours[n] for n in weight}, theirs, tolerance),
+    _worst(f"running statistics {when}", {n: ours[n] for n in running}, theirs, statistics_tolerance),
   ]
 
 
-def _worst(kind: str, ours: Mapping[str, object], theirs: Mapping[str, np.ndarray], tolerance: float,
-           floor: float = 0.0) -> Difference:
+def _worst(
+  kind: str, ours: Mapping[str, object], theirs: Mapping[str, np.ndarray], tolerance: float, floor: float = 0.0
+) -> Difference:
   found = []
   for name, value in theirs.items():
     if name in ours:

@@ -53,8 +53,11 @@ def create(folder: pathlib.Path, config: RunConfig) -> None:
     if record.exists():
       lines = difference(identity(read_config(folder)), identity(config))
       if lines:
-        raise ConfigurationError("out", folder, "holds a run of another configuration; take another folder, or "
-                                 "change back\n  " + "\n  ".join(lines))
+        raise ConfigurationError(
+          "out",
+          folder,
+          "holds a run of another configuration; take another folder, or change back\n  " + "\n  ".join(lines),
+        )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
       raise ConfigurationError("out", folder, "is not a run's folder, and not empty; take another")
     folder.mkdir(parents=True, exist_ok=True)

@@ -106,8 +106,13 @@ def to_pytorch(network: DenseNet, params: Any, batch_stats: Any, last_norm: str 
   return state
 
 
-def from_pytorch(network: DenseNet, state: Mapping[str, np.ndarray], template: Mapping[str, Any],
-                 disagreement: Disagreement = "inference", say: Callable[[str], None] = print) -> dict[str, Any]:
+def from_pytorch(
+  network: DenseNet,
+  state: Mapping[str, np.ndarray],
+  template: Mapping[str, Any],
+  disagreement: Disagreement = "inference",
+  say: Callable[[str], None] = print,
+) -> dict[str, Any]:
   """The variables of a network from a PyTorch state dict.
 
   Both spellings of a layer's parts (`norm1`, `norm.1`) and of the last norm (`norm5`, `norm_final`) are
@@ -154,15 +159,22 @@ def from_pytorch(network: DenseNet, state: Mapping[str, np.ndarray], template: M
   return _like(variables, template)
 
 
-def _share_statistics(state: Mapping[str, np.ndarray], readings: Mapping[Path, list[tuple[Unit, slice]]],
-                      params: dict[str, Any], epsilon: float, disagreement: Disagreement,
-                      say: Callable[[str], None]) -> dict[str, Any]:
+def _share_statistics(
+  state: Mapping[str, np.ndarray],
+  readings: Mapping[Path, list[tuple[Unit, slice]]],
+  params: dict[str, Any],
+  epsilon: float,
+  disagreement: Disagreement,
+  say: Callable[[str], None],
+) -> dict[str, Any]:
   """One mean and variance a map out of its readers', changing readers in `params` under `inference`."""
   batch_stats: dict[str, Any] = {}
   differing = []
   for path, readers in readings.items():
-    means, variances = (np.stack([state[f"{unit.name}.{kind}"][part] for unit, part in readers])
-                        for kind in ("running_mean", "running_var"))
+    means, variances = (
+      np.stack([state[f"{unit.name}.{kind}"][part] for unit, part in readers])
+      for kind in ("running_mean", "running_var")
+    )
     if (means == means[0]).all() and (variances == variances[0]).all():
       mean, variance = means[0], variances[0]
     else:
@@ -173,15 +185,27 @@ def _share_statistics(state: Mapping[str, np.ndarray], readings: Mapping[Path, l
           _fold(_at(params, unit.path), part, means[row], variances[row], mean, variance, epsilon)
     _put(batch_stats, path, {"mean": mean, "var": variance})
   if differing:
-    done = ("the difference is folded into their scales and biases: evaluation is exact" if disagreement == "inference"
-            else "their mean is taken: training goes on from it, evaluation differs from the file's until it has")
-    say(f"readers of {len(differing)} of {len(readings)} feature maps carry different running averages "
-        f"({', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''}); {done}")
+    done = (
+      "the difference is folded into their scales and biases: evaluation is exact"
+      if disagreement == "inference"
+      else "their mean is taken: training goes on from it, evaluation differs from the file's until it has"
+    )
+    say(
+      f"readers of {len(differing)} of {len(readings)} feature maps carry different running averages "
+      f"({', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''}); {done}"
+    )
   return batch_stats
 
 
-def _fold(own: dict[str, np.ndarray], part: slice, mean: np.ndarray, variance: np.ndarray, new_mean: np.ndarray,
-          new_variance: np.ndarray, epsilon: float) -> None:
+def _fold(
+  own: dict[str, np.ndarray],
+  part: slice,
+  mean: np.ndarray,
+  variance: np.ndarray,
+  new_mean: np.ndarray,
+  new_variance: np.ndarray,
+  epsilon: float,
+) -> None:
   """Scale and bias that do over the new statistics what the old ones do over the reader's own."""
   scale, bias = (np.array(own[name], np.float64) for name in ("scale", "bias"))
   slope = scale[part] / np.sqrt(np.asarray(variance, np.float64) + epsilon)
@@ -205,8 +229,13 @@ def to_keras(network: DenseNet, params: Any, batch_stats: Any) -> list[np.ndarra
   return result
 
 
-def from_keras(network: DenseNet, weights: Sequence[np.ndarray], template: Mapping[str, Any],
-               disagreement: Disagreement = "inference", say: Callable[[str], None] = print) -> dict[str, Any]:
+def from_keras(
+  network: DenseNet,
+  weights: Sequence[np.ndarray],
+  template: Mapping[str, Any],
+  disagreement: Disagreement = "inference",
+  say: Callable[[str], None] = print,
+) -> dict[str, Any]:
   """The variables of a network from the `get_weights()` of Keras's DenseNet; see `from_pytorch`.
 
   Keras's batch norms add 1.001e-5: build the network with `epsilon=1.001e-5`.
@@ -284,7 +313,9 @@ def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) 
   for unit in table:
     own = _at(params, unit.path)
     if unit.kind == "norm":
-      expected |= {f"{unit.name}.{part}": own["scale"].shape for part in ("weight", "bias", "running_mean", "running_var")}
+      expected |= {
+        f"{unit.name}.{part}": own["scale"].shape for part in ("weight", "bias", "running_mean", "running_var")
+      }
     else:
       kernel = own["kernel"].shape
       expected[f"{unit.name}.weight"] = (*kernel[:1:-1], *kernel[:2]) if unit.kind == "conv" else kernel[::-1]

@@ -1,6 +1,6 @@
 """Top-1 and top-5 error of a run's network on any split.
 
-  python experiments/evaluate.py runs/cifar10+_densenet-bc-100-12_seed0 --split test
+python experiments/evaluate.py runs/cifar10+_densenet-bc-100-12_seed0 --split test
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ class Where:
 
 
 def evaluate(
-    run: Annotated[pathlib.Path, tyro.conf.Positional],
-    split: Literal["train", "valid", "test"] = "test",
-    checkpoint: Literal["reported", "last", "best"] = "reported",
-    batch_size: int = 256,
-    data: Where = Where(),
+  run: Annotated[pathlib.Path, tyro.conf.Positional],
+  split: Literal["train", "valid", "test"] = "test",
+  checkpoint: Literal["reported", "last", "best"] = "reported",
+  batch_size: int = 256,
+  data: Where = Where(),
 ) -> None:
   """Measures a run.
 

@@ -19,9 +19,9 @@ from dn_jax import command_line, parity
 
 
 def main(
-    record: Annotated[pathlib.Path, tyro.conf.Positional],
-    remat: Literal["none", "dense_layer", "bottleneck", "block"] = "dense_layer",
-    json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
+  record: Annotated[pathlib.Path, tyro.conf.Positional],
+  remat: Literal["none", "dense_layer", "bottleneck", "block"] = "dense_layer",
+  json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
   """Compares the training step with a record of the PyTorch implementation, in float64 and float32.
 
@@ -38,12 +38,19 @@ def main(
   for dtype, differences in results.items():
     table.add_section()
     for one in differences:
-      table.add_row(f"{dtype} {one.kind}", f"{one.worst:.1e}", f"{one.tolerance:.0e}",
-                    "" if one.fits else f"EXCEEDED at {one.where}")
+      table.add_row(
+        f"{dtype} {one.kind}",
+        f"{one.worst:.1e}",
+        f"{one.tolerance:.0e}",
+        "" if one.fits else f"EXCEEDED at {one.where}",
+      )
   rich.console.Console().print(table)
   if json_path:
-    json_path.write_text(json.dumps(
-        {dtype: [one._asdict() | {"fits": one.fits} for one in found] for dtype, found in results.items()}, indent=2))
+    json_path.write_text(
+      json.dumps(
+        {dtype: [one._asdict() | {"fits": one.fits} for one in found] for dtype, found in results.items()}, indent=2
+      )
+    )
   sys.exit(0 if all(one.fits for found in results.values() for one in found) else 1)
 
 

@@ -19,10 +19,10 @@ def train() -> None:
   summary = experiment.train(config, console)
   table = rich.table.Table(title=f"{summary['network']} on {summary['data']}, seed {summary['seed']}")
   columns = {
-      "test error": f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
-      "parameters": f"{summary['parameters']:,}",
-      "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
-      "run": summary["folder"],
+    "test error": f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
+    "parameters": f"{summary['parameters']:,}",
+    "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
+    "run": summary["folder"],
   }
   for name in columns:
     table.add_column(name, overflow="fold")

@@ -51,8 +51,9 @@ Cifar10(data_dir=folder, file_format=file_format).download_and_prepare()
 
 def prepare(folder: pathlib.Path, file_format: str = "array_record", side: int = 32, classes: int = 10) -> pathlib.Path:
   """A folder with a small prepared `cifar10`: picture n of a split is of one grey, its label n % classes."""
-  subprocess.run([sys.executable, "-c", PREPARE, str(folder), file_format, str(side), str(classes)], check=True,
-                 capture_output=True)
+  subprocess.run(
+    [sys.executable, "-c", PREPARE, str(folder), file_format, str(side), str(classes)], check=True, capture_output=True
+  )
   return folder
 
 
@@ -63,14 +64,32 @@ def prepared(tmp_path_factory) -> pathlib.Path:
 
 def run(*command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
   """Runs a script of the project as a person does."""
-  return subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True,
-                        timeout=timeout, env=os.environ | environment)
+  return subprocess.run(
+    [sys.executable, *map(str, command)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=timeout,
+    env=os.environ | environment,
+  )
 
 
 def small_run(out: pathlib.Path, *flags: str) -> list[str]:
   """A command that trains a tiny network on digits in seconds."""
-  return ["experiments/train.py", "--data.name", "digits", "--model.depth", "10", "--model.growth-rate", "4",
-          "--epochs", "4", "--out", str(out), *flags]
+  return [
+    "experiments/train.py",
+    "--data.name",
+    "digits",
+    "--model.depth",
+    "10",
+    "--model.growth-rate",
+    "4",
+    "--epochs",
+    "4",
+    "--out",
+    str(out),
+    *flags,
+  ]
 
 
 def metrics(folder: pathlib.Path) -> list[dict]:

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-
 from conftest import RECORDS, run
+
 from dn_jax import parity
 from dn_jax.configuration import UserError
 from dn_jax.models.remat import POLICIES
@@ -18,8 +18,13 @@ from dn_jax.models.remat import POLICIES
 def test_training_step_follows_the_record(path, remat, dtype):
   differences = parity.compare(parity.read(path), remat, dtype)
   kinds = {one.kind for one in differences}
-  assert {"losses", "step-0 logits", "step-0 gradients", "parameters after step 0",
-          "running statistics after step 0"} <= kinds
+  assert {
+    "losses",
+    "step-0 logits",
+    "step-0 gradients",
+    "parameters after step 0",
+    "running statistics after step 0",
+  } <= kinds
   if dtype == "float64":
     assert {"parameters after the last step", "evaluation logits"} <= kinds
   assert [one for one in differences if not one.fits] == []
@@ -35,10 +40,15 @@ def tampered(tmp_path, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind"), [
-    ("losses", "losses"), ("final/classifier.bias", "parameters after the last step"),
+@pytest.mark.parametrize(
+  ("name", "kind"),
+  [
+    ("losses", "losses"),
+    ("final/classifier.bias", "parameters after the last step"),
     ("grad_step0/features.denseblock2.denselayer1.conv1.weight", "step-0 gradients"),
-    ("after_step0/features.norm_final.running_var", "running statistics after step 0")])
+    ("after_step0/features.norm_final.running_var", "running statistics after step 0"),
+  ],
+)
 def test_a_number_that_is_off_by_a_thousandth_is_found(tmp_path, name, kind):
   path = tampered(tmp_path, **{name: lambda value: value * 1.001})
   wrong = [one.kind for one in parity.compare(parity.read(path), "dense_layer", "float64") if not one.fits]

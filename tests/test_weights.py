@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-
 from conftest import RECORDS, relative
+
 from dn_jax import parity, weights
 from dn_jax.models.densenet import DenseNet
 from dn_jax.weights import WeightsError
 
 NETWORKS = {
-    "bc": DenseNet((2, 2), 4, 10, 8),
-    "plain": DenseNet((2, 3), 4, 10, 16, bottleneck_width=0, compression=1.0),
-    "imagenet": DenseNet((1, 2, 1, 1), 4, 7, 8, stem="imagenet"),
+  "bc": DenseNet((2, 2), 4, 10, 8),
+  "plain": DenseNet((2, 3), 4, 10, 16, bottleneck_width=0, compression=1.0),
+  "imagenet": DenseNet((1, 2, 1, 1), 4, 7, 8, stem="imagenet"),
 }
 
 
@@ -82,6 +82,7 @@ def disagreeing(network, seed=1):
 
 def evaluate_by_hand(network, state, x):
   """The network's formula from a state dict whose readers keep their own averages; numpy and lax only."""
+
   def norm_relu(x, name):
     get = lambda part: state[f"{name}.{part}"]
     return jnp.maximum(0, (x - get("running_mean")) / np.sqrt(get("running_var") + 1e-5) * get("weight") + get("bias"))
@@ -126,7 +127,11 @@ def test_readers_that_disagree_keep_scales_and_get_the_mean_under_train():
         own = own[name]
       assert np.array_equal(own["scale"], state[f"{unit.name}.weight"].astype(np.float32))
   # The stem's output has three readers in block 1 with two layers and a transition.
-  readers = ["features.denseblock1.denselayer1.norm1", "features.denseblock1.denselayer2.norm1", "features.transition1.norm"]
+  readers = [
+    "features.denseblock1.denselayer1.norm1",
+    "features.denseblock1.denselayer2.norm1",
+    "features.transition1.norm",
+  ]
   mean = np.mean([state[f"{name}.running_mean"][:8] for name in readers], axis=0)
   assert variables["batch_stats"]["stem"]["output"]["mean"] == pytest.approx(mean, rel=1e-6)
 
@@ -145,8 +150,14 @@ def test_everything_that_does_not_fit_is_listed_at_once():
     weights.from_pytorch(network, state, variables)
   lines = str(error.value).split("\n")[1:]
   assert [line.strip().split(":")[0] for line in lines] == ["missing", "unknown", "values", "values", "shape", "type"]
-  for name in ("features.conv0.weight", "features.extra.weight", "classifier.weight", "classifier.bias",
-               "features.norm5.bias", "features.norm5.running_var"):
+  for name in (
+    "features.conv0.weight",
+    "features.extra.weight",
+    "classifier.weight",
+    "classifier.bias",
+    "features.norm5.bias",
+    "features.norm5.running_var",
+  ):
     assert any(name in line for line in lines)
 
 
@@ -174,8 +185,10 @@ def test_keras_densenet_121_gives_our_logits_and_we_give_its():
   network = DenseNet((6, 12, 24, 16), 32, 10, 64, stem="imagenet", epsilon=1.001e-5)
   shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), False))
   ours = jax.jit(lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), False))()
-  ours = {"params": jax.tree.map(lambda leaf: np.asarray(leaf + 0.05 * rng.randn(*leaf.shape), np.float32), ours["params"]),
-          "batch_stats": jax.tree.map(lambda leaf: np.asarray(0.5 + rng.rand(*leaf.shape), np.float32), ours["batch_stats"])}
+  ours = {
+    "params": jax.tree.map(lambda leaf: np.asarray(leaf + 0.05 * rng.randn(*leaf.shape), np.float32), ours["params"]),
+    "batch_stats": jax.tree.map(lambda leaf: np.asarray(0.5 + rng.rand(*leaf.shape), np.float32), ours["batch_stats"]),
+  }
   theirs.set_weights(weights.to_keras(network, **ours))
   x = rng.randn(2, 64, 64, 3).astype(np.float32)
   logits = network.apply(ours, x, False)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 
-def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...],
-              dtype: jnp.dtype = jnp.float32) -> jax.Array:
+def normalise(
+  images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
   """(pixels - mean) / std per channel.
 
   Args:
@@ -38,6 +39,7 @@ def mirror_and_shift(images: jax.Array, key: jax.Array, picture: jax.Array, *, m
   Returns:
     Pictures of the same shape.
   """
+
   def one(image: jax.Array, number: jax.Array) -> jax.Array:
     mirror_key, shift_key = jax.random.split(jax.random.fold_in(key, number))
     if mirror:

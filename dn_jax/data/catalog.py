@@ -58,13 +58,23 @@ class Dataset(NamedTuple):
 # CIFAR: per-channel constants of the authors' Torch code. SVHN: pixels / 255 (paper, section 4.1).
 # digits: the mean and standard deviation of its training pictures' values (0 to 16).
 CATALOG: Mapping[str, DatasetInfo] = {
-    info.name: info for info in (
-        DatasetInfo("digits", 10, (8, 8, 1), (4.884,), (6.016,), mirror=False, pad=1),
-        DatasetInfo("cifar10", 10, (32, 32, 3), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), column="c10"),
-        DatasetInfo("cifar100", 100, (32, 32, 3), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), column="c100"),
-        DatasetInfo("svhn_cropped", 10, (32, 32, 3), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), mirror=False,
-                    column="svhn", train_splits=("train", "extra"), validation_shares=(2 / 3, 1 / 3)),
-    )
+  info.name: info
+  for info in (
+    DatasetInfo("digits", 10, (8, 8, 1), (4.884,), (6.016,), mirror=False, pad=1),
+    DatasetInfo("cifar10", 10, (32, 32, 3), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), column="c10"),
+    DatasetInfo("cifar100", 100, (32, 32, 3), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), column="c100"),
+    DatasetInfo(
+      "svhn_cropped",
+      10,
+      (32, 32, 3),
+      (0.0, 0.0, 0.0),
+      (255.0, 255.0, 255.0),
+      mirror=False,
+      column="svhn",
+      train_splits=("train", "extra"),
+      validation_shares=(2 / 3, 1 / 3),
+    ),
+  )
 }
 
 
@@ -93,12 +103,14 @@ def load(config: DataConfig) -> Dataset:
   parts = [check(info, split, *read(split)) for split in info.train_splits]
   total = sum(len(part.labels) for part in parts)
   if not 0 <= held_out < total:
-    raise ConfigurationError("data.validation", held_out, f"{info.name} has {total} training pictures; at least "
-                             "0, and fewer than that")
+    raise ConfigurationError(
+      "data.validation", held_out, f"{info.name} has {total} training pictures; at least 0, and fewer than that"
+    )
   shares = [round(held_out * share) for share in info.validation_shares]
   pairs = [hold_out(part, share, info.num_classes) for part, share in zip(parts, shares, strict=True)]
-  train, valid = (Split(*(np.concatenate(arrays) for arrays in zip(*splits, strict=True)))
-                  for splits in zip(*pairs, strict=True))
+  train, valid = (
+    Split(*(np.concatenate(arrays) for arrays in zip(*splits, strict=True))) for splits in zip(*pairs, strict=True)
+  )
   return Dataset(info, train, valid if held_out else None, test)
 
 
@@ -112,8 +124,9 @@ def hold_out(split: Split, count: int, num_classes: int) -> tuple[Split, Split]:
     ConfigurationError: the split has fewer pictures.
   """
   if count >= len(split.labels) > 0 and count:
-    raise ConfigurationError("data.validation", count, f"a part of the training set has {len(split.labels)} "
-                             "pictures; hold out fewer")
+    raise ConfigurationError(
+      "data.validation", count, f"a part of the training set has {len(split.labels)} pictures; hold out fewer"
+    )
   rank = np.empty(len(split.labels), np.int64)
   shuffled = np.random.RandomState(0).permutation(len(split.labels))
   for label in range(num_classes):
@@ -136,11 +149,13 @@ def check(info: DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray)
   if not len(images):
     raise ConfigurationError("data.dir", where, "has no pictures")
   if images.shape[1:] != info.image_shape or images.dtype != np.uint8:
-    raise ConfigurationError("data.dir", where, f"pictures are {images.dtype} {images.shape[1:]}; they should be "
-                             f"uint8 {info.image_shape}")
+    raise ConfigurationError(
+      "data.dir", where, f"pictures are {images.dtype} {images.shape[1:]}; they should be uint8 {info.image_shape}"
+    )
   if labels.min() < 0 or labels.max() >= info.num_classes:
-    raise ConfigurationError("data.dir", where, f"labels run from {labels.min()} to {labels.max()}; they should be "
-                             f"0 to {info.num_classes - 1}")
+    raise ConfigurationError(
+      "data.dir", where, f"labels run from {labels.min()} to {labels.max()}; they should be 0 to {info.num_classes - 1}"
+    )
   return Split(images, labels.astype(np.int32))
 
 
@@ -154,5 +169,3 @@ def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
   train, test = train_test_split(rows, test_size=500, stratify=digits.target, random_state=0)
   rows = np.sort(train if split == "train" else test)
   return digits.images[rows, :, :, None].astype(np.uint8), digits.target[rows]
-
-

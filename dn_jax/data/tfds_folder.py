@@ -44,10 +44,15 @@ def opened(name: str, folder: pathlib.Path | None) -> Callable[[str], tuple[np.n
   if folder is not None and not folder.is_dir():
     raise ConfigurationError("data.dir", folder, "is not a folder")
   root = folder or default_folder()
-  versions = [path for path in (root / name).glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)
-              and (path / "dataset_info.json").is_file()]
+  versions = [
+    path
+    for path in (root / name).glob("*")
+    if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").is_file()
+  ]
   if not versions:
-    raise ConfigurationError("data.name", name, f"is not prepared in {root}; to get it: {prepare_command(name, folder)}")
+    raise ConfigurationError(
+      "data.name", name, f"is not prepared in {root}; to get it: {prepare_command(name, folder)}"
+    )
   newest = max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
 
   import tensorflow_datasets as tfds
@@ -62,7 +67,9 @@ def opened(name: str, folder: pathlib.Path | None) -> Callable[[str], tuple[np.n
 
   def read(split: str) -> tuple[np.ndarray, np.ndarray]:
     if split not in builder.info.splits:
-      raise ConfigurationError("data.dir", newest, f"has no split {split!r}; to get it: {prepare_command(name, folder)}")
+      raise ConfigurationError(
+        "data.dir", newest, f"has no split {split!r}; to get it: {prepare_command(name, folder)}"
+      )
     try:
       rows = _rows(builder, split)
       images, labels = zip(*((row["image"], row["label"]) for row in rows), strict=True) if rows else ((), ())
@@ -80,14 +87,21 @@ def _rows(builder: Any, split: str) -> list[dict[str, Any]]:
 
   if builder.info.file_format in (tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.PARQUET):
     source = builder.as_data_source(split=split)
-    return [row for first in range(0, len(source), _CHUNK)
-            for row in source.__getitems__(list(range(first, min(first + _CHUNK, len(source)))))]
+    return [
+      row
+      for first in range(0, len(source), _CHUNK)
+      for row in source.__getitems__(list(range(first, min(first + _CHUNK, len(source)))))
+    ]
   return list(tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False)))
 
 
 def _needs_tensorflow(folder: pathlib.Path) -> ConfigurationError:
-  return ConfigurationError("data.dir", folder, "is not in array_record format, and to read it needs TensorFlow: "
-                            "pip install -e '.[prepare]'; or prepare it again as array_record")
+  return ConfigurationError(
+    "data.dir",
+    folder,
+    "is not in array_record format, and to read it needs TensorFlow: "
+    "pip install -e '.[prepare]'; or prepare it again as array_record",
+  )
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 
 def convolve(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    **rest,
+  inputs: jax.Array,
+  kernel: jax.Array,
+  window_strides: Sequence[int],
+  padding: str | Sequence[tuple[int, int]],
+  **rest,
 ) -> jax.Array:
   """`jax.lax.conv_general_dilated` with 1x1 convolutions as matrix products; for `flax.linen.Conv`.
 

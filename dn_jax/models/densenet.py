@@ -19,15 +19,14 @@ from jax.ad_checkpoint import checkpoint_name
 from dn_jax.models import remat
 from dn_jax.models.batch_stats import BatchNorm, FeatureMap, MeasureMap, concatenate
 from dn_jax.models.convolution import convolve
+from dn_jax.models.dropout import Dropout
 
 ModuleFactory = Callable[..., Any]
 Features = tuple[FeatureMap, ...]
 
 # Convolutions ~ N(0, 2 / (kh * kw * out_channels)) (He et al. 2015, in the authors' Torch code), or with the
 # inputs counted instead ("msra" in the Caffe code).
-CONVOLUTION_INIT = {
-    mode: nn.initializers.variance_scaling(2.0, mode, "normal") for mode in ("fan_out", "fan_in")
-}
+CONVOLUTION_INIT = {mode: nn.initializers.variance_scaling(2.0, mode, "normal") for mode in ("fan_out", "fan_in")}
 
 
 def torch_linear_init(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
@@ -59,11 +58,11 @@ class DenseLayer(nn.Module):
     if self.bottleneck_width:
       x = self.conv(self.bottleneck_width * self.growth_rate, (1, 1), name="conv1")(x)
       x = checkpoint_name(x, remat.BOTTLENECK)
-      x = self.dropout()(x, deterministic=not train)
+      x = self.dropout()(x, train)
       x = self.measure(name="bottleneck")(x, train)
       x = nn.relu(self.norm(name="norm2")(x))
     x = self.conv(self.growth_rate, (3, 3), name="conv2" if self.bottleneck_width else "conv1")(x)
-    x = self.dropout()(x, deterministic=not train)
+    x = self.dropout()(x, train)
     return self.measure(name="output")(x, train)
 
 
@@ -105,7 +104,7 @@ class Transition(nn.Module):
     conv = self.conv(self.channels, (1, 1), name="conv")
     pool = functools.partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2))
     if train and self.dropout_rate > 0:
-      x = pool(self.dropout()(conv(x), deterministic=False))
+      x = pool(self.dropout()(conv(x), train))
     else:
       x = conv(pool(x))
     return self.measure(name="output")(x, train)
@@ -204,30 +203,46 @@ class DenseNet(nn.Module):
       raise ValueError("remat policy 'bottleneck': this network has no bottleneck to keep; use 'dense_layer'")
 
     conv = functools.partial(
-        nn.Conv, padding="SAME", use_bias=False, kernel_init=CONVOLUTION_INIT[self.convolution_init],
-        conv_general_dilated=convolve, precision=self.precision, dtype=self.dtype, param_dtype=self.param_dtype)
+      nn.Conv,
+      padding="SAME",
+      use_bias=False,
+      kernel_init=CONVOLUTION_INIT[self.convolution_init],
+      conv_general_dilated=convolve,
+      precision=self.precision,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+    )
     norm = functools.partial(BatchNorm, self.epsilon, dtype=self.dtype, param_dtype=self.param_dtype)
     measure = functools.partial(MeasureMap, self.momentum, param_dtype=self.param_dtype)
-    dropout = functools.partial(nn.Dropout, self.dropout_rate)
+    dropout = functools.partial(Dropout, self.dropout_rate)
     dense_layer = functools.partial(
-        remat.remat_layer(DenseLayer, self.remat), self.growth_rate, self.bottleneck_width, conv, norm, measure,
-        dropout)
+      remat.remat_layer(DenseLayer, self.remat), self.growth_rate, self.bottleneck_width, conv, norm, measure, dropout
+    )
     dense_block = remat.remat_block(DenseBlock, self.remat)
     transition = remat.remat_layer(Transition, self.remat)
     pooled = remat.remat_layer(PooledFeatures, self.remat)
 
-    features = (Stem(self.stem, self.initial_channels, conv, norm, measure, name="stem")(
-        images.astype(self.dtype), train),)
+    features = (
+      Stem(self.stem, self.initial_channels, conv, norm, measure, name="stem")(images.astype(self.dtype), train),
+    )
     for index, layers in enumerate(self.blocks, start=1):
       features = dense_block(layers, dense_layer, name=f"block{index}")(features, train)
       if index < len(self.blocks):
         channels = math.floor(self.compression * sum(x.values.shape[-1] for x in features))
-        features = (transition(
-            channels, conv, norm, measure, dropout, self.dropout_rate, name=f"transition{index}")(features, train),)
+        features = (
+          transition(channels, conv, norm, measure, dropout, self.dropout_rate, name=f"transition{index}")(
+            features, train
+          ),
+        )
     x = pooled(norm, name="last")(features, train)
     classifier = nn.Dense(
-        self.num_classes, kernel_init=torch_linear_init, precision=self.precision, dtype=self.param_dtype,
-        param_dtype=self.param_dtype, name="classifier")
+      self.num_classes,
+      kernel_init=torch_linear_init,
+      precision=self.precision,
+      dtype=self.param_dtype,
+      param_dtype=self.param_dtype,
+      name="classifier",
+    )
     return classifier(x.astype(self.param_dtype))
 
 
@@ -247,5 +262,7 @@ def blocks_of_depth(depth: int, bottleneck: bool, num_blocks: int = 3) -> tuple[
     below = extra + per_layer * max(layers, 1)
     nearest = f"{below} and {below + per_layer}"
     kind = "with bottlenecks" if bottleneck else "without bottlenecks"
-    raise ValueError(f"{num_blocks} equal blocks {kind} need depth = {extra} + {per_layer} * n; the nearest are {nearest}")
+    raise ValueError(
+      f"{num_blocks} equal blocks {kind} need depth = {extra} + {per_layer} * n; the nearest are {nearest}"
+    )
   return (layers,) * num_blocks

@@ -19,9 +19,9 @@ POLICIES = ("none", "dense_layer", "bottleneck", "block")
 BOTTLENECK = "bottleneck"
 
 _KEPT_IN_A_LAYER = {
-    "dense_layer": (STATISTICS,),
-    "bottleneck": (STATISTICS, BOTTLENECK),
-    "block": (STATISTICS,),
+  "dense_layer": (STATISTICS,),
+  "bottleneck": (STATISTICS, BOTTLENECK),
+  "block": (STATISTICS,),
 }
 
 

@@ -44,34 +44,53 @@ def layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]:
       kernel = shapes.get("kernel", ())
       kind = type(module).__name__ + (f" {kernel[0]}x{kernel[1]}" if len(kernel) == 4 else "")
       pixels = pixels_of_transition.get(module.path[:-1], math.prod(output.shape[1:-1]))
-      rows.append(Row("/".join(module.path), kind, output.shape[1:], sum(map(math.prod, shapes.values())),
-                      2 * pixels * math.prod(kernel) if kernel else 0))
+      rows.append(
+        Row(
+          "/".join(module.path),
+          kind,
+          output.shape[1:],
+          sum(map(math.prod, shapes.values())),
+          2 * pixels * math.prod(kernel) if kernel else 0,
+        )
+      )
     return output
 
   with nn.intercept_methods(watch):
-    jax.eval_shape(lambda key, x: network.init(key, x, False), jax.random.key(0),
-                   jax.ShapeDtypeStruct((1, *image_shape), "float32"))
+    jax.eval_shape(
+      lambda key, x: network.init(key, x, False), jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    )
   return rows
 
 
 def parameter_count(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
   """Number of trained parameters, from shapes alone."""
-  shapes = jax.eval_shape(lambda key, x: network.init(key, x, False), jax.random.key(0),
-                          jax.ShapeDtypeStruct((1, *image_shape), "float32"))
+  shapes = jax.eval_shape(
+    lambda key, x: network.init(key, x, False), jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), "float32")
+  )
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
 
 
 def table(rows: list[Row], title: str) -> rich.table.Table:
   """The layers as a table with a line of totals."""
-  result = rich.table.Table(
-      title=title, caption="FLOPs a picture, a multiply-add counted as two")
-  for name, justify in (("layer", "left"), ("kind", "left"), ("output", "right"), ("parameters", "right"),
-                        ("MFLOPs", "right")):
+  result = rich.table.Table(title=title, caption="FLOPs a picture, a multiply-add counted as two")
+  for name, justify in (
+    ("layer", "left"),
+    ("kind", "left"),
+    ("output", "right"),
+    ("parameters", "right"),
+    ("MFLOPs", "right"),
+  ):
     result.add_column(name, justify=justify)
   for row in rows:
-    result.add_row(row.path, row.kind, "x".join(map(str, row.output)), f"{row.parameters:,}",
-                   f"{row.flops / 1e6:,.2f}" if row.flops else "")
+    result.add_row(
+      row.path,
+      row.kind,
+      "x".join(map(str, row.output)),
+      f"{row.parameters:,}",
+      f"{row.flops / 1e6:,.2f}" if row.flops else "",
+    )
   result.add_section()
-  result.add_row("total", "", "", f"{sum(row.parameters for row in rows):,}",
-                 f"{sum(row.flops for row in rows) / 1e6:,.2f}")
+  result.add_row(
+    "total", "", "", f"{sum(row.parameters for row in rows):,}", f"{sum(row.flops for row in rows) / 1e6:,.2f}"
+  )
   return result

@@ -37,43 +37,75 @@ _TABLE_2 = "CVPR 2017 paper, table 2"
 _WIDE = "README of the authors' Torch code"
 
 
-def _cifar(title: str, depth: int, growth_rate: int, bottleneck: bool, parameters: float | None,
-           errors: tuple[float | None, ...], source: str = _TABLE_2, **model: Any) -> Published:
+def _cifar(
+  title: str,
+  depth: int,
+  growth_rate: int,
+  bottleneck: bool,
+  parameters: float | None,
+  errors: tuple[float | None, ...],
+  source: str = _TABLE_2,
+  **model: Any,
+) -> Published:
   slug = title.split(" ")[0].lower()
   return Published(
-      f"{slug}-{depth}-{growth_rate}", f"{title} (L={depth}, k={growth_rate})",
-      {"depth": depth, "growth_rate": growth_rate, "bottleneck": bottleneck,
-       "compression": 0.5 if bottleneck else 1.0, "stem": "cifar", **model},
-      parameters, {c: e for c, e in zip(COLUMNS, errors, strict=True) if e is not None}, source)
+    f"{slug}-{depth}-{growth_rate}",
+    f"{title} (L={depth}, k={growth_rate})",
+    {
+      "depth": depth,
+      "growth_rate": growth_rate,
+      "bottleneck": bottleneck,
+      "compression": 0.5 if bottleneck else 1.0,
+      "stem": "cifar",
+      **model,
+    },
+    parameters,
+    {c: e for c, e in zip(COLUMNS, errors, strict=True) if e is not None},
+    source,
+  )
 
 
-def _imagenet(name: str, blocks: tuple[int, ...], growth_rate: int, parameters: float | None, error: float,
-              source: str) -> Published:
+def _imagenet(
+  name: str, blocks: tuple[int, ...], growth_rate: int, parameters: float | None, error: float, source: str
+) -> Published:
   return Published(
-      name, name.replace("densenet", "DenseNet"),
-      {"blocks": blocks, "growth_rate": growth_rate, "bottleneck": True, "compression": 0.5, "stem": "imagenet"},
-      parameters, {"imagenet": error}, source)
+    name,
+    name.replace("densenet", "DenseNet"),
+    {"blocks": blocks, "growth_rate": growth_rate, "bottleneck": True, "compression": 0.5, "stem": "imagenet"},
+    parameters,
+    {"imagenet": error},
+    source,
+  )
 
 
 _ENTRIES = (
-    _cifar("DenseNet", 40, 12, False, 1.0, (7.00, 5.24, 27.55, 24.42, 1.79)),
-    _cifar("DenseNet", 100, 12, False, 7.0, (5.77, 4.10, 23.79, 20.20, 1.67)),
-    _cifar("DenseNet", 100, 24, False, 27.2, (5.83, 3.74, 23.42, 19.25, 1.59)),
-    _cifar("DenseNet-BC", 100, 12, True, 0.8, (5.92, 4.51, 24.15, 22.27, 1.76)),
-    _cifar("DenseNet-BC", 250, 24, True, 15.3, (5.19, 3.62, 19.64, 17.60, 1.74)),
-    _cifar("DenseNet-BC", 190, 40, True, 25.6, (None, 3.46, None, 17.18, None)),
-    _cifar("Wide-DenseNet-BC", 40, 36, True, 1.5, (None, 4.58, None, 22.30, None), _WIDE),
-    _cifar("Wide-DenseNet-BC", 40, 48, True, 2.7, (None, 3.99, None, 20.29, None), _WIDE),
-    _cifar("Wide-DenseNet-BC", 40, 60, True, 4.3, (None, 4.01, None, 19.99, None), _WIDE),
-    _cifar("DenseNet-Caffe", 40, 12, False, None, (7.09, None, None, None, None),
-           "README of the authors' Caffe code", convolution_init="fan_in", dropout=0.2),
-    _imagenet("densenet-121", (6, 12, 24, 16), 32, None, 25.02, "CVPR 2017 paper, table 3"),
-    _imagenet("densenet-169", (6, 12, 32, 32), 32, None, 23.80, "CVPR 2017 paper, table 3"),
-    _imagenet("densenet-201", (6, 12, 48, 32), 32, None, 22.58, "CVPR 2017 paper, table 3"),
-    _imagenet("densenet-264", (6, 12, 64, 48), 32, None, 22.15, "CVPR 2017 paper, table 3"),
-    _imagenet("densenet-161", (6, 12, 36, 24), 48, None, 22.2, "README of the authors' Torch code"),
-    _imagenet("densenet-232-48", (6, 12, 48, 48), 48, 55.6, 21.2, "README of the authors' Torch code"),
-    _imagenet("densenet-264-48", (6, 12, 64, 48), 48, 72.7, 20.4, "README of the authors' Torch code, cosine schedule"),
+  _cifar("DenseNet", 40, 12, False, 1.0, (7.00, 5.24, 27.55, 24.42, 1.79)),
+  _cifar("DenseNet", 100, 12, False, 7.0, (5.77, 4.10, 23.79, 20.20, 1.67)),
+  _cifar("DenseNet", 100, 24, False, 27.2, (5.83, 3.74, 23.42, 19.25, 1.59)),
+  _cifar("DenseNet-BC", 100, 12, True, 0.8, (5.92, 4.51, 24.15, 22.27, 1.76)),
+  _cifar("DenseNet-BC", 250, 24, True, 15.3, (5.19, 3.62, 19.64, 17.60, 1.74)),
+  _cifar("DenseNet-BC", 190, 40, True, 25.6, (None, 3.46, None, 17.18, None)),
+  _cifar("Wide-DenseNet-BC", 40, 36, True, 1.5, (None, 4.58, None, 22.30, None), _WIDE),
+  _cifar("Wide-DenseNet-BC", 40, 48, True, 2.7, (None, 3.99, None, 20.29, None), _WIDE),
+  _cifar("Wide-DenseNet-BC", 40, 60, True, 4.3, (None, 4.01, None, 19.99, None), _WIDE),
+  _cifar(
+    "DenseNet-Caffe",
+    40,
+    12,
+    False,
+    None,
+    (7.09, None, None, None, None),
+    "README of the authors' Caffe code",
+    convolution_init="fan_in",
+    dropout=0.2,
+  ),
+  _imagenet("densenet-121", (6, 12, 24, 16), 32, None, 25.02, "CVPR 2017 paper, table 3"),
+  _imagenet("densenet-169", (6, 12, 32, 32), 32, None, 23.80, "CVPR 2017 paper, table 3"),
+  _imagenet("densenet-201", (6, 12, 48, 32), 32, None, 22.58, "CVPR 2017 paper, table 3"),
+  _imagenet("densenet-264", (6, 12, 64, 48), 32, None, 22.15, "CVPR 2017 paper, table 3"),
+  _imagenet("densenet-161", (6, 12, 36, 24), 48, None, 22.2, "README of the authors' Torch code"),
+  _imagenet("densenet-232-48", (6, 12, 48, 48), 48, 55.6, 21.2, "README of the authors' Torch code"),
+  _imagenet("densenet-264-48", (6, 12, 64, 48), 48, 72.7, 20.4, "README of the authors' Torch code, cosine schedule"),
 )
 NETWORKS: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
 
@@ -120,11 +152,17 @@ def complete(config: ModelConfig) -> ModelConfig:
       raise ConfigurationError("model.depth", depth, str(error)) from None
   equal = len(set(blocks)) == 1
   complete_config = dataclasses.replace(
-      config, bottleneck=bottleneck, growth_rate=growth_rate, stem=stem, compression=compression, blocks=blocks,
-      depth=1 + len(blocks) + sum(blocks) * (2 if bottleneck else 1) if equal else None,
-      bottleneck_width=(config.bottleneck_width or 4) if bottleneck else 0,
-      initial_channels=config.initial_channels or (2 * growth_rate if bottleneck else 16),
-      convolution_init=config.convolution_init or "fan_out")
+    config,
+    bottleneck=bottleneck,
+    growth_rate=growth_rate,
+    stem=stem,
+    compression=compression,
+    blocks=blocks,
+    depth=1 + len(blocks) + sum(blocks) * (2 if bottleneck else 1) if equal else None,
+    bottleneck_width=(config.bottleneck_width or 4) if bottleneck else 0,
+    initial_channels=config.initial_channels or (2 * growth_rate if bottleneck else 16),
+    convolution_init=config.convolution_init or "fan_out",
+  )
   _check_channels(complete_config)
   return complete_config
 
@@ -159,7 +197,8 @@ def _check_channels(config: ModelConfig) -> None:
     channels = int(config.compression * (channels + layers * config.growth_rate))
     if channels < 1:
       raise ConfigurationError(
-          "model.compression", config.compression, "leaves a transition without channels; take a larger one")
+        "model.compression", config.compression, "leaves a transition without channels; take a larger one"
+      )
 
 
 def build(config: ModelConfig, num_classes: int, param_dtype: jnp.dtype = jnp.float32) -> DenseNet:
@@ -172,8 +211,18 @@ def build(config: ModelConfig, num_classes: int, param_dtype: jnp.dtype = jnp.fl
   """
   dtype = jnp.dtype(config.dtype) if param_dtype == jnp.float32 else param_dtype
   return DenseNet(
-      blocks=config.blocks, growth_rate=config.growth_rate, num_classes=num_classes,
-      initial_channels=config.initial_channels, bottleneck_width=config.bottleneck_width,
-      compression=config.compression, stem=config.stem, dropout_rate=config.dropout or 0.0, remat=config.remat,
-      epsilon=config.epsilon, convolution_init=config.convolution_init, dtype=dtype, param_dtype=param_dtype,
-      precision=None if config.precision == "default" else config.precision)
+    blocks=config.blocks,
+    growth_rate=config.growth_rate,
+    num_classes=num_classes,
+    initial_channels=config.initial_channels,
+    bottleneck_width=config.bottleneck_width,
+    compression=config.compression,
+    stem=config.stem,
+    dropout_rate=config.dropout or 0.0,
+    remat=config.remat,
+    epsilon=config.epsilon,
+    convolution_init=config.convolution_init,
+    dtype=dtype,
+    param_dtype=param_dtype,
+    precision=None if config.precision == "default" else config.precision,
+  )

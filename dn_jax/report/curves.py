@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter  # noqa: E402
+import itertools
 
-from dn_jax.training.loop import EpochRecord  # noqa: E402
+from matplotlib import pyplot
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from dn_jax.training.loop import EpochRecord
 
 _COLOURS = {"train": "tab:blue", "valid": "tab:green", "test": "tab:orange"}
 
@@ -35,18 +37,22 @@ def draw(records: Sequence[EpochRecord], title: str, path: pathlib.Path) -> None
   for axes, name in ((losses, "cross-entropy"), (errors, "error")):
     axes.set_xlabel("epoch")
     axes.set_ylabel(name)
-    axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for before, after in zip(records, records[1:], strict=False):
+    for before, after in itertools.pairwise(records):
       if after.learning_rate < 0.6 * before.learning_rate:
         axes.axvline(before.epoch + 0.5, color="gray", linestyle=":", linewidth=1)
     axes.legend()
-  above_zero = [value for r in records for value in (r.train_error, r.valid_error, r.test_error) if value]
-  errors.set_ylim(bottom=0.7 * min(above_zero, default=0.01))  # An error of 0 runs along the lower edge.
-  errors.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+  losses.set_yscale("log")
+  above_zero = [
+    value for record in records for value in (record.train_error, record.valid_error, record.test_error) if value
+  ]
+  if above_zero:
+    errors.set_yscale("log")
+    errors.set_ylim(bottom=0.7 * min(above_zero))  # An error of 0 runs along the lower edge.
+    errors.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    errors.yaxis.set_minor_formatter(NullFormatter())
   errors.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
-  errors.yaxis.set_minor_formatter(NullFormatter())
   temporary = path.with_name(path.name + ".tmp")
   figure.savefig(temporary, dpi=120, format="png")
   pyplot.close(figure)

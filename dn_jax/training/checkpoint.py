@@ -89,8 +89,9 @@ class Checkpoints:
     # Orbax tells absl's log about every file; what matters here is said by `say` or raised.
     logging.getLogger("absl").setLevel(logging.ERROR)
     self._folder = folder.absolute()
-    self._damaged = {step: reason for step in steps_on_disk(self._folder)
-                     if (reason := fault(self._folder / str(step)))}
+    self._damaged = {
+      step: reason for step in steps_on_disk(self._folder) if (reason := fault(self._folder / str(step)))
+    }
     for step, reason in self._damaged.items():
       say(f"checkpoint of step {step} is not used: {reason}")
       if not read_only:
@@ -98,14 +99,19 @@ class Checkpoints:
     # A checkpoint's quality is -(validation error, epoch): of equals, the first is the best, as in
     # `best_record`.
     best = preservation_policy.BestN(
-        n=1, get_metric_fn=lambda metrics: (-metrics["valid_error"], -metrics["epoch"]),
-        keep_checkpoints_without_metrics=False)
+      n=1,
+      get_metric_fn=lambda metrics: (-metrics["valid_error"], -metrics["epoch"]),
+      keep_checkpoints_without_metrics=False,
+    )
     self._manager = ocp.CheckpointManager(
-        self._folder,
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy(
-                [preservation_policy.LatestN(keep), best]),
-            create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only))
+      self._folder,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep), best]),
+        create=not read_only,
+        read_only=read_only,
+        cleanup_tmp_directories=not read_only,
+      ),
+    )
     self._sealer = concurrent.futures.ThreadPoolExecutor(1)
     self._sealing: concurrent.futures.Future[None] | None = None
 
@@ -130,11 +136,13 @@ class Checkpoints:
     self._damaged.pop(last.step, None)
     metrics = None if last.valid_error is None else {"valid_error": last.valid_error, "epoch": last.epoch}
     self._manager.save(
-        last.step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            history=ocp.args.JsonSave([dataclasses.asdict(record) for record in history])),
-        metrics=metrics)
+      last.step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        history=ocp.args.JsonSave([dataclasses.asdict(record) for record in history]),
+      ),
+      metrics=metrics,
+    )
     self._sealing = self._sealer.submit(self._wait_and_seal, last.step)
 
   def _wait_and_seal(self, step: int) -> None:
@@ -163,8 +171,9 @@ class Checkpoints:
       raise NoCheckpointError(f"no whole {wanted} in {self._folder}: {have}")
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     restored = self._manager.restore(
-        steps[0] if step is None else step,
-        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), history=ocp.args.JsonRestore()))
+      steps[0] if step is None else step,
+      args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), history=ocp.args.JsonRestore()),
+    )
     return restored["state"], [EpochRecord(**record) for record in restored["history"]]
 
   def close(self) -> None:

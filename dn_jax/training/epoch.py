@@ -24,17 +24,26 @@ class Advance(Protocol):
   `steps` are filled in. State and totals are donated.
   """
 
-  def __call__(self, state: TrainState, totals: Totals, split: DeviceSplit, order: jax.Array, first: int,
-               steps: int, *, batch_size: int) -> tuple[TrainState, Totals, jax.Array]: ...
+  def __call__(
+    self,
+    state: TrainState,
+    totals: Totals,
+    split: DeviceSplit,
+    order: jax.Array,
+    first: int,
+    steps: int,
+    *,
+    batch_size: int,
+  ) -> tuple[TrainState, Totals, jax.Array]: ...
 
 
 def make_advance(
-    train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
-    prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-    place: Callable[[Batch], Batch],
-    augmentation_key: jax.Array,
-    dropout_key: jax.Array,
-    steps_per_dispatch: int,
+  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
+  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  place: Callable[[Batch], Batch],
+  augmentation_key: jax.Array,
+  dropout_key: jax.Array,
+  steps_per_dispatch: int,
 ) -> Advance:
   """Compiles the training step together with what feeds it.
 
@@ -49,8 +58,16 @@ def make_advance(
   """
 
   @functools.partial(jax.jit, static_argnames=("batch_size",), donate_argnames=("state", "totals"))
-  def advance(state: TrainState, totals: Totals, split: DeviceSplit, order: jax.Array, first: jax.Array,
-              steps: jax.Array, *, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
+  def advance(
+    state: TrainState,
+    totals: Totals,
+    split: DeviceSplit,
+    order: jax.Array,
+    first: jax.Array,
+    steps: jax.Array,
+    *,
+    batch_size: int,
+  ) -> tuple[TrainState, Totals, jax.Array]:
     def one(index: jax.Array, carry: Any) -> Any:
       state, totals, losses = carry
       numbers = jax.lax.dynamic_slice(order, (first + index * batch_size,), (batch_size,))
@@ -68,10 +85,10 @@ def make_advance(
 
 
 def make_evaluate(
-    eval_step: Callable[[Any, Any, Batch], Totals],
-    normalise: Callable[[jax.Array], jax.Array],
-    place: Callable[[Batch], Batch],
-    batch_size: int,
+  eval_step: Callable[[Any, Any, Batch], Totals],
+  normalise: Callable[[jax.Array], jax.Array],
+  place: Callable[[Batch], Batch],
+  batch_size: int,
 ) -> Callable[[Any, Any, DeviceSplit], Totals]:
   """(params, batch_stats, split) -> totals over every picture of the split, the last batch filled up."""
 

@@ -71,8 +71,8 @@ class Plan:
     """(first picture, steps, batch size) of each command of an epoch."""
     whole, rest = divmod(self.train_pictures, self.batch_size)
     result = [
-        (step * self.batch_size, min(self.steps_per_dispatch, whole - step), self.batch_size)
-        for step in range(0, whole, self.steps_per_dispatch)
+      (step * self.batch_size, min(self.steps_per_dispatch, whole - step), self.batch_size)
+      for step in range(0, whole, self.steps_per_dispatch)
     ]
     if rest and self.keep_last_batch:
       result.append((whole * self.batch_size, 1, rest))
@@ -95,15 +95,15 @@ _IN_FLIGHT = 4
 
 
 def run(
-    state: TrainState,
-    plan: Plan,
-    splits: Splits,
-    advance: Advance,
-    evaluate: Callable[[Any, Any, DeviceSplit], Totals],
-    order_of: Callable[[int], jax.Array],
-    rate_of: Callable[[int], Any],
-    watcher: Watcher,
-    epochs_done: int = 0,
+  state: TrainState,
+  plan: Plan,
+  splits: Splits,
+  advance: Advance,
+  evaluate: Callable[[Any, Any, DeviceSplit], Totals],
+  order_of: Callable[[int], jax.Array],
+  rate_of: Callable[[int], Any],
+  watcher: Watcher,
+  epochs_done: int = 0,
 ) -> TrainState:
   """Trains from wherever the state is to the end of the plan.
 
@@ -131,25 +131,42 @@ def run(
     test = evaluate(state.params, state.batch_stats, splits.test).means()
     steps = (epoch + 1) * plan.steps_per_epoch
     record = EpochRecord(
-        epoch=epoch + 1, step=steps, learning_rate=float(rate_of(steps - 1)),
-        train_loss=train["loss"], train_error=train["error"],
-        valid_loss=valid["loss"] if valid else None, valid_error=valid["error"] if valid else None,
-        test_loss=test["loss"], test_error=test["error"], test_top5_error=test["top5_error"],
-        seconds=trained - begin, evaluation_seconds=time.perf_counter() - trained,
-        images_per_second=int(totals.count) / (trained - begin))
+      epoch=epoch + 1,
+      step=steps,
+      learning_rate=float(rate_of(steps - 1)),
+      train_loss=train["loss"],
+      train_error=train["error"],
+      valid_loss=valid["loss"] if valid else None,
+      valid_error=valid["error"] if valid else None,
+      test_loss=test["loss"],
+      test_error=test["error"],
+      test_top5_error=test["top5_error"],
+      seconds=trained - begin,
+      evaluation_seconds=time.perf_counter() - trained,
+      images_per_second=int(totals.count) / (trained - begin),
+    )
     watcher.epoch(record, state)
   return state
 
 
-def _train_epoch(state: TrainState, plan: Plan, split: DeviceSplit, advance: Advance, order: jax.Array, epoch: int,
-                 rate_of: Callable[[int], Any], watcher: Watcher) -> tuple[TrainState, Totals]:
+def _train_epoch(
+  state: TrainState,
+  plan: Plan,
+  split: DeviceSplit,
+  advance: Advance,
+  order: jax.Array,
+  epoch: int,
+  rate_of: Callable[[int], Any],
+  watcher: Watcher,
+) -> tuple[TrainState, Totals]:
   totals = Totals.zero()
   step = epoch * plan.steps_per_epoch
   pending: collections.deque[tuple[int, jax.Array]] = collections.deque()
   told = time.perf_counter()
   for first, steps, batch_size in plan.dispatches():
-    state, totals, losses = advance(state, totals, split, order, jnp.int32(first), jnp.int32(steps),
-                                    batch_size=batch_size)
+    state, totals, losses = advance(
+      state, totals, split, order, jnp.int32(first), jnp.int32(steps), batch_size=batch_size
+    )
     pending.append((step, losses[:steps]))
     step += steps
     if len(pending) > _IN_FLIGHT:
@@ -168,6 +185,7 @@ def _check_finite(first_step: int, losses: jax.Array, plan: Plan, rate_of: Calla
   if bad.size:
     step = first_step + int(bad[0])
     raise NotFiniteError(
-        f"the loss is {float(losses[bad[0]])} in epoch {step // plan.steps_per_epoch + 1}, step {step + 1} (of the "
-        f"whole run), at learning rate {float(rate_of(step)):g}; the last checkpoint is kept. "
-        "Try a smaller --optimizer.learning-rate")
+      f"the loss is {float(losses[bad[0]])} in epoch {step // plan.steps_per_epoch + 1}, step {step + 1} (of the "
+      f"whole run), at learning rate {float(rate_of(step)):g}; the last checkpoint is kept. "
+      "Try a smaller --optimizer.learning-rate"
+    )

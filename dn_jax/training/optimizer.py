@@ -38,5 +38,6 @@ def sgd(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTran
   d = g + weight_decay * w;  b = momentum * b + d;  w -= rate * (d + momentum * b)  (Nesterov)
   """
   return optax.chain(
-      optax.add_decayed_weights(config.weight_decay),
-      optax.sgd(schedule, config.momentum or None, nesterov=config.nesterov))
+    optax.add_decayed_weights(config.weight_decay),
+    optax.sgd(schedule, config.momentum or None, nesterov=config.nesterov),
+  )

@@ -24,17 +24,28 @@ class ProgressDisplay:
     self._pictures = pictures
     self._seconds_left: float | None = None
     self._bar = rich.progress.Progress(
-        rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-        rich.progress.BarColumn(),
-        rich.progress.TaskProgressColumn(),
-        rich.progress.TextColumn("loss {task.fields[loss]:.4f}  error {task.fields[error]:.2%}"),
-        rich.progress.TextColumn("{task.fields[rate]:.0f} pictures/s"),
-        rich.progress.TextColumn("left"),
-        rich.progress.TimeRemainingColumn(),
-        console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=120)
+      rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+      rich.progress.BarColumn(),
+      rich.progress.TaskProgressColumn(),
+      rich.progress.TextColumn("loss {task.fields[loss]:.4f}  error {task.fields[error]:.2%}"),
+      rich.progress.TextColumn("{task.fields[rate]:.0f} pictures/s"),
+      rich.progress.TextColumn("left"),
+      rich.progress.TimeRemainingColumn(),
+      console=console,
+      transient=True,
+      disable=not console.is_terminal,
+      speed_estimate_period=120,
+    )
     self._task = self._bar.add_task(
-        "train", total=epochs * pictures, completed=epochs_done * pictures, epoch=min(epochs_done + 1, epochs),
-        epochs=epochs, loss=float("nan"), error=float("nan"), rate=0.0)
+      "train",
+      total=epochs * pictures,
+      completed=epochs_done * pictures,
+      epoch=min(epochs_done + 1, epochs),
+      epochs=epochs,
+      loss=float("nan"),
+      error=float("nan"),
+      rate=0.0,
+    )
 
   def __enter__(self) -> "ProgressDisplay":
     self._bar.start()
@@ -45,16 +56,33 @@ class ProgressDisplay:
 
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
     """Moves the bar; see `dn_jax.training.loop.Watcher`."""
-    self._bar.update(self._task, completed=(epoch - 1) * self._pictures + pictures, epoch=epoch, loss=loss, error=error,
-                     rate=self._bar.tasks[0].speed or 0.0)
+    self._bar.update(
+      self._task,
+      completed=(epoch - 1) * self._pictures + pictures,
+      epoch=epoch,
+      loss=loss,
+      error=error,
+      rate=self._bar.tasks[0].speed or 0.0,
+    )
 
   def epoch(self, record: EpochRecord) -> None:
     """Prints an epoch's line."""
-    self._bar.update(self._task, completed=record.epoch * self._pictures, epoch=min(record.epoch + 1, self._epochs),
-                     loss=record.train_loss, error=record.train_error, rate=record.images_per_second)
+    self._bar.update(
+      self._task,
+      completed=record.epoch * self._pictures,
+      epoch=min(record.epoch + 1, self._epochs),
+      loss=record.train_loss,
+      error=record.train_error,
+      rate=record.images_per_second,
+    )
     valid = "" if record.valid_error is None else f"  valid {record.valid_error:.2%}"
-    left = datetime.timedelta(seconds=round((self._epochs - record.epoch) * (record.seconds + record.evaluation_seconds)))
+    left = datetime.timedelta(
+      seconds=round((self._epochs - record.epoch) * (record.seconds + record.evaluation_seconds))
+    )
     self._console.print(
-        f"epoch {record.epoch:>{len(str(self._epochs))}}/{self._epochs}  rate {record.learning_rate:<7.3g} "
-        f"train loss {record.train_loss:.4f} error {record.train_error:.2%}{valid}  test {record.test_error:.2%}  "
-        f"{record.images_per_second:,.0f} pictures/s  left {left}", highlight=False, soft_wrap=True)
+      f"epoch {record.epoch:>{len(str(self._epochs))}}/{self._epochs}  rate {record.learning_rate:<7.3g} "
+      f"train loss {record.train_loss:.4f} error {record.train_error:.2%}{valid}  test {record.test_error:.2%}  "
+      f"{record.images_per_second:,.0f} pictures/s  left {left}",
+      highlight=False,
+      soft_wrap=True,
+    )

@@ -30,10 +30,10 @@ class Protocol:
 
 
 PROTOCOLS: dict[tuple[str, str], Protocol] = {
-    ("densenet", "cifar10"): Protocol(epochs=300),
-    ("densenet", "cifar100"): Protocol(epochs=300),
-    ("densenet", "svhn_cropped"): Protocol(epochs=40, validation=6000, report="best"),
-    ("densenet", "digits"): Protocol(epochs=40, dropout_without_augmentation=0.0),
+  ("densenet", "cifar10"): Protocol(epochs=300),
+  ("densenet", "cifar100"): Protocol(epochs=300),
+  ("densenet", "svhn_cropped"): Protocol(epochs=40, validation=6000, report="best"),
+  ("densenet", "digits"): Protocol(epochs=40, dropout_without_augmentation=0.0),
 }
 
 
@@ -43,10 +43,12 @@ def fill_in(config: RunConfig, protocol: Protocol) -> RunConfig:
   A validation split that a person asks for where none was published makes the best network the reported one
   (hyper-parameters chosen on held-out pictures), unless --report says otherwise.
   """
+
   def filled(part: object) -> dict[str, object]:
     return {
-        field.name: getattr(protocol, field.name) for field in dataclasses.fields(part)
-        if getattr(part, field.name) is None and hasattr(protocol, field.name)
+      field.name: getattr(protocol, field.name)
+      for field in dataclasses.fields(part)
+      if getattr(part, field.name) is None and hasattr(protocol, field.name)
     }
 
   data = dataclasses.replace(config.data, **filled(config.data))

@@ -51,8 +51,7 @@ class Totals:
   @classmethod
   def zero(cls) -> "Totals":
     # Four buffers, not one four times: totals are donated.
-    return cls(jnp.zeros((), jnp.int32), jnp.zeros((), float), jnp.zeros((), jnp.int32),
-               jnp.zeros((), jnp.int32))
+    return cls(jnp.zeros((), jnp.int32), jnp.zeros((), float), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
   def __add__(self, other: "Totals") -> "Totals":
     return jax.tree.map(jnp.add, self, other)
@@ -60,12 +59,16 @@ class Totals:
   def means(self) -> dict[str, float]:
     """Mean loss and error rates as fractions of 1."""
     count = int(self.count)
-    return {"loss": float(self.loss) / count, "error": int(self.top1_errors) / count,
-            "top5_error": int(self.top5_errors) / count}
+    return {
+      "loss": float(self.loss) / count,
+      "error": int(self.top1_errors) / count,
+      "top5_error": int(self.top5_errors) / count,
+    }
 
 
-def create_state(network: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array,
-                 image_shape: tuple[int, int, int]) -> TrainState:
+def create_state(
+  network: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, image_shape: tuple[int, int, int]
+) -> TrainState:
   """A fresh state: published initialisation, statistics 0 and 1, no momentum."""
   variables = network.init(key, jnp.zeros((1, *image_shape)), False)
   params = variables["params"]
@@ -81,10 +84,11 @@ def totals_of(logits: jax.Array, batch: Batch) -> Totals:
   before = jnp.sum(~(logits <= right), axis=1)
   counts = batch.weights > 0
   return Totals(
-      count=jnp.sum(counts, dtype=jnp.int32),
-      loss=jnp.sum(jnp.where(counts, losses, 0), dtype=float),
-      top1_errors=jnp.sum(counts & (before >= 1), dtype=jnp.int32),
-      top5_errors=jnp.sum(counts & (before >= 5), dtype=jnp.int32))
+    count=jnp.sum(counts, dtype=jnp.int32),
+    loss=jnp.sum(jnp.where(counts, losses, 0), dtype=float),
+    top1_errors=jnp.sum(counts & (before >= 1), dtype=jnp.int32),
+    top5_errors=jnp.sum(counts & (before >= 5), dtype=jnp.int32),
+  )
 
 
 def make_loss(network: nn.Module) -> Callable[..., Any]:
@@ -92,16 +96,17 @@ def make_loss(network: nn.Module) -> Callable[..., Any]:
 
   def loss(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> Any:
     logits, updated = network.apply(
-        {"params": params, "batch_stats": batch_stats}, batch.images, True, mutable=["batch_stats"],
-        rngs={"dropout": key})
+      {"params": params, "batch_stats": batch_stats}, batch.images, True, mutable=["batch_stats"], rngs={"dropout": key}
+    )
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return jnp.mean(losses), (logits, updated["batch_stats"])
 
   return loss
 
 
-def make_train_step(network: nn.Module, optimizer: optax.GradientTransformation
-                    ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]]:
+def make_train_step(
+  network: nn.Module, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]]:
   """The training step: (state, batch, dropout key) -> (new state, the batch's totals before its update).
 
   Every picture of a training batch counts; `weights` is for evaluation.

@@ -19,7 +19,7 @@ def shifts(image, original, pad):
     padded = np.pad(source, ((pad, pad), (pad, pad), (0, 0)))
     for top in range(2 * pad + 1):
       for left in range(2 * pad + 1):
-        if np.array_equal(padded[top:top + image.shape[0], left:left + image.shape[1]], image):
+        if np.array_equal(padded[top : top + image.shape[0], left : left + image.shape[1]], image):
           found.append((mirrored, top, left))
   return found
 
@@ -41,15 +41,19 @@ def test_a_pictures_draws_do_not_depend_on_its_place_in_the_batch():
   key, numbers = jax.random.key(5), jnp.arange(6, dtype=jnp.int32)
   together = augment.mirror_and_shift(IMAGES, key, numbers, mirror=True, pad=2)
   backwards = augment.mirror_and_shift(IMAGES[::-1], key, numbers[::-1], mirror=True, pad=2)[::-1]
-  alone = jnp.concatenate([augment.mirror_and_shift(IMAGES[n:n + 1], key, numbers[n:n + 1], mirror=True, pad=2)
-                           for n in range(6)])
+  alone = jnp.concatenate(
+    [augment.mirror_and_shift(IMAGES[n : n + 1], key, numbers[n : n + 1], mirror=True, pad=2) for n in range(6)]
+  )
   assert np.array_equal(together, backwards)
   assert np.array_equal(together, alone)
 
 
 def test_float64_sees_the_same_pictures():
-  draw = lambda dtype: np.asarray(augment.mirror_and_shift(
-      IMAGES.astype(dtype), jax.random.key(1), jnp.arange(6, dtype=jnp.int32), mirror=True, pad=4))
+  draw = lambda dtype: np.asarray(
+    augment.mirror_and_shift(
+      IMAGES.astype(dtype), jax.random.key(1), jnp.arange(6, dtype=jnp.int32), mirror=True, pad=4
+    )
+  )
   order = lambda: np.asarray(augment.epoch_order(jax.random.key(1), 3, 100))
   narrow, narrow_order = draw(jnp.float32), order()
   with jax.enable_x64(True):

@@ -13,8 +13,10 @@ def test_digits_are_scikit_learns_split_evenly_and_without_overlap():
 
   data = catalog.load(DataConfig("digits"))
   assert (len(data.train.labels), len(data.test.labels), data.valid) == (1297, 500, None)
-  rows = {tuple(image.ravel()): label for image, label in zip(load_digits().images.astype(int), load_digits().target,
-                                                             strict=True)}
+  rows = {
+    tuple(image.ravel()): label
+    for image, label in zip(load_digits().images.astype(int), load_digits().target, strict=True)
+  }
   seen = [tuple(image.ravel()) for split in (data.train, data.test) for image in split.images]
   assert set(seen) == set(rows)
   assert len(seen) == 1797
@@ -52,8 +54,9 @@ def test_holding_out_more_of_a_rare_class_than_there_is_takes_others():
 def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
   parts = {"train": 5000, "extra": 6000, "test": 100}
   images = lambda split: np.full((parts[split], 32, 32, 3), 1 if split == "train" else 2, np.uint8)
-  monkeypatch.setattr(catalog.tfds_folder, "opened", lambda name, folder: lambda split: (
-      images(split), np.arange(parts[split]) % 10))
+  monkeypatch.setattr(
+    catalog.tfds_folder, "opened", lambda name, folder: lambda split: (images(split), np.arange(parts[split]) % 10)
+  )
   data = catalog.load(DataConfig("svhn_cropped", validation=6000))
   assert len(data.train.labels) == 5000
   source = data.valid.images[:, 0, 0, 0]
@@ -61,24 +64,30 @@ def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
   assert list(np.bincount(data.valid.labels[source == 2])) == [200] * 10
 
 
-@pytest.mark.parametrize(("config", "message"), [
+@pytest.mark.parametrize(
+  ("config", "message"),
+  [
     (DataConfig("cifar1O"), "--data.name cifar1O: did you mean cifar10"),
     (DataConfig("imagenet"), "--data.name imagenet: "),
     (DataConfig("digits", validation=1297), "--data.validation 1297: digits has 1297 training pictures"),
     (DataConfig("digits", validation=-1), "--data.validation -1"),
-])
+  ],
+)
 def test_what_cannot_be_loaded_is_refused_by_flag(config, message):
   with pytest.raises(ConfigurationError, match=message):
     catalog.load(config)
 
 
-@pytest.mark.parametrize(("images", "labels", "message"), [
+@pytest.mark.parametrize(
+  ("images", "labels", "message"),
+  [
     (np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, int), "has no pictures"),
     (np.zeros((4, 28, 28, 3), np.uint8), np.zeros(4, int), r"pictures are uint8 \(28, 28, 3\)"),
     (np.zeros((4, 32, 32, 3), np.float32), np.zeros(4, int), "pictures are float32"),
     (np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 10]), "labels run from 0 to 10; they should be 0 to 9"),
     (np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, -1]), "labels run from -1 to 2"),
-])
+  ],
+)
 def test_a_split_that_is_not_what_its_name_says_is_refused(images, labels, message):
   with pytest.raises(ConfigurationError, match=message):
     catalog.check(catalog.info_of("cifar10"), "train", images, labels)

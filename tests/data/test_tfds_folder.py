@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-
 from conftest import ROOT, prepare
+
 from dn_jax.configuration import ConfigurationError, DataConfig
 from dn_jax.data import catalog, tfds_folder
 
@@ -29,8 +29,10 @@ def test_array_record_is_read_whole(prepared):
 
 
 def test_reading_array_record_does_not_import_tensorflow(prepared):
-  code = ("import sys, pathlib; from dn_jax.data import catalog; from dn_jax.configuration import DataConfig; "
-          f"catalog.load(DataConfig('cifar10', pathlib.Path({str(prepared)!r}))); sys.exit('tensorflow' in sys.modules)")
+  code = (
+    "import sys, pathlib; from dn_jax.data import catalog; from dn_jax.configuration import DataConfig; "
+    f"catalog.load(DataConfig('cifar10', pathlib.Path({str(prepared)!r}))); sys.exit('tensorflow' in sys.modules)"
+  )
   assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -38,16 +40,18 @@ def test_reading_array_record_does_not_import_tensorflow(prepared):
 def test_tfrecord_is_read_where_tensorflow_is_installed_and_named_where_not(tmp_path):
   folder = prepare(tmp_path, "tfrecord")
   code = (
-      "import sys, pathlib; from dn_jax.data import catalog; from dn_jax.configuration import *\n"
-      "class Absent:\n"
-      "  def find_spec(name, *rest):\n"
-      "    if name == 'tensorflow': raise ModuleNotFoundError(\"No module named 'tensorflow'\", name=name)\n"
-      "if len(sys.argv) > 2: sys.meta_path.insert(0, Absent)\n"
-      "try: data = catalog.load(DataConfig('cifar10', pathlib.Path(sys.argv[1])))\n"
-      "except ConfigurationError as error: sys.exit(str(error))\n"
-      "print(sorted(zip(data.train.labels.tolist(), data.train.images[:, 0, 0, 0].tolist())))")
-  run = lambda *more: subprocess.run([sys.executable, "-c", code, str(folder), *more], cwd=ROOT, capture_output=True,
-                                     text=True, check=False)
+    "import sys, pathlib; from dn_jax.data import catalog; from dn_jax.configuration import *\n"
+    "class Absent:\n"
+    "  def find_spec(name, *rest):\n"
+    "    if name == 'tensorflow': raise ModuleNotFoundError(\"No module named 'tensorflow'\", name=name)\n"
+    "if len(sys.argv) > 2: sys.meta_path.insert(0, Absent)\n"
+    "try: data = catalog.load(DataConfig('cifar10', pathlib.Path(sys.argv[1])))\n"
+    "except ConfigurationError as error: sys.exit(str(error))\n"
+    "print(sorted(zip(data.train.labels.tolist(), data.train.images[:, 0, 0, 0].tolist())))"
+  )
+  run = lambda *more: subprocess.run(
+    [sys.executable, "-c", code, str(folder), *more], cwd=ROOT, capture_output=True, text=True, check=False
+  )
   assert run().stdout.strip() == str(expected("train", 120))
   assert "is not in array_record format, and to read it needs TensorFlow: pip install" in run("without").stderr
 

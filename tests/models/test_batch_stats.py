@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from conftest import relative
+
 from dn_jax.models.batch_stats import batch_moments
 from dn_jax.models.densenet import DenseNet
 
@@ -27,8 +27,15 @@ class OrdinaryDenseNet(nn.Module):
 
   @nn.compact
   def __call__(self, x, train):
-    norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=MOMENTUM, epsilon=1e-5,
-                             use_fast_variance=False, dtype=x.dtype, param_dtype=x.dtype)
+    norm = functools.partial(
+      nn.BatchNorm,
+      use_running_average=not train,
+      momentum=MOMENTUM,
+      epsilon=1e-5,
+      use_fast_variance=False,
+      dtype=x.dtype,
+      param_dtype=x.dtype,
+    )
     conv = functools.partial(nn.Conv, use_bias=False, dtype=x.dtype, param_dtype=x.dtype)
     x = conv(self.initial_channels, (3, 3), name="stem")(x)
     for b, layers in enumerate(self.blocks, 1):
@@ -59,13 +66,28 @@ def ordinary_tree(params):
   return tree
 
 
-@pytest.mark.parametrize("kind", [dict(bottleneck=True, compression=0.5), dict(bottleneck=True, compression=1.0),
-                                  dict(bottleneck=False, compression=0.5), dict(bottleneck=False, compression=1.0)],
-                         ids=["BC", "B", "C", "plain"])
+@pytest.mark.parametrize(
+  "kind",
+  [
+    {"bottleneck": True, "compression": 0.5},
+    {"bottleneck": True, "compression": 1.0},
+    {"bottleneck": False, "compression": 0.5},
+    {"bottleneck": False, "compression": 1.0},
+  ],
+  ids=["BC", "B", "C", "plain"],
+)
 def test_network_equals_one_of_ordinary_batch_norms_in_float64(kind):
   with jax.enable_x64(True):
-    ours = DenseNet((2, 3), 4, 5, 6, bottleneck_width=4 if kind["bottleneck"] else 0, compression=kind["compression"],
-                    dtype=jnp.float64, param_dtype=jnp.float64)
+    ours = DenseNet(
+      (2, 3),
+      4,
+      5,
+      6,
+      bottleneck_width=4 if kind["bottleneck"] else 0,
+      compression=kind["compression"],
+      dtype=jnp.float64,
+      param_dtype=jnp.float64,
+    )
     theirs = OrdinaryDenseNet((2, 3), 4, 6, 5, **kind)
     rng = np.random.RandomState(0)
     x = jnp.asarray(rng.randn(6, 9, 8, 3) + 2)
@@ -84,16 +106,20 @@ def test_network_equals_one_of_ordinary_batch_norms_in_float64(kind):
     for _ in range(STEPS):
       ours_grad, (ours_logits, ours_stats) = jax.grad(lambda p, s: loss(ours, p, s), has_aux=True)(params, ours_stats)
       theirs_grad, (theirs_logits, theirs_stats) = jax.grad(lambda p, s: loss(theirs, p, s), has_aux=True)(
-          ordinary_tree(params), theirs_stats)
+        ordinary_tree(params), theirs_stats
+      )
 
     assert relative(ours_logits, theirs_logits) < 1e-10
-    for (path, a), (_, b) in zip(jax.tree.leaves_with_path(ordinary_tree(ours_grad)),
-                                 jax.tree.leaves_with_path(theirs_grad), strict=True):
+    for (path, a), (_, b) in zip(
+      jax.tree.leaves_with_path(ordinary_tree(ours_grad)), jax.tree.leaves_with_path(theirs_grad), strict=True
+    ):
       assert relative(a, b) < 1e-10, path
     # flax keeps the biased variance. From 1 at the start, it and the unbiased one have the same share of 1 left.
     left = MOMENTUM**STEPS
-    maps = {"b2l2norm1": [("transition1", "output"), ("block2", "layer1", "output")],
-            "lastnorm": [("transition1", "output"), *(("block2", f"layer{n}", "output") for n in (1, 2, 3))]}
+    maps = {
+      "b2l2norm1": [("transition1", "output"), ("block2", "layer1", "output")],
+      "lastnorm": [("transition1", "output"), *(("block2", f"layer{n}", "output") for n in (1, 2, 3))],
+    }
     if kind["bottleneck"]:
       maps["b1l2norm2"] = [("block1", "layer2", "bottleneck")]
     for reader, paths in maps.items():

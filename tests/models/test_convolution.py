@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from conftest import relative
+
 from dn_jax.models.convolution import convolve
 
 
@@ -15,7 +15,7 @@ def test_convolution_and_its_gradients_are_those_of_lax(kernel, strides):
   with jax.enable_x64(True):
     rng = np.random.RandomState(0)
     x, w = jnp.asarray(rng.randn(2, 7, 6, 5)), jnp.asarray(rng.randn(*kernel, 5, 4))
-    rest = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    rest = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     ours = lambda x, w: jnp.sum(jnp.sin(convolve(x, w, strides, "SAME", **rest)))
     theirs = lambda x, w: jnp.sum(jnp.sin(jax.lax.conv_general_dilated(x, w, strides, "SAME", **rest)))
     for a, b in zip(jax.grad(ours, (0, 1))(x, w), jax.grad(theirs, (0, 1))(x, w), strict=True):

@@ -8,20 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from conftest import relative
+
 from dn_jax.models import remat
 from dn_jax.models.batch_stats import BatchNorm, FeatureMap, MeasureMap
 from dn_jax.models.convolution import convolve
 from dn_jax.models.densenet import DenseNet, Transition, blocks_of_depth
+from dn_jax.models.dropout import Dropout
 from dn_jax.models.summary import parameter_count
 
-SMALL = dict(blocks=(2, 2), growth_rate=4, num_classes=10, initial_channels=8)
+SMALL = {"blocks": (2, 2), "growth_rate": 4, "num_classes": 10, "initial_channels": 8}
 
 
 def cifar(depth, growth_rate, bottleneck):
-  return DenseNet(blocks_of_depth(depth, bottleneck), growth_rate, 10, 2 * growth_rate if bottleneck else 16,
-                  bottleneck_width=4 if bottleneck else 0, compression=0.5 if bottleneck else 1.0)
+  return DenseNet(
+    blocks_of_depth(depth, bottleneck),
+    growth_rate,
+    10,
+    2 * growth_rate if bottleneck else 16,
+    bottleneck_width=4 if bottleneck else 0,
+    compression=0.5 if bottleneck else 1.0,
+  )
 
 
 def imagenet(blocks, growth_rate):
@@ -29,7 +36,9 @@ def imagenet(blocks, growth_rate):
 
 
 # Exact counts: of PyTorch's networks, and of the authors' for 10 classes.
-@pytest.mark.parametrize(("network", "size", "count"), [
+@pytest.mark.parametrize(
+  ("network", "size", "count"),
+  [
     (cifar(100, 12, True), 32, 769_162),
     (cifar(190, 40, True), 32, 25_624_430),
     (cifar(250, 24, True), 32, 15_324_406),
@@ -40,7 +49,9 @@ def imagenet(blocks, growth_rate):
     (imagenet((6, 12, 64, 48), 32), 224, 33_337_704),
     (imagenet((6, 12, 48, 48), 48), 224, 55_570_984),
     (imagenet((6, 12, 64, 48), 48), 224, 72_686_632),
-], ids=["bc-100-12", "bc-190-40", "bc-250-24", "121", "169", "201", "161", "264", "232-48", "264-48"])
+  ],
+  ids=["bc-100-12", "bc-190-40", "bc-250-24", "121", "169", "201", "161", "264", "232-48", "264-48"],
+)
 def test_published_networks_have_exactly_their_parameters(network, size, count):
   assert parameter_count(network, (size, size, 3)) == count
 
@@ -66,8 +77,13 @@ def loss_and_gradients(network, x, key=None):
   variables = network.init(jax.random.key(0), x, False)
 
   def loss(params):
-    logits, updated = network.apply({"params": params, "batch_stats": variables["batch_stats"]}, x, True,
-                                    mutable=["batch_stats"], rngs={"dropout": jax.random.key(7)})
+    logits, updated = network.apply(
+      {"params": params, "batch_stats": variables["batch_stats"]},
+      x,
+      True,
+      mutable=["batch_stats"],
+      rngs={"dropout": jax.random.key(7)},
+    )
     return jnp.sum(jnp.sin(logits)), updated
 
   return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
@@ -138,7 +154,7 @@ def dropped(network, train):
 
   def watch(call, args, kwargs, context):
     output = call(*args, **kwargs)
-    if isinstance(context.module, nn.Dropout) and not np.array_equal(output, args[0]):
+    if isinstance(context.module, Dropout) and not np.array_equal(output, args[0]):
       assert abs(float(jnp.mean(output == 0)) - 0.2) < 0.02
       assert jnp.allclose(jnp.where(output == 0, 0, output), jnp.where(output == 0, 0, args[0] / 0.8))
       found.append(("/".join(context.module.path[:-1]), output.shape[-1]))
@@ -153,7 +169,10 @@ def test_dropout_comes_after_every_convolution_but_the_first():
   layers = ["block1/layer1", "block1/layer2", "block2/layer1", "block2/layer2"]
   bottlenecks = [(layer, channels) for layer in layers for channels in (16, 4)]
   assert dropped(DenseNet(**SMALL, remat="none", dropout_rate=0.2), True) == [
-      *bottlenecks[:4], ("transition1", 8), *bottlenecks[4:]]
+    *bottlenecks[:4],
+    ("transition1", 8),
+    *bottlenecks[4:],
+  ]
   plain = DenseNet(**SMALL, remat="none", bottleneck_width=0, dropout_rate=0.2)
   assert dropped(plain, True) == [(layers[0], 4), (layers[1], 4), ("transition1", 8), (layers[2], 4), (layers[3], 4)]
   assert dropped(DenseNet(**SMALL, remat="none", dropout_rate=0.2), False) == []
@@ -163,12 +182,13 @@ def test_dropout_comes_after_every_convolution_but_the_first():
 def test_pooling_before_a_transitions_convolution_changes_nothing():
   """At a dropout rate too small to drop anything, the published order runs; without, the cheap one."""
   conv = functools.partial(nn.Conv, use_bias=False, conv_general_dilated=convolve)
-  make = lambda rate: Transition(6, conv, BatchNorm, MeasureMap, functools.partial(nn.Dropout, rate), rate)
+  make = lambda rate: Transition(6, conv, BatchNorm, MeasureMap, functools.partial(Dropout, rate), rate)
   values = jnp.asarray(np.random.RandomState(0).randn(2, 7, 6, 8), jnp.float32)
   features = (FeatureMap(values, values.mean((0, 1, 2)), values.var((0, 1, 2))),)
   variables = make(0.0).init(jax.random.key(0), features, False)
-  run = lambda rate: make(rate).apply(variables, features, True, mutable=["batch_stats"],
-                                      rngs={"dropout": jax.random.key(1)})[0].values
+  run = lambda rate: (
+    make(rate).apply(variables, features, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)})[0].values
+  )
   assert run(0.0).shape == (2, 3, 3, 6)
   assert relative(run(1e-9), run(0.0)) < 1e-6
 

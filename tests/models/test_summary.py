@@ -13,8 +13,9 @@ def layers(name, size, classes):
 
 
 # Multiply-adds, in billions, that torchvision states for its networks ("GFLOPS" of its weights' tables).
-@pytest.mark.parametrize(("name", "billions"), [("densenet-121", 2.83), ("densenet-161", 7.73), ("densenet-169", 3.36),
-                                                ("densenet-201", 4.29)])
+@pytest.mark.parametrize(
+  ("name", "billions"), [("densenet-121", 2.83), ("densenet-161", 7.73), ("densenet-169", 3.36), ("densenet-201", 4.29)]
+)
 def test_flops_of_imagenet_networks_are_torchvisions(name, billions):
   flops = sum(row.flops for row in layers(name, 224, 1000))
   assert flops / 2e9 == pytest.approx(billions, abs=0.006)

@@ -20,9 +20,11 @@ def test_counted_parameters_agree_with_the_published_ones(name):
 def test_published_errors_are_those_of_the_papers_table(request):
   # Table 2 of the CVPR 2017 paper, typed from the paper: C10, C10+, C100, C100+, SVHN.
   table = {
-      "densenet-40-12": (7.00, 5.24, 27.55, 24.42, 1.79), "densenet-100-12": (5.77, 4.10, 23.79, 20.20, 1.67),
-      "densenet-100-24": (5.83, 3.74, 23.42, 19.25, 1.59), "densenet-bc-100-12": (5.92, 4.51, 24.15, 22.27, 1.76),
-      "densenet-bc-250-24": (5.19, 3.62, 19.64, 17.60, 1.74),
+    "densenet-40-12": (7.00, 5.24, 27.55, 24.42, 1.79),
+    "densenet-100-12": (5.77, 4.10, 23.79, 20.20, 1.67),
+    "densenet-100-24": (5.83, 3.74, 23.42, 19.25, 1.59),
+    "densenet-bc-100-12": (5.92, 4.51, 24.15, 22.27, 1.76),
+    "densenet-bc-250-24": (5.19, 3.62, 19.64, 17.60, 1.74),
   }
   for name, errors in table.items():
     assert tuple(zoo.NETWORKS[name].errors[column] for column in zoo.COLUMNS) == errors
@@ -48,7 +50,9 @@ def test_a_completed_configuration_stays_as_it_is():
       assert zoo.build(zoo.complete(ModelConfig(name=name)), 10) == zoo.build(config, 10)
 
 
-@pytest.mark.parametrize(("config", "message"), [
+@pytest.mark.parametrize(
+  ("config", "message"),
+  [
     (ModelConfig(depth=41), "--model.depth 41: .* the nearest are 40 and 46"),
     (ModelConfig(depth=-5), "--model.depth -5: must be at least 1"),
     (ModelConfig(growth_rate=0), "--model.growth-rate 0: must be at least 1"),
@@ -60,7 +64,8 @@ def test_a_completed_configuration_stays_as_it_is():
     (ModelConfig(bottleneck=False, remat="bottleneck"), "--model.remat bottleneck: this network has no bottleneck"),
     (ModelConfig(bottleneck=False, bottleneck_width=4), "--model.bottleneck-width 4"),
     (ModelConfig(epsilon=0.0), "--model.epsilon 0.0"),
-])
+  ],
+)
 def test_what_no_network_can_have_is_refused_by_flag(config, message):
   with pytest.raises(ConfigurationError, match=message):
     zoo.complete(config)

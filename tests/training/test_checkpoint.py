@@ -17,12 +17,18 @@ RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 
 
 def state(number):
   rng = np.random.RandomState(number)
-  return TrainState(jnp.int32(number), {"w": jnp.asarray(rng.randn(300, 40), jnp.float32)},
-                    {"mean": jnp.asarray(rng.randn(7), jnp.float32)}, ({"trace": jnp.zeros((300, 40))}, jnp.int32(number)))
+  return TrainState(
+    jnp.int32(number),
+    {"w": jnp.asarray(rng.randn(300, 40), jnp.float32)},
+    {"mean": jnp.asarray(rng.randn(7), jnp.float32)},
+    ({"trace": jnp.zeros((300, 40))}, jnp.int32(number)),
+  )
 
 
 def history(epochs, valid=None):
-  return [dataclasses.replace(RECORD, epoch=n, step=10 * n, valid_error=valid and valid[n - 1]) for n in range(1, epochs + 1)]
+  return [
+    dataclasses.replace(RECORD, epoch=n, step=10 * n, valid_error=valid and valid[n - 1]) for n in range(1, epochs + 1)
+  ]
 
 
 def save(folder, epochs, keep=2, valid=None):

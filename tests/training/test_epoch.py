@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from conftest import relative
+
 from dn_jax.configuration import OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
 from dn_jax.models.densenet import DenseNet
@@ -17,17 +17,21 @@ SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1)
 def test_steps_of_one_dispatch_equal_single_ones():
   with jax.enable_x64(True):
     rng = np.random.RandomState(0)
-    split = epoch.DeviceSplit(jnp.asarray(rng.randint(0, 256, (24, 8, 8, 3)), jnp.uint8), jnp.asarray(rng.randint(0, 5, 24)))
+    split = epoch.DeviceSplit(
+      jnp.asarray(rng.randint(0, 256, (24, 8, 8, 3)), jnp.uint8), jnp.asarray(rng.randint(0, 5, 24))
+    )
     network = DenseNet((1, 1), 4, 5, 8, dropout_rate=0.2, dtype=jnp.float64, param_dtype=jnp.float64)
     sgd = optimizer.sgd(SGD, optimizer.learning_rate(SGD, 1, 1))
     prepare = lambda images, key, numbers: mirror_and_shift(
-        normalise(images, (127.5,), (63.75,), jnp.float64), key, numbers, mirror=True, pad=2)
+      normalise(images, (127.5,), (63.75,), jnp.float64), key, numbers, mirror=True, pad=2
+    )
     keys = jax.random.split(jax.random.key(1), 2)
     order = jnp.asarray(rng.permutation(24), jnp.int32)
 
     def run(steps_per_dispatch, chunks):
-      advance = epoch.make_advance(step.make_train_step(network, sgd), prepare, lambda batch: batch, *keys,
-                                   steps_per_dispatch)
+      advance = epoch.make_advance(
+        step.make_train_step(network, sgd), prepare, lambda batch: batch, *keys, steps_per_dispatch
+      )
       state, totals = step.create_state(network, sgd, jax.random.key(0), (8, 8, 3)), step.Totals.zero()
       losses = []
       for first, steps in chunks:
@@ -48,11 +52,16 @@ def test_steps_of_one_dispatch_equal_single_ones():
 def test_evaluation_counts_every_picture_once(batch_size):
   labels = np.arange(20) % 4
   split = epoch.DeviceSplit(jnp.arange(20, dtype=jnp.uint8).reshape(20, 1, 1, 1), jnp.asarray(labels))
+
   # A "network" that is right about even pictures, and tells by its loss which ones it saw.
   def eval_step(params, batch_stats, batch):
     numbers = batch.images[:, 0, 0, 0]
-    return step.Totals(jnp.sum(batch.weights, dtype=jnp.int32), jnp.sum(batch.weights * 2.0**numbers),
-                       jnp.sum(batch.weights * (numbers % 2), dtype=jnp.int32), jnp.int32(0))
+    return step.Totals(
+      jnp.sum(batch.weights, dtype=jnp.int32),
+      jnp.sum(batch.weights * 2.0**numbers),
+      jnp.sum(batch.weights * (numbers % 2), dtype=jnp.int32),
+      jnp.int32(0),
+    )
 
   evaluate = epoch.make_evaluate(eval_step, lambda images: images.astype(jnp.float32), lambda batch: batch, batch_size)
   totals = evaluate({}, {}, split)

@@ -10,8 +10,9 @@ from dn_jax.training.step import Totals, TrainState
 
 
 def plan(**changes):
-  return loop.Plan(**{"epochs": 3, "batch_size": 4, "train_pictures": 22, "keep_last_batch": False,
-                      "steps_per_dispatch": 2} | changes)
+  return loop.Plan(
+    **{"epochs": 3, "batch_size": 4, "train_pictures": 22, "keep_last_batch": False, "steps_per_dispatch": 2} | changes
+  )
 
 
 def test_an_epoch_takes_every_whole_batch_in_order():
@@ -40,18 +41,30 @@ class Watcher:
 
 def drive(losses, epochs_done=0):
   """Runs the loop over steps whose losses are given, the same in every epoch."""
+
   def advance(state, totals, split, order, first, steps, *, batch_size):
     first, steps = int(first) // 4, int(steps)
-    found = jnp.asarray(losses[first:first + steps])
-    totals += Totals(jnp.int32(steps * batch_size), jnp.float32(jnp.sum(found) * batch_size), jnp.int32(steps), jnp.int32(0))
+    found = jnp.asarray(losses[first : first + steps])
+    totals += Totals(
+      jnp.int32(steps * batch_size), jnp.float32(jnp.sum(found) * batch_size), jnp.int32(steps), jnp.int32(0)
+    )
     return state.replace(step=state.step + steps), totals, found
 
   evaluate = lambda params, stats, split: Totals(jnp.int32(10), jnp.float32(5), jnp.int32(3), jnp.int32(1))
   split = DeviceSplit(jnp.zeros((22, 1, 1, 1), jnp.uint8), jnp.zeros(22, jnp.int32))
   watcher = Watcher()
   state = TrainState(jnp.int32(5 * epochs_done), {}, {}, ())
-  state = loop.run(state, plan(), loop.Splits(split, None, split), advance, evaluate, lambda epoch: jnp.arange(22),
-                   lambda step: 0.1 if step < 10 else 0.01, watcher, epochs_done)
+  state = loop.run(
+    state,
+    plan(),
+    loop.Splits(split, None, split),
+    advance,
+    evaluate,
+    lambda epoch: jnp.arange(22),
+    lambda step: 0.1 if step < 10 else 0.01,
+    watcher,
+    epochs_done,
+  )
   return state, watcher.records
 
 

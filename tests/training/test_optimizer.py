@@ -34,9 +34,18 @@ def test_sgd_is_torchs(nesterov, momentum):
     assert np.asarray(ours) == pytest.approx(weight, rel=1e-5, abs=1e-6), step
 
 
-@pytest.mark.parametrize(("epochs", "drops", "first_lower"), [
-    (300, (0.5, 0.75), [150, 225]), (40, (0.5, 0.75), [20, 30]), (10, (0.5, 0.75), [5, 8]), (30, (0.1, 0.9), [3, 27]),
-    (200, (0.3, 0.6, 0.8), [60, 120, 160]), (90, (1 / 3, 2 / 3), [30, 60]), (1, (0.5, 0.75), [1, 1])])
+@pytest.mark.parametrize(
+  ("epochs", "drops", "first_lower"),
+  [
+    (300, (0.5, 0.75), [150, 225]),
+    (40, (0.5, 0.75), [20, 30]),
+    (10, (0.5, 0.75), [5, 8]),
+    (30, (0.1, 0.9), [3, 27]),
+    (200, (0.3, 0.6, 0.8), [60, 120, 160]),
+    (90, (1 / 3, 2 / 3), [30, 60]),
+    (1, (0.5, 0.75), [1, 1]),
+  ],
+)
 def test_the_rate_drops_on_the_first_epoch_past_its_share(epochs, drops, first_lower):
   config = dataclasses.replace(PUBLISHED, drops=drops)
   rate, steps = optimizer.learning_rate(config, epochs, 7), 7

@@ -7,8 +7,10 @@ from dn_jax.experiment import resolve
 
 
 # Paper, sections 4.1 and 4.2: epochs, batch, held-out pictures, reported network, dropout without augmentation.
-@pytest.mark.parametrize(("name", "epochs", "validation", "report"), [
-    ("cifar10", 300, 0, "last"), ("cifar100", 300, 0, "last"), ("svhn_cropped", 40, 6000, "best")])
+@pytest.mark.parametrize(
+  ("name", "epochs", "validation", "report"),
+  [("cifar10", 300, 0, "last"), ("cifar100", 300, 0, "last"), ("svhn_cropped", 40, 6000, "best")],
+)
 def test_published_protocols(name, epochs, validation, report):
   config = resolve(RunConfig(DataConfig(name)))
   assert (config.epochs, config.batch_size, config.data.validation, config.report) == (epochs, 64, validation, report)
@@ -23,7 +25,13 @@ def test_augmented_pictures_need_no_dropout():
 
 
 def test_a_flag_outweighs_the_protocol():
-  config = resolve(RunConfig(DataConfig("cifar10", augment=True, validation=5000), ModelConfig(dropout=0.1),
-                             OptimizerConfig(weight_decay=0.0), epochs=3))
+  config = resolve(
+    RunConfig(
+      DataConfig("cifar10", augment=True, validation=5000),
+      ModelConfig(dropout=0.1),
+      OptimizerConfig(weight_decay=0.0),
+      epochs=3,
+    )
+  )
   assert (config.epochs, config.model.dropout, config.optimizer.weight_decay) == (3, 0.1, 0.0)
   assert config.report == "best"  # Held-out pictures were asked for.

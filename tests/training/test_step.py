@@ -11,7 +11,9 @@ from dn_jax.training.step import Batch, Totals, totals_of
 
 def batch(labels, weights=None):
   labels = jnp.asarray(labels)
-  return Batch(jnp.zeros((len(labels), 1, 1, 1)), labels, jnp.ones(len(labels)) if weights is None else jnp.asarray(weights))
+  return Batch(
+    jnp.zeros((len(labels), 1, 1, 1)), labels, jnp.ones(len(labels)) if weights is None else jnp.asarray(weights)
+  )
 
 
 def test_totals_are_counted_by_hand():
@@ -19,7 +21,9 @@ def test_totals_are_counted_by_hand():
   # Right at once; fifth place; sixth place.
   totals = totals_of(logits, batch([0, 4, 1]))
   assert (int(totals.count), int(totals.top1_errors), int(totals.top5_errors)) == (3, 2, 1)
-  expected = sum(math.log(np.exp(row).sum()) - row[label] for row, label in zip(np.asarray(logits), (0, 4, 1), strict=True))
+  expected = sum(
+    math.log(np.exp(row).sum()) - row[label] for row, label in zip(np.asarray(logits), (0, 4, 1), strict=True)
+  )
   assert float(totals.loss) == pytest.approx(expected, rel=1e-6)
 
 

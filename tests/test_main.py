@@ -1,0 +1,30 @@
+"""python -m dn_jax."""
+
+from conftest import run
+
+
+def test_summary_lists_layers_with_shapes_parameters_and_flops():
+  done = run("-m", "dn_jax", "summary", "--model.depth", "10", "--data.name", "digits")
+  assert done.returncode == 0, done.stderr
+  assert "pictures of 8x8x1, 10 classes" in done.stdout
+  row = next(line for line in done.stdout.splitlines() if "block1/layer1/conv2" in line)
+  # 3x3x48x12 weights at 8x8 pixels, two FLOPs each.
+  assert [cell.strip() for cell in row.split("│")[2:6]] == ["Conv 3x3", "8x8x12", "5,184", "0.66"]
+
+
+def test_zoo_lists_every_network():
+  done = run("-m", "dn_jax", "zoo")
+  assert done.returncode == 0, done.stderr
+  for expected in ("densenet-bc-190-40", "25,624,430", "7,978,856", "C100+ 17.60"):
+    assert expected in done.stdout
+
+
+def test_mistakes_are_one_line():
+  for flags, answer in (
+    (["--model.name", "densenet-122"], "did you mean densenet-121"),
+    (["--image-size", "0"], "--image-size 0: must be at least 1"),
+    (["--data.name", "mnist"], "--data.name mnist"),
+  ):
+    done = run("-m", "dn_jax", "summary", *flags)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert answer in done.stderr

@@ -1,0 +1,76 @@
+"""A run's folder."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+
+from dn_jax import runs
+from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, RunConfig
+from dn_jax.experiment import resolve
+from dn_jax.training.loop import EpochRecord
+
+RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)
+
+
+def config(**changes):
+  return resolve(RunConfig(DataConfig("digits"), ModelConfig(**changes)))
+
+
+def test_results_csv_has_the_columns_and_units_of_the_pytorch_implementation(tmp_path):
+  records = [RECORD, dataclasses.replace(RECORD, epoch=2, valid_loss=1.2, valid_error=0.25)]
+  runs.write_records(tmp_path, records)
+  with (tmp_path / "results.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  assert list(rows[0]) == ["epoch", "train_loss", "train_error", "valid_loss", "valid_error", "test_error"]
+  assert rows[0] == {
+    "epoch": "1",
+    "train_loss": "1.5",
+    "train_error": "0.4",
+    "valid_loss": "",
+    "valid_error": "",
+    "test_error": "0.3",
+  }
+  assert float(rows[1]["valid_error"]) == 0.25
+  assert runs.read_records(tmp_path) == records
+
+
+def test_a_folder_of_another_run_is_refused_with_the_difference_and_left_alone(tmp_path):
+  runs.create(tmp_path / "run", config(growth_rate=4))
+  before = (tmp_path / "run" / "config.json").read_text()
+  with pytest.raises(ConfigurationError, match=r"--model\.growth-rate: 4 -> 8"):
+    runs.create(tmp_path / "run", config(growth_rate=8))
+  assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+  (tmp_path / "notes.txt").write_text("mine")
+  with pytest.raises(ConfigurationError, match="is not a run's folder, and not empty"):
+    runs.create(tmp_path, config())
+  with pytest.raises(ConfigurationError, match="is not a run's folder"):
+    runs.create(tmp_path / "notes.txt", config())
+  with pytest.raises(ConfigurationError, match="cannot be written"):
+    runs.create(tmp_path / "notes.txt" / "run", config())
+  assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_how_a_resumed_run_is_carried_out_may_change(tmp_path):
+  runs.create(tmp_path / "run", config(remat="dense_layer"))
+  runs.create(tmp_path / "run", config(remat="none"))
+  assert runs.read_config(tmp_path / "run").model.remat == "none"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"colour": 1}', "[]"])
+def test_a_damaged_record_is_one_line(tmp_path, content):
+  (tmp_path / "config.json").write_text(content)
+  with pytest.raises(runs.RunError, match=r"config\.json: cannot be read"):
+    runs.read_config(tmp_path)
+  (tmp_path / "metrics.jsonl").write_text(json.dumps(dataclasses.asdict(RECORD)) + "\n" + '{"epoch": 2')
+  with pytest.raises(runs.RunError, match=r"metrics\.jsonl: cannot be read"):
+    runs.read_records(tmp_path)
+
+
+def test_the_best_epoch_is_the_first_of_lowest_validation_error():
+  records = [dataclasses.replace(RECORD, epoch=n, valid_error=error) for n, error in enumerate([0.3, 0.1, 0.2, 0.1], 1)]
+  assert runs.best_record(records).epoch == 2
