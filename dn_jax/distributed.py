@@ -1,14 +1,10 @@
 """One global batch over all devices: the mesh, and what lies where on it."""
 
-from typing import TypeVar
-
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dn_jax.configuration import ConfigurationError
-
-Tree = TypeVar("Tree")
 
 
 def make_mesh() -> Mesh:

@@ -44,21 +44,24 @@ def resolve(config: RunConfig) -> RunConfig:
   return config
 
 
+def network_name(config: RunConfig) -> str:
+  """A resolved run's network: its name in the zoo, or kind, layers and growth rate."""
+  model = config.model
+  if model.name:
+    return model.name
+  kind = ("b" if model.bottleneck else "") + ("c" if model.compression < 1 else "")
+  layers = model.depth or "-".join(map(str, model.blocks))
+  return "-".join(["densenet", *([kind] if kind else []), f"{layers}", f"{model.growth_rate}"])
+
+
+def data_name(config: RunConfig) -> str:
+  """A run's data set, with the paper's "+" where it is augmented."""
+  return config.data.name + ("+" if config.data.augment else "")
+
+
 def slug(config: RunConfig) -> str:
   """A short name for a resolved run: data set, network, seed."""
-  model = config.model
-  kind = "densenet" + (
-    "-bc"
-    if model.bottleneck and model.compression < 1
-    else "-b"
-    if model.bottleneck
-    else "-c"
-    if model.compression < 1
-    else ""
-  )
-  layers = model.depth or "-".join(map(str, model.blocks))
-  network = model.name or f"{kind}-{layers}-{model.growth_rate}"
-  return f"{config.data.name}{'+' if config.data.augment else ''}_{network}_seed{config.seed}"
+  return f"{data_name(config)}_{network_name(config)}_seed{config.seed}"
 
 
 def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
@@ -290,8 +293,8 @@ def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters:
     "seconds": seconds,
     "evaluation_seconds": sum(record.evaluation_seconds for record in records),
     "images_per_second": pictures / seconds,
-    "network": slug(config).split("_")[1],
-    "data": config.data.name + ("+" if config.data.augment else ""),
+    "network": network_name(config),
+    "data": data_name(config),
     "seed": config.seed,
     "remat": config.model.remat,
     "devices": _devices(),

@@ -28,3 +28,17 @@ def test_mistakes_are_one_line():
     done = run("-m", "dn_jax", "summary", *flags)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert answer in done.stderr
+
+
+def test_the_readmes_ten_lines_run():
+  import re
+
+  from conftest import ROOT
+
+  (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+  # A network of the same make, small enough to run here.
+  small = code.replace("blocks_of_depth(100", "blocks_of_depth(10").replace("64, 32, 32", "4, 8, 8")
+  assert small != code
+  done = run("-c", small + "\nprint(logits.shape)")
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.strip() == "(4, 10)"

@@ -31,7 +31,7 @@ def test_published_errors_are_those_of_the_papers_table(request):
 
 
 def test_an_unknown_name_gets_near_ones():
-  with pytest.raises(ConfigurationError, match="--model.name densnet-121: did you mean densenet-121"):
+  with pytest.raises(ConfigurationError, match=r"--model\.name densnet-121: did you mean densenet-121"):
     zoo.complete(ModelConfig(name="densnet-121"))
 
 
