@@ -287,13 +287,17 @@ def _read_pth(path: pathlib.Path) -> State:
     raise WeightsError(f"{path}: reading .pth files needs PyTorch; or convert it to .safetensors") from None
   try:
     state = torch.load(path, map_location="cpu", weights_only=True)
-  except Exception as error:  # Pickle errors of many kinds; nothing in the file has run.
-    raise WeightsError(f"{path}: cannot be read as a state dict ({str(error).splitlines()[0]})") from None
+  except Exception:  # Pickle errors of many kinds; nothing in the file has run.
+    raise WeightsError(
+      f"{path}: cannot be read as a state dict; it is damaged, or a pickle of more than tensors, which is not run"
+    ) from None
   if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
     state = state["state_dict"]
   if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
     raise WeightsError(f"{path}: is not a state dict of tensors")
-  return {name: tensor.numpy() for name, tensor in state.items()}
+  return {
+    name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy() for name, tensor in state.items()
+  }
 
 
 def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None) -> None:

@@ -19,10 +19,19 @@ NETWORKS = {
 
 
 def variables_of(network, seed=0, size=32):
-  """Random variables, statistics too."""
+  """Random variables, statistics too, such that pictures still make a difference at the end."""
   shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), False))
   rng = np.random.RandomState(seed)
-  return jax.tree.map(lambda leaf: (0.5 + rng.rand(*leaf.shape)).astype(leaf.dtype), shapes)
+
+  def draw(path, leaf):
+    kind = path[-1].key
+    if kind == "kernel":
+      value = rng.randn(*leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]) / 2)
+    else:
+      value = {"mean": 0.0, "bias": 0.0}.get(kind, 1.0) + 0.2 * rng.uniform(-1, 1, leaf.shape)
+    return value.astype(leaf.dtype)
+
+  return jax.tree.map_with_path(draw, shapes)
 
 
 def exact(a, b):
@@ -76,7 +85,8 @@ def disagreeing(network, seed=1):
   rng = np.random.RandomState(seed)
   for name in state:
     if "running_" in name:
-      state[name] = (0.5 + rng.rand(*state[name].shape)).astype(np.float64)
+      center = 0.0 if name.endswith("mean") else 1.0
+      state[name] = center + 0.3 * rng.uniform(-1, 1, state[name].shape)
   return {name: value if value.dtype == np.int64 else value.astype(np.float64) for name, value in state.items()}
 
 
@@ -110,8 +120,12 @@ def test_readers_that_disagree_evaluate_exactly_under_inference_and_are_told():
     state, said = disagreeing(network), []
     x = jnp.asarray(np.random.RandomState(3).randn(2, 8, 8, 3))
     variables = weights.from_pytorch(network, state, template, "inference", said.append)
-    assert relative(network.apply(variables, x, False), evaluate_by_hand(network, state, x)) < 1e-12
-    assert len(said) == 1
+    expected = evaluate_by_hand(network, state, x)
+    assert relative(expected[0], expected[1]) > 0.01  # The pictures make a difference.
+    assert relative(network.apply(variables, x, False), expected) < 1e-12
+    merged = weights.from_pytorch(network, state, template, "train", said.append)
+    assert relative(network.apply(merged, x, False), expected) > 0.001  # The readers' differences do, too.
+    assert len(said) == 2
     assert "folded" in said[0]
 
 
@@ -180,19 +194,14 @@ def test_keras_densenet_121_gives_our_logits_and_we_give_its():
   import keras
 
   theirs = keras.applications.DenseNet121(weights=None, input_shape=(64, 64, 3), classes=10, classifier_activation=None)
-  rng = np.random.RandomState(0)
   # Statistics as training leaves them: every reader of a map has the same.
   network = DenseNet((6, 12, 24, 16), 32, 10, 64, stem="imagenet", epsilon=1.001e-5)
-  shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), False))
-  ours = jax.jit(lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), False))()
-  ours = {
-    "params": jax.tree.map(lambda leaf: np.asarray(leaf + 0.05 * rng.randn(*leaf.shape), np.float32), ours["params"]),
-    "batch_stats": jax.tree.map(lambda leaf: np.asarray(0.5 + rng.rand(*leaf.shape), np.float32), ours["batch_stats"]),
-  }
+  ours = variables_of(network, size=64)
   theirs.set_weights(weights.to_keras(network, **ours))
-  x = rng.randn(2, 64, 64, 3).astype(np.float32)
+  x = np.random.RandomState(1).randn(2, 64, 64, 3).astype(np.float32)
   logits = network.apply(ours, x, False)
+  assert relative(logits[0], logits[1]) > 0.01  # The pictures make a difference.
   assert relative(logits, theirs.predict(x, verbose=0)) < 1e-4
-  assert exact(weights.from_keras(network, theirs.get_weights(), shapes, say=pytest.fail), ours)
+  assert exact(weights.from_keras(network, theirs.get_weights(), ours, say=pytest.fail), ours)
   with pytest.raises(WeightsError, match="605 arrays, where this network has 606"):
-    weights.from_keras(network, theirs.get_weights()[:-1], shapes)
+    weights.from_keras(network, theirs.get_weights()[:-1], ours)

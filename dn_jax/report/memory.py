@@ -20,16 +20,13 @@ def draw(depths: Sequence[int], sizes: Mapping[str, Sequence[int]], title: str, 
   """
   figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
   for policy, values in sizes.items():
-    axes.plot(depths, [value / 2**20 for value in values], marker="o", label=policy)
-    axes.annotate(
-      f"{values[-1] / 2**20:,.0f}", (depths[-1], values[-1] / 2**20), textcoords="offset points", xytext=(6, -3)
-    )
+    label = f"{policy} ({values[-1] / 2**20:,.0f} at L={depths[-1]})"
+    axes.plot(depths, [value / 2**20 for value in values], marker="o", label=label)
   axes.set_title(title)
   axes.set_xlabel("depth L")
   axes.set_ylabel("temporaries of a training step, MiB")
   axes.set_ylim(bottom=0)
   axes.set_xticks(depths)
-  axes.margins(x=0.1)
   axes.grid(alpha=0.3)
   axes.legend(title="remat policy")
   figure.savefig(path, dpi=120)

@@ -22,13 +22,11 @@ class ProgressDisplay:
     self._console = console
     self._epochs = epochs
     self._pictures = pictures
-    self._seconds_left: float | None = None
     self._bar = rich.progress.Progress(
       rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
       rich.progress.BarColumn(),
       rich.progress.TaskProgressColumn(),
-      rich.progress.TextColumn("loss {task.fields[loss]:.4f}  error {task.fields[error]:.2%}"),
-      rich.progress.TextColumn("{task.fields[rate]:.0f} pictures/s"),
+      rich.progress.TextColumn("{task.fields[state]}"),
       rich.progress.TextColumn("left"),
       rich.progress.TimeRemainingColumn(),
       console=console,
@@ -42,9 +40,7 @@ class ProgressDisplay:
       completed=epochs_done * pictures,
       epoch=min(epochs_done + 1, epochs),
       epochs=epochs,
-      loss=float("nan"),
-      error=float("nan"),
-      rate=0.0,
+      state="compiling the training step",
     )
 
   def __enter__(self) -> "ProgressDisplay":
@@ -56,25 +52,17 @@ class ProgressDisplay:
 
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
     """Moves the bar; see `dn_jax.training.loop.Watcher`."""
-    self._bar.update(
-      self._task,
-      completed=(epoch - 1) * self._pictures + pictures,
-      epoch=epoch,
-      loss=loss,
-      error=error,
-      rate=self._bar.tasks[0].speed or 0.0,
-    )
+    speed = self._bar.tasks[0].speed
+    self._show(epoch, (epoch - 1) * self._pictures + pictures, loss, error, f"{speed:,.0f} pictures/s" if speed else "")
+
+  def _show(self, epoch: int, completed: int, loss: float, error: float, rate: str) -> None:
+    state = f"loss {loss:.4f}  error {error:.2%}  {rate}"
+    self._bar.update(self._task, completed=completed, epoch=min(epoch, self._epochs), state=state)
 
   def epoch(self, record: EpochRecord) -> None:
     """Prints an epoch's line."""
-    self._bar.update(
-      self._task,
-      completed=record.epoch * self._pictures,
-      epoch=min(record.epoch + 1, self._epochs),
-      loss=record.train_loss,
-      error=record.train_error,
-      rate=record.images_per_second,
-    )
+    rate = f"{record.images_per_second:,.0f} pictures/s"
+    self._show(record.epoch + 1, record.epoch * self._pictures, record.train_loss, record.train_error, rate)
     valid = "" if record.valid_error is None else f"  valid {record.valid_error:.2%}"
     left = datetime.timedelta(
       seconds=round((self._epochs - record.epoch) * (record.seconds + record.evaluation_seconds))
@@ -82,7 +70,7 @@ class ProgressDisplay:
     self._console.print(
       f"epoch {record.epoch:>{len(str(self._epochs))}}/{self._epochs}  rate {record.learning_rate:<7.3g} "
       f"train loss {record.train_loss:.4f} error {record.train_error:.2%}{valid}  test {record.test_error:.2%}  "
-      f"{record.images_per_second:,.0f} pictures/s  left {left}",
+      f"{rate}  left {left}",
       highlight=False,
       soft_wrap=True,
     )
