@@ -4,14 +4,14 @@
 # make pins   requirements.txt and requirements-test.txt anew, from setup.cfg
 
 # Any Python >= 3.12; override with `make PYTHON=/path/to/python`.
-PYTHON ?= $(shell for python in python3.12 python3.13 python3 python $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python; do \
+PYTHON ?= $(shell for python in python3.12 python3.13 python3.14 python3 python $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$python"; break; }; done)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 DEMO := $(VENV)/bin/python experiments/train.py --data.name digits --data.augment --model.depth 22 \
 	--model.growth-rate 12 --epochs 40
 
-.PHONY: demo test lint pins setup clean
+.PHONY: always demo test lint pins setup clean
 
 demo: $(VENV)/.demo
 	@out=runs/demo; n=2; while [ -e "$$out/summary.json" ]; do out=runs/demo-$$n; n=$$((n + 1)); done; \
@@ -33,13 +33,19 @@ pins: $(VENV)/.test
 	$(VENV)/bin/uv pip compile --quiet --universal --no-emit-index-url --python-version 3.12 --extra test \
 		-c requirements.txt --custom-compile-command "make pins" setup.cfg -o requirements-test.txt
 
-# A virtual environment of another Python, or one whose Python has gone, is made anew.
-$(VENV)/.demo: requirements.txt setup.cfg
+# A virtual environment of another Python, without pip, or one whose Python has gone, is made anew.
+CHECK := import sys, pip; sys.exit(sys.version_info < (3, 12))
+WHOLE := $(shell $(VENV)/bin/python -c '$(CHECK)' 2>/dev/null && echo yes)
+
+$(VENV)/.demo: requirements.txt setup.cfg $(if $(WHOLE),,always)
 	@[ -n "$(PYTHON)" ] || { echo "error: Python >= 3.12 is needed: 'pyenv install 3.12', or see python.org/downloads" >&2; exit 2; }
-	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -c '$(CHECK)' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || \
+		{ echo "error: $(PYTHON) has no venv: 'apt install python3-venv', or another with 'make PYTHON=...'" >&2; exit 2; }
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps --editable .
 	@touch $@
+
+always:
 
 $(VENV)/.test: $(VENV)/.demo requirements-test.txt
 	$(PIP) -r requirements-test.txt

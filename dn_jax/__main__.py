@@ -10,7 +10,7 @@ import tyro
 from dn_jax import command_line
 from dn_jax.configuration import ConfigurationError, ModelConfig
 from dn_jax.data import catalog
-from dn_jax.models import summary, zoo
+from dn_jax.models import build, summary, zoo
 
 # Wide enough for the longest name where the output is no terminal.
 _console = rich.console.Console(width=None if rich.console.Console().is_terminal else 120)
@@ -39,12 +39,14 @@ def print_summary(
   for flag, value in (("image-size", image_size), ("num-classes", num_classes)):
     if value is not None and value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")
-  complete = zoo.complete(model)
+  complete = build.complete(model)
   imagenet = complete.stem == "imagenet" and data.name is None
   height, width, channels, classes = (224, 224, 3, 1000) if imagenet else _shape(data.name or "cifar10")
   height, width = (image_size, image_size) if image_size else (height, width)
-  network = zoo.build(complete, num_classes or classes)
-  name = complete.name or f"blocks {complete.blocks}, k={complete.growth_rate}"
+  network = build.build(complete, num_classes or classes)
+  name = complete.name or (
+    f"blocks {complete.blocks}, k={complete.growth_rate}" if complete.blocks else f"{complete.family}-{complete.depth}"
+  )
   title = f"{name}: pictures of {height}x{width}x{channels}, {num_classes or classes} classes"
   _console.print(summary.table(summary.layers(network, (height, width, channels)), title))
 
@@ -54,7 +56,7 @@ def print_zoo() -> None:
   table = rich.table.Table(
     title="The zoo",
     caption="parameters with 10 classes (ImageNet's: 1000); FLOPs a picture, a multiply-add counted "
-    "as two; errors in percent as published, ImageNet top-1 with a single crop",
+    "as two; errors in percent as published",
   )
   for column, justify in (
     ("--model.name", "left"),
@@ -65,8 +67,8 @@ def print_zoo() -> None:
   ):
     table.add_column(column, justify=justify, no_wrap=column != "published error")
   for entry in zoo.NETWORKS.values():
-    imagenet = "imagenet" in entry.errors
-    network = zoo.build(zoo.complete(ModelConfig(name=entry.name)), 1000 if imagenet else 10)
+    imagenet = entry.imagenet
+    network = build.build(build.complete(ModelConfig(name=entry.name, remat="none")), 1000 if imagenet else 10)
     rows = summary.layers(network, (224, 224, 3) if imagenet else (32, 32, 3))
     table.add_row(
       entry.name,

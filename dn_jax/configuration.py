@@ -12,6 +12,8 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
+
 
 class UserError(Exception):
   """Something a person can put right; shown as one line, without a traceback."""
@@ -40,6 +42,8 @@ class DataConfig:
   """Folder of TFDS-prepared data sets; by default TFDS's own (~/tensorflow_datasets)."""
   augment: bool = False
   """The "+" of the paper's tables: mirror, pad and crop."""
+  normalise: Literal["channel", "pixel", "mean"] | None = None
+  """By the data set's published constants; a mean picture and one deviation; a mean picture alone."""
   validation: int | None = None
   """Pictures held out of the training set, evenly over the classes (published: 0; SVHN 6000)."""
 
@@ -70,6 +74,14 @@ class ModelConfig:
   """After every convolution but the first (published: 0.2 where nothing is augmented)."""
   convolution_init: Literal["fan_out", "fan_in"] | None = None
   """He initialisation by outputs (Torch) or inputs (Caffe)."""
+  classifier_init: Literal["torch", "xavier"] | None = None
+  """Torch's default for a linear layer, or Caffe's "xavier"."""
+  family: Literal["densenet", "resnet", "preactivation", "wide"] | None = None
+  """DenseNet, or a baseline: ResNet, with pre-activation, Wide ResNet."""
+  widen_factor: int | None = None
+  """Of a Wide ResNet's channels."""
+  survival: float | None = None
+  """p_L of a ResNet with stochastic depth; 1: without."""
   epsilon: float = 1e-5
   """Of batch norm."""
   dtype: Literal["float32", "bfloat16"] = "float32"
@@ -98,6 +110,8 @@ class OptimizerConfig:
   """Where the rate drops, as shares of the epochs."""
   drop_factor: float | None = None
   """By what the rate is multiplied there."""
+  warmup_steps: int | None = None
+  """Steps at the start with a tenth of the rate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +132,10 @@ class RunConfig:
   model: ModelConfig = ModelConfig()
   optimizer: OptimizerConfig = OptimizerConfig()
   checkpoint: CheckpointConfig = CheckpointConfig()
+  protocol: Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"] | None = carried_out(
+    None
+  )
+  """Whose published training fills in unset flags; by default the named network's own."""
   epochs: int | None = None
   """Passes over the training pictures."""
   batch_size: int | None = None

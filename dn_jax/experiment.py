@@ -12,13 +12,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import optax
 import rich.console
 
 from dn_jax import distributed, runs
-from dn_jax.configuration import ConfigurationError, RunConfig
+from dn_jax.configuration import ConfigurationError, RunConfig, UserError
 from dn_jax.data import catalog
 from dn_jax.data.augment import epoch_order, mirror_and_shift, normalise
-from dn_jax.models import zoo
+from dn_jax.models import build
 from dn_jax.report import curves
 from dn_jax.training import epoch, loop, optimizer, protocol, step
 from dn_jax.training.checkpoint import Checkpoints
@@ -36,8 +37,10 @@ def resolve(config: RunConfig) -> RunConfig:
     ConfigurationError: a flag's value does not fit.
   """
   info = catalog.info_of(config.data.name)
-  config = dataclasses.replace(config, model=zoo.complete(config.model))
-  config = protocol.fill_in(config, protocol.PROTOCOLS["densenet", info.name])
+  model = build.complete(config.model)
+  whose = config.protocol or protocol.protocol_name(config.model.name, model)
+  config = dataclasses.replace(config, model=model, protocol=whose)
+  config = protocol.fill_in(config)
   _check(config, info)
   if config.out is None:
     config = dataclasses.replace(config, out=pathlib.Path("runs") / slug(config))
@@ -49,6 +52,9 @@ def network_name(config: RunConfig) -> str:
   model = config.model
   if model.name:
     return model.name
+  if model.family != "densenet":
+    stochastic = "-stochastic-depth" if model.survival < 1 else ""
+    return f"{model.family}-{model.depth}{f'-{model.widen_factor}' if model.family == 'wide' else ''}{stochastic}"
   kind = ("b" if model.bottleneck else "") + ("c" if model.compression < 1 else "")
   layers = model.depth or "-".join(map(str, model.blocks))
   return "-".join(["densenet", *([kind] if kind else []), f"{layers}", f"{model.growth_rate}"])
@@ -91,6 +97,7 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
       all(0 < share <= 1 for share in sgd.drops),
       "shares of the epochs, above 0, at most 1",
     ),
+    ("optimizer.warmup-steps", sgd.warmup_steps, sgd.warmup_steps >= 0, "must be at least 0"),
     ("optimizer.drop-factor", sgd.drop_factor, 0 < sgd.drop_factor <= 1, "above 0, at most 1"),
     (
       "report",
@@ -102,13 +109,10 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     if not fits:
       raise ConfigurationError(flag, value, words)
   size = min(info.image_shape[:2])
-  smallest = (size // 4 if config.model.stem == "imagenet" else size) // 2 ** (len(config.model.blocks) - 1)
+  smallest = build.smallest_map(config.model, size)
   if smallest < 1:
-    raise ConfigurationError(
-      "model.blocks",
-      config.model.blocks,
-      f"pictures of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar",
-    )
+    fits = f"pictures of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
+    raise ConfigurationError("model.blocks", config.model.blocks, fits)
   if config.batch_size * smallest**2 == 1:
     raise ConfigurationError("batch-size", 1, "the last block would normalise over a single pixel; at least 2")
 
@@ -117,11 +121,10 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
 class Assembly:
   """The parts of a run, ready to go."""
 
-  network: nn.Module
   plan: loop.Plan
   splits: loop.Splits
   advance: epoch.Advance
-  evaluate: Callable[[Any, Any, epoch.DeviceSplit], step.Totals]
+  evaluate: epoch.Evaluate
   order_of: Callable[[int], jax.Array]
   rate_of: Callable[[int], Any]
   fresh_state: Callable[[], step.TrainState]
@@ -136,28 +139,12 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
   """
   info = dataset.info
   mesh = distributed.make_mesh()
-  on_cpu = jax.default_backend() == "cpu"
-  plan = loop.Plan(
-    epochs=config.epochs,
-    batch_size=config.batch_size,
-    train_pictures=len(dataset.train.labels),
-    keep_last_batch=config.last_batch == "keep",
-    steps_per_dispatch=config.steps_per_dispatch or (1 if on_cpu else 32),
-  )
-  if plan.batch_size > plan.train_pictures:
-    raise ConfigurationError(
-      "batch-size", plan.batch_size, f"there are {plan.train_pictures} training pictures; at most that"
-    )
-  distributed.check_divides("batch-size", plan.batch_size, mesh)
-  if plan.keep_last_batch and plan.train_pictures % plan.batch_size:
-    distributed.check_divides("last-batch keep: the last batch", plan.train_pictures % plan.batch_size, mesh)
-
+  plan = _plan(config, dataset, mesh)
   weights_key, order_key, augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed), 4)
-  network = zoo.build(config.model, info.num_classes)
+  network = build.build(config.model, info.num_classes)
   schedule = optimizer.learning_rate(config.optimizer, plan.epochs, plan.steps_per_epoch)
   sgd = optimizer.sgd(config.optimizer, schedule)
-  place = functools.partial(distributed.cut, mesh=mesh)
-  normalised = functools.partial(normalise, mean=info.mean, std=info.std)
+  normalised = _normalised(config, dataset)
 
   def prepare(images: jax.Array, key: jax.Array, numbers: jax.Array) -> jax.Array:
     images = normalised(images)
@@ -166,23 +153,66 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
   def fresh_state(key: jax.Array) -> step.TrainState:
     return step.create_state(network, sgd, key, info.image_shape)
 
-  def on_device(split: catalog.Split | None) -> epoch.DeviceSplit | None:
-    return None if split is None else distributed.replicate(epoch.DeviceSplit(*split), mesh)
-
-  per_device = math.ceil(config.evaluation_batch_size / mesh.size)
   return Assembly(
-    network=network,
     plan=plan,
-    splits=loop.Splits(on_device(dataset.train), on_device(dataset.valid), on_device(dataset.test)),
+    splits=_on_device(dataset, mesh),
     advance=epoch.make_advance(
-      step.make_train_step(network, sgd), prepare, place, augmentation_key, dropout_key, plan.steps_per_dispatch
+      step.make_train_step(network, sgd),
+      prepare,
+      functools.partial(distributed.cut, mesh=mesh),
+      augmentation_key,
+      dropout_key,
+      plan.steps_per_dispatch,
     ),
-    evaluate=epoch.make_evaluate(step.make_eval_step(network), normalised, place, per_device * mesh.size),
+    evaluate=_evaluator(network, normalised, config.evaluation_batch_size, mesh),
     order_of=jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures)),
     rate_of=schedule,
     fresh_state=lambda: distributed.replicate(jax.jit(fresh_state)(weights_key), mesh),
     template=distributed.placed_everywhere(jax.eval_shape(fresh_state, weights_key), mesh),
   )
+
+
+def _plan(config: RunConfig, dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Plan:
+  plan = loop.Plan(
+    epochs=config.epochs,
+    batch_size=config.batch_size,
+    train_pictures=len(dataset.train.labels),
+    keep_last_batch=config.last_batch == "keep",
+    steps_per_dispatch=config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32),
+  )
+  if plan.batch_size > plan.train_pictures:
+    fits = f"there are {plan.train_pictures} training pictures; at most that"
+    raise ConfigurationError("batch-size", plan.batch_size, fits)
+  distributed.check_divides("batch-size", plan.batch_size, mesh)
+  rest = plan.train_pictures % plan.batch_size
+  if plan.keep_last_batch and rest:
+    if rest % mesh.size:
+      fits = f"the last batch has {rest} pictures, which {mesh.size} devices do not divide; drop it"
+      raise ConfigurationError("last-batch", "keep", fits)
+    if rest * build.smallest_map(config.model, min(dataset.info.image_shape[:2])) ** 2 == 1:
+      fits = "the last batch has one picture, over a single pixel of which nothing can be normalised; drop it"
+      raise ConfigurationError("last-batch", "keep", fits)
+  return plan
+
+
+def _normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
+  mean, std = catalog.normalisation(dataset, config.data.normalise)
+  return functools.partial(normalise, mean=mean, std=std)
+
+
+def _evaluator(
+  network: nn.Module, normalised: Callable[[jax.Array], jax.Array], batch_size: int, mesh: jax.sharding.Mesh
+) -> epoch.Evaluate:
+  divisible = math.ceil(batch_size / mesh.size) * mesh.size
+  cut = functools.partial(distributed.cut, mesh=mesh)
+  return epoch.make_evaluate(step.make_eval_step(network), normalised, cut, divisible)
+
+
+def _on_device(dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Splits:
+  def put(split: catalog.Split | None) -> epoch.DeviceSplit | None:
+    return None if split is None else distributed.replicate(epoch.DeviceSplit(*split), mesh)
+
+  return loop.Splits(put(dataset.train), put(dataset.valid), put(dataset.test))
 
 
 class _Recorder:
@@ -242,13 +272,12 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
   config = resolve(config)
   folder = config.out
   event_writer = _event_writer() if config.tensorboard else None
-  finished = runs.read_summary(folder) if (folder / "config.json").exists() else None
-  dataset = None if finished else catalog.load(config.data)
-  parts = assemble(config, dataset) if dataset else None
-  runs.create(folder, config)
-  if finished:
+  if finished := runs.finished(folder, config):
     console.print(f"{folder}: this run is finished")
     return finished | {"folder": str(folder)}
+  dataset = catalog.load(config.data)
+  parts = assemble(config, dataset)
+  runs.create(folder, config, catalog.fingerprint(dataset))
 
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))
   console.print(
@@ -256,26 +285,37 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     f"{parts.plan.epochs} epochs of {parts.plan.steps_per_epoch} steps, on {_devices()}",
     highlight=False,
   )
-  with Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints:
-    if checkpoints.steps():
-      state, records = checkpoints.restore(parts.template)
-      console.print(f"going on after epoch {records[-1].epoch}, from the checkpoint of step {records[-1].step}")
-    else:
-      state, records = parts.fresh_state(), []
-    done = len(records)
-    with ProgressDisplay(
-      console, parts.plan.epochs, parts.plan.steps_per_epoch * parts.plan.batch_size, done
-    ) as display:
-      events = event_writer(str(folder / "tensorboard")) if event_writer else None
-      recorder = _Recorder(config, records, checkpoints, display, events)
-      loop.run(
-        state, parts.plan, parts.splits, parts.advance, parts.evaluate, parts.order_of, parts.rate_of, recorder, done
-      )
-  recorder.draw()
-  summary = _summary(config, records, parameters)
-  runs.write_records(folder, records)
-  runs.write_summary(folder, summary)
+  try:
+    with Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints:
+      records = _drive(config, parts, checkpoints, event_writer, console)
+    summary = _summary(config, records, parameters)
+    runs.write_summary(folder, summary)
+  except OSError as error:
+    reason = error.strerror or str(error).splitlines()[0]
+    raise UserError(f"{folder}: cannot be written ({reason}); once it can, the same command goes on") from None
   return summary | {"folder": str(folder)}
+
+
+def _drive(
+  config: RunConfig, parts: Assembly, checkpoints: Checkpoints, event_writer: Any, console: rich.console.Console
+) -> list[loop.EpochRecord]:
+  """Takes a run from its newest whole checkpoint, or from the start, to its end; returns all its records."""
+  folder, plan = config.out, parts.plan
+  if checkpoints.steps():
+    state, records = checkpoints.restore(parts.template)
+    console.print(f"going on after epoch {records[-1].epoch}, from the checkpoint of step {records[-1].step}")
+  else:
+    if lost := runs.set_records_aside(folder):
+      console.print(f"no whole checkpoint: starting again; the records of {lost} epochs are in {folder}/set-aside")
+    state, records = parts.fresh_state(), []
+  done = len(records)
+  with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, done) as display:
+    events = event_writer(str(folder / "tensorboard")) if event_writer else None
+    recorder = _Recorder(config, records, checkpoints, display, events)
+    loop.run(state, plan, parts.splits, parts.advance, parts.evaluate, parts.order_of, parts.rate_of, recorder, done)
+  recorder.draw()
+  runs.write_records(folder, records)
+  return records
 
 
 def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters: int) -> dict[str, Any]:
@@ -336,14 +376,22 @@ def evaluate(
       split if split == "valid" else which,
       "this run held out no validation pictures",
     )
+  if batch_size < 1:
+    raise ConfigurationError("batch-size", batch_size, "must be at least 1")
   dataset = catalog.load(config.data)
-  parts = assemble(dataclasses.replace(config, evaluation_batch_size=batch_size), dataset)
+  runs.check_data(folder, catalog.fingerprint(dataset))
+  mesh = distributed.make_mesh()
+  network = build.build(config.model, dataset.info.num_classes)
+  sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0))
+  shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, dataset.info.image_shape), jax.random.key(0))
+  template = distributed.placed_everywhere(shapes, mesh)
   with Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, say, read_only=True) as checkpoints:
-    state, records = checkpoints.restore(parts.template)
+    state, records = checkpoints.restore(template)
     best = which == "best" or (which == "reported" and config.report == "best")
     if best and runs.best_record(records) != records[-1]:
-      state, records = checkpoints.restore(parts.template, runs.best_record(records).step)
-  totals = parts.evaluate(state.params, state.batch_stats, getattr(parts.splits, split))
+      state, records = checkpoints.restore(template, runs.best_record(records).step)
+  measure = _evaluator(network, _normalised(config, dataset), batch_size, mesh)
+  totals = measure(state.params, state.batch_stats, getattr(_on_device(dataset, mesh), split))
   means = totals.means()
   return {
     "error": 100 * means["error"],

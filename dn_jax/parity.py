@@ -65,12 +65,15 @@ def read(path: pathlib.Path) -> Record:
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
+    growth_rate = int(arrays["growth_rate"])
+    first = arrays["init/features.denseblock1.denselayer1.conv1.weight"]
     network = DenseNet(
       blocks=tuple(int(n) for n in arrays["block_config"]),
-      growth_rate=int(arrays["growth_rate"]),
+      growth_rate=growth_rate,
+      bottleneck_width=len(first) // growth_rate if first.shape[2:] == (1, 1) else 0,
       num_classes=int(arrays["num_classes"]),
       initial_channels=int(arrays["initial_channels"]),
-      compression=float(arrays["compression"]),
+      compression=decimal(arrays["compression"]),
       stem="cifar" if arrays["small_inputs"] else "imagenet",
     )
     for name in ("images_uint8", "labels", "train_logits_step0", "losses", "eval_logits_final", "batch", "image_size"):
@@ -79,7 +82,40 @@ def read(path: pathlib.Path) -> Record:
     raise UserError(f"{path}: is not a record of a run; {error} is missing") from None
   except Exception as error:  # numpy and zipfile raise many kinds for a damaged file.
     raise UserError(f"{path}: cannot be read as .npz ({error or type(error).__name__})") from None
-  return Record(arrays, network, "norm_final" if "init/features.norm_final.weight" in arrays else "norm5")
+  record = Record(arrays, network, "norm_final" if "init/features.norm_final.weight" in arrays else "norm5")
+  _check(record, path)
+  return record
+
+
+def decimal(number: np.ndarray) -> float:
+  """A number as it was typed: the shortest decimal that its own precision tells from others.
+
+  A record's compression is stored in float32, and 0.7 there, taken for what it is, loses a channel in 60.
+  """
+  return float(str(np.asarray(number)[()]))
+
+
+def _check(record: Record, path: pathlib.Path) -> None:
+  """Refuses a record that lacks a tensor of the network, or has one of another shape: all are compared."""
+  shapes = jax.eval_shape(lambda key: record.network.init(key, jnp.zeros((1, 32, 32, 3)), False), jax.random.key(0))
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
+  expected = {
+    name: value.shape
+    for name, value in weights.to_pytorch(record.network, **zeros, last_norm=record.last_norm).items()
+    if "num_batches_tracked" not in name
+  }
+  faults = []
+  for prefix in ("init", "grad_step0", "after_step0", "final"):
+    found = record.state(prefix)
+    for name, shape in expected.items():
+      if prefix == "grad_step0" and "running_" in name:
+        continue
+      if name not in found:
+        faults.append(f"{prefix}/{name} is missing")
+      elif found[name].shape != shape:
+        faults.append(f"{prefix}/{name} is {found[name].shape}, not {shape}")
+  if faults:
+    raise UserError(f"{path}: does not fit its own configuration\n  " + "\n  ".join(faults))
 
 
 def compare(record: Record, remat: str, dtype: str) -> list[Difference]:
@@ -108,6 +144,7 @@ def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
   loss = step.make_loss(network)
   gradients, (logits, _) = jax.jit(jax.grad(loss, has_aux=True))(state.params, state.batch_stats, first, key)
   named = weights.to_pytorch(network, gradients, state.batch_stats, record.last_norm)
+  named = {name: value for name, value in named.items() if "running_" not in name and "num_batches" not in name}
   theirs = record.state("grad_step0")
   total = np.sqrt(sum(np.square(value).sum() for value in theirs.values()))
   result = [
@@ -178,12 +215,11 @@ def _worst(
   kind: str, ours: Mapping[str, object], theirs: Mapping[str, np.ndarray], tolerance: float, floor: float = 0.0
 ) -> Difference:
   found = []
-  for name, value in theirs.items():
-    if name in ours:
-      expected = np.asarray(value, np.float64)
-      distance = np.linalg.norm(np.asarray(ours[name], np.float64) - expected)
-      size = np.linalg.norm(expected) + floor
-      found.append((float(distance / size) if size else float(distance), name))
+  for name, value in ours.items():
+    expected = np.asarray(theirs[name], np.float64)
+    distance = np.linalg.norm(np.asarray(value, np.float64) - expected)
+    size = np.linalg.norm(expected) + floor
+    found.append((float(distance / size) if size else float(distance), name))
   # A NaN is the worst there is.
   worst, where = max(found, key=lambda pair: (np.isnan(pair[0]), pair[0]))
   return Difference(kind, worst, tolerance, where)

@@ -1,12 +1,13 @@
 """What a run leaves on disk, and reading it back.
 
 config.json     the resolved configuration: what the run is and how it was carried out
+data.json       how many pictures each split has, and a digest of their labels
 metrics.jsonl   a line an epoch (`dn_jax.training.loop.EpochRecord`); errors are fractions of 1
 results.csv     the same in the columns that users of the PyTorch implementation know
 summary.json    written at the end: `test_error` in percent, parameters, time, versions
 curves.png      loss and error by epoch
 checkpoints/    Orbax, the newest few and the best on validation
-set-aside/      checkpoints found damaged
+set-aside/      checkpoints found damaged, records that no checkpoint stands behind
 """
 
 import csv
@@ -39,31 +40,84 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
   os.replace(temporary, path)
 
 
-def create(folder: pathlib.Path, config: RunConfig) -> None:
+def create(folder: pathlib.Path, config: RunConfig, data: dict[str, Any]) -> None:
   """Makes a run's folder, or checks that the one there is of the same run.
 
   Nothing is written before the folder is known to be free or the same run's.
 
+  Args:
+    folder: of the run.
+    config: resolved.
+    data: what the pictures are, as JSON has it.
+
   Raises:
-    ConfigurationError: it cannot be written, holds something else, or is of another configuration (the
-      message lists the difference).
+    ConfigurationError: it cannot be written, holds something else, or is of another configuration or of other
+      data (the message lists the difference).
   """
-  record = folder / "config.json"
   try:
-    if record.exists():
-      lines = difference(identity(read_config(folder)), identity(config))
-      if lines:
-        raise ConfigurationError(
-          "out",
-          folder,
-          "holds a run of another configuration; take another folder, or change back\n  " + "\n  ".join(lines),
-        )
+    if (folder / "config.json").exists():
+      check_config(folder, config)
+      check_data(folder, data)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
       raise ConfigurationError("out", folder, "is not a run's folder, and not empty; take another")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, json.dumps(to_dict(config), indent=2) + "\n")
+    write_atomically(folder / "data.json", json.dumps(data, indent=2) + "\n")
+    write_atomically(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
+
+
+def check_config(folder: pathlib.Path, config: RunConfig) -> None:
+  """Refuses to take a run's folder for another run's.
+
+  Raises:
+    ConfigurationError: the message lists the difference.
+  """
+  if lines := difference(identity(read_config(folder)), identity(config)):
+    fits = "holds a run of another configuration; take another folder, or change back\n  " + "\n  ".join(lines)
+    raise ConfigurationError("out", folder, fits)
+
+
+def check_data(folder: pathlib.Path, data: dict[str, Any]) -> None:
+  """Refuses pictures that are not those of the run.
+
+  Raises:
+    ConfigurationError: the message says what was and what is there.
+  """
+  path = folder / "data.json"
+  if not path.exists():
+    return
+  try:
+    recorded = json.loads(path.read_text())
+  except ValueError as error:
+    raise RunError(f"{path}: cannot be read ({error})") from None
+  if recorded != data:
+    fits = f"was started with other pictures ({recorded}) than are there now ({data}); point --data.dir to those"
+    raise ConfigurationError("out", folder, fits)
+
+
+def finished(folder: pathlib.Path, config: RunConfig) -> dict[str, Any] | None:
+  """The summary of a run that is finished, or None; writes nothing.
+
+  Raises:
+    ConfigurationError: the folder's run is of another configuration.
+  """
+  if not (folder / "config.json").exists() or (summary := read_summary(folder)) is None:
+    return None
+  check_config(folder, config)
+  return summary
+
+
+def set_records_aside(folder: pathlib.Path) -> int:
+  """Moves metrics.jsonl out of the way of a run that starts again; returns how many epochs it tells of."""
+  path = folder / "metrics.jsonl"
+  if not path.exists():
+    return 0
+  aside = folder / "set-aside"
+  aside.mkdir(exist_ok=True)
+  epochs = len(path.read_text().splitlines())
+  os.rename(path, next(target for n in range(1000) if not (target := aside / f"metrics-{n}.jsonl").exists()))
+  return epochs
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:

@@ -134,7 +134,7 @@ def from_pytorch(
     WeightsError: names missing or unknown, shapes or types that differ, values that are not finite: all of
       them, and nothing is loaded.
   """
-  state = {_modern(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+  state = {_modern(name): _wide(value) for name, value in state.items() if not name.endswith("num_batches_tracked")}
   last_norm = "norm_final" if "features.norm_final.weight" in state else "norm5"
   table = units(network, last_norm)
   _check(state, table, template["params"])
@@ -295,15 +295,20 @@ def _read_pth(path: pathlib.Path) -> State:
     state = state["state_dict"]
   if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
     raise WeightsError(f"{path}: is not a state dict of tensors")
-  return {
-    name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy() for name, tensor in state.items()
-  }
+  # numpy has no bfloat16.
+  floats = {name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor for name, tensor in state.items()}
+  return {name: tensor.detach().numpy() for name, tensor in floats.items()}
 
 
 def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None) -> None:
   """Writes a state dict as safetensors; `about` (JSON) goes into the file's metadata."""
   metadata = {"format": "pt"} | ({_METADATA: json.dumps(about)} if about else {})
-  safetensors.numpy.save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, path, metadata)
+  safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in state.items()}, path, metadata)
+
+
+def _wide(value: np.ndarray) -> np.ndarray:
+  """Half-precision numbers in float32, so that what is computed from them is not rounded back."""
+  return value.astype(np.float32) if value.dtype.name in ("float16", "bfloat16") else value
 
 
 def _modern(name: str) -> str:

@@ -13,7 +13,7 @@ import tyro
 
 from dn_jax import command_line, planner
 from dn_jax.configuration import ConfigurationError, ModelConfig
-from dn_jax.models import remat, zoo
+from dn_jax.models import build, remat
 from dn_jax.report import memory
 
 
@@ -33,8 +33,10 @@ def main(
   """
   if batch_size < 1:
     raise ConfigurationError("batch-size", batch_size, "must be at least 1")
+  if picture and not picture.parent.is_dir():
+    raise ConfigurationError("picture", picture, "its folder does not exist")
   configs = {
-    (policy, depth): zoo.complete(ModelConfig(depth=depth, growth_rate=growth_rate, remat=policy))
+    (policy, depth): build.complete(ModelConfig(depth=depth, growth_rate=growth_rate, remat=policy))
     for depth in depths
     for policy in remat.POLICIES
   }
@@ -42,7 +44,7 @@ def main(
   found = {}
   for (policy, depth), config in configs.items():
     with console.status(f"compiling L={depth}, {policy}"):
-      found[policy, depth] = planner.plan(zoo.build(config, 10), (32, 32, 3), batch_size)
+      found[policy, depth] = planner.plan(build.build(config, 10), (32, 32, 3), batch_size)
   table = rich.table.Table(
     title=f"DenseNet-BC, k={growth_rate}, batch {batch_size}, float32, 32x32: MiB of temporaries",
     caption="in brackets: FLOPs of the step against those without rematerialisation",

@@ -16,6 +16,7 @@ import rich.table
 import tyro
 
 from dn_jax import command_line, parity
+from dn_jax.configuration import ConfigurationError
 
 
 def main(
@@ -30,6 +31,8 @@ def main(
     remat: policy under which the step is compiled.
     json_path: where to write the differences too.
   """
+  if json_path and not json_path.parent.is_dir():
+    raise ConfigurationError("json", json_path, "its folder does not exist")
   read = parity.read(record)
   results = {dtype: parity.compare(read, remat, dtype) for dtype in ("float64", "float32")}
   table = rich.table.Table(title=f"{record.name}, remat {remat}", box=rich.box.SIMPLE)

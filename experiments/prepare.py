@@ -33,7 +33,11 @@ def prepare(data: What) -> None:
   import tensorflow_datasets as tfds
 
   builder = tfds.builder(data.name, data_dir=data.dir, file_format="array_record")
-  builder.download_and_prepare()
+  try:
+    builder.download_and_prepare()
+  except Exception as error:  # No network, no space, no right to write: each library has its own kinds.
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    raise UserError(f"{data.name} could not be prepared in {builder.data_dir}: {lines[0]}") from None
   print(f"prepared: {builder.data_path}")
 
 

@@ -51,7 +51,7 @@ def test_steps_on_many_devices_equal_those_on_one_in_float64_dropout_included():
 
 
 @pytest.mark.slow
-def test_a_run_started_on_eight_devices_goes_on_on_one(tmp_path):
+def test_a_run_of_eight_devices_is_evaluated_on_one(tmp_path):
   folder = tmp_path / "run"
   first = run(*small_run(folder, "--epochs", "2"), **EIGHT)
   assert first.returncode == 0, first.stderr

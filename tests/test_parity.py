@@ -55,6 +55,24 @@ def test_a_number_that_is_off_by_a_thousandth_is_found(tmp_path, name, kind):
   assert wrong == [kind]
 
 
+def test_a_record_that_lacks_a_tensor_is_refused_not_compared_on_the_rest(tmp_path):
+  with np.load(RECORDS[0]) as file:
+    arrays = {name: file[name] for name in file.files}
+  del arrays["grad_step0/features.conv0.weight"]
+  arrays["final/classifier.bias"] = arrays["final/classifier.bias"][:1]
+  np.savez(tmp_path / "record.npz", **arrays)
+  with pytest.raises(UserError) as error:
+    parity.read(tmp_path / "record.npz")
+  assert "grad_step0/features.conv0.weight is missing" in str(error.value)
+  assert "final/classifier.bias is (1,), not (10,)" in str(error.value)
+
+
+@pytest.mark.parametrize("compression", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_a_compression_stored_in_float32_means_its_decimal(compression):
+  for stored in (np.float32(compression), np.asarray(compression, np.float32), np.float64(compression)):
+    assert parity.decimal(stored) == compression
+
+
 def test_a_loss_that_is_not_a_number_never_fits():
   assert not parity.Difference("losses", float("nan"), 1e-8, "").fits
 

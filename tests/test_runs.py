@@ -12,6 +12,7 @@ from dn_jax.experiment import resolve
 from dn_jax.training.loop import EpochRecord
 
 RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)
+DATA = {"pictures": {"train": 10, "test": 5}, "labels": "00"}
 
 
 def config(**changes):
@@ -37,27 +38,27 @@ def test_results_csv_has_the_columns_and_units_of_the_pytorch_implementation(tmp
 
 
 def test_a_folder_of_another_run_is_refused_with_the_difference_and_left_alone(tmp_path):
-  runs.create(tmp_path / "run", config(growth_rate=4))
+  runs.create(tmp_path / "run", config(growth_rate=4), DATA)
   before = (tmp_path / "run" / "config.json").read_text()
   with pytest.raises(ConfigurationError, match=r"--model\.growth-rate: 4 -> 8"):
-    runs.create(tmp_path / "run", config(growth_rate=8))
+    runs.create(tmp_path / "run", config(growth_rate=8), DATA)
   assert (tmp_path / "run" / "config.json").read_text() == before
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
   (tmp_path / "notes.txt").write_text("mine")
   with pytest.raises(ConfigurationError, match="is not a run's folder, and not empty"):
-    runs.create(tmp_path, config())
+    runs.create(tmp_path, config(), DATA)
   with pytest.raises(ConfigurationError, match="is not a run's folder"):
-    runs.create(tmp_path / "notes.txt", config())
+    runs.create(tmp_path / "notes.txt", config(), DATA)
   with pytest.raises(ConfigurationError, match="cannot be written"):
-    runs.create(tmp_path / "notes.txt" / "run", config())
+    runs.create(tmp_path / "notes.txt" / "run", config(), DATA)
   assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_how_a_resumed_run_is_carried_out_may_change(tmp_path):
-  runs.create(tmp_path / "run", config(remat="dense_layer"))
-  runs.create(tmp_path / "run", config(remat="none"))
+  runs.create(tmp_path / "run", config(remat="dense_layer"), DATA)
+  runs.create(tmp_path / "run", config(remat="none"), DATA)
   assert runs.read_config(tmp_path / "run").model.remat == "none"
 
 
@@ -74,3 +75,31 @@ def test_a_damaged_record_is_one_line(tmp_path, content):
 def test_the_best_epoch_is_the_first_of_lowest_validation_error():
   records = [dataclasses.replace(RECORD, epoch=n, valid_error=error) for n, error in enumerate([0.3, 0.1, 0.2, 0.1], 1)]
   assert runs.best_record(records).epoch == 2
+
+
+def test_other_pictures_in_the_same_folder_are_refused(tmp_path):
+  runs.create(tmp_path / "run", config(), DATA)
+  before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+  for other in (DATA | {"pictures": {"train": 11, "test": 5}}, DATA | {"labels": "01"}):
+    with pytest.raises(ConfigurationError, match="was started with other pictures"):
+      runs.create(tmp_path / "run", config(), other)
+  assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_finished_run_is_only_read(tmp_path):
+  folder = tmp_path / "run"
+  runs.create(folder, config(remat="dense_layer"), DATA)
+  assert runs.finished(folder, config()) is None
+  runs.write_summary(folder, {"test_error": 1.0})
+  assert runs.finished(folder, config(remat="none")) == {"test_error": 1.0}
+  assert runs.read_config(folder).model.remat == "dense_layer"
+  with pytest.raises(ConfigurationError, match="another configuration"):
+    runs.finished(folder, config(growth_rate=8))
+
+
+def test_records_without_a_checkpoint_are_set_aside_not_overwritten(tmp_path):
+  assert runs.set_records_aside(tmp_path) == 0
+  for n in range(2):
+    runs.write_records(tmp_path, [RECORD, dataclasses.replace(RECORD, epoch=2 + n)])
+    assert runs.set_records_aside(tmp_path) == 2
+    assert f'"epoch": {2 + n}' in (tmp_path / "set-aside" / f"metrics-{n}.jsonl").read_text()

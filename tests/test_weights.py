@@ -64,6 +64,22 @@ def test_a_pytorch_file_comes_back_bit_for_bit_with_all_its_names(path, when):
     assert "num_batches_tracked" in name or np.array_equal(out[name], value), name
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_file_has_pytorchs_shapes_scalars_included(kind, tmp_path):
+  weights.write(tmp_path / "w.safetensors", weights.to_pytorch(NETWORKS[kind], **variables_of(NETWORKS[kind])))
+  state = weights.read(tmp_path / "w.safetensors")
+  assert {value.shape for name, value in state.items() if name.endswith("num_batches_tracked")} == {()}
+
+
+def test_half_precision_files_are_folded_in_full():
+  network = NETWORKS["bc"]
+  half = {name: value.astype(np.float16) for name, value in disagreeing(network).items()}
+  full = {name: value.astype(np.float32) for name, value in half.items()}
+  template = variables_of(network)
+  load = lambda state: weights.from_pytorch(network, state, template, say=lambda line: None)
+  assert exact(load(half), load(full))
+
+
 def old_spelling(name):
   for unit in ("norm1", "norm2", "conv1", "conv2"):
     name = name.replace(f".{unit}.", f".{unit[:4]}.{unit[4:]}.") if "denselayer" in name else name

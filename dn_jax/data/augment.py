@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 
 def normalise(
-  images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], dtype: jnp.dtype = jnp.float32
+  images: jax.Array, mean: jax.typing.ArrayLike, std: jax.typing.ArrayLike, dtype: jnp.dtype = jnp.float32
 ) -> jax.Array:
-  """(pixels - mean) / std per channel.
+  """(pixels - mean) / std.
 
   Args:
     images: uint8 [batch, height, width, channels].
-    mean, std: a number a channel, in the pixels' own units (0 to 255).
+    mean, std: of each channel [channels] or each pixel [height, width, channels], in pixel values (0 to 255).
 
   Returns:
     [batch, height, width, channels] in `dtype`.

@@ -5,8 +5,9 @@ for every seed of a run. Nothing is ever downloaded; `experiments/prepare.py` do
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -109,9 +110,23 @@ def load(config: DataConfig) -> Dataset:
   shares = [round(held_out * share) for share in info.validation_shares]
   pairs = [hold_out(part, share, info.num_classes) for part, share in zip(parts, shares, strict=True)]
   train, valid = (
-    Split(*(np.concatenate(arrays) for arrays in zip(*splits, strict=True))) for splits in zip(*pairs, strict=True)
+    splits[0] if len(splits) == 1 else Split(*(np.concatenate(arrays) for arrays in zip(*splits, strict=True)))
+    for splits in zip(*pairs, strict=True)
   )
   return Dataset(info, train, valid if held_out else None, test)
+
+
+def fingerprint(dataset: Dataset) -> dict[str, Any]:
+  """What tells this data set's pictures from others of its name: counts, and a digest of all labels."""
+  splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+  labels = hashlib.blake2b(digest_size=16)
+  for split in splits.values():
+    if split is not None:
+      labels.update(np.ascontiguousarray(split.labels, "<i4").tobytes())
+  return {
+    "pictures": {name: len(split.labels) for name, split in splits.items() if split},
+    "labels": labels.hexdigest(),
+  }
 
 
 def hold_out(split: Split, count: int, num_classes: int) -> tuple[Split, Split]:
@@ -123,7 +138,9 @@ def hold_out(split: Split, count: int, num_classes: int) -> tuple[Split, Split]:
   Raises:
     ConfigurationError: the split has fewer pictures.
   """
-  if count >= len(split.labels) > 0 and count:
+  if not count:
+    return split, Split(split.images[:0], split.labels[:0])
+  if count >= len(split.labels):
     raise ConfigurationError(
       "data.validation", count, f"a part of the training set has {len(split.labels)} pictures; hold out fewer"
     )
@@ -137,6 +154,24 @@ def hold_out(split: Split, count: int, num_classes: int) -> tuple[Split, Split]:
   held = np.zeros(len(split.labels), bool)
   held[chosen] = True
   return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
+
+
+def normalisation(dataset: Dataset, how: str) -> tuple[np.ndarray, np.ndarray]:
+  """What is subtracted from a picture, and what it is divided by; both broadcast over [height, width, channels].
+
+  `channel`: the data set's published constants. `pixel`: the training pictures' mean picture, and one standard
+  deviation of all that is left (the authors' Torch code of stochastic depth). `mean`: the mean picture, and no
+  division (the authors' Caffe code).
+  """
+  if how == "channel":
+    return np.asarray(dataset.info.mean), np.asarray(dataset.info.std)
+  pictures = dataset.train.images
+  mean = pictures.mean(axis=0, dtype=np.float64)
+  if how == "mean":
+    return mean, np.ones(1)
+  # Var(x - mean picture) = E[x^2] - E[mean picture^2], the sums exact in integers.
+  square = np.square(pictures, dtype=np.uint32).sum(dtype=np.uint64) / pictures.size
+  return mean, np.sqrt(square - np.square(mean).mean())[None]
 
 
 def check(info: DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray) -> Split:

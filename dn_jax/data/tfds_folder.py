@@ -8,7 +8,7 @@ makes it.
 import logging
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,7 @@ def opened(name: str, folder: pathlib.Path | None) -> Callable[[str], tuple[np.n
         "data.dir", newest, f"has no split {split!r}; to get it: {prepare_command(name, folder)}"
       )
     try:
-      rows = _rows(builder, split)
-      images, labels = zip(*((row["image"], row["label"]) for row in rows), strict=True) if rows else ((), ())
-      return np.stack(images) if images else np.empty(0), np.asarray(labels, np.int64)
+      return _stacked(_rows(builder, split), builder.info.splits[split].num_examples)
     except ImportError:
       raise _needs_tensorflow(newest) from None
     except Exception as error:  # Likewise.
@@ -82,17 +80,25 @@ def opened(name: str, folder: pathlib.Path | None) -> Callable[[str], tuple[np.n
   return read
 
 
-def _rows(builder: Any, split: str) -> list[dict[str, Any]]:
+def _rows(builder: Any, split: str) -> Iterator[dict[str, Any]]:
   import tensorflow_datasets as tfds
 
-  if builder.info.file_format in (tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.PARQUET):
-    source = builder.as_data_source(split=split)
-    return [
-      row
-      for first in range(0, len(source), _CHUNK)
-      for row in source.__getitems__(list(range(first, min(first + _CHUNK, len(source)))))
-    ]
-  return list(tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False)))
+  if builder.info.file_format not in (tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.PARQUET):
+    yield from tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))
+    return
+  source = builder.as_data_source(split=split)
+  for first in range(0, len(source), _CHUNK):
+    yield from source.__getitems__(list(range(first, min(first + _CHUNK, len(source)))))
+
+
+def _stacked(rows: Iterator[dict[str, Any]], count: int) -> tuple[np.ndarray, np.ndarray]:
+  """Fills one array, rather than holding every picture twice."""
+  images, labels = np.empty(0), np.empty(count, np.int64)
+  for number, row in enumerate(rows):
+    if not number:
+      images = np.empty((count, *row["image"].shape), row["image"].dtype)
+    images[number], labels[number] = row["image"], row["label"]
+  return images, labels
 
 
 def _needs_tensorflow(folder: pathlib.Path) -> ConfigurationError:

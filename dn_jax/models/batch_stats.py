@@ -84,7 +84,7 @@ class MeasureMap(nn.Module):
 
     mean, variance = batch_moments(values, self.param_dtype)
     mean, variance = checkpoint_name(mean, STATISTICS), checkpoint_name(variance, STATISTICS)
-    if not self.is_initializing():
+    if self.is_mutable_collection("batch_stats") and not self.is_initializing():
       count = values.size // channels
       unbiased = variance * (count / (count - 1))
       running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean

@@ -22,13 +22,14 @@ def convolve(
     inputs: [batch, height, width, in_channels].
     kernel: [kernel_height, kernel_width, in_channels, out_channels].
     window_strides: two numbers.
-    padding: as `jax.lax.conv_general_dilated` takes it.
+    padding: as `jax.lax.conv_general_dilated` takes it; a 1x1 convolution is never padded.
     **rest: passed on.
 
   Returns:
     [batch, height, width, out_channels].
   """
-  if kernel.shape[:2] == (1, 1) and tuple(window_strides) == (1, 1):
+  if kernel.shape[:2] == (1, 1):
+    inputs = inputs[:, :: window_strides[0], :: window_strides[1]]
     flat = jnp.dot(inputs.reshape(-1, inputs.shape[-1]), kernel[0, 0], precision=rest.get("precision"))
     return flat.reshape(*inputs.shape[:-1], kernel.shape[-1])
   return jax.lax.conv_general_dilated(inputs, kernel, window_strides, padding, **rest)

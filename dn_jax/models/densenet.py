@@ -29,10 +29,12 @@ Features = tuple[FeatureMap, ...]
 CONVOLUTION_INIT = {mode: nn.initializers.variance_scaling(2.0, mode, "normal") for mode in ("fan_out", "fan_in")}
 
 
-def torch_linear_init(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-  """Torch's own default for a linear layer's weight: uniform(-1/sqrt(in), 1/sqrt(in))."""
-  bound = 1 / math.sqrt(shape[0])
-  return jax.random.uniform(key, shape, dtype, -bound, bound)
+# The classifier's weight: uniform(-1/sqrt(in), 1/sqrt(in)), which is Torch's own default for a linear layer,
+# or uniform(-sqrt(3/in), sqrt(3/in)) ("xavier" in the Caffe code).
+CLASSIFIER_INIT = {
+  "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+  "xavier": nn.initializers.variance_scaling(1.0, "fan_in", "uniform"),
+}
 
 
 class DenseLayer(nn.Module):
@@ -163,6 +165,7 @@ class DenseNet(nn.Module):
     remat: a name of `dn_jax.models.remat.POLICIES`.
     epsilon, momentum: of batch norm.
     convolution_init: `fan_out` (Torch) or `fan_in` (Caffe), for the convolutions.
+    classifier_init: `torch` or `xavier` (Caffe), for the classifier's weight.
     dtype, param_dtype: see above.
     precision: of convolutions and products, as `jax.lax.Precision` names it.
   """
@@ -179,6 +182,7 @@ class DenseNet(nn.Module):
   epsilon: float = 1e-5
   momentum: float = 0.9
   convolution_init: str = "fan_out"
+  classifier_init: str = "torch"
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
   precision: str | None = None
@@ -237,7 +241,7 @@ class DenseNet(nn.Module):
     x = pooled(norm, name="last")(features, train)
     classifier = nn.Dense(
       self.num_classes,
-      kernel_init=torch_linear_init,
+      kernel_init=CLASSIFIER_INIT[self.classifier_init],
       precision=self.precision,
       dtype=self.param_dtype,
       param_dtype=self.param_dtype,

@@ -1,16 +1,15 @@
-"""Every published network by name, with its published figures; and the way from a configuration to a network."""
+"""Every published network by name, with its published figures."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
-from dn_jax.configuration import ConfigurationError, ModelConfig, near
-from dn_jax.models.densenet import DenseNet, blocks_of_depth
+from dn_jax.configuration import ConfigurationError, near
 
 # The columns of the paper's table 2: "+" is with mirror and shift.
 COLUMNS = ("c10", "c10+", "c100", "c100+", "svhn")
+# ImageNet's: top-1 and top-5 with one crop, and with ten.
+IMAGENET_COLUMNS = ("top-1", "top-5", "10-crop top-1", "10-crop top-5")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +20,9 @@ class Published:
   title:      as the tables print it
   model:      fields of `ModelConfig`
   parameters: in millions, as printed; None where not printed
-  errors:     test error in percent by column of `COLUMNS`, or `imagenet` (top-1, single crop)
+  errors:     test error in percent by column of `COLUMNS` or `IMAGENET_COLUMNS`
   source:     where the figures stand
+  protocol:   whose training they were got with, see `dn_jax.training.protocol`
   """
 
   name: str
@@ -31,10 +31,16 @@ class Published:
   parameters: float | None
   errors: Mapping[str, float]
   source: str
+  protocol: str = "densenet"
+
+  @property
+  def imagenet(self) -> bool:
+    """Whether it was trained on ImageNet: 1000 classes, 224x224 pictures."""
+    return "top-1" in self.errors
 
 
 _TABLE_2 = "CVPR 2017 paper, table 2"
-_WIDE = "README of the authors' Torch code"
+_TORCH = "README of the authors' Torch code"
 
 
 def _cifar(
@@ -45,6 +51,7 @@ def _cifar(
   parameters: float | None,
   errors: tuple[float | None, ...],
   source: str = _TABLE_2,
+  protocol: str = "densenet",
   **model: Any,
 ) -> Published:
   slug = title.split(" ")[0].lower()
@@ -60,20 +67,36 @@ def _cifar(
       **model,
     },
     parameters,
-    {c: e for c, e in zip(COLUMNS, errors, strict=True) if e is not None},
+    _columns(errors),
     source,
+    protocol,
   )
 
 
+def _columns(errors: tuple[float | None, ...]) -> dict[str, float]:
+  return {column: error for column, error in zip(COLUMNS, errors, strict=True) if error is not None}
+
+
+def _baseline(
+  name: str, title: str, protocol: str, parameters: float, errors: tuple[float | None, ...], **model: Any
+) -> Published:
+  return Published(name, title, model, parameters, _columns(errors), _TABLE_2, protocol)
+
+
 def _imagenet(
-  name: str, blocks: tuple[int, ...], growth_rate: int, parameters: float | None, error: float, source: str
+  name: str,
+  blocks: tuple[int, ...],
+  growth_rate: int,
+  parameters: float,
+  errors: tuple[float, ...],
+  source: str = "CVPR 2017 paper, table 3",
 ) -> Published:
   return Published(
     name,
     name.replace("densenet", "DenseNet"),
     {"blocks": blocks, "growth_rate": growth_rate, "bottleneck": True, "compression": 0.5, "stem": "imagenet"},
     parameters,
-    {"imagenet": error},
+    dict(zip(IMAGENET_COLUMNS, errors, strict=False)),
     source,
   )
 
@@ -85,9 +108,9 @@ _ENTRIES = (
   _cifar("DenseNet-BC", 100, 12, True, 0.8, (5.92, 4.51, 24.15, 22.27, 1.76)),
   _cifar("DenseNet-BC", 250, 24, True, 15.3, (5.19, 3.62, 19.64, 17.60, 1.74)),
   _cifar("DenseNet-BC", 190, 40, True, 25.6, (None, 3.46, None, 17.18, None)),
-  _cifar("Wide-DenseNet-BC", 40, 36, True, 1.5, (None, 4.58, None, 22.30, None), _WIDE),
-  _cifar("Wide-DenseNet-BC", 40, 48, True, 2.7, (None, 3.99, None, 20.29, None), _WIDE),
-  _cifar("Wide-DenseNet-BC", 40, 60, True, 4.3, (None, 4.01, None, 19.99, None), _WIDE),
+  _cifar("Wide-DenseNet-BC", 40, 36, True, 1.5, (None, 4.58, None, 22.30, None), _TORCH),
+  _cifar("Wide-DenseNet-BC", 40, 48, True, 2.7, (None, 3.99, None, 20.29, None), _TORCH),
+  _cifar("Wide-DenseNet-BC", 40, 60, True, 4.3, (None, 4.01, None, 19.99, None), _TORCH),
   _cifar(
     "DenseNet-Caffe",
     40,
@@ -96,16 +119,92 @@ _ENTRIES = (
     None,
     (7.09, None, None, None, None),
     "README of the authors' Caffe code",
+    protocol="caffe",
     convolution_init="fan_in",
+    classifier_init="xavier",
     dropout=0.2,
   ),
-  _imagenet("densenet-121", (6, 12, 24, 16), 32, None, 25.02, "CVPR 2017 paper, table 3"),
-  _imagenet("densenet-169", (6, 12, 32, 32), 32, None, 23.80, "CVPR 2017 paper, table 3"),
-  _imagenet("densenet-201", (6, 12, 48, 32), 32, None, 22.58, "CVPR 2017 paper, table 3"),
-  _imagenet("densenet-264", (6, 12, 64, 48), 32, None, 22.15, "CVPR 2017 paper, table 3"),
-  _imagenet("densenet-161", (6, 12, 36, 24), 48, None, 22.2, "README of the authors' Torch code"),
-  _imagenet("densenet-232-48", (6, 12, 48, 48), 48, 55.6, 21.2, "README of the authors' Torch code"),
-  _imagenet("densenet-264-48", (6, 12, 64, 48), 48, 72.7, 20.4, "README of the authors' Torch code, cosine schedule"),
+  _imagenet("densenet-121", (6, 12, 24, 16), 32, 8.0, (25.02, 7.71, 23.61, 6.66)),
+  _imagenet("densenet-169", (6, 12, 32, 32), 32, 14.1, (23.80, 6.85, 22.08, 5.92)),
+  _imagenet("densenet-201", (6, 12, 48, 32), 32, 20.0, (22.58, 6.34, 21.46, 5.54)),
+  _imagenet("densenet-264", (6, 12, 64, 48), 32, 33.3, (22.15, 6.12, 20.80, 5.29)),
+  _imagenet("densenet-161", (6, 12, 36, 24), 48, 28.7, (22.2,), _TORCH),
+  _imagenet("densenet-232-48", (6, 12, 48, 48), 48, 55.6, (21.2,), _TORCH),
+  # Trained with a cosine schedule: --optimizer.schedule cosine.
+  _imagenet("densenet-264-cosine", (6, 12, 64, 48), 32, 33.3, (21.6,), _TORCH),
+  _imagenet("densenet-264-48-cosine", (6, 12, 64, 48), 48, 72.7, (20.4,), _TORCH),
+  # As the paper's table prints them. Its SVHN figure for stochastic depth, 1.75, was a 152-layer network.
+  _baseline("resnet-110", "ResNet-110", "resnet", 1.7, (None, 6.61, None, None, None), family="resnet", depth=110),
+  _baseline(
+    "resnet-110-constant-depth",
+    "ResNet-110 (reported with stochastic depth)",
+    "stochastic-depth",
+    1.7,
+    (13.63, 6.41, 44.74, 27.22, 2.01),
+    family="resnet",
+    depth=110,
+    convolution_init="fan_in",
+  ),
+  _baseline(
+    "resnet-110-stochastic-depth",
+    "ResNet-110 with stochastic depth",
+    "stochastic-depth",
+    1.7,
+    (11.66, 5.23, 37.80, 24.58, 1.75),
+    family="resnet",
+    depth=110,
+    survival=0.5,
+    convolution_init="fan_in",
+  ),
+  _baseline(
+    "preactivation-164",
+    "ResNet-164 (pre-activation)",
+    "preactivation",
+    1.7,
+    (11.26, 5.46, 35.58, 24.33, None),
+    family="preactivation",
+    depth=164,
+  ),
+  _baseline(
+    "preactivation-1001",
+    "ResNet-1001 (pre-activation)",
+    "preactivation",
+    10.2,
+    (10.56, 4.62, 33.47, 22.71, None),
+    family="preactivation",
+    depth=1001,
+  ),
+  _baseline(
+    "wide-16-8",
+    "Wide ResNet-16-8",
+    "wide",
+    11.0,
+    (None, 4.81, None, 22.07, None),
+    family="wide",
+    depth=16,
+    widen_factor=8,
+  ),
+  _baseline(
+    "wide-28-10",
+    "Wide ResNet-28-10",
+    "wide",
+    36.5,
+    (None, 4.17, None, 20.50, None),
+    family="wide",
+    depth=28,
+    widen_factor=10,
+  ),
+  _baseline(
+    "wide-16-4-dropout",
+    "Wide ResNet-16-4 with dropout",
+    "wide",
+    2.7,
+    (None, None, None, None, 1.64),
+    family="wide",
+    depth=16,
+    widen_factor=4,
+    dropout=0.4,
+  ),
 )
 NETWORKS: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
 
@@ -119,110 +218,3 @@ def published(name: str) -> Published:
   if name not in NETWORKS:
     raise ConfigurationError("model.name", name, near(name, NETWORKS))
   return NETWORKS[name]
-
-
-def complete(config: ModelConfig) -> ModelConfig:
-  """Fills in what a configuration leaves open, from its named network or the paper's habits.
-
-  Only `dropout` may stay None: it depends on the data set.
-
-  Raises:
-    ConfigurationError: a value that no network can have.
-  """
-  named = dict(published(config.name).model) if config.name else {}
-  if config.depth is not None or config.blocks is not None:
-    named.pop("depth", None)
-    named.pop("blocks", None)
-  if config.bottleneck is not None and config.bottleneck != named.get("bottleneck"):
-    named.pop("compression", None)
-  unset = {key: value for key, value in named.items() if getattr(config, key) is None}
-  config = dataclasses.replace(config, **unset)
-
-  _check(config)
-  bottleneck = config.bottleneck if config.bottleneck is not None else True
-  growth_rate = config.growth_rate or 12
-  stem = config.stem or "cifar"
-  compression = config.compression if config.compression is not None else (0.5 if bottleneck else 1.0)
-  blocks = config.blocks
-  if blocks is None:
-    depth = config.depth if config.depth is not None else 100
-    try:
-      blocks = blocks_of_depth(depth, bottleneck, num_blocks=4 if stem == "imagenet" else 3)
-    except ValueError as error:
-      raise ConfigurationError("model.depth", depth, str(error)) from None
-  equal = len(set(blocks)) == 1
-  complete_config = dataclasses.replace(
-    config,
-    bottleneck=bottleneck,
-    growth_rate=growth_rate,
-    stem=stem,
-    compression=compression,
-    blocks=blocks,
-    depth=1 + len(blocks) + sum(blocks) * (2 if bottleneck else 1) if equal else None,
-    bottleneck_width=(config.bottleneck_width or 4) if bottleneck else 0,
-    initial_channels=config.initial_channels or (2 * growth_rate if bottleneck else 16),
-    convolution_init=config.convolution_init or "fan_out",
-  )
-  _check_channels(complete_config)
-  return complete_config
-
-
-def _check(config: ModelConfig) -> None:
-  """Refuses what cannot be, flag by flag."""
-  if config.depth is not None and config.blocks is not None:
-    raise ConfigurationError("model.blocks", config.blocks, "give --model.depth or --model.blocks, not both")
-  for name in ("growth_rate", "initial_channels", "depth"):
-    value = getattr(config, name)
-    if value is not None and value < 1:
-      raise ConfigurationError(f"model.{name.replace('_', '-')}", value, "must be at least 1")
-  if config.blocks is not None and (not config.blocks or min(config.blocks) < 1):
-    raise ConfigurationError("model.blocks", config.blocks, "one or more blocks of at least 1 layer")
-  if config.bottleneck is False and config.bottleneck_width:
-    raise ConfigurationError("model.bottleneck-width", config.bottleneck_width, "this network has no bottleneck")
-  if config.bottleneck_width is not None and config.bottleneck_width < (0 if config.bottleneck is False else 1):
-    raise ConfigurationError("model.bottleneck-width", config.bottleneck_width, "must be at least 1")
-  if config.compression is not None and not 0 < config.compression <= 1:
-    raise ConfigurationError("model.compression", config.compression, "above 0, at most 1")
-  if config.dropout is not None and not 0 <= config.dropout < 1:
-    raise ConfigurationError("model.dropout", config.dropout, "at least 0, below 1")
-  if config.epsilon <= 0:
-    raise ConfigurationError("model.epsilon", config.epsilon, "must be above 0")
-  if config.bottleneck is False and config.remat == "bottleneck":
-    raise ConfigurationError("model.remat", "bottleneck", "this network has no bottleneck to keep; use dense_layer")
-
-
-def _check_channels(config: ModelConfig) -> None:
-  channels = config.initial_channels
-  for layers in config.blocks[:-1]:
-    channels = int(config.compression * (channels + layers * config.growth_rate))
-    if channels < 1:
-      raise ConfigurationError(
-        "model.compression", config.compression, "leaves a transition without channels; take a larger one"
-      )
-
-
-def build(config: ModelConfig, num_classes: int, param_dtype: jnp.dtype = jnp.float32) -> DenseNet:
-  """The network of a completed configuration.
-
-  Args:
-    config: from `complete`; a `dropout` of None means none.
-    num_classes: width of the classifier.
-    param_dtype: of parameters and statistics; float64 makes activations float64 too.
-  """
-  dtype = jnp.dtype(config.dtype) if param_dtype == jnp.float32 else param_dtype
-  return DenseNet(
-    blocks=config.blocks,
-    growth_rate=config.growth_rate,
-    num_classes=num_classes,
-    initial_channels=config.initial_channels,
-    bottleneck_width=config.bottleneck_width,
-    compression=config.compression,
-    stem=config.stem,
-    dropout_rate=config.dropout or 0.0,
-    remat=config.remat,
-    epsilon=config.epsilon,
-    convolution_init=config.convolution_init,
-    dtype=dtype,
-    param_dtype=param_dtype,
-    precision=None if config.precision == "default" else config.precision,
-  )

@@ -37,6 +37,10 @@ class Advance(Protocol):
   ) -> tuple[TrainState, Totals, jax.Array]: ...
 
 
+# (params, batch_stats, split) -> totals over every picture of the split
+Evaluate = Callable[[Any, Any, DeviceSplit], Totals]
+
+
 def make_advance(
   train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
   prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
@@ -89,7 +93,7 @@ def make_evaluate(
   normalise: Callable[[jax.Array], jax.Array],
   place: Callable[[Batch], Batch],
   batch_size: int,
-) -> Callable[[Any, Any, DeviceSplit], Totals]:
+) -> Evaluate:
   """(params, batch_stats, split) -> totals over every picture of the split, the last batch filled up."""
 
   @functools.partial(jax.jit, donate_argnames=("totals",))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dn_jax.configuration import UserError
-from dn_jax.training.epoch import Advance, DeviceSplit
+from dn_jax.training.epoch import Advance, DeviceSplit, Evaluate
 from dn_jax.training.step import Totals, TrainState
 
 
@@ -99,7 +99,7 @@ def run(
   plan: Plan,
   splits: Splits,
   advance: Advance,
-  evaluate: Callable[[Any, Any, DeviceSplit], Totals],
+  evaluate: Evaluate,
   order_of: Callable[[int], jax.Array],
   rate_of: Callable[[int], Any],
   watcher: Watcher,
@@ -130,6 +130,9 @@ def run(
     valid = evaluate(state.params, state.batch_stats, splits.valid).means() if splits.valid else None
     test = evaluate(state.params, state.batch_stats, splits.test).means()
     steps = (epoch + 1) * plan.steps_per_epoch
+    for split, means in (("validation", valid), ("test", test)):
+      if means and not np.isfinite(means["loss"]):
+        raise _not_finite(f"the loss on the {split} pictures", means["loss"], steps - 1, plan, rate_of)
     record = EpochRecord(
       epoch=epoch + 1,
       step=steps,
@@ -183,9 +186,12 @@ def _train_epoch(
 def _check_finite(first_step: int, losses: jax.Array, plan: Plan, rate_of: Callable[[int], Any]) -> None:
   bad = np.flatnonzero(~np.isfinite(np.asarray(losses)))
   if bad.size:
-    step = first_step + int(bad[0])
-    raise NotFiniteError(
-      f"the loss is {float(losses[bad[0]])} in epoch {step // plan.steps_per_epoch + 1}, step {step + 1} (of the "
-      f"whole run), at learning rate {float(rate_of(step)):g}; the last checkpoint is kept. "
-      "Try a smaller --optimizer.learning-rate"
-    )
+    raise _not_finite("the loss", float(losses[bad[0]]), first_step + int(bad[0]), plan, rate_of)
+
+
+def _not_finite(what: str, value: float, step: int, plan: Plan, rate_of: Callable[[int], Any]) -> NotFiniteError:
+  return NotFiniteError(
+    f"{what} is {value} in epoch {step // plan.steps_per_epoch + 1}, step {step + 1} (of the whole run), at learning "
+    f"rate {float(rate_of(step)):g}; checkpoints before it are kept. Try a smaller --optimizer.learning-rate, in "
+    "another --out"
+  )

@@ -3,6 +3,7 @@
 import collections
 import math
 
+import jax.numpy as jnp
 import optax
 
 from dn_jax.configuration import OptimizerConfig
@@ -22,7 +23,15 @@ def learning_rate(config: OptimizerConfig, epochs: int, steps_per_epoch: int) ->
   `steps`: multiplied by `drop_factor` at each of `drops` (shares of the epochs), on whole epochs; the
   authors' Torch code, which counts epochs from 1, drops one epoch earlier than its PyTorch successor and
   this. `cosine`: lr / 2 * (1 + cos(pi * t / T)) with t counted from 1, so that the last step's rate is 0.
+  The first `warmup_steps` have a tenth of what the schedule says.
   """
+  schedule = _schedule(config, epochs, steps_per_epoch)
+  if not config.warmup_steps:
+    return schedule
+  return lambda step: schedule(step) * jnp.where(step < config.warmup_steps, 0.1, 1.0)
+
+
+def _schedule(config: OptimizerConfig, epochs: int, steps_per_epoch: int) -> optax.Schedule:
   if config.schedule == "cosine":
     cosine = optax.cosine_decay_schedule(config.learning_rate, epochs * steps_per_epoch)
     return lambda step: cosine(step + 1)

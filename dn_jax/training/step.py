@@ -79,9 +79,10 @@ def totals_of(logits: jax.Array, batch: Batch) -> Totals:
   """Sums of a batch from its logits [batch, classes]."""
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
   right = jnp.take_along_axis(logits, batch.labels[:, None], axis=1)
-  # A class counts as ranked before the right one where it has more, and a logit that is not a number never
-  # puts the right class first.
-  before = jnp.sum(~(logits <= right), axis=1)
+  # Of equal logits the first class ranks first, as argmax has it: a network that says the same of every class
+  # is right by chance alone. A logit that is not a number never puts the right class first.
+  after = (logits < right) | ((logits == right) & (jnp.arange(logits.shape[1]) >= batch.labels[:, None]))
+  before = jnp.sum(~after, axis=1)
   counts = batch.weights > 0
   return Totals(
     count=jnp.sum(counts, dtype=jnp.int32),

@@ -91,3 +91,40 @@ def test_what_cannot_be_loaded_is_refused_by_flag(config, message):
 def test_a_split_that_is_not_what_its_name_says_is_refused(images, labels, message):
   with pytest.raises(ConfigurationError, match=message):
     catalog.check(catalog.info_of("cifar10"), "train", images, labels)
+
+
+def test_a_mean_picture_and_one_deviation_are_those_of_the_training_pictures():
+  data = catalog.load(DataConfig("digits"))
+  pictures = data.train.images.astype(np.float64)
+  mean, std = catalog.normalisation(data, "pixel")
+  left = (pictures - mean) / std
+  assert np.abs(left.mean(axis=0)).max() < 1e-12
+  assert left.std() == pytest.approx(1, rel=1e-12)
+  mean, std = catalog.normalisation(data, "mean")
+  assert np.abs((pictures - mean).mean(axis=0)).max() < 1e-12
+  assert np.all(std == 1)
+
+
+# The authors' Torch code, datasets/cifar10.lua and cifar100.lua; SVHN: paper, section 4.1.
+@pytest.mark.parametrize(
+  ("name", "mean", "std", "classes", "mirror", "pad"),
+  [
+    ("cifar10", (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), 10, True, 4),
+    ("cifar100", (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), 100, True, 4),
+    ("svhn_cropped", (0, 0, 0), (255, 255, 255), 10, False, 4),
+  ],
+)
+def test_published_constants(name, mean, std, classes, mirror, pad):
+  info = catalog.info_of(name)
+  assert (info.mean, info.std, info.num_classes, info.mirror, info.pad) == (mean, std, classes, mirror, pad)
+
+
+def test_other_pictures_of_the_same_name_have_another_fingerprint():
+  labels = np.arange(6, dtype=np.int32) % 3
+  split = Split(np.zeros((6, 1, 1, 1), np.uint8), labels)
+  base = catalog.fingerprint(catalog.Dataset(None, split, None, split))
+  fewer = Split(split.images[:5], labels[:5])
+  turned = Split(split.images, labels[::-1])
+  for other in (fewer, turned):
+    assert catalog.fingerprint(catalog.Dataset(None, other, None, split)) != base
+  assert base["pictures"] == {"train": 6, "test": 6}

@@ -1,5 +1,6 @@
 """Folders that TFDS itself prepared, opened without TensorFlow."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from conftest import ROOT, prepare
 
 from dn_jax.configuration import ConfigurationError, DataConfig
-from dn_jax.data import catalog, tfds_folder
+from dn_jax.data import catalog
 
 
 def expected(split, count):
@@ -101,7 +102,22 @@ def test_pictures_of_another_size_or_classes_are_refused(tmp_path):
   assert "labels run from 0 to 10" in refusal(DataConfig("cifar10", prepare(tmp_path / "b", classes=11)))
 
 
-def test_default_folder_is_tfds_own(monkeypatch):
+def test_without_a_folder_it_is_looked_for_where_tfds_puts_it(tmp_path):
+  code = "from dn_jax.data import tfds_folder; print(tfds_folder.default_folder())"
+  for variable, expected in (("TFDS_DATA_DIR", tmp_path), ("HOME", tmp_path / "tensorflow_datasets")):
+    done = subprocess.run(
+      [sys.executable, "-c", code],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+      check=True,
+      env=os.environ | {variable: str(tmp_path)},
+    )
+    assert done.stdout.strip() == str(expected)
+
+
+def test_tfds_knows_where_to_get_every_data_set(tmp_path):
   import tensorflow_datasets as tfds
 
-  assert str(tfds_folder.default_folder()).endswith(tfds.core.constants.DATA_DIR.rsplit("/", 1)[-1])
+  for name in set(catalog.CATALOG) - {"digits"}:
+    assert tfds.builder(name, data_dir=tmp_path).url_infos

@@ -24,7 +24,8 @@ def undisturbed(tmp_path_factory):
 def test_a_run_leaves_everything_and_ends_with_its_error(undisturbed):
   folder, printed = undisturbed
   names = {path.name for path in folder.iterdir()}
-  assert names == {"config.json", "summary.json", "metrics.jsonl", "results.csv", "curves.png", "checkpoints"}
+  records = {"config.json", "data.json", "summary.json", "metrics.jsonl", "results.csv"}
+  assert names == records | {"curves.png", "checkpoints"}
   summary = json.loads((folder / "summary.json").read_text())
   assert printed.splitlines()[-1] == f"test error: {summary['test_error']:.2f} %"
   lines = metrics(folder)
@@ -186,6 +187,8 @@ MISTAKES = [
   (["--optimizer.drops", "0.5", "1.5"], "--optimizer.drops"),
   (["--report", "best"], "--report best: needs held-out pictures; give --data.validation"),
   (["--checkpoint.keep", "1"], "--checkpoint.keep 1: must be at least 2"),
+  (["--model.stem", "imagenet", "--model.depth", "12"], "--model.depth 12: 4 equal blocks with bottlenecks need depth"),
+  (["--model.blocks", "1", "1", "1", "1"], "give --model.depth or --model.blocks, not both"),
   (["--out", "setup.cfg"], "--out setup.cfg: is not a run's folder"),
   (["--out", "tests"], "--out tests: is not a run's folder, and not empty"),
   (["--out", "setup.cfg/run"], "--out setup.cfg/run: cannot be written"),
@@ -201,6 +204,14 @@ def test_a_mistake_gets_one_line_and_exit_code_2(flags, answer, tmp_path):
   assert answer in done.stderr
   assert done.stderr.count("\n") == 1
   assert not folder.exists()
+
+
+def test_a_last_batch_of_one_picture_and_one_pixel_is_refused(tmp_path):
+  flags = ["--model.blocks", "1", "1", "1", "1", "--batch-size", "48", "--last-batch", "keep"]
+  done = run("experiments/train.py", "--data.name", "digits", *flags, "--out", tmp_path / "run")
+  assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+  assert "--last-batch keep: the last batch has one picture" in done.stderr
+  assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_flag_or_word_gets_exit_code_2():
@@ -220,6 +231,20 @@ def test_another_configuration_in_the_same_folder_is_refused_with_the_difference
   assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_finished_run_started_under_another_remat_policy_keeps_its_record(undisturbed):
+  folder, _ = undisturbed
+  before = (folder / "config.json").read_bytes()
+  flags = ["--data.augment", "--model.dropout", "0.1", "--data.validation", "100", "--model.remat", "none"]
+  assert run(*small_run(folder, *flags)).returncode == 0
+  assert (folder / "config.json").read_bytes() == before
+
+
+def test_evaluate_refuses_a_batch_of_nothing(undisturbed):
+  for size in ("0", "-1"):
+    done = run("experiments/evaluate.py", undisturbed[0], "--batch-size", size)
+    assert (done.returncode, done.stderr) == (2, f"error: --batch-size {size}: must be at least 1\n")
+
+
 def test_evaluate_refuses_what_is_no_run(tmp_path, undisturbed):
   done = run("experiments/evaluate.py", tmp_path)
   assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -231,14 +256,23 @@ def test_evaluate_refuses_what_is_no_run(tmp_path, undisturbed):
   assert "no whole checkpoint" in done.stderr
 
 
-def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+def test_a_loss_that_explodes_stops_the_run_in_one_line(tmp_path):
   folder = tmp_path / "run"
   done = run(*small_run(folder, "--optimizer.learning-rate", "1e30"))
   assert done.returncode == 2
-  assert "error: the loss is" in done.stderr
-  assert "learning rate 1e+30" in done.stderr
+  assert done.stderr.startswith("error: the loss")
+  assert "learning rate" in done.stderr
   assert done.stderr.count("\n") == 1
   assert not (folder / "summary.json").exists()
+
+
+def test_a_network_that_breaks_in_an_epochs_last_step_is_noticed_and_not_saved(tmp_path):
+  folder = tmp_path / "run"
+  one_step = ["--batch-size", "1297", "--optimizer.learning-rate", "1e30", "--epochs", "1"]
+  done = run(*small_run(folder, *one_step))
+  assert done.returncode == 2
+  assert "error: the loss on the test pictures is" in done.stderr
+  assert list((folder / "checkpoints").iterdir()) == []
 
 
 def test_prepare_without_tensorflow_or_with_digits_is_one_line():

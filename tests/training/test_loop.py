@@ -39,20 +39,21 @@ class Watcher:
     self.records.append(record)
 
 
-def drive(losses, epochs_done=0):
-  """Runs the loop over steps whose losses are given, the same in every epoch."""
+def drive(losses, epochs_done=0, test_loss=5.0, watcher=None):
+  """Runs the loop over steps whose losses are given, for one epoch (repeated) or for all."""
+  losses = losses * 3 if len(losses) == 5 else losses
 
   def advance(state, totals, split, order, first, steps, *, batch_size):
-    first, steps = int(first) // 4, int(steps)
+    first, steps = int(state.step), int(steps)
     found = jnp.asarray(losses[first : first + steps])
     totals += Totals(
       jnp.int32(steps * batch_size), jnp.float32(jnp.sum(found) * batch_size), jnp.int32(steps), jnp.int32(0)
     )
     return state.replace(step=state.step + steps), totals, found
 
-  evaluate = lambda params, stats, split: Totals(jnp.int32(10), jnp.float32(5), jnp.int32(3), jnp.int32(1))
+  evaluate = lambda params, stats, split: Totals(jnp.int32(10), jnp.float32(test_loss), jnp.int32(3), jnp.int32(1))
   split = DeviceSplit(jnp.zeros((22, 1, 1, 1), jnp.uint8), jnp.zeros(22, jnp.int32))
-  watcher = Watcher()
+  watcher = watcher or Watcher()
   state = TrainState(jnp.int32(5 * epochs_done), {}, {}, ())
   state = loop.run(
     state,
@@ -89,3 +90,17 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_rate(bad):
   with pytest.raises(loop.NotFiniteError, match=r"epoch 1, step 4 .*learning rate 0\.1"):
     drive([1.0, 1.0, 1.0, bad, 1.0])
   jax.effects_barrier()
+
+
+def test_epochs_before_one_that_breaks_are_kept():
+  watcher = Watcher()
+  with pytest.raises(loop.NotFiniteError, match=r"epoch 2, step 8 .*learning rate 0\.1;"):
+    drive([1.0] * 7 + [float("nan")] + [1.0] * 7, watcher=watcher)
+  assert [record.epoch for record in watcher.records] == [1]
+
+
+def test_an_evaluation_that_is_not_finite_stops_before_its_epoch_is_recorded():
+  watcher = Watcher()
+  with pytest.raises(loop.NotFiniteError, match="the loss on the test pictures is inf in epoch 1"):
+    drive([1.0] * 5, test_loss=float("inf"), watcher=watcher)
+  assert watcher.records == []

@@ -35,3 +35,42 @@ def test_a_flag_outweighs_the_protocol():
   )
   assert (config.epochs, config.model.dropout, config.optimizer.weight_decay) == (3, 0.1, 0.0)
   assert config.report == "best"  # Held-out pictures were asked for.
+
+
+# Stochastic depth: its authors' Torch code. Wide ResNet: its authors' scripts. Epochs, batch, rate, decay, drops.
+@pytest.mark.parametrize(
+  ("network", "data", "expected"),
+  [
+    ("resnet-110-stochastic-depth", "cifar10", (500, 128, 0.1, 1e-4, (0.5, 0.75), 0.1, 5000, "pixel")),
+    ("resnet-110-constant-depth", "cifar100", (500, 128, 0.1, 1e-4, (0.5, 0.75), 0.1, 5000, "pixel")),
+    ("resnet-110-stochastic-depth", "svhn_cropped", (50, 128, 0.1, 1e-4, (0.6, 0.7), 0.1, 6000, "pixel")),
+    ("wide-28-10", "cifar10", (200, 128, 0.1, 5e-4, (0.3, 0.6, 0.8), 0.2, 0, "channel")),
+    ("wide-16-4-dropout", "svhn_cropped", (160, 128, 0.01, 5e-4, (0.5, 0.75), 0.1, 0, "channel")),
+    ("preactivation-164", "cifar10", (164, 128, 0.1, 1e-4, (0.5, 0.75), 0.1, 0, "channel")),
+    ("densenet-caffe-40-12", "cifar10", (294, 64, 0.1, 1e-4, (0.5, 0.75), 0.1, 0, "mean")),
+  ],
+)
+def test_each_network_brings_its_own_protocol(network, data, expected):
+  config = resolve(RunConfig(DataConfig(data, augment=True), ModelConfig(name=network)))
+  sgd = config.optimizer
+  found = (config.epochs, config.batch_size, sgd.learning_rate, sgd.weight_decay, sgd.drops, sgd.drop_factor)
+  assert (*found, config.data.validation, config.data.normalise) == expected
+
+
+def test_another_networks_protocol_can_be_asked_for():
+  config = resolve(RunConfig(DataConfig("cifar10"), ModelConfig(depth=40), protocol="wide"))
+  assert (config.epochs, config.optimizer.weight_decay) == (200, 5e-4)
+
+
+def test_pre_activation_networks_start_at_a_tenth_of_the_rate_for_400_steps():
+  from dn_jax.training import optimizer
+
+  config = resolve(RunConfig(DataConfig("cifar10"), ModelConfig(name="preactivation-164")))
+  rate = optimizer.learning_rate(config.optimizer, config.epochs, 390)
+  assert [float(rate(step)) for step in (0, 399, 400, 31_979, 31_980)] == pytest.approx([0.01, 0.01, 0.1, 0.1, 0.01])
+
+
+def test_resolving_twice_changes_nothing():
+  for name in ("densenet-bc-100-12", "resnet-110-stochastic-depth", "wide-28-10", "densenet-caffe-40-12"):
+    once = resolve(RunConfig(DataConfig("svhn_cropped"), ModelConfig(name=name)))
+    assert resolve(once) == once

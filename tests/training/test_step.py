@@ -42,3 +42,20 @@ def test_a_logit_that_is_no_number_is_an_error_and_no_hit():
 def test_means_are_fractions():
   totals = Totals(jnp.int32(8), jnp.float32(4), jnp.int32(2), jnp.int32(1)) + Totals.zero()
   assert totals.means() == {"loss": 0.5, "error": 0.25, "top5_error": 0.125}
+
+
+def test_of_equal_logits_the_first_class_ranks_first():
+  """So a network that says the same of every class is right by chance alone."""
+  for value in (0.0, jnp.inf):
+    totals = totals_of(jnp.full((20, 10), value), batch([n % 10 for n in range(20)]))
+    assert (int(totals.top1_errors), int(totals.top5_errors)) == (18, 10)
+
+
+def test_ranks_are_those_of_argsort():
+  rng = np.random.RandomState(0)
+  logits = rng.randint(0, 6, (200, 8)).astype(np.float32)  # Many ties.
+  labels = rng.randint(0, 8, 200)
+  order = np.argsort(-logits, axis=1, kind="stable")
+  totals = totals_of(jnp.asarray(logits), batch(labels))
+  assert int(totals.top1_errors) == np.sum(order[:, 0] != labels)
+  assert int(totals.top5_errors) == np.sum(~(order[:, :5] == labels[:, None]).any(axis=1))
