@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 
 from dn_jax.configuration import UserError
+from dn_jax.training.interruption import Interrupted
 
 
 def main(command: Callable[[], object]) -> None:
@@ -22,8 +23,11 @@ def main(command: Callable[[], object]) -> None:
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+  except Interrupted as stop:
+    print(f"{stop}; the same command goes on from the last checkpoint", file=sys.stderr)
+    sys.exit(stop.exit_code)
   except KeyboardInterrupt:
-    print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    print("interrupted", file=sys.stderr)
     sys.exit(130)
 
 

@@ -3,7 +3,7 @@
 Every field is one or the other. A field of the first kind is part of what the run *is*: another value is
 another run, and another cell of a table. A field made with `carried_out` says how it is computed or where it
 goes, and may differ when a run is resumed. `None` stands for "as published" and is filled in before anything
-runs (`dn_jax.experiment.resolve`), so that a record holds no `None` that matters.
+runs (`dn_jax.resolve`), so that a record holds no `None` that matters.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""One run from a configuration: fills it in, builds step and data, drives the loop, keeps the records."""
+"""One run from a configuration: builds step and data, drives the loop, keeps the records."""
 
 import dataclasses
 import functools
@@ -21,100 +21,15 @@ from dn_jax.data import catalog
 from dn_jax.data.augment import epoch_order, mirror_and_shift, normalise
 from dn_jax.models import build
 from dn_jax.report import curves
-from dn_jax.training import epoch, loop, optimizer, protocol, step
+from dn_jax.resolve import data_name, network_name, resolve, slug
+from dn_jax.training import epoch, loop, optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
+from dn_jax.training.interruption import Interruption
 from dn_jax.training.progress import ProgressDisplay
 
 # Seconds between two drawings of the curves while a run goes on.
 _DRAW_EVERY = 60.0
 _VERSIONS_OF = ("dn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-def resolve(config: RunConfig) -> RunConfig:
-  """Fills in everything left open, from the named network and the published protocol, and checks it.
-
-  Raises:
-    ConfigurationError: a flag's value does not fit.
-  """
-  info = catalog.info_of(config.data.name)
-  model = build.complete(config.model)
-  whose = config.protocol or protocol.protocol_name(config.model.name, model)
-  config = dataclasses.replace(config, model=model, protocol=whose)
-  config = protocol.fill_in(config)
-  _check(config, info)
-  if config.out is None:
-    config = dataclasses.replace(config, out=pathlib.Path("runs") / slug(config))
-  return config
-
-
-def network_name(config: RunConfig) -> str:
-  """A resolved run's network: its name in the zoo, or kind, layers and growth rate."""
-  model = config.model
-  if model.name:
-    return model.name
-  if model.family != "densenet":
-    stochastic = "-stochastic-depth" if model.survival < 1 else ""
-    return f"{model.family}-{model.depth}{f'-{model.widen_factor}' if model.family == 'wide' else ''}{stochastic}"
-  kind = ("b" if model.bottleneck else "") + ("c" if model.compression < 1 else "")
-  layers = model.depth or "-".join(map(str, model.blocks))
-  return "-".join(["densenet", *([kind] if kind else []), f"{layers}", f"{model.growth_rate}"])
-
-
-def data_name(config: RunConfig) -> str:
-  """A run's data set, with the paper's "+" where it is augmented."""
-  return config.data.name + ("+" if config.data.augment else "")
-
-
-def slug(config: RunConfig) -> str:
-  """A short name for a resolved run: data set, network, seed."""
-  return f"{data_name(config)}_{network_name(config)}_seed{config.seed}"
-
-
-def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
-  at_least = [
-    ("epochs", config.epochs, 1),
-    ("batch-size", config.batch_size, 1),
-    ("seed", config.seed, 0),
-    ("data.validation", config.data.validation, 0),
-    ("checkpoint.every-epochs", config.checkpoint.every_epochs, 1),
-    ("checkpoint.keep", config.checkpoint.keep, 2),
-    ("steps-per-dispatch", config.steps_per_dispatch, 1),
-    ("evaluation-batch-size", config.evaluation_batch_size, 1),
-  ]
-  for flag, value, least in at_least:
-    if value is not None and value < least:
-      why = " (the newest may be cut short while it is written)" if flag == "checkpoint.keep" else ""
-      raise ConfigurationError(flag, value, f"must be at least {least}{why}")
-  sgd = config.optimizer
-  for flag, value, fits, words in (
-    ("seed", config.seed, config.seed < 2**32, "must be below 2**32"),
-    ("optimizer.learning-rate", sgd.learning_rate, 0 < sgd.learning_rate < math.inf, "must be above 0"),
-    ("optimizer.momentum", sgd.momentum, 0 <= sgd.momentum < 1, "at least 0, below 1"),
-    ("optimizer.weight-decay", sgd.weight_decay, 0 <= sgd.weight_decay < math.inf, "must be at least 0"),
-    (
-      "optimizer.drops",
-      sgd.drops,
-      all(0 < share <= 1 for share in sgd.drops),
-      "shares of the epochs, above 0, at most 1",
-    ),
-    ("optimizer.warmup-steps", sgd.warmup_steps, sgd.warmup_steps >= 0, "must be at least 0"),
-    ("optimizer.drop-factor", sgd.drop_factor, 0 < sgd.drop_factor <= 1, "above 0, at most 1"),
-    (
-      "report",
-      config.report,
-      config.report != "best" or config.data.validation > 0,
-      "needs held-out pictures; give --data.validation",
-    ),
-  ):
-    if not fits:
-      raise ConfigurationError(flag, value, words)
-  size = min(info.image_shape[:2])
-  smallest = build.smallest_map(config.model, size)
-  if smallest < 1:
-    fits = f"pictures of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
-    raise ConfigurationError("model.blocks", config.model.blocks, fits)
-  if config.batch_size * smallest**2 == 1:
-    raise ConfigurationError("batch-size", 1, "the last block would normalise over a single pixel; at least 2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +140,7 @@ class _Recorder:
     checkpoints: Checkpoints,
     display: ProgressDisplay,
     events: Any,
+    interruption: Interruption,
   ):
     self._config = config
     self._records = records
@@ -232,6 +148,7 @@ class _Recorder:
     self._display = display
     self._events = events
     self._drawn = time.monotonic()
+    self.between_steps = interruption.check
 
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
     self._display.progress(epoch, pictures, loss, error)
@@ -268,6 +185,7 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
 
   Raises:
     UserError: something a person can put right.
+    Interrupted: SIGINT or SIGTERM came.
   """
   config = resolve(config)
   folder = config.out
@@ -286,8 +204,11 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     highlight=False,
   )
   try:
-    with Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints:
-      records = _drive(config, parts, checkpoints, event_writer, console)
+    with (
+      Interruption() as interruption,
+      Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
+    ):
+      records = _drive(config, parts, checkpoints, event_writer, console, interruption)
     summary = _summary(config, records, parameters)
     runs.write_summary(folder, summary)
   except OSError as error:
@@ -297,7 +218,12 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
 
 
 def _drive(
-  config: RunConfig, parts: Assembly, checkpoints: Checkpoints, event_writer: Any, console: rich.console.Console
+  config: RunConfig,
+  parts: Assembly,
+  checkpoints: Checkpoints,
+  event_writer: Any,
+  console: rich.console.Console,
+  interruption: Interruption,
 ) -> list[loop.EpochRecord]:
   """Takes a run from its newest whole checkpoint, or from the start, to its end; returns all its records."""
   folder, plan = config.out, parts.plan
@@ -311,7 +237,7 @@ def _drive(
   done = len(records)
   with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, done) as display:
     events = event_writer(str(folder / "tensorboard")) if event_writer else None
-    recorder = _Recorder(config, records, checkpoints, display, events)
+    recorder = _Recorder(config, records, checkpoints, display, events, interruption)
     loop.run(state, plan, parts.splits, parts.advance, parts.evaluate, parts.order_of, parts.rate_of, recorder, done)
   recorder.draw()
   runs.write_records(folder, records)

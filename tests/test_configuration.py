@@ -16,7 +16,7 @@ from dn_jax.configuration import (
   near,
   to_dict,
 )
-from dn_jax.experiment import resolve, slug
+from dn_jax.resolve import resolve, slug
 
 
 def test_a_configuration_survives_json():

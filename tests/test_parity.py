@@ -86,7 +86,7 @@ def test_a_file_that_is_no_record_is_one_line(tmp_path, content):
   with pytest.raises(UserError, match="nowhere"):
     parity.read(tmp_path / "nowhere.npz")
   np.savez(path, growth_rate=12)
-  with pytest.raises(UserError, match="is not a record of a run; 'block_config"):
+  with pytest.raises(UserError, match="is not a record of a run; 'init/"):
     parity.read(path)
 
 

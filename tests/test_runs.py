@@ -8,7 +8,7 @@ import pytest
 
 from dn_jax import runs
 from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, RunConfig
-from dn_jax.experiment import resolve
+from dn_jax.resolve import resolve
 from dn_jax.training.loop import EpochRecord
 
 RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)

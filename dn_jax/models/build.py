@@ -106,9 +106,9 @@ def _complete_resnet(config: ModelConfig) -> ModelConfig:
     raise ConfigurationError(
       "model.remat", config.remat, "is for DenseNet; a ResNet takes none, or dense_layer for each residual unit"
     )
-  if config.family != "wide" and config.widen_factor is not None:
+  if config.family != "wide" and config.widen_factor not in (None, 1):
     raise ConfigurationError("model.widen-factor", config.widen_factor, "is for --model.family wide")
-  if config.family != "resnet" and config.survival is not None:
+  if config.family != "resnet" and config.survival not in (None, 1):
     raise ConfigurationError("model.survival", config.survival, "is for --model.family resnet")
   try:
     units_of_depth(config.depth, config.family)

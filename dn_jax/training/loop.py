@@ -51,6 +51,9 @@ class Watcher(Protocol):
   def epoch(self, record: EpochRecord, state: TrainState) -> None:
     """After each epoch, with the state then; the state is valid during the call alone."""
 
+  def between_steps(self) -> None:
+    """After each command to the device; may raise to stop the run."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -172,6 +175,7 @@ def _train_epoch(
     )
     pending.append((step, losses[:steps]))
     step += steps
+    watcher.between_steps()
     if len(pending) > _IN_FLIGHT:
       _check_finite(*pending.popleft(), plan, rate_of)
     if time.perf_counter() - told > _PROGRESS_EVERY:

@@ -98,23 +98,25 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_changes_nothing(undisturbed, tm
 
 
 @pytest.mark.slow
-def test_interrupt_leaves_a_run_that_goes_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_between_steps_and_it_goes_on(undisturbed, tmp_path, number):
   folder = tmp_path / "run"
+  command = small_run(folder, "--data.augment", "--model.dropout", "0.1", "--data.validation", "100")
   process = subprocess.Popen(
-    [sys.executable, *small_run(folder, "--epochs", "400")],
-    cwd=ROOT,
-    text=True,
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
+    [sys.executable, *command], cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
   )
-  while not (folder / "checkpoints" / "40" / "digests.json").exists():
+  while not (folder / "metrics.jsonl").exists():
     assert process.poll() is None
-    time.sleep(0.05)
-  process.send_signal(signal.SIGINT)
+    time.sleep(0.01)
+  process.send_signal(number)
   _, stderr = process.communicate(timeout=60)
-  assert process.returncode == 130
-  assert "interrupted; the same command goes on" in stderr
-  assert "Traceback" not in stderr
+  assert process.returncode == 128 + number
+  assert stderr == f"stopped by {number.name}; the same command goes on from the last checkpoint\n"
+  assert len(metrics(folder)) < 4
+  again = run(*command)
+  assert again.returncode == 0, again.stderr
+  assert "going on after epoch" in again.stdout
+  assert metrics(folder) == metrics(undisturbed[0])
 
 
 def test_evaluate_agrees_with_the_record(undisturbed):

@@ -38,6 +38,9 @@ class Watcher:
   def epoch(self, record, state):
     self.records.append(record)
 
+  def between_steps(self):
+    pass
+
 
 def drive(losses, epochs_done=0, test_loss=5.0, watcher=None):
   """Runs the loop over steps whose losses are given, for one epoch (repeated) or for all."""

@@ -3,7 +3,7 @@
 import pytest
 
 from dn_jax.configuration import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from dn_jax.experiment import resolve
+from dn_jax.resolve import resolve
 
 
 # Paper, sections 4.1 and 4.2: epochs, batch, held-out pictures, reported network, dropout without augmentation.

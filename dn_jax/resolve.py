@@ -1,0 +1,97 @@
+"""A run's configuration filled in, from the named network and the published protocol, checked, and named."""
+
+import dataclasses
+import math
+import pathlib
+
+from dn_jax.configuration import ConfigurationError, RunConfig
+from dn_jax.data import catalog
+from dn_jax.models import build
+from dn_jax.training import protocol
+
+
+def resolve(config: RunConfig) -> RunConfig:
+  """Fills in everything left open, from the named network and the published protocol, and checks it.
+
+  Raises:
+    ConfigurationError: a flag's value does not fit.
+  """
+  info = catalog.info_of(config.data.name)
+  model = build.complete(config.model)
+  whose = config.protocol or protocol.protocol_name(config.model.name, model)
+  config = dataclasses.replace(config, model=model, protocol=whose)
+  config = protocol.fill_in(config)
+  _check(config, info)
+  if config.out is None:
+    config = dataclasses.replace(config, out=pathlib.Path("runs") / slug(config))
+  return config
+
+
+def network_name(config: RunConfig) -> str:
+  """A resolved run's network: its name in the zoo, or kind, layers and growth rate."""
+  model = config.model
+  if model.name:
+    return model.name
+  if model.family != "densenet":
+    stochastic = "-stochastic-depth" if model.survival < 1 else ""
+    return f"{model.family}-{model.depth}{f'-{model.widen_factor}' if model.family == 'wide' else ''}{stochastic}"
+  kind = ("b" if model.bottleneck else "") + ("c" if model.compression < 1 else "")
+  layers = model.depth or "-".join(map(str, model.blocks))
+  return "-".join(["densenet", *([kind] if kind else []), f"{layers}", f"{model.growth_rate}"])
+
+
+def data_name(config: RunConfig) -> str:
+  """A run's data set, with the paper's "+" where it is augmented."""
+  return config.data.name + ("+" if config.data.augment else "")
+
+
+def slug(config: RunConfig) -> str:
+  """A short name for a resolved run: data set, network, seed."""
+  return f"{data_name(config)}_{network_name(config)}_seed{config.seed}"
+
+
+def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
+  at_least = [
+    ("epochs", config.epochs, 1),
+    ("batch-size", config.batch_size, 1),
+    ("seed", config.seed, 0),
+    ("data.validation", config.data.validation, 0),
+    ("checkpoint.every-epochs", config.checkpoint.every_epochs, 1),
+    ("checkpoint.keep", config.checkpoint.keep, 2),
+    ("steps-per-dispatch", config.steps_per_dispatch, 1),
+    ("evaluation-batch-size", config.evaluation_batch_size, 1),
+  ]
+  for flag, value, least in at_least:
+    if value is not None and value < least:
+      why = " (the newest may be cut short while it is written)" if flag == "checkpoint.keep" else ""
+      raise ConfigurationError(flag, value, f"must be at least {least}{why}")
+  sgd = config.optimizer
+  for flag, value, fits, words in (
+    ("seed", config.seed, config.seed < 2**32, "must be below 2**32"),
+    ("optimizer.learning-rate", sgd.learning_rate, 0 < sgd.learning_rate < math.inf, "must be above 0"),
+    ("optimizer.momentum", sgd.momentum, 0 <= sgd.momentum < 1, "at least 0, below 1"),
+    ("optimizer.weight-decay", sgd.weight_decay, 0 <= sgd.weight_decay < math.inf, "must be at least 0"),
+    (
+      "optimizer.drops",
+      sgd.drops,
+      all(0 < share <= 1 for share in sgd.drops),
+      "shares of the epochs, above 0, at most 1",
+    ),
+    ("optimizer.warmup-steps", sgd.warmup_steps, sgd.warmup_steps >= 0, "must be at least 0"),
+    ("optimizer.drop-factor", sgd.drop_factor, 0 < sgd.drop_factor <= 1, "above 0, at most 1"),
+    (
+      "report",
+      config.report,
+      config.report != "best" or config.data.validation > 0,
+      "needs held-out pictures; give --data.validation",
+    ),
+  ):
+    if not fits:
+      raise ConfigurationError(flag, value, words)
+  size = min(info.image_shape[:2])
+  smallest = build.smallest_map(config.model, size)
+  if smallest < 1:
+    fits = f"pictures of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
+    raise ConfigurationError("model.blocks", config.model.blocks, fits)
+  if config.batch_size * smallest**2 == 1:
+    raise ConfigurationError("batch-size", 1, "the last block would normalise over a single pixel; at least 2")
