@@ -59,11 +59,6 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
   network = build.build(config.model, info.num_classes)
   schedule = optimizer.learning_rate(config.optimizer, plan.epochs, plan.steps_per_epoch)
   sgd = optimizer.sgd(config.optimizer, schedule)
-  normalised = _normalised(config, dataset)
-
-  def prepare(images: jax.Array, key: jax.Array, numbers: jax.Array) -> jax.Array:
-    images = normalised(images)
-    return mirror_and_shift(images, key, numbers, mirror=info.mirror, pad=info.pad) if config.data.augment else images
 
   def fresh_state(key: jax.Array) -> step.TrainState:
     return step.create_state(network, sgd, key, info.image_shape)
@@ -73,13 +68,13 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
     splits=_on_device(dataset, mesh),
     advance=epoch.make_advance(
       step.make_train_step(network, sgd),
-      prepare,
+      prepared(config, dataset),
       functools.partial(distributed.cut, mesh=mesh),
       augmentation_key,
       dropout_key,
       plan.steps_per_dispatch,
     ),
-    evaluate=_evaluator(network, normalised, config.evaluation_batch_size, mesh),
+    evaluate=_evaluator(network, _normalised(config, dataset), config.evaluation_batch_size, mesh),
     order_of=jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures)),
     rate_of=schedule,
     fresh_state=lambda: distributed.replicate(jax.jit(fresh_state)(weights_key), mesh),
@@ -113,6 +108,18 @@ def _plan(config: RunConfig, dataset: catalog.Dataset, mesh: jax.sharding.Mesh) 
 def _normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
   mean, std = catalog.normalisation(dataset, config.data.normalise)
   return functools.partial(normalise, mean=mean, std=std)
+
+
+def prepared(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+  """What a training picture goes through: (uint8 pictures, a step's key, the pictures' numbers) -> input.
+
+  Normalised first and padded then, as in the authors' Torch code: the border of a shifted picture is the mean.
+  """
+  normalised = _normalised(config, dataset)
+  if not config.data.augment:
+    return lambda images, key, numbers: normalised(images)
+  shift = functools.partial(mirror_and_shift, mirror=dataset.info.mirror, pad=dataset.info.pad)
+  return lambda images, key, numbers: shift(normalised(images), key, numbers)
 
 
 def _evaluator(

@@ -49,3 +49,10 @@ def test_imports_point_down_the_list_and_every_module_is_on_it():
 def test_no_file_is_long():
   long = {path.name: n for path in PACKAGE.rglob("*.py") if (n := len(path.read_text().splitlines())) > 420}
   assert long == {}
+
+
+def test_every_test_that_the_protocol_page_names_exists():
+  named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "protocol.md").read_text()))
+  assert len(named) > 25
+  written = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+  assert {name for name in named if f"def {name}(" not in written} == set()

@@ -231,6 +231,8 @@ class DenseNet(nn.Module):
     )
     for index, layers in enumerate(self.blocks, start=1):
       features = dense_block(layers, dense_layer, name=f"block{index}")(features, train)
+      if self.is_mutable_collection("intermediates"):
+        self.sow("intermediates", f"block{index}_end", concatenate(features).values)
       if index < len(self.blocks):
         channels = math.floor(self.compression * sum(x.values.shape[-1] for x in features))
         features = (
