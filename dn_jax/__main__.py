@@ -13,7 +13,7 @@ from dn_jax.data import catalog
 from dn_jax.models import build, summary, zoo
 
 # Wide enough for the longest name where the output is no terminal.
-_console = rich.console.Console(width=None if rich.console.Console().is_terminal else 120)
+_console = rich.console.Console(width=None if rich.console.Console().is_terminal else 140)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,9 @@ def print_zoo() -> None:
       f"{sum(row.parameters for row in rows):,}",
       f"{entry.parameters}M" if entry.parameters else "",
       f"{sum(row.flops for row in rows) / 1e9:.2f}",
-      "  ".join(f"{column.upper()} {error:.2f}" for column, error in entry.errors.items()),
+      "  ".join(
+        f"{column.upper() if column in zoo.COLUMNS else column} {error:.2f}" for column, error in entry.errors.items()
+      ),
     )
   _console.print(table)
 
