@@ -8,7 +8,7 @@ import rich.table
 import tyro
 
 from dn_jax import command_line
-from dn_jax.configuration import ConfigurationError, ModelConfig
+from dn_jax.configuration import ConfigurationError, ModelConfig, near
 from dn_jax.data import catalog
 from dn_jax.models import build, summary, zoo
 
@@ -51,8 +51,15 @@ def print_summary(
   _console.print(summary.table(summary.layers(network, (height, width, channels)), title))
 
 
-def print_zoo() -> None:
-  """Lists every published network: parameters counted here and as published, FLOPs, published errors."""
+def print_zoo(matching: str = "") -> None:
+  """Lists every published network: parameters counted here and as published, FLOPs, published errors.
+
+  Args:
+    matching: list only the networks whose names contain this.
+  """
+  entries = [entry for entry in zoo.NETWORKS.values() if matching in entry.name]
+  if not entries:
+    raise ConfigurationError("matching", matching, near(matching, zoo.NETWORKS))
   table = rich.table.Table(
     title="The zoo",
     caption="parameters with 10 classes (ImageNet's: 1000); FLOPs a picture, a multiply-add counted "
@@ -66,7 +73,7 @@ def print_zoo() -> None:
     ("published error", "left"),
   ):
     table.add_column(column, justify=justify, no_wrap=column != "published error")
-  for entry in zoo.NETWORKS.values():
+  for entry in entries:
     imagenet = entry.imagenet
     network = build.build(build.complete(ModelConfig(name=entry.name, remat="none")), 1000 if imagenet else 10)
     rows = summary.layers(network, (224, 224, 3) if imagenet else (32, 32, 3))

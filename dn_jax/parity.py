@@ -178,7 +178,8 @@ def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
   )
   if exact:
     result += _state("after the last step", record, network, state, record.state("final"), 1e-6, 1e-6)
-    logits = network.apply({"params": state.params, "batch_stats": state.batch_stats}, first.images, False)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = jax.jit(lambda variables, images: network.apply(variables, images, False))(variables, first.images)
     result.append(_worst("evaluation logits", {"logits": logits}, {"logits": record.arrays["eval_logits_final"]}, 1e-6))
   return result
 

@@ -47,7 +47,8 @@ def main(
         f"{one.tolerance:.0e}",
         "" if one.fits else f"EXCEEDED at {one.where}",
       )
-  rich.console.Console().print(table)
+  console = rich.console.Console()
+  (console if console.is_terminal else rich.console.Console(width=140)).print(table)
   if json_path:
     json_path.write_text(
       json.dumps(

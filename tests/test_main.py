@@ -12,10 +12,10 @@ def test_summary_lists_layers_with_shapes_parameters_and_flops():
   assert [cell.strip() for cell in row.split("│")[2:6]] == ["Conv 3x3", "8x8x12", "5,184", "0.66"]
 
 
-def test_zoo_lists_every_network():
-  done = run("-m", "dn_jax", "zoo")
+def test_zoo_lists_networks_with_counted_and_published_figures():
+  done = run("-m", "dn_jax", "zoo", "--matching", "2")
   assert done.returncode == 0, done.stderr
-  for expected in ("densenet-bc-190-40", "25,624,430", "7,978,856", "C100+ 17.60"):
+  for expected in ("densenet-bc-100-12", "769,162", "0.8M", "7,978,856", "C100+ 17.60", "10-crop top-1 23.61"):
     assert expected in done.stdout
 
 

@@ -30,8 +30,8 @@ def test_training_step_follows_the_record(path, remat, dtype):
   assert [one for one in differences if not one.fits] == []
 
 
-def tampered(tmp_path, **changes):
-  with np.load(RECORDS[0]) as file:
+def tampered(tmp_path, record=RECORDS[0], **changes):
+  with np.load(record) as file:
     arrays = {name: file[name] for name in file.files}
   for name, change in changes.items():
     arrays[name] = change(arrays[name])
@@ -97,6 +97,6 @@ def test_script_prints_and_writes_and_judges(tmp_path):
   assert "float64 losses" in good.stdout
   found = json.loads((tmp_path / "out.json").read_text())
   assert {one["kind"] for one in found["float32"]} >= {"step-0 logits", "step-0 gradients"}
-  bad = run("experiments/parity.py", tampered(tmp_path, losses=lambda losses: losses + 1e-3))
+  bad = run("experiments/parity.py", tampered(tmp_path, RECORDS[1], losses=lambda losses: losses + 1e-3))
   assert bad.returncode == 1
   assert "EXCEEDED" in bad.stdout

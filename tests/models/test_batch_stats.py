@@ -91,7 +91,7 @@ def test_network_equals_one_of_ordinary_batch_norms_in_float64(kind):
     theirs = OrdinaryDenseNet((2, 3), 4, 6, 5, **kind)
     rng = np.random.RandomState(0)
     x = jnp.asarray(rng.randn(6, 9, 8, 3) + 2)
-    variables = ours.init(jax.random.key(0), x, False)
+    variables = jax.jit(lambda: ours.init(jax.random.key(0), x, False))()
     # Scales and biases away from 1 and 0, so that every one of them matters.
     params = jax.tree.map(lambda leaf: leaf + 0.3 * rng.randn(*leaf.shape), variables["params"])
     weights = jnp.asarray(rng.randn(6, 5))
@@ -102,12 +102,12 @@ def test_network_equals_one_of_ordinary_batch_norms_in_float64(kind):
 
     ours_stats = variables["batch_stats"]
     # flax starts its running averages in float32, whose 0.9 is off in the eighth digit.
-    theirs_stats = jax.tree.map(jnp.float64, theirs.init(jax.random.key(0), x, False)["batch_stats"])
+    theirs_stats = jax.tree.map(jnp.float64, jax.jit(lambda: theirs.init(jax.random.key(0), x, False))()["batch_stats"])
+    ours_step = jax.jit(jax.grad(lambda params, stats: loss(ours, params, stats), has_aux=True))
+    theirs_step = jax.jit(jax.grad(lambda params, stats: loss(theirs, params, stats), has_aux=True))
     for _ in range(STEPS):
-      ours_grad, (ours_logits, ours_stats) = jax.grad(lambda p, s: loss(ours, p, s), has_aux=True)(params, ours_stats)
-      theirs_grad, (theirs_logits, theirs_stats) = jax.grad(lambda p, s: loss(theirs, p, s), has_aux=True)(
-        ordinary_tree(params), theirs_stats
-      )
+      ours_grad, (ours_logits, ours_stats) = ours_step(params, ours_stats)
+      theirs_grad, (theirs_logits, theirs_stats) = theirs_step(ordinary_tree(params), theirs_stats)
 
     assert relative(ours_logits, theirs_logits) < 1e-10
     for (path, a), (_, b) in zip(

@@ -78,7 +78,7 @@ def test_networks_equal_ones_of_ordinary_layers_in_float64(kind):
     x = jnp.asarray(rng.randn(4, 12, 8, 3))
     variables = jax.jit(lambda: ours.init(jax.random.key(0), x, False))()
     params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.randn(*leaf.shape), variables["params"])
-    stats = theirs.init(jax.random.key(0), x, False)["batch_stats"]
+    stats = jax.jit(lambda: theirs.init(jax.random.key(0), x, False))()["batch_stats"]
 
     def loss(network, params, stats):
       logits, _ = network.apply({"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"])
