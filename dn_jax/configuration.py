@@ -88,7 +88,7 @@ class ModelConfig:
   """Of activations; parameters and statistics stay float32."""
   precision: Literal["default", "high", "highest"] = "default"
   """Of matrix products: on TPU and GPU "default" multiplies float32 in bfloat16 or TF32 passes."""
-  remat: Literal["none", "dense_layer", "bottleneck", "block"] = carried_out("dense_layer")
+  remat: Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"] = carried_out("dense_layer")
   """What the backward pass keeps; the function is the same."""
 
 

@@ -21,7 +21,7 @@ from dn_jax.configuration import ConfigurationError
 
 def main(
   record: Annotated[pathlib.Path, tyro.conf.Positional],
-  remat: Literal["none", "dense_layer", "bottleneck", "block"] = "dense_layer",
+  remat: Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"] = "dense_layer",
   json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
   """Compares the training step with a record of the PyTorch implementation, in float64 and float32.

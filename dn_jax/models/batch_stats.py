@@ -58,6 +58,20 @@ def batch_moments(values: jax.Array, dtype: jnp.dtype = jnp.float32) -> tuple[ja
   return mean, variance
 
 
+def statistics_gradient(features: FeatureMap, of_mean: jax.Array, of_variance: jax.Array) -> jax.Array:
+  """The gradient that a map's batch statistics pass on to its values, in the values' type.
+
+  d mean / d x = 1 / N and d variance / d x = 2 (x - mean) / N, for N values a channel.
+
+  Args:
+    features: a map with its batch's statistics.
+    of_mean, of_variance: gradients of these, [channels] each.
+  """
+  values, mean, _ = features
+  count = values.size // values.shape[-1]
+  return (of_mean / count + (2 / count) * of_variance * (values - mean)).astype(values.dtype)
+
+
 class MeasureMap(nn.Module):
   """Takes a new feature map's statistics, once, and keeps their running averages.
 

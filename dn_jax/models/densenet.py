@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from dn_jax.models import remat
+from dn_jax.models import block_gradient, remat
 from dn_jax.models.batch_stats import BatchNorm, FeatureMap, MeasureMap, concatenate
-from dn_jax.models.convolution import convolve
+from dn_jax.models.convolution import convolve, convolve_with_own_gradient
 from dn_jax.models.dropout import Dropout
 
 ModuleFactory = Callable[..., Any]
@@ -64,7 +64,7 @@ class DenseLayer(nn.Module):
       x = self.measure(name="bottleneck")(x, train)
       x = nn.relu(self.norm(name="norm2")(x))
     x = self.conv(self.growth_rate, (3, 3), name="conv2" if self.bottleneck_width else "conv1")(x)
-    x = self.dropout()(x, train)
+    x = checkpoint_name(self.dropout()(x, train), remat.OUTPUT)
     return self.measure(name="output")(x, train)
 
 
@@ -73,16 +73,34 @@ class DenseBlock(nn.Module):
 
   Nothing is concatenated here: a layer concatenates what it reads, inside `jax.checkpoint`, so that no
   concatenation outlives the layer.
+
+  Attributes:
+    layers: how many.
+    dense_layer: factory of a layer.
+    own_gradient: whether training takes the backward pass of `dn_jax.models.block_gradient`.
   """
 
   layers: int
   dense_layer: ModuleFactory
+  own_gradient: bool = False
 
   @nn.compact
   def __call__(self, features: Features, train: bool) -> Features:
     """Returns the maps it was given and one more, of k channels, for each layer."""
-    for index in range(self.layers):
-      features += (self.dense_layer(name=f"layer{index + 1}")(features, train),)
+    layers = [self.dense_layer(name=f"layer{index + 1}") for index in range(self.layers)]
+    if self.own_gradient and train and not self.is_initializing():
+      return self._with_own_gradient(layers, features)
+    for layer in layers:
+      features += (layer(features, train),)
+    return features
+
+  def _with_own_gradient(self, layers: list[nn.Module], features: Features) -> Features:
+    variables = [layer.variables for layer in layers]
+    rngs = [layer.scope.rngs for layer in layers]
+    features, updates = block_gradient.dense_block(self.dense_layer(parent=None), variables, rngs, features)
+    if self.is_mutable_collection("batch_stats"):
+      for layer, updated in zip(layers, updates, strict=True):
+        self.put_variable("batch_stats", layer.name, updated)
     return features
 
 
@@ -206,12 +224,13 @@ class DenseNet(nn.Module):
     if self.remat == "bottleneck" and not self.bottleneck_width:
       raise ValueError("remat policy 'bottleneck': this network has no bottleneck to keep; use 'dense_layer'")
 
+    own_gradient = self.remat == "layer_by_layer"
     conv = functools.partial(
       nn.Conv,
       padding="SAME",
       use_bias=False,
       kernel_init=CONVOLUTION_INIT[self.convolution_init],
-      conv_general_dilated=convolve,
+      conv_general_dilated=convolve_with_own_gradient if own_gradient else convolve,
       precision=self.precision,
       dtype=self.dtype,
       param_dtype=self.param_dtype,
@@ -230,7 +249,7 @@ class DenseNet(nn.Module):
       Stem(self.stem, self.initial_channels, conv, norm, measure, name="stem")(images.astype(self.dtype), train),
     )
     for index, layers in enumerate(self.blocks, start=1):
-      features = dense_block(layers, dense_layer, name=f"block{index}")(features, train)
+      features = dense_block(layers, dense_layer, own_gradient, name=f"block{index}")(features, train)
       if self.is_mutable_collection("intermediates"):
         self.sow("intermediates", f"block{index}_end", concatenate(features).values)
       if index < len(self.blocks):

@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 from conftest import relative
 
-from dn_jax.models.convolution import convolve
+from dn_jax.models import convolution
+from dn_jax.models.convolution import convolve, convolve_with_own_gradient
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
-def test_convolution_and_its_gradients_are_those_of_lax(kernel, strides):
+@pytest.mark.parametrize("written", [convolve, convolve_with_own_gradient])
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_convolution_and_its_gradients_are_those_of_lax(kernel, strides, written, pieces, monkeypatch):
+  monkeypatch.setattr(convolution, "_PIECE", 7 * 6 * -(-5 // pieces))
   with jax.enable_x64(True):
     rng = np.random.RandomState(0)
-    x, w = jnp.asarray(rng.randn(2, 7, 6, 5)), jnp.asarray(rng.randn(*kernel, 5, 4))
+    x, w = jnp.asarray(rng.randn(5, 7, 6, 5)), jnp.asarray(rng.randn(*kernel, 5, 4))
     rest = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    ours = lambda x, w: jnp.sum(jnp.sin(convolve(x, w, strides, "SAME", **rest)))
+    ours = lambda x, w: jnp.sum(jnp.sin(written(x, w, strides, "SAME", **rest)))
     theirs = lambda x, w: jnp.sum(jnp.sin(jax.lax.conv_general_dilated(x, w, strides, "SAME", **rest)))
     for a, b in zip(jax.grad(ours, (0, 1))(x, w), jax.grad(theirs, (0, 1))(x, w), strict=True):
       assert relative(a, b) < 1e-12
