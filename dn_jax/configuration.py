@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
+RematPolicy = Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"]
 
 
 class UserError(Exception):
@@ -88,7 +89,7 @@ class ModelConfig:
   """Of activations; parameters and statistics stay float32."""
   precision: Literal["default", "high", "highest"] = "default"
   """Of matrix products: on TPU and GPU "default" multiplies float32 in bfloat16 or TF32 passes."""
-  remat: Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"] = carried_out("dense_layer")
+  remat: RematPolicy = carried_out("dense_layer")
   """What the backward pass keeps; the function is the same."""
 
 
@@ -132,9 +133,7 @@ class RunConfig:
   model: ModelConfig = ModelConfig()
   optimizer: OptimizerConfig = OptimizerConfig()
   checkpoint: CheckpointConfig = CheckpointConfig()
-  protocol: Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"] | None = carried_out(
-    None
-  )
+  protocol: ProtocolName | None = carried_out(None)
   """Whose published training fills in unset flags; by default the named network's own."""
   epochs: int | None = None
   """Passes over the training pictures."""

@@ -8,7 +8,7 @@ Prints the worst relative difference of each kind beside its tolerance; exit cod
 import json
 import pathlib
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 import rich.box
 import rich.console
@@ -16,12 +16,12 @@ import rich.table
 import tyro
 
 from dn_jax import command_line, parity
-from dn_jax.configuration import ConfigurationError
+from dn_jax.configuration import ConfigurationError, RematPolicy
 
 
 def main(
   record: Annotated[pathlib.Path, tyro.conf.Positional],
-  remat: Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"] = "dense_layer",
+  remat: RematPolicy = "dense_layer",
   json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
   """Compares the training step with a record of the PyTorch implementation, in float64 and float32.

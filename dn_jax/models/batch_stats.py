@@ -32,6 +32,9 @@ class FeatureMap(NamedTuple):
   variance: jax.Array
 
 
+Features = tuple[FeatureMap, ...]
+
+
 def concatenate(maps: Sequence[FeatureMap]) -> FeatureMap:
   """[x_0, ..., x_{l-1}] of the paper's equation 2: along channels, statistics included."""
   if len(maps) == 1:

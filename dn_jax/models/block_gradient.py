@@ -21,9 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dn_jax.models.batch_stats import FeatureMap, concatenate, statistics_gradient
-
-Features = tuple[FeatureMap, ...]
+from dn_jax.models.batch_stats import FeatureMap, Features, concatenate, statistics_gradient
 
 
 def _apply(layer: nn.Module, variables: Any, rngs: Any, features: Features) -> tuple[FeatureMap, Any]:

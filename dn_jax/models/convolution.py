@@ -1,4 +1,4 @@
-"""Convolutions, written the way the back ends run them fast; the same functions everywhere."""
+"""Convolutions, written the way the back ends run them fast; the same function everywhere."""
 
 import functools
 from collections.abc import Sequence
@@ -51,9 +51,8 @@ def convolve_with_own_gradient(
 ) -> jax.Array:
   """`convolve`, but a 3x3 convolution of stride 1 is differentiated on the CPU back end by two matrix products.
 
-  There JAX's own gradients of it take three times its forward pass, since both operands of the weight gradient
-  are transposed first. On TPU and GPU the gradients are JAX's own. A hand-written gradient has no forward mode
-  (`jax.jvp`).
+  There both operands of JAX's own weight gradient are transposed first, which takes longer than the rest. On TPU
+  and GPU the gradients are JAX's own. A hand-written gradient has no forward mode (`jax.jvp`).
   """
   if kernel.shape[:2] == (3, 3) and tuple(window_strides) == (1, 1) and padding == "SAME":
     return _convolve_3x3(inputs, kernel, rest.get("precision"))

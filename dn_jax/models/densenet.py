@@ -17,12 +17,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from dn_jax.models import block_gradient, remat
-from dn_jax.models.batch_stats import BatchNorm, FeatureMap, MeasureMap, concatenate
+from dn_jax.models.batch_stats import BatchNorm, FeatureMap, Features, MeasureMap, concatenate
 from dn_jax.models.convolution import convolve, convolve_with_own_gradient
 from dn_jax.models.dropout import Dropout
 
 ModuleFactory = Callable[..., Any]
-Features = tuple[FeatureMap, ...]
 
 # Convolutions ~ N(0, 2 / (kh * kw * out_channels)) (He et al. 2015, in the authors' Torch code), or with the
 # inputs counted instead ("msra" in the Caffe code).

@@ -6,17 +6,20 @@
 | `dense_layer`    | what each dense layer adds (k channels) and its statistics, O(L) memory             |
 | `bottleneck`     | also each layer's 1x1 output (4k channels), as the PyTorch implementation does      |
 | `block`          | each block's input only; a block's maps are made again before its gradients         |
-| `layer_by_layer` | as `dense_layer`, with gradients written by hand (`dn_jax.models.block_gradient`)   |
+| `layer_by_layer` | what each dense layer adds; gradients by hand (`dn_jax.models.block_gradient`)       |
 
 The last has no forward mode (`jax.jvp`, `jax.jacfwd`); with the others differentiation is JAX's own.
 """
 
+import typing
+
 import flax.linen as nn
 import jax
 
+from dn_jax.configuration import RematPolicy
 from dn_jax.models.batch_stats import STATISTICS
 
-POLICIES = ("none", "dense_layer", "bottleneck", "block", "layer_by_layer")
+POLICIES = typing.get_args(RematPolicy)
 
 # The name that a dense layer gives the output of its 1x1 convolution.
 BOTTLENECK = "bottleneck"
@@ -35,7 +38,8 @@ _KEPT_IN_A_LAYER = {
 def remat_layer(layer: type[nn.Module], policy: str) -> type[nn.Module]:
   """A dense layer, transition or last norm, rematerialised as the policy says.
 
-  Under `layer_by_layer` nothing is: a dense block sees to its layers itself, and the rest is short.
+  Under `layer_by_layer` nothing is: a dense block sees to its layers itself, and to rematerialise the rest saves
+  nothing more.
 
   The module's call must be `(features, train)`.
 

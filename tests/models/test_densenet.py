@@ -77,6 +77,40 @@ def test_rematerialised_layers_need_much_less_memory():
   assert size["dense_layer"] < size["bottleneck"] < size["none"]
 
 
+def test_memory_of_layer_by_layer_grows_no_faster_than_depth():
+  x = jnp.zeros((16, 16, 16, 3))
+  shallow, deep = (temporaries(DenseNet((layers,), 8, 10, 16, remat="layer_by_layer"), x) for layers in (8, 16))
+  assert deep < 2 * shallow
+
+
+def convolutions(policy):
+  network = DenseNet(**SMALL, remat=policy)
+  x = jnp.zeros((2, 8, 8, 3))
+  variables = jax.eval_shape(lambda: network.init(jax.random.key(0), x, False))
+  loss = lambda params, stats: jnp.sum(network.apply({"params": params, "batch_stats": stats}, x, True))
+  return jax.jit(jax.grad(loss)).lower(variables["params"], variables["batch_stats"]).as_text().count("convolution(")
+
+
+@pytest.mark.parametrize("policy", ["dense_layer", "bottleneck"])
+def test_a_rematerialised_layer_does_not_run_its_last_convolution_again(policy):
+  # The stem's forward and weight gradient (nobody asks for that of the pictures), and three for each of four layers.
+  assert convolutions(policy) == convolutions("none") == 2 + 3 * sum(SMALL["blocks"])
+
+
+@pytest.mark.parametrize("policy", remat.POLICIES)
+def test_forward_mode_is_for_the_policies_without_gradients_written_by_hand(policy):
+  network = DenseNet((1,), 4, 10, 8, remat=policy)
+  x, direction = jnp.asarray(np.random.RandomState(0).randn(2, 4, 8, 8, 3), jnp.float32)
+  variables = jax.jit(lambda: network.init(jax.random.key(0), x, False))()
+  loss = lambda x: jnp.sum(network.apply(variables, x, True) ** 2)
+  if policy == "layer_by_layer":
+    with pytest.raises(TypeError, match="forward-mode"):
+      jax.jvp(loss, (x,), (direction,))
+    return
+  _, along = jax.jit(lambda: jax.jvp(loss, (x,), (direction,)))()
+  assert relative(along, jnp.vdot(jax.jit(jax.grad(loss))(x), direction)) < 1e-4
+
+
 def test_bottleneck_policy_is_refused_where_there_is_no_bottleneck():
   network = DenseNet(**SMALL, bottleneck_width=0, remat="bottleneck")
   with pytest.raises(ValueError, match="no bottleneck to keep"):
