@@ -62,9 +62,12 @@ def _backward(layer: nn.Module, residuals: Any, gradients: Any) -> tuple[Any, No
   variables, rngs, given, made = residuals
   maps, gradient = concatenate((*given, *made)), concatenate(gradients[0])
   of_variables = []
-  for its_variables, its_rngs, output in zip(*map(reversed, (variables, rngs, made)), strict=True):
-    rest = gradient.values.shape[-1] - output.values.shape[-1]
+  # The maps are read as slices of their concatenation alone, so that they need not outlive it one by one.
+  growth_rates = [output.values.shape[-1] for output in made]
+  for its_variables, its_rngs, growth_rate in zip(*map(reversed, (variables, rngs, growth_rates)), strict=True):
+    rest = gradient.values.shape[-1] - growth_rate
     gradient, own = _split(gradient, rest)
+    output, _ = _split(_split(maps, rest)[1], growth_rate)
     of_output = own.values + statistics_gradient(output, own.mean, own.variance)
     # The barrier is what keeps the layers' order: nothing of this one is made before its gradient is there.
     maps, gradient, of_output = jax.lax.optimization_barrier((maps, gradient, of_output))
