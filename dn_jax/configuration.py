@@ -43,6 +43,8 @@ class DataConfig:
   """Folder of TFDS-prepared data sets; by default TFDS's own (~/tensorflow_datasets)."""
   augment: bool = False
   """The "+" of the paper's tables: mirror, pad and crop."""
+  padding: Literal["zero", "reflect"] | None = None
+  """What is beyond a shifted picture's border: zeros after normalising, or the picture's mirror image."""
   normalise: Literal["channel", "pixel", "mean"] | None = None
   """By the data set's published constants; a mean picture and one deviation; a mean picture alone."""
   validation: int | None = None

@@ -118,7 +118,8 @@ def prepared(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array
   normalised = _normalised(config, dataset)
   if not config.data.augment:
     return lambda images, key, numbers: normalised(images)
-  shift = functools.partial(mirror_and_shift, mirror=dataset.info.mirror, pad=dataset.info.pad)
+  info, padding = dataset.info, config.data.padding
+  shift = functools.partial(mirror_and_shift, mirror=info.mirror, pad=info.pad, padding=padding)
   return lambda images, key, numbers: shift(normalised(images), key, numbers)
 
 

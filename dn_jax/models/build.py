@@ -39,10 +39,12 @@ def complete(config: ModelConfig) -> ModelConfig:
     named.pop("compression", None)
   unset = {key: value for key, value in named.items() if getattr(config, key) is None}
   config = dataclasses.replace(config, **unset)
+  family = config.family or "densenet"
   config = dataclasses.replace(
     config,
-    family=config.family or "densenet",
-    convolution_init=config.convolution_init or "fan_out",
+    family=family,
+    # He initialisation by inputs in Wide ResNet's code, by outputs in the others'.
+    convolution_init=config.convolution_init or ("fan_in" if family == "wide" else "fan_out"),
     classifier_init=config.classifier_init or "torch",
   )
   _check(config)

@@ -1,8 +1,9 @@
 """The published protocols as data, by whose they are and data set.
 
 Sources: `densenet`: CVPR 2017 paper, section 4.2, and the authors' Torch code. `caffe`: the authors' Caffe
-code. `stochastic-depth`: its authors' Torch code. `wide`: its authors' scripts. `resnet` and `preactivation`:
-their papers, from memory (64,000 iterations of 128 pictures, here as 164 epochs of 391 or 390 steps).
+code. `stochastic-depth`: its authors' Torch code. `wide`: its authors' scripts. `resnet`: its paper (64,000
+iterations of 128 pictures, here as 164 epochs of 391 or 390 steps). `preactivation`: its authors' Torch code,
+which is fb.resnet.torch's training, with the paper's batch and slow start.
 `digits` has no published protocol: everyone's is the one for CIFAR-10, with 40 epochs and nothing held out.
 Where a protocol says nothing of SVHN, DenseNet's is taken.
 """
@@ -27,8 +28,9 @@ class Protocol:
   drops: tuple[float, ...] = (0.5, 0.75)
   drop_factor: float = 0.1
   warmup_steps: int = 0
-  # How the input is normalised; pictures of the training set held out; whose test error is reported.
+  # The input: how normalised, and how padded where augmented; training pictures held out; whose error is reported.
   normalise: str = "channel"
+  padding: str = "zero"
   validation: int = 0
   report: str = "last"
   # The dropout rate where the pictures are not augmented.
@@ -39,13 +41,15 @@ _DENSENET = Protocol(epochs=300, dropout_without_augmentation=0.2)
 _DENSENET_SVHN = dataclasses.replace(_DENSENET, epochs=40, validation=6000, report="best")
 _HE = Protocol(epochs=164, batch_size=128, warmup_steps=400)
 _STOCHASTIC_DEPTH = Protocol(epochs=500, batch_size=128, normalise="pixel", validation=5000, report="best")
-_WIDE = Protocol(epochs=200, batch_size=128, weight_decay=5e-4, drops=(0.3, 0.6, 0.8), drop_factor=0.2)
+_WIDE = Protocol(
+  epochs=200, batch_size=128, weight_decay=5e-4, drops=(0.3, 0.6, 0.8), drop_factor=0.2, padding="reflect"
+)
 
 _CIFAR = {
   "densenet": _DENSENET,
   # 230,000 iterations of 64 pictures are 294 epochs.
   "caffe": dataclasses.replace(_DENSENET, epochs=294, normalise="mean"),
-  "resnet": dataclasses.replace(_HE, nesterov=False),
+  "resnet": dataclasses.replace(_HE, nesterov=False, normalise="mean"),
   "stochastic-depth": _STOCHASTIC_DEPTH,
   "preactivation": _HE,
   "wide": _WIDE,
@@ -69,7 +73,7 @@ PROTOCOLS: dict[tuple[str, str], Protocol] = {
     _STOCHASTIC_DEPTH, epochs=50, drops=(0.6, 0.7), validation=6000
   ),
   ("wide", "svhn_cropped"): dataclasses.replace(
-    _WIDE, epochs=160, learning_rate=0.01, drops=(0.5, 0.75), drop_factor=0.1
+    _WIDE, epochs=160, learning_rate=0.01, drops=(0.5, 0.75), drop_factor=0.1, padding="zero"
   ),
 }
 

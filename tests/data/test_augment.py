@@ -37,6 +37,20 @@ def test_every_mirror_and_shift_is_drawn_equally_often():
   assert sum((count - expected) ** 2 / expected for count in counts.values()) < 40.8
 
 
+def test_reflected_borders_are_the_picture_mirrored_at_its_outermost_pixels():
+  keys = jax.random.split(jax.random.key(0), 50)
+  draw = lambda key: augment.mirror_and_shift(
+    IMAGES[:1], key, jnp.zeros(1, jnp.int32), mirror=False, pad=2, padding="reflect"
+  )
+  # Written out by index: the outermost pixel is the mirror and is not repeated.
+  rows, columns = [2, 1, 0, 1, 2, 3, 4, 3, 2], [2, 1, 0, 1, 2, 3, 2, 1]
+  padded = np.asarray(IMAGES[0])[rows][:, columns]
+  crops = {padded[top : top + 5, left : left + 4].tobytes() for top in range(5) for left in range(5)}
+  drawn = {np.asarray(draw(key))[0].tobytes() for key in keys}
+  assert drawn <= crops
+  assert len(drawn) > 12
+
+
 def test_a_pictures_draws_do_not_depend_on_its_place_in_the_batch():
   key, numbers = jax.random.key(5), jnp.arange(6, dtype=jnp.int32)
   together = augment.mirror_and_shift(IMAGES, key, numbers, mirror=True, pad=2)

@@ -37,24 +37,45 @@ def test_a_flag_outweighs_the_protocol():
   assert config.report == "best"  # Held-out pictures were asked for.
 
 
-# Stochastic depth: its authors' Torch code. Wide ResNet: its authors' scripts. Epochs, batch, rate, decay, drops.
+# Stochastic depth: its authors' Torch code. Wide ResNet: its authors' scripts. ResNet: its paper, section 4.2.
+# Pre-activation: its authors' Torch code and fb.resnet.torch. Epochs, batch, rate, decay, drops and factor,
+# Nesterov, held out, input, border, initialisation.
 @pytest.mark.parametrize(
   ("network", "data", "expected"),
   [
-    ("resnet-110-stochastic-depth", "cifar10", (500, 128, 0.1, 1e-4, (0.5, 0.75), 0.1, 5000, "pixel")),
-    ("resnet-110-constant-depth", "cifar100", (500, 128, 0.1, 1e-4, (0.5, 0.75), 0.1, 5000, "pixel")),
-    ("resnet-110-stochastic-depth", "svhn_cropped", (50, 128, 0.1, 1e-4, (0.6, 0.7), 0.1, 6000, "pixel")),
-    ("wide-28-10", "cifar10", (200, 128, 0.1, 5e-4, (0.3, 0.6, 0.8), 0.2, 0, "channel")),
-    ("wide-16-4-dropout", "svhn_cropped", (160, 128, 0.01, 5e-4, (0.5, 0.75), 0.1, 0, "channel")),
-    ("preactivation-164", "cifar10", (164, 128, 0.1, 1e-4, (0.5, 0.75), 0.1, 0, "channel")),
-    ("densenet-caffe-40-12", "cifar10", (294, 64, 0.1, 1e-4, (0.5, 0.75), 0.1, 0, "mean")),
+    (
+      "resnet-110-stochastic-depth",
+      "cifar10",
+      (500, 128, 0.1, 1e-4, (0.5, 0.75), 0.1, True, 5000, "pixel", "zero", "fan_in"),
+    ),
+    (
+      "resnet-110-constant-depth",
+      "cifar100",
+      (500, 128, 0.1, 1e-4, (0.5, 0.75), 0.1, True, 5000, "pixel", "zero", "fan_in"),
+    ),
+    (
+      "resnet-110-stochastic-depth",
+      "svhn_cropped",
+      (50, 128, 0.1, 1e-4, (0.6, 0.7), 0.1, True, 6000, "pixel", "zero", "fan_in"),
+    ),
+    ("wide-28-10", "cifar10", (200, 128, 0.1, 5e-4, (0.3, 0.6, 0.8), 0.2, True, 0, "channel", "reflect", "fan_in")),
+    (
+      "wide-16-4-dropout",
+      "svhn_cropped",
+      (160, 128, 0.01, 5e-4, (0.5, 0.75), 0.1, True, 0, "channel", "zero", "fan_in"),
+    ),
+    ("resnet-110", "cifar10", (164, 128, 0.1, 1e-4, (0.5, 0.75), 0.1, False, 0, "mean", "zero", "fan_out")),
+    ("preactivation-164", "cifar10", (164, 128, 0.1, 1e-4, (0.5, 0.75), 0.1, True, 0, "channel", "zero", "fan_out")),
+    ("densenet-caffe-40-12", "cifar10", (294, 64, 0.1, 1e-4, (0.5, 0.75), 0.1, True, 0, "mean", "zero", "fan_in")),
   ],
 )
 def test_each_network_brings_its_own_protocol(network, data, expected):
   config = resolve(RunConfig(DataConfig(data, augment=True), ModelConfig(name=network)))
   sgd = config.optimizer
   found = (config.epochs, config.batch_size, sgd.learning_rate, sgd.weight_decay, sgd.drops, sgd.drop_factor)
-  assert (*found, config.data.validation, config.data.normalise) == expected
+  data = config.data
+  input_and_start = (data.validation, data.normalise, data.padding, config.model.convolution_init)
+  assert (*found, sgd.nesterov, *input_and_start) == expected
 
 
 def test_another_networks_protocol_can_be_asked_for():
