@@ -1,4 +1,4 @@
-"""python -m dn_jax summary|zoo: a network layer by layer; every published network beside what was published."""
+"""python -m dn_jax summary|zoo|plan: a network layer by layer; every published one; what a training step takes."""
 
 import dataclasses
 from typing import Annotated
@@ -7,10 +7,11 @@ import rich.console
 import rich.table
 import tyro
 
-from dn_jax import command_line
+from dn_jax import command_line, planner, targets
 from dn_jax.configuration import ConfigurationError, ModelConfig, near
 from dn_jax.data import catalog
 from dn_jax.models import build, summary, zoo
+from dn_jax.report import plan_table
 
 # Wide enough for the longest name where the output is no terminal.
 _console = rich.console.Console(width=None if rich.console.Console().is_terminal else 140)
@@ -36,19 +37,45 @@ def print_summary(
     image_size: height and width, instead of the data set's.
     num_classes: instead of the data set's.
   """
-  for flag, value in (("image-size", image_size), ("num-classes", num_classes)):
-    if value is not None and value < 1:
-      raise ConfigurationError(flag, value, "must be at least 1")
-  complete = build.complete(model)
-  imagenet = complete.stem == "imagenet" and data.name is None
-  height, width, channels, classes = (224, 224, 3, 1000) if imagenet else _shape(data.name or "cifar10")
-  height, width = (image_size, image_size) if image_size else (height, width)
-  network = build.build(complete, num_classes or classes)
-  name = complete.name or (
-    f"blocks {complete.blocks}, k={complete.growth_rate}" if complete.blocks else f"{complete.family}-{complete.depth}"
-  )
-  title = f"{name}: pictures of {height}x{width}x{channels}, {num_classes or classes} classes"
-  _console.print(summary.table(summary.layers(network, (height, width, channels)), title))
+  complete = build.complete(dataclasses.replace(model, remat="none"))
+  shape, classes = _pictures(complete, data, image_size, num_classes)
+  build.check_pictures(complete, min(shape[:2]), 2)
+  height, width, channels = shape
+  title = f"{_name(complete)}: pictures of {height}x{width}x{channels}, {classes} classes"
+  _console.print(summary.table(summary.layers(build.build(complete, classes), shape), title))
+
+
+def print_plan(
+  model: ModelConfig = ModelConfig(),
+  data: DataName = DataName(),
+  image_size: int | None = None,
+  num_classes: int | None = None,
+  batch_size: int = 64,
+  target: tuple[str, ...] = (targets.HERE,),
+) -> None:
+  """Compiles the training step under every remat policy and prints what it takes; trains nothing.
+
+  Args:
+    model: which network; --model.remat does not count.
+    data: whose pictures.
+    image_size: height and width, instead of the data set's.
+    num_classes: instead of the data set's.
+    batch_size: pictures a step, over all devices of a target.
+    target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; chips need not be there.
+  """
+  if batch_size < 1:
+    raise ConfigurationError("batch-size", batch_size, "must be at least 1")
+  complete = build.complete(dataclasses.replace(model, remat="none"))
+  shape, classes = _pictures(complete, data, image_size, num_classes)
+  build.check_pictures(complete, min(shape[:2]), batch_size)
+  for where in targets.targets(target):
+    plans = {}
+    for policy in build.remat_policies(complete):
+      asked = dataclasses.replace(complete, remat=policy)
+      with _console.status(f"compiling for {where.name}: {policy}"):
+        plans[policy] = planner.plan(asked, classes, shape, batch_size, where)
+    title = f"{_name(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
+    _console.print(plan_table.table(plans, where, complete, batch_size, title))
 
 
 def print_zoo(matching: str = "") -> None:
@@ -89,14 +116,31 @@ def print_zoo(matching: str = "") -> None:
   _console.print(table)
 
 
-def _shape(name: str) -> tuple[int, int, int, int]:
-  info = catalog.info_of(name)
-  return *info.image_shape, info.num_classes
+def _pictures(
+  model: ModelConfig, data: DataName, image_size: int | None, num_classes: int | None
+) -> tuple[tuple[int, int, int], int]:
+  """(height, width, channels) and classes: those of the data set, where flags do not say otherwise."""
+  for flag, value in (("image-size", image_size), ("num-classes", num_classes)):
+    if value is not None and value < 1:
+      raise ConfigurationError(flag, value, "must be at least 1")
+  if model.stem == "imagenet" and data.name is None:
+    shape, classes = (224, 224, 3), 1000
+  else:
+    info = catalog.info_of(data.name or "cifar10")
+    shape, classes = info.image_shape, info.num_classes
+  return (image_size, image_size, shape[2]) if image_size else shape, num_classes or classes
+
+
+def _name(model: ModelConfig) -> str:
+  if model.name or model.family != "densenet":
+    return model.name or f"{model.family}-{model.depth}"
+  return f"{f'L={model.depth}' if model.depth else f'blocks {model.blocks}'}, k={model.growth_rate}"
 
 
 Command = (
   Annotated[None, tyro.conf.subcommand("summary", constructor=print_summary)]
   | Annotated[None, tyro.conf.subcommand("zoo", constructor=print_zoo)]
+  | Annotated[None, tyro.conf.subcommand("plan", constructor=print_plan)]
 )
 
 if __name__ == "__main__":

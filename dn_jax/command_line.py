@@ -1,12 +1,12 @@
 """What every script shares: flags, one line for a mistake, and the compilation cache."""
 
 import os
-import pathlib
 import sys
 from collections.abc import Callable
 
 import jax
 
+from dn_jax import cache
 from dn_jax.configuration import UserError
 from dn_jax.training.interruption import Interrupted
 
@@ -34,6 +34,5 @@ def main(command: Callable[[], object]) -> None:
 def use_compilation_cache() -> None:
   """Keeps compiled programs between starts: in $JAX_COMPILATION_CACHE_DIR, or ~/.cache/dn_jax."""
   if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(home / "dn_jax" / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(cache.folder("compiled")))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

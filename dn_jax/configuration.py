@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
 RematPolicy = Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"]
+RematChoice = Literal[RematPolicy, "auto"]
 
 
 class UserError(Exception):
@@ -91,8 +92,8 @@ class ModelConfig:
   """Of activations; parameters and statistics stay float32."""
   precision: Literal["default", "high", "highest"] = "default"
   """Of matrix products: on TPU and GPU "default" multiplies float32 in bfloat16 or TF32 passes."""
-  remat: RematPolicy = carried_out("dense_layer")
-  """What the backward pass keeps; the function is the same."""
+  remat: RematChoice = carried_out("dense_layer")
+  """What the backward pass keeps; the function is the same. auto: the least recomputation that fits the device."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,12 @@ def placed_everywhere[Tree](shapes: Tree, mesh: Mesh) -> Tree:
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
 
+def placed_in_parts[Tree](shapes: Tree, mesh: Mesh) -> Tree:
+  """Shapes of arrays whose first axis is cut over the devices."""
+  sharding = NamedSharding(mesh, PartitionSpec("data"))
+  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+
+
 def cut[Tree](batch: Tree, mesh: Mesh) -> Tree:
   """Inside a compiled function: every device gets its part of the batch."""
   return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("data")))

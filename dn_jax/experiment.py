@@ -15,7 +15,7 @@ import jax
 import optax
 import rich.console
 
-from dn_jax import distributed, runs
+from dn_jax import distributed, planner, runs
 from dn_jax.configuration import ConfigurationError, RunConfig, UserError
 from dn_jax.data import catalog
 from dn_jax.data.augment import epoch_order, mirror_and_shift, normalise
@@ -202,6 +202,7 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     console.print(f"{folder}: this run is finished")
     return finished | {"folder": str(folder)}
   dataset = catalog.load(config.data)
+  config = _with_remat_policy(config, dataset, console)
   parts = assemble(config, dataset)
   runs.create(folder, config, catalog.fingerprint(dataset))
 
@@ -223,6 +224,25 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     reason = error.strerror or str(error).splitlines()[0]
     raise UserError(f"{folder}: cannot be written ({reason}); once it can, the same command goes on") from None
   return summary | {"folder": str(folder)}
+
+
+def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console) -> RunConfig:
+  """`auto` decided: as the run has it on record where it has begun, else by the planner.
+
+  Policies round differently, so a run that goes on keeps the one it began with.
+  """
+  if config.model.remat != "auto":
+    return config
+  if (config.out / "config.json").exists():
+    policy, why = runs.read_config(config.out).model.remat, "as the run began"
+  else:
+    info = dataset.info
+    beside = sum(split.images.nbytes + split.labels.nbytes for split in dataset[1:] if split is not None)
+    console.print("remat auto: asking the compiler what a step takes", highlight=False)
+    policy, found = planner.choose(config.model, info.num_classes, info.image_shape, config.batch_size, beside=beside)
+    why = f"a step takes {found.peak / 2**20:,.0f} MiB a device"
+  console.print(f"remat auto: {policy} ({why})", highlight=False)
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=policy))
 
 
 def _drive(

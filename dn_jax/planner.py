@@ -1,47 +1,265 @@
-"""What a training step takes, known before it runs: the compiler is asked."""
+"""What a training step takes, known before it runs: the compiler is asked, and its answers are kept."""
 
 import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
-from dn_jax.configuration import OptimizerConfig
+from dn_jax import cache, distributed
+from dn_jax.configuration import ConfigurationError, ModelConfig, OptimizerConfig, RematPolicy, to_dict
+from dn_jax.models import build
+from dn_jax.targets import HERE, Target, target
 from dn_jax.training import optimizer, step
 
 _SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 1.0)
+_GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What the compiler says of a training step on this machine; bytes, and FLOPs as it counts them.
+  """What the compiler says of a training step; bytes and FLOPs of one chip.
 
   temporaries: what the step needs besides its arguments: activations kept for the backward pass, mostly
   arguments:   parameters, statistics, momentum and the batch
-  flops:       forward and backward pass, recomputation included
+  outputs:     results that do not take an argument's place
+  flops:       forward and backward pass, recomputation included; None where the compiler does not say
+  traffic:     bytes that operations read and write, on-chip memory included; None likewise
+  collectives: by kind, how many and the bytes of their results
+  loops:       of the compiled program; what is inside one counts once in `flops` and `traffic`
+  refusal:     the compiler's words where the step does not fit the chip; everything else is 0 then
   """
 
-  temporaries: int
-  arguments: int
-  flops: float
+  temporaries: int = 0
+  arguments: int = 0
+  outputs: int = 0
+  flops: float | None = None
+  traffic: float | None = None
+  collectives: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+  loops: int = 0
+  refusal: str | None = None
+
+  @property
+  def peak(self) -> int:
+    """Bytes that a chip needs for the step: an upper bound, as if everything lived at once."""
+    return self.temporaries + self.arguments + self.outputs
+
+  def fits(self, memory: int | None, beside: int = 0) -> bool:
+    """Whether a chip of so much memory (None: unknown, and taken for enough) holds it and `beside` bytes more."""
+    return self.refusal is None and (memory is None or self.peak + beside <= memory)
 
 
-def plan(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int) -> Plan:
-  """Compiles the training step for this machine, runs nothing, and reads off what it takes.
+def seconds(plan: Plan, where: Target, model: ModelConfig) -> float | None:
+  """An estimate: the longer of computing at the chip's published peak and moving bytes at its bandwidth.
+
+  None where the chip's figures or the compiler's are not known. Real steps take longer: no kernel reaches the
+  peak, and bytes that stay on the chip count here.
+  """
+  if where.chip is None or plan.flops is None or plan.traffic is None:
+    return None
+  peak = where.chip.peak["bfloat16" if model.dtype == "bfloat16" else model.precision]
+  return max(plan.flops / peak, plan.traffic / where.chip.bandwidth)
+
+
+def plan(
+  model: ModelConfig, num_classes: int, image_shape: tuple[int, int, int], batch_size: int, where: Target | None = None
+) -> Plan:
+  """The plan of a configuration's training step, from the disk where it has been asked for before.
+
+  Args:
+    model: completed, see `dn_jax.models.build.complete`; its remat policy is not `auto`.
+    num_classes: width of the classifier.
+    image_shape: (height, width, channels).
+    batch_size: pictures a step, over all devices of the target.
+    where: the target; by default this machine.
+
+  Raises:
+    ConfigurationError: the devices do not divide the batch.
+  """
+  where = where or target(HERE)
+  question = {
+    "model": to_dict(dataclasses.replace(model, name=None)),
+    "num_classes": num_classes,
+    "image_shape": list(image_shape),
+    "batch_size": batch_size,
+    "target": where.name,
+    "compiler": where.compiler,
+    "x64": jax.config.jax_enable_x64,
+    "sources": _sources(),
+  }
+  digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+  path = cache.folder("plans") / f"{digest[:32]}.json"
+  if known := _read(path):
+    return known
+  found = compile_step(build.build(model, num_classes), image_shape, batch_size, where)
+  _write(path, question, found)
+  return found
+
+
+def compile_step(
+  network: nn.Module, image_shape: tuple[int, int, int], batch_size: int, where: Target | None = None
+) -> Plan:
+  """Compiles the training step, runs nothing, and reads off what it takes.
 
   Args:
     network: with its remat policy.
-    image_shape: (height, width, channels).
-    batch_size: pictures a step.
+    image_shape, batch_size, where: as in `plan`.
   """
+  where = where or target(HERE)
+  mesh = Mesh(np.asarray(where.devices), ("data",))
+  distributed.check_divides("batch-size", batch_size, mesh)
+  train_step, state, batch, key = _step(network, image_shape, batch_size)
+  lowered = jax.jit(train_step, donate_argnums=0).lower(
+    distributed.placed_everywhere(state, mesh),
+    distributed.placed_in_parts(batch, mesh),
+    distributed.placed_everywhere(key, mesh),
+  )
+  try:
+    compiled = lowered.compile(compiler_options=dict(where.options))
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    return Plan(refusal=str(error).splitlines()[0])
+  memory, costs, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, compiled.as_text()
+  return Plan(
+    temporaries=memory.temp_size_in_bytes,
+    arguments=memory.argument_size_in_bytes,
+    outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    flops=costs.get("flops"),
+    traffic=costs.get("bytes accessed"),
+    collectives=collectives(text),
+    loops=len(re.findall(r" while\(", text)),
+  )
+
+
+def flops_by_policy(
+  model: ModelConfig, num_classes: int, image_shape: tuple[int, int, int], batch_size: int, policies: Iterable[str]
+) -> dict[RematPolicy, float]:
+  """FLOPs of the training step under each policy, as written down for the compiler: nothing is compiled."""
+  found = {}
+  for policy in policies:
+    network = build.build(dataclasses.replace(model, remat=policy), num_classes)
+    train_step, *arguments = _step(network, image_shape, batch_size)
+    found[policy] = jax.jit(train_step).trace(*arguments).lower(lowering_platforms=("cpu",)).cost_analysis()["flops"]
+  return found
+
+
+def choose(
+  model: ModelConfig,
+  num_classes: int,
+  image_shape: tuple[int, int, int],
+  batch_size: int,
+  where: Target | None = None,
+  beside: int = 0,
+) -> tuple[RematPolicy, Plan]:
+  """`auto`: of the policies that fit, the one that recomputes fewest FLOPs.
+
+  Args:
+    model: completed; its own policy does not count.
+    num_classes, image_shape, batch_size, where: as in `plan`.
+    beside: bytes that lie on every device besides, such as a data set.
+
+  Raises:
+    ConfigurationError: none fits; says what the smallest would take.
+  """
+  where = where or target(HERE)
+  policies = build.remat_policies(model)
+  tried: dict[str, Plan] = {}
+
+  def attempt(policy: str) -> Plan:
+    tried[policy] = plan(dataclasses.replace(model, remat=policy), num_classes, image_shape, batch_size, where)
+    return tried[policy]
+
+  # Nothing recomputes less than `none`: where that fits, the others need not be looked at.
+  if attempt("none").fits(where.memory, beside):
+    return "none", tried["none"]
+  flops = flops_by_policy(model, num_classes, image_shape, batch_size, [each for each in policies if each != "none"])
+  for policy in sorted(flops, key=flops.__getitem__):
+    if attempt(policy).fits(where.memory, beside):
+      return policy, tried[policy]
+  compiled = {policy: each.peak + beside for policy, each in tried.items() if each.refusal is None}
+  least = f"; {min(compiled.values()) / _GIB:.2f} GiB with {min(compiled, key=compiled.get)}" if compiled else ""
+  raise ConfigurationError(
+    "batch-size",
+    batch_size,
+    f"fits {where.memory / _GIB:.2f} GiB of memory under no remat policy{least}; take a smaller one, or more devices",
+  )
+
+
+def collectives(text: str) -> dict[str, tuple[int, int]]:
+  """What devices exchange in a compiled program: by kind, how many and the bytes of their results.
+
+  Args:
+    text: of the program (`compiled.as_text()`).
+  """
+  found: dict[str, tuple[int, int]] = {}
+  for result, kind, start in _COLLECTIVE.findall(text):
+    shapes = [_bytes_of(element, dimensions) for element, dimensions in _SHAPE.findall(result)]
+    # An asynchronous start's result is (operands, results, ...): count the second half.
+    size = sum(shapes) // 2 if start else sum(shapes)
+    count, total = found.get(kind, (0, 0))
+    found[kind] = (count + 1, total + size)
+  return found
+
+
+_COLLECTIVE = re.compile(
+  r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)(-start)?\("
+)
+_SHAPE = re.compile(r"\b(pred|bf16|[suf]\d+)\[([\d,]*)\]")
+
+
+def _bytes_of(element: str, dimensions: str) -> int:
+  bits = 8 if element == "pred" else int(re.search(r"\d+", element)[0])
+  return math.prod(int(size) for size in dimensions.split(",") if size) * bits // 8
+
+
+def _step(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int) -> tuple[Any, Any, Any, Any]:
+  """The training step and the shapes of its arguments."""
   sgd = optimizer.sgd(_SGD, optimizer.learning_rate(_SGD, 1, 1))
-  state = jax.eval_shape(lambda key: step.create_state(network, sgd, key, image_shape), jax.random.key(0))
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  state = jax.eval_shape(lambda key: step.create_state(network, sgd, key, image_shape), key)
   batch = step.Batch(
     jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32),
     jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     jax.ShapeDtypeStruct((batch_size,), jnp.float32),
   )
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  compiled = jax.jit(step.make_train_step(network, sgd), donate_argnums=0).lower(state, batch, key).compile()
-  memory = compiled.memory_analysis()
-  return Plan(memory.temp_size_in_bytes, memory.argument_size_in_bytes, compiled.cost_analysis()["flops"])
+  return step.make_train_step(network, sgd), state, batch, key
+
+
+def _sources() -> str:
+  """A digest of the files that make a training step: another version of them asks the compiler again."""
+  package = pathlib.Path(__file__).parent
+  others = ("training/step.py", "training/optimizer.py", "planner.py", "targets.py")
+  files = [*sorted((package / "models").glob("*.py")), *(package / name for name in others)]
+  return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _read(path: pathlib.Path) -> Plan | None:
+  try:
+    record = json.loads(path.read_text())["plan"]
+    return Plan(**record | {"collectives": {kind: tuple(one) for kind, one in record["collectives"].items()}})
+  except (OSError, ValueError, KeyError, TypeError):  # Not there, or cut short: asked again.
+    return None
+
+
+def _write(path: pathlib.Path, question: dict[str, Any], found: Plan) -> None:
+  """Keeps an answer where the disk takes it; written whole or not at all."""
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(handle, "w") as file:
+      json.dump({"question": question, "plan": dataclasses.asdict(found)}, file, indent=1)
+    os.replace(temporary, path)
+  except OSError:
+    pass

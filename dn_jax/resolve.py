@@ -88,10 +88,4 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
   ):
     if not fits:
       raise ConfigurationError(flag, value, words)
-  size = min(info.image_shape[:2])
-  smallest = build.smallest_map(config.model, size)
-  if smallest < 1:
-    fits = f"pictures of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
-    raise ConfigurationError("model.blocks", config.model.blocks, fits)
-  if config.batch_size * smallest**2 == 1:
-    raise ConfigurationError("batch-size", 1, "the last block would normalise over a single pixel; at least 2")
+  build.check_pictures(config.model, min(info.image_shape[:2]), config.batch_size)

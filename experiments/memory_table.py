@@ -1,18 +1,21 @@
-"""Memory of a training step under every remat policy, by depth, as compiled for this machine.
+"""Memory of DenseNet-BC's training step under every remat policy: by depth, batch and target.
 
   python experiments/memory_table.py --depths 22 40 64 100 --picture docs/memory.png
+  python experiments/memory_table.py --depths 100 --batch-sizes 64 128 256 --target here v5e h100 --csv memory.csv
 
-Temporaries of the compiled step: what training needs besides parameters, momentum and the batch.
+Temporaries of the compiled step: what training needs besides parameters, momentum and the batch. Nothing is trained,
+and the chips need not be there: `pip install -e '.[tpu]'` brings the compiler of TPUs, `'.[cuda]'` that of GPUs.
 """
 
+import itertools
 import pathlib
+from typing import Literal
 
 import rich.console
-import rich.table
 import tyro
 
-from dn_jax import command_line, planner
-from dn_jax.configuration import ConfigurationError, ModelConfig
+from dn_jax import command_line, planner, targets
+from dn_jax.configuration import ConfigurationError, ModelConfig, RematPolicy
 from dn_jax.models import build, remat
 from dn_jax.report import memory
 
@@ -20,45 +23,55 @@ from dn_jax.report import memory
 def main(
   depths: tuple[int, ...] = (22, 40, 64, 100),
   growth_rate: int = 12,
-  batch_size: int = 64,
+  batch_sizes: tuple[int, ...] = (64,),
+  target: tuple[str, ...] = (targets.HERE,),
+  policies: tuple[RematPolicy, ...] = remat.POLICIES,
+  dtype: Literal["float32", "bfloat16"] = "float32",
+  csv: pathlib.Path | None = None,
   picture: pathlib.Path | None = None,
 ) -> None:
-  """Compiles DenseNet-BC's training step on 32x32 pictures for every depth and policy.
+  """Compiles the training step on 32x32 pictures for every depth, batch, target and policy.
 
   Args:
     depths: L.
     growth_rate: k.
-    batch_size: pictures a step.
-    picture: where to draw the table (PNG).
+    batch_sizes: pictures a step, over all devices of a target.
+    target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100.
+    policies: of rematerialisation.
+    dtype: of activations.
+    csv: where to write the table, bytes and FLOPs in full.
+    picture: where to draw it (PNG).
   """
-  if batch_size < 1:
-    raise ConfigurationError("batch-size", batch_size, "must be at least 1")
-  if picture and not picture.parent.is_dir():
-    raise ConfigurationError("picture", picture, "its folder does not exist")
-  configs = {
-    (policy, depth): build.complete(ModelConfig(depth=depth, growth_rate=growth_rate, remat=policy))
+  for size in batch_sizes:
+    if size < 1:
+      raise ConfigurationError("batch-sizes", size, "must be at least 1")
+  for flag, path in (("csv", csv), ("picture", picture)):
+    if path and not path.parent.is_dir():
+      raise ConfigurationError(flag, path, "its folder does not exist")
+  for flag, values in (("depths", depths), ("batch-sizes", batch_sizes), ("target", target), ("policies", policies)):
+    if not values:
+      raise ConfigurationError(flag, "(nothing)", "give at least one")
+  models = {
+    (depth, policy): build.complete(ModelConfig(depth=depth, growth_rate=growth_rate, remat=policy, dtype=dtype))
     for depth in depths
-    for policy in remat.POLICIES
+    for policy in policies
   }
   console = rich.console.Console()
-  found = {}
-  for (policy, depth), config in configs.items():
-    with console.status(f"compiling L={depth}, {policy}"):
-      found[policy, depth] = planner.plan(build.build(config, 10), (32, 32, 3), batch_size)
-  table = rich.table.Table(
-    title=f"DenseNet-BC, k={growth_rate}, batch {batch_size}, float32, 32x32: MiB of temporaries",
-    caption="in brackets: FLOPs of the step against those without rematerialisation",
-  )
-  for column in ("L", *remat.POLICIES):
-    table.add_column(column, justify="right", no_wrap=True)
-  for depth in depths:
-    base = found["none", depth].flops
-    cells = [found[policy, depth] for policy in remat.POLICIES]
-    table.add_row(str(depth), *(f"{cell.temporaries / 2**20:,.0f} ({cell.flops / base:.2f}x)" for cell in cells))
-  console.print(table)
+  rows = []
+  for where, batch_size, depth in itertools.product(targets.targets(target), batch_sizes, depths):
+    plans = {}
+    for policy in policies:
+      with console.status(f"compiling for {where.name}: L={depth}, batch {batch_size}, {policy}"):
+        plans[policy] = planner.plan(models[depth, policy], 10, (32, 32, 3), batch_size, where)
+    rows.append(memory.Row(where, batch_size, depth, plans))
+  title = f"DenseNet-BC, k={growth_rate}, {dtype}, 32x32"
+  console.print(memory.table(rows, f"{title}: MiB of temporaries on each device"))
+  console.print(memory.published_table())
+  if csv:
+    csv.write_text(memory.csv(rows, growth_rate, dtype))
+    console.print(f"table: {csv}")
   if picture:
-    sizes = {policy: [found[policy, depth].temporaries for depth in depths] for policy in remat.POLICIES}
-    memory.draw(depths, sizes, f"DenseNet-BC (k={growth_rate}), batch {batch_size}, float32", picture)
+    memory.draw(rows, title, picture)
     console.print(f"picture: {picture}")
 
 

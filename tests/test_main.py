@@ -2,6 +2,8 @@
 
 from conftest import run
 
+from dn_jax.models import remat
+
 
 def test_summary_lists_layers_with_shapes_parameters_and_flops():
   done = run("-m", "dn_jax", "summary", "--model.depth", "10", "--data.name", "digits")
@@ -17,6 +19,24 @@ def test_zoo_lists_networks_with_counted_and_published_figures():
   assert done.returncode == 0, done.stderr
   for expected in ("densenet-bc-100-12", "769,162", "0.8M", "7,978,856", "C100+ 17.60", "10-crop top-1 23.61"):
     assert expected in done.stdout
+
+
+def test_plan_says_what_a_step_takes_under_every_policy(tmp_path):
+  flags = ["--model.depth", "10", "--model.growth-rate", "4", "--data.name", "digits", "--batch-size", "32"]
+  done = run("-m", "dn_jax", "plan", *flags, XDG_CACHE_HOME=str(tmp_path))
+  assert done.returncode == 0, done.stderr
+  assert "L=10, k=4, batch 32, float32, on 1 x cpu" in done.stdout
+  rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
+  assert [row[0] for row in rows] == list(remat.POLICIES)
+  assert all(row[1].endswith(" MiB") and row[4] == "yes" for row in rows)
+  for wrong, answer in (
+    (["--target", "v5"], "--target v5: did you mean v5"),
+    (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
+    (["--image-size", "2"], "pictures of 2x2 pixels shrink to nothing"),
+  ):
+    done = run("-m", "dn_jax", "plan", *flags, *wrong)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert answer in done.stderr
 
 
 def test_mistakes_are_one_line():

@@ -5,8 +5,8 @@ import dataclasses
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dn_jax.configuration import ConfigurationError, ModelConfig
-from dn_jax.models import zoo
+from dn_jax.configuration import ConfigurationError, ModelConfig, RematPolicy
+from dn_jax.models import remat, zoo
 from dn_jax.models.densenet import DenseNet, blocks_of_depth
 from dn_jax.models.resnet import ResNet, units_of_depth
 
@@ -20,6 +20,7 @@ _DENSENET_ONLY = (
   "stem",
 )
 _RESNET_ONLY = ("widen_factor", "survival")
+_RESNET_REMAT = ("none", "dense_layer")
 
 
 def complete(config: ModelConfig) -> ModelConfig:
@@ -104,7 +105,7 @@ def _complete_resnet(config: ModelConfig) -> ModelConfig:
   _refuse(config, _DENSENET_ONLY)
   if config.depth is None:
     raise ConfigurationError("model.family", config.family, "needs a depth; give --model.depth")
-  if config.remat not in ("none", "dense_layer"):
+  if config.remat not in (*_RESNET_REMAT, "auto"):
     raise ConfigurationError(
       "model.remat", config.remat, "is for DenseNet; a ResNet takes none, or dense_layer for each residual unit"
     )
@@ -153,6 +154,13 @@ def _check(config: ModelConfig) -> None:
     raise ConfigurationError("model.remat", "bottleneck", "this network has no bottleneck to keep; use dense_layer")
 
 
+def remat_policies(config: ModelConfig) -> tuple[RematPolicy, ...]:
+  """The policies that a completed configuration can take; `auto` chooses among them."""
+  if config.family != "densenet":
+    return _RESNET_REMAT
+  return tuple(policy for policy in remat.POLICIES if config.bottleneck or policy != "bottleneck")
+
+
 def smallest_map(config: ModelConfig, size: int) -> int:
   """Height of the last feature maps of a completed configuration, for pictures of that height."""
   if config.family != "densenet":
@@ -160,11 +168,30 @@ def smallest_map(config: ModelConfig, size: int) -> int:
   return (-(-size // 4) if config.stem == "imagenet" else size) // 2 ** (len(config.blocks) - 1)
 
 
+def check_pictures(config: ModelConfig, size: int, batch_size: int) -> None:
+  """Refuses pictures that a completed configuration cannot train on.
+
+  Args:
+    config: completed.
+    size: the pictures' smaller side.
+    batch_size: pictures a step.
+
+  Raises:
+    ConfigurationError: nothing is left of them, or a single number to normalise.
+  """
+  smallest = smallest_map(config, size)
+  if smallest < 1:
+    fits = f"pictures of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
+    raise ConfigurationError("model.blocks", config.blocks, fits)
+  if batch_size * smallest**2 == 1:
+    raise ConfigurationError("batch-size", batch_size, "the last block would normalise over a single pixel; at least 2")
+
+
 def build(config: ModelConfig, num_classes: int, param_dtype: jnp.dtype = jnp.float32) -> nn.Module:
   """The network of a completed configuration.
 
   Args:
-    config: from `complete`; a `dropout` of None means none.
+    config: from `complete`; a `dropout` of None means none, and `auto` has been chosen for.
     num_classes: width of the classifier.
     param_dtype: of parameters and statistics; float64 makes activations float64 too.
 
