@@ -82,9 +82,9 @@ def print_zoo(matching: str = "") -> None:
   """Lists every published network: parameters counted here and as published, FLOPs, published errors.
 
   Args:
-    matching: list only the networks whose names contain this.
+    matching: list only the networks whose names contain this, in capitals or not.
   """
-  entries = [entry for entry in zoo.NETWORKS.values() if matching in entry.name]
+  entries = [entry for entry in zoo.NETWORKS.values() if matching.lower() in entry.name]
   if not entries:
     raise ConfigurationError("matching", matching, near(matching, zoo.NETWORKS))
   table = rich.table.Table(

@@ -86,6 +86,8 @@ class ModelConfig:
   """Of a Wide ResNet's channels."""
   survival: float | None = None
   """p_L of a ResNet with stochastic depth; 1: without."""
+  shortcut: Literal["subsample", "average"] | None = None
+  """Where a ResNet's size changes: every other pixel, or the average of four (with stochastic depth)."""
   epsilon: float = 1e-5
   """Of batch norm."""
   dtype: Literal["float32", "bfloat16"] = "float32"

@@ -7,15 +7,17 @@ ten to sixty times a step, so two correct float32 programs part within a few.
 
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from dn_jax import weights
 from dn_jax.configuration import OptimizerConfig, UserError
 from dn_jax.data.augment import normalise
+from dn_jax.models.batch_stats import BatchNorm
 from dn_jax.models.densenet import DenseNet
 from dn_jax.training import optimizer, step
 
@@ -97,6 +99,7 @@ def decimal(number: np.ndarray) -> float:
 
 def _check(record: Record, path: pathlib.Path) -> None:
   """Refuses a record that lacks a tensor of the network, or has one of another shape: all are compared."""
+  faults = _faults_of_pictures(record)
   shapes = jax.eval_shape(lambda key: record.network.init(key, jnp.zeros((1, 32, 32, 3)), False), jax.random.key(0))
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
   expected = {
@@ -104,7 +107,6 @@ def _check(record: Record, path: pathlib.Path) -> None:
     for name, value in weights.to_pytorch(record.network, **zeros, last_norm=record.last_norm).items()
     if "num_batches_tracked" not in name
   }
-  faults = []
   for prefix in ("init", "grad_step0", "after_step0", "final"):
     found = record.state(prefix)
     for name, shape in expected.items():
@@ -116,6 +118,30 @@ def _check(record: Record, path: pathlib.Path) -> None:
         faults.append(f"{prefix}/{name} is {found[name].shape}, not {shape}")
   if faults:
     raise UserError(f"{path}: does not fit its own configuration\n  " + "\n  ".join(faults))
+
+
+def _faults_of_pictures(record: Record) -> list[str]:
+  """What does not fit in pictures, labels and results: each one as a line."""
+  arrays, classes = record.arrays, record.network.num_classes
+  images, labels, losses = arrays["images_uint8"], arrays["labels"], arrays["losses"]
+  size, batch = int(arrays["image_size"]), int(arrays["batch"])
+  faults = []
+  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+    faults.append(f"images_uint8 is {images.dtype} {images.shape}, not uint8 [pictures, height, width, 3]")
+  elif size < images.shape[1] or size % images.shape[1] or images.shape[1] != images.shape[2]:
+    faults.append(f"image_size {size} is no multiple of the {images.shape[1]}x{images.shape[2]} pixels of images_uint8")
+  if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+    faults.append(f"labels is {labels.dtype} {labels.shape}, not an integer for each of {len(images)} pictures")
+  elif labels.size and not 0 <= labels.min() <= labels.max() < classes:
+    faults.append(f"labels run from {labels.min()} to {labels.max()}, of {classes} classes")
+  if batch < 1 or losses.ndim != 1 or not losses.size or losses.size * batch > len(images):
+    faults.append(
+      f"losses {losses.shape} of batches of {batch} need one step or more, and as many pictures of {len(images)}"
+    )
+  for name in ("train_logits_step0", "eval_logits_final"):
+    if arrays[name].shape != (batch, classes):
+      faults.append(f"{name} is {arrays[name].shape}, not {(batch, classes)}")
+  return faults
 
 
 def compare(record: Record, remat: str, dtype: str) -> list[Difference]:
@@ -134,7 +160,9 @@ def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
   network = record.network.clone(remat=remat, dtype=dtype, param_dtype=dtype)
   sgd = optimizer.sgd(_SGD, optimizer.learning_rate(_SGD, 1, 1))
   template = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
-  variables = jax.tree.map(jnp.asarray, weights.from_pytorch(network, record.state("init"), template))
+  # Training is compared: where readers of a map carry other averages, scales and biases stay as they are.
+  init = weights.from_pytorch(network, record.state("init"), template, "train")
+  variables = jax.tree.map(jnp.asarray, init)
   state = step.TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], sgd.init(variables["params"]))
   train_step = jax.jit(step.make_train_step(network, sgd))
   key = jax.random.key(0)
@@ -182,6 +210,43 @@ def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
     logits = jax.jit(lambda variables, images: network.apply(variables, images, False))(variables, first.images)
     result.append(_worst("evaluation logits", {"logits": logits}, {"logits": record.arrays["eval_logits_final"]}, 1e-6))
   return result
+
+
+def flipped_relus(record: Record) -> tuple[int, int]:
+  """How many inputs of ReLUs have another sign in float32 than in float64 on the first batch, and of how many.
+
+  Each changes gradients by the whole of what passes there, in any float32 program: a record's float32 gradients
+  can exceed the tolerance by them, as PyTorch's own do. Which ones flip depends on how a program rounds; here it is
+  the step's without rematerialisation.
+  """
+  signs = []
+  for dtype in (jnp.dtype("float32"), jnp.dtype("float64")):
+    with jax.enable_x64(dtype == jnp.float64):
+      signs.append(_signs_of_norms(record, dtype))
+  pairs = list(zip(*signs, strict=True))
+  return sum(int(np.sum(a != b)) for a, b in pairs), sum(a.size for a, _ in pairs)
+
+
+def _signs_of_norms(record: Record, dtype: jnp.dtype) -> list[np.ndarray]:
+  """Where each norm's output, which a ReLU reads, is above 0; compiled together with the gradients."""
+  network = record.network.clone(remat="none", dtype=dtype, param_dtype=dtype)
+  template = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
+  variables = weights.from_pytorch(network, record.state("init"), template, "train", say=lambda _: None)
+  batch = _batch(record, 0, dtype)
+
+  def loss(params: Any) -> Any:
+    logits, found = network.apply(
+      {**variables, "params": params},
+      batch.images,
+      True,
+      mutable=["batch_stats", "intermediates"],
+      capture_intermediates=lambda module, _: isinstance(module, BatchNorm),
+    )
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean(), found["intermediates"]
+
+  _, found = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+  leaves = jax.tree.leaves_with_path(found)
+  return [np.asarray(leaf) > 0 for path, leaf in leaves if "__call__" in jax.tree_util.keystr(path)]
 
 
 def _batch(record: Record, number: int, dtype: jnp.dtype) -> step.Batch:

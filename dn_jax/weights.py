@@ -10,9 +10,11 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Literal
 
+import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -116,7 +118,7 @@ def from_pytorch(
   """The variables of a network from a PyTorch state dict.
 
   Both spellings of a layer's parts (`norm1`, `norm.1`) and of the last norm (`norm5`, `norm_final`) are
-  known, as is the prefix `module.` of a parallel wrapper; `num_batches_tracked` is ignored.
+  known, as is the prefix `module.` of a parallel wrapper; a norm's `num_batches_tracked` is ignored.
 
   Args:
     network: the DenseNet.
@@ -131,12 +133,15 @@ def from_pytorch(
     {"params": ..., "batch_stats": ...} of numpy arrays, in the template's types.
 
   Raises:
-    WeightsError: names missing or unknown, shapes or types that differ, values that are not finite: all of
-      them, and nothing is loaded.
+    WeightsError: names missing, unknown or given twice, shapes or types that differ, values that are not finite
+      in the template's types: all of them, and nothing is loaded.
+    ValueError: `disagreement` is neither, or the template is of another network.
   """
-  state = {_modern(name): _wide(value) for name, value in state.items() if not name.endswith("num_batches_tracked")}
-  last_norm = "norm_final" if "features.norm_final.weight" in state else "norm5"
+  if disagreement not in typing.get_args(Disagreement):
+    raise ValueError(f"disagreement {disagreement!r}: one of {', '.join(typing.get_args(Disagreement))}")
+  last_norm = "norm_final" if any(name.endswith("features.norm_final.weight") for name in state) else "norm5"
   table = units(network, last_norm)
+  state = _arrays(state, {f"{unit.name}.num_batches_tracked" for unit in table if unit.kind == "norm"})
   _check(state, table, template["params"])
 
   params: dict[str, Any] = {}
@@ -156,7 +161,12 @@ def from_pytorch(
     _put(params, unit.path, own)
   batch_stats = _share_statistics(state, readings, params, network.epsilon, disagreement, say)
   variables = {"params": params, "batch_stats": batch_stats}
-  return _like(variables, template)
+  loaded = _like(variables, template)
+  for path, leaf in jax.tree.leaves_with_path(loaded):
+    if not np.isfinite(leaf).all():
+      where = jax.tree_util.keystr(path, simple=True, separator="/")
+      raise WeightsError(f"the weights do not fit the network\n  values: {where} has some beyond {leaf.dtype}")
+  return loaded
 
 
 def _share_statistics(
@@ -247,6 +257,8 @@ def from_keras(
   expected = sum({"conv": 1, "linear": 2, "norm": 4}[unit.kind] for unit in table)
   if len(weights) != expected:
     raise WeightsError(f"Keras weights: {len(weights)} arrays, where this network has {expected}")
+  if strange := [n for n, value in enumerate(weights) if not isinstance(value, np.ndarray)]:
+    raise WeightsError(f"Keras weights: numbers {strange} of the list are no arrays")
   rest = iter(weights)
   state: State = {}
   for unit in table:
@@ -270,14 +282,15 @@ def read(path: pathlib.Path) -> State:
     WeightsError: no such file, cut short, or not what its name says.
   """
   path = pathlib.Path(path)
+  readers = {".safetensors": safetensors.numpy.load_file} | dict.fromkeys((".pth", ".pt", ".dat", ".bin"), _read_pth)
+  if path.suffix not in readers:
+    raise WeightsError(f"{path}: weights are read from .safetensors and .pth files")
+  if not path.is_file():
+    raise WeightsError(f"{path}: cannot be read; there is no such file")
   try:
-    if path.suffix == ".safetensors":
-      return safetensors.numpy.load_file(path)
-    if path.suffix in (".pth", ".pt", ".dat", ".bin"):
-      return _read_pth(path)
-  except (OSError, safetensors.SafetensorError, TypeError, KeyError) as error:
+    return readers[path.suffix](path)
+  except (OSError, safetensors.SafetensorError, TypeError, KeyError, AttributeError) as error:
     raise WeightsError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
-  raise WeightsError(f"{path}: weights are read from .safetensors and .pth files")
 
 
 def _read_pth(path: pathlib.Path) -> State:
@@ -295,9 +308,14 @@ def _read_pth(path: pathlib.Path) -> State:
     state = state["state_dict"]
   if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
     raise WeightsError(f"{path}: is not a state dict of tensors")
-  # numpy has no bfloat16.
-  floats = {name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor for name, tensor in state.items()}
-  return {name: tensor.detach().numpy() for name, tensor in floats.items()}
+  result: State = {}
+  for name, tensor in state.items():
+    try:
+      # numpy has no bfloat16.
+      result[name] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+    except (RuntimeError, TypeError) as error:  # Sparse, quantised, of a type that numpy has not.
+      raise WeightsError(f"{path}: {name} is {tensor.dtype}, which cannot be an array ({error})") from None
+  return result
 
 
 def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None) -> None:
@@ -306,9 +324,24 @@ def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: Mapping[st
   safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in state.items()}, path, metadata)
 
 
-def _wide(value: np.ndarray) -> np.ndarray:
-  """Half-precision numbers in float32, so that what is computed from them is not rounded back."""
-  return value.astype(np.float32) if value.dtype.name in ("float16", "bfloat16") else value
+def _arrays(state: Mapping[str, Any], ignored: Container[str]) -> State:
+  """A state dict in today's names; half-precision numbers in float32, so that sums of them are not rounded back."""
+  result: State = {}
+  faults = []
+  for name, value in state.items():
+    modern = _modern(str(name))
+    if modern in ignored:
+      continue
+    if modern in result:
+      faults.append(f"twice: {modern}, as {name} too")
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+      faults.append(f"type: {name} is a {type(value).__name__}, not an array")
+      continue
+    value = np.asarray(value)
+    result[modern] = value.astype(np.float32) if value.dtype.name in ("float16", "bfloat16") else value
+  if faults:
+    raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
+  return result
 
 
 def _modern(name: str) -> str:
@@ -320,7 +353,10 @@ def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) 
   """Lists everything about a state dict that does not fit the network."""
   expected: dict[str, tuple[int, ...]] = {}
   for unit in table:
-    own = _at(params, unit.path)
+    try:
+      own = _at(params, unit.path)
+    except KeyError:
+      raise ValueError(f"the template is of another network: it has no {'/'.join(unit.path)}") from None
     if unit.kind == "norm":
       expected |= {
         f"{unit.name}.{part}": own["scale"].shape for part in ("weight", "bias", "running_mean", "running_var")
@@ -363,4 +399,5 @@ def _like(tree: Any, template: Any) -> Any:
   """Arrays in the template's types and nesting."""
   if isinstance(template, Mapping):
     return {name: _like(tree[name], template[name]) for name in template}
-  return np.ascontiguousarray(tree).astype(template.dtype, copy=False)
+  with np.errstate(over="ignore"):  # What overflows is named by the caller.
+    return np.ascontiguousarray(tree).astype(template.dtype, copy=False)

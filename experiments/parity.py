@@ -31,8 +31,8 @@ def main(
     remat: policy under which the step is compiled.
     json_path: where to write the differences too.
   """
-  if json_path and not json_path.parent.is_dir():
-    raise ConfigurationError("json", json_path, "its folder does not exist")
+  if json_path and (json_path.is_dir() or not json_path.parent.is_dir()):
+    raise ConfigurationError("json", json_path, "is no file in a folder that exists")
   read = parity.read(record)
   results = {dtype: parity.compare(read, remat, dtype) for dtype in ("float64", "float32")}
   table = rich.table.Table(title=f"{record.name}, remat {remat}", box=rich.box.SIMPLE)
@@ -49,6 +49,12 @@ def main(
       )
   console = rich.console.Console()
   (console if console.is_terminal else rich.console.Console(width=140)).print(table)
+  if any(one.kind == "step-0 gradients" and not one.fits for one in results["float32"]):
+    flipped, inputs = parity.flipped_relus(read)
+    print(
+      f"float32: {flipped} of {inputs:,} inputs of ReLUs change sign by rounding. Each changes gradients by what "
+      "passes there, in any float32 program, PyTorch's too; float64 tells whether the programs are the same."
+    )
   if json_path:
     json_path.write_text(
       json.dumps(

@@ -40,6 +40,35 @@ def test_pictures_that_are_not_augmented_are_only_normalised():
   assert np.asarray(out) == pytest.approx(0.2)
 
 
+def test_a_runs_padding_and_normalisation_reach_its_pictures():
+  split = catalog.Split(
+    np.random.RandomState(0).randint(0, 256, (8, 32, 32, 3)).astype(np.uint8), np.zeros(8, np.int32)
+  )
+  data = catalog.Dataset(catalog.info_of("cifar10"), split, None, split)
+  images, numbers = jnp.asarray(split.images), jnp.arange(8)
+
+  def input_of(**flags):
+    return np.asarray(
+      experiment.prepared(resolve(RunConfig(DataConfig("cifar10", **flags))), data)(images, jax.random.key(0), numbers)
+    )
+
+  mean = split.images.mean(axis=0)
+  assert input_of(normalise="mean") == pytest.approx(split.images - mean, abs=1e-4)
+  assert input_of(normalise="pixel") == pytest.approx((split.images - mean) / split.images.std(), abs=1e-5)
+  # The border is zeros, or pixels of the picture.
+  shifted = {padding: input_of(augment=True, padding=padding) for padding in ("zero", "reflect")}
+  assert (shifted["zero"] == 0).all(axis=-1).sum() > 100
+  assert not (shifted["reflect"] == 0).all(axis=-1).any()
+
+
+def test_order_augmentation_and_dropout_are_new_every_epoch_and_step():
+  config = resolve(RunConfig(DataConfig("digits", augment=True), ModelConfig(depth=10, growth_rate=4, dropout=0.5)))
+  parts = experiment.assemble(config, catalog.load(config.data))
+  orders = [np.asarray(parts.order_of(epoch)) for epoch in (0, 1, 0)]
+  assert np.array_equal(orders[0], orders[2])
+  assert not np.array_equal(orders[0], orders[1])
+
+
 def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path, monkeypatch):
   asked = []
 

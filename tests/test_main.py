@@ -1,6 +1,9 @@
-"""python -m dn_jax."""
+"""python -m dn_jax, and the code on the pages."""
 
-from conftest import run
+import re
+
+import pytest
+from conftest import ROOT, run
 
 from dn_jax.models import remat
 
@@ -50,15 +53,26 @@ def test_mistakes_are_one_line():
     assert answer in done.stderr
 
 
-def test_the_readmes_ten_lines_run():
-  import re
-
-  from conftest import ROOT
-
-  (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize(
+  ("page", "smaller"),
+  [
+    ("README.md", {"blocks_of_depth(100": "blocks_of_depth(10", "64, 32, 32": "4, 8, 8"}),
+    (
+      "docs/weights.md",
+      {
+        'ModelConfig(name="densenet-121")': "ModelConfig(depth=10, growth_rate=4)",
+        "1, 224, 224": "4, 8, 8",
+        "=1000": "=10",
+      },
+    ),
+  ],
+)
+def test_the_code_on_a_page_runs(page, smaller, tmp_path):
+  (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
   # A network of the same make, small enough to run here.
-  small = code.replace("blocks_of_depth(100", "blocks_of_depth(10").replace("64, 32, 32", "4, 8, 8")
-  assert small != code
-  done = run("-c", small + "\nprint(logits.shape)")
+  for written, small in smaller.items():
+    assert written in code
+    code = code.replace(written, small)
+  done = run("-c", f"import os; os.chdir({str(tmp_path)!r})\n{code}\nprint(logits.shape)")
   assert done.returncode == 0, done.stderr
   assert done.stdout.strip() == "(4, 10)"

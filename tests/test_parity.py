@@ -1,6 +1,7 @@
 """The training step against runs of the PyTorch implementation."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -65,6 +66,40 @@ def test_a_record_that_lacks_a_tensor_is_refused_not_compared_on_the_rest(tmp_pa
     parity.read(tmp_path / "record.npz")
   assert "grad_step0/features.conv0.weight is missing" in str(error.value)
   assert "final/classifier.bias is (1,), not (10,)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("name", "change", "fault"),
+  [
+    ("labels", lambda labels: labels + 5, "labels run from"),
+    ("labels", lambda labels: labels.astype(np.float32), "labels is float32"),
+    ("images_uint8", lambda images: images[:3], "labels is"),
+    ("images_uint8", lambda images: images / 255, "images_uint8 is float64"),
+    ("image_size", lambda size: size + 1, "is no multiple of the"),
+    ("losses", lambda losses: losses[:0], "losses (0,) of batches of"),
+    ("losses", lambda losses: np.tile(losses, 2), "as many pictures of"),
+    ("train_logits_step0", lambda logits: logits[:, :3], "train_logits_step0 is"),
+  ],
+)
+def test_a_record_that_contradicts_itself_is_refused(tmp_path, name, change, fault):
+  with pytest.raises(UserError, match=re.escape(fault)):
+    parity.read(tampered(tmp_path, **{name: change}))
+
+
+def test_relus_that_flip_in_float32_are_counted():
+  record = parity.read(RECORDS[0])
+  flipped, inputs = parity.flipped_relus(record)
+  # Every ReLU's input is a norm's output: of 22 layers' and transitions' maps, pictures times pixels times channels.
+  network, batch = record.network, int(record.arrays["batch"])
+  expected, channels, pixels = 0, network.initial_channels, int(record.arrays["image_size"]) ** 2
+  for layers in network.blocks:
+    for _ in range(layers):
+      expected += (channels + 4 * network.growth_rate) * pixels
+      channels += network.growth_rate
+    expected += channels * pixels
+    channels, pixels = int(network.compression * channels), pixels // 4
+  assert inputs == batch * expected
+  assert 0 <= flipped < 1e-5 * inputs
 
 
 @pytest.mark.parametrize("compression", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])

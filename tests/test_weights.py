@@ -1,6 +1,7 @@
 """Weights of other programs, in and out."""
 
 import pathlib
+import re
 import sys
 import types
 
@@ -195,6 +196,35 @@ def test_everything_that_does_not_fit_is_listed_at_once():
     assert any(name in line for line in lines)
 
 
+@pytest.mark.parametrize(
+  ("change", "fault"),
+  [
+    ({"module.classifier.bias": np.zeros(10, np.float32)}, "twice: classifier.bias, as module.classifier.bias too"),
+    ({"classifier.bias": [0.0] * 10}, "type: classifier.bias is a list, not an array"),
+    ({"features.norm5.weight": np.full(8, 1e300)}, "values: params/last/norm/scale has some beyond float32"),
+    ({"nonsense.num_batches_tracked": np.zeros((), np.int64)}, "unknown: nonsense.num_batches_tracked"),
+  ],
+)
+def test_a_tensor_that_would_be_lost_or_overflow_is_named(change, fault):
+  network = DenseNet((1,), 4, 10, 4)
+  variables = variables_of(network)
+  template = jax.eval_shape(lambda: variables)
+  state = weights.to_pytorch(network, variables["params"], variables["batch_stats"])
+  weights.from_pytorch(network, state, template)
+  with pytest.raises(WeightsError, match=re.escape(fault)):
+    weights.from_pytorch(network, state | change, template)
+
+
+def test_wrong_calls_are_told_what_is_wrong():
+  network = DenseNet((1,), 4, 10, 4)
+  variables = variables_of(network)
+  state = weights.to_pytorch(network, variables["params"], variables["batch_stats"])
+  with pytest.raises(ValueError, match="disagreement 'folded': one of inference, train"):
+    weights.from_pytorch(network, state, variables, "folded")
+  with pytest.raises(ValueError, match="the template is of another network: it has no block1/layer2"):
+    weights.from_pytorch(DenseNet((2,), 4, 10, 4), state, variables)
+
+
 def test_files_that_are_not_what_they_say_are_one_line(tmp_path):
   good = tmp_path / "good.safetensors"
   safetensors.numpy.save_file({"a": np.zeros(100, np.float32)}, good)
@@ -222,6 +252,8 @@ def test_a_pth_file_is_read_as_tensors_alone_and_its_faults_are_one_line(tmp_pat
 
   files = {"plain.pth": {"a": Tensor()}, "wrapped.pth": {"state_dict": {"a": Tensor()}, "epoch": 3}}
   files |= {"list.pth": [Tensor()], "more.pth": {"a": Tensor(), "b": 3}}
+  for name in (*files, "damaged.pth"):
+    (tmp_path / name).touch()
   monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, Tensor=Tensor, bfloat16="bfloat16"))
   for name in ("plain.pth", "wrapped.pth"):
     assert {key: value.tolist() for key, value in weights.read(tmp_path / name).items()} == {"a": [0.0, 1.0, 2.0]}
@@ -230,6 +262,8 @@ def test_a_pth_file_is_read_as_tensors_alone_and_its_faults_are_one_line(tmp_pat
       weights.read(tmp_path / name)
   with pytest.raises(WeightsError, match="cannot be read as a state dict"):
     weights.read(tmp_path / "damaged.pth")
+  with pytest.raises(WeightsError, match=r"nowhere\.pth: cannot be read; there is no such file"):
+    weights.read(tmp_path / "nowhere.pth")
   monkeypatch.setitem(sys.modules, "torch", None)
   with pytest.raises(WeightsError, match="needs PyTorch; or convert it to"):
     weights.read(tmp_path / "plain.pth")

@@ -160,8 +160,8 @@ def normalisation(dataset: Dataset, how: str) -> tuple[np.ndarray, np.ndarray]:
   """What is subtracted from a picture, and what it is divided by; both broadcast over [height, width, channels].
 
   `channel`: the data set's published constants. `pixel`: the training pictures' mean picture, and one standard
-  deviation of all that is left (the authors' Torch code of stochastic depth). `mean`: the mean picture, and no
-  division (the authors' Caffe code).
+  deviation of all their values, taken before that (the authors' Torch code of stochastic depth). `mean`: the mean
+  picture, and no division (the authors' Caffe code).
   """
   if how == "channel":
     return np.asarray(dataset.info.mean), np.asarray(dataset.info.std)
@@ -169,9 +169,9 @@ def normalisation(dataset: Dataset, how: str) -> tuple[np.ndarray, np.ndarray]:
   mean = pictures.mean(axis=0, dtype=np.float64)
   if how == "mean":
     return mean, np.ones(1)
-  # Var(x - mean picture) = E[x^2] - E[mean picture^2], the sums exact in integers.
+  # E[x^2] - E[x]^2, the sums exact in integers.
   square = np.square(pictures, dtype=np.uint32).sum(dtype=np.uint64) / pictures.size
-  return mean, np.sqrt(square - np.square(mean).mean())[None]
+  return mean, np.sqrt(square - np.square(pictures.sum(dtype=np.uint64) / pictures.size))[None]
 
 
 def check(info: DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray) -> Split:

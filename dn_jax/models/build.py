@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from dn_jax.configuration import ConfigurationError, ModelConfig, RematPolicy
-from dn_jax.models import remat, zoo
+from dn_jax.models import densenet, remat, zoo
 from dn_jax.models.densenet import DenseNet, blocks_of_depth
 from dn_jax.models.resnet import ResNet, units_of_depth
 
@@ -19,7 +19,7 @@ _DENSENET_ONLY = (
   "initial_channels",
   "stem",
 )
-_RESNET_ONLY = ("widen_factor", "survival")
+_RESNET_ONLY = ("widen_factor", "survival", "shortcut")
 _RESNET_REMAT = ("none", "dense_layer")
 
 
@@ -40,12 +40,12 @@ def complete(config: ModelConfig) -> ModelConfig:
     named.pop("compression", None)
   unset = {key: value for key, value in named.items() if getattr(config, key) is None}
   config = dataclasses.replace(config, **unset)
-  family = config.family or "densenet"
+  family, stochastic_depth = config.family or "densenet", (config.survival or 1) < 1
   config = dataclasses.replace(
     config,
     family=family,
-    # He initialisation by inputs in Wide ResNet's code, by outputs in the others'.
-    convolution_init=config.convolution_init or ("fan_in" if family == "wide" else "fan_out"),
+    # He initialisation by inputs in the code of Wide ResNet and of stochastic depth, by outputs in the others'.
+    convolution_init=config.convolution_init or ("fan_in" if family == "wide" or stochastic_depth else "fan_out"),
     classifier_init=config.classifier_init or "torch",
   )
   _check(config)
@@ -113,13 +113,17 @@ def _complete_resnet(config: ModelConfig) -> ModelConfig:
     raise ConfigurationError("model.widen-factor", config.widen_factor, "is for --model.family wide")
   if config.family != "resnet" and config.survival not in (None, 1):
     raise ConfigurationError("model.survival", config.survival, "is for --model.family resnet")
+  if config.family != "resnet" and config.shortcut is not None:
+    raise ConfigurationError("model.shortcut", config.shortcut, "is for --model.family resnet")
+  if config.family != "wide" and config.dropout:
+    raise ConfigurationError("model.dropout", config.dropout, f"a {config.family} network has no dropout")
   try:
     units_of_depth(config.depth, config.family)
   except ValueError as error:
     raise ConfigurationError("model.depth", config.depth, str(error)) from None
-  return dataclasses.replace(
-    config, widen_factor=config.widen_factor or 1, survival=1.0 if config.survival is None else config.survival
-  )
+  survival = 1.0 if config.survival is None else config.survival
+  shortcut = (config.shortcut or ("average" if survival < 1 else "subsample")) if config.family == "resnet" else None
+  return dataclasses.replace(config, widen_factor=config.widen_factor or 1, survival=survival, shortcut=shortcut)
 
 
 def _refuse(config: ModelConfig, names: tuple[str, ...]) -> None:
@@ -165,7 +169,7 @@ def smallest_map(config: ModelConfig, size: int) -> int:
   """Height of the last feature maps of a completed configuration, for pictures of that height."""
   if config.family != "densenet":
     return -(-size // 4)
-  return (-(-size // 4) if config.stem == "imagenet" else size) // 2 ** (len(config.blocks) - 1)
+  return densenet.smallest_map(size, len(config.blocks), config.stem)
 
 
 def check_pictures(config: ModelConfig, size: int, batch_size: int) -> None:
@@ -211,7 +215,14 @@ def build(config: ModelConfig, num_classes: int, param_dtype: jnp.dtype = jnp.fl
   }
   if config.family != "densenet":
     units = units_of_depth(config.depth, config.family)
-    return ResNet(config.family, units, widen_factor=config.widen_factor, survival=config.survival, **shared)
+    return ResNet(
+      config.family,
+      units,
+      widen_factor=config.widen_factor,
+      survival=config.survival,
+      average_shortcut=config.shortcut == "average",
+      **shared,
+    )
   return DenseNet(
     blocks=config.blocks,
     growth_rate=config.growth_rate,

@@ -217,9 +217,12 @@ class DenseNet(nn.Module):
       Logits [batch, num_classes], in `param_dtype`.
 
     Raises:
-      ValueError: a remat policy that is unknown, or `bottleneck` for a network that has none.
+      ValueError: a remat policy that is unknown, or `bottleneck` for a network that has none; pictures so small
+        that pooling leaves nothing of them.
     """
     chex.assert_rank(images, 4)
+    if smallest_map(min(images.shape[1:3]), len(self.blocks), self.stem) < 1:
+      raise ValueError(f"pictures of {images.shape[1]}x{images.shape[2]} pixels shrink to nothing in this network")
     if self.remat == "bottleneck" and not self.bottleneck_width:
       raise ValueError("remat policy 'bottleneck': this network has no bottleneck to keep; use 'dense_layer'")
 
@@ -268,6 +271,11 @@ class DenseNet(nn.Module):
       name="classifier",
     )
     return classifier(x.astype(self.param_dtype))
+
+
+def smallest_map(size: int, blocks: int, stem: str) -> int:
+  """Height of the last block's feature maps for pictures of that height; 0: nothing is left."""
+  return (-(-size // 4) if stem == "imagenet" else size) // 2 ** (blocks - 1)
 
 
 def blocks_of_depth(depth: int, bottleneck: bool, num_blocks: int = 3) -> tuple[int, ...]:

@@ -44,8 +44,8 @@ class Branch(nn.Module):
 class OriginalUnit(nn.Module):
   """ReLU(shortcut + branch), the shortcut without parameters ("option A").
 
-  Where the size changes the shortcut takes every other pixel, or under stochastic depth their average, and
-  new channels are zero. Under stochastic depth (equation 2 there) a dropped branch is not computed in
+  Where the size changes the shortcut takes every other pixel, or in the code of stochastic depth averages four,
+  and new channels are zero. Under stochastic depth (equation 2 there) a dropped branch is not computed in
   training, and in evaluation the branch is scaled by its survival probability (equation 5 there).
   """
 
@@ -117,6 +117,8 @@ class ResNet(nn.Module):
     num_classes: width of the classifier.
     widen_factor: channels, in units of 16, 32, 64 (`wide`).
     survival: p_L, the last unit's survival probability; p_l = 1 - l / L * (1 - p_L). 1: no stochastic depth.
+    average_shortcut: the shortcuts of `resnet` average four pixels where the size changes (the code of stochastic
+      depth, with and without it), and do not take one of them.
     dropout_rate: between the convolutions of a `wide` unit.
     remat: `none`, or `dense_layer`: each residual unit is rematerialised.
     the rest: as in `dn_jax.models.densenet.DenseNet`.
@@ -127,6 +129,7 @@ class ResNet(nn.Module):
   num_classes: int
   widen_factor: int = 1
   survival: float = 1.0
+  average_shortcut: bool = False
   dropout_rate: float = 0.0
   remat: str = "dense_layer"
   epsilon: float = 1e-5
@@ -173,7 +176,7 @@ class ResNet(nn.Module):
       if self.kind == "resnet":
         survival = 1 - (1 - self.survival) * (index + 1) / count
         make = remat.remat_layer(OriginalUnit, self.remat)
-        unit = make(channels, stride, survival, self.survival < 1, conv, norm, measure, name=name)
+        unit = make(channels, stride, survival, self.average_shortcut, conv, norm, measure, name=name)
         x = unit(x, train, survives[index]) if stochastic else unit(x, train)
       else:
         make = remat.remat_layer(PreactivationUnit, self.remat)

@@ -133,7 +133,8 @@ _ENTRIES = (
   # Trained with a cosine schedule: --optimizer.schedule cosine.
   _imagenet("densenet-264-cosine", (6, 12, 64, 48), 32, 33.3, (21.6,), _TORCH),
   _imagenet("densenet-264-48-cosine", (6, 12, 64, 48), 48, 72.7, (20.4,), _TORCH),
-  # As the paper's table prints them. Its SVHN figure for stochastic depth, 1.75, was a 152-layer network.
+  # As the paper's table prints them. Its SVHN figure for stochastic depth, 1.75, was a 152-layer network, and the
+  # 1202-layer one has 19.4M parameters.
   _baseline("resnet-110", "ResNet-110", "resnet", 1.7, (None, 6.61, None, None, None), family="resnet", depth=110),
   _baseline(
     "resnet-110-constant-depth",
@@ -144,6 +145,7 @@ _ENTRIES = (
     family="resnet",
     depth=110,
     convolution_init="fan_in",
+    shortcut="average",
   ),
   _baseline(
     "resnet-110-stochastic-depth",
@@ -154,7 +156,16 @@ _ENTRIES = (
     family="resnet",
     depth=110,
     survival=0.5,
-    convolution_init="fan_in",
+  ),
+  _baseline(
+    "resnet-1202-stochastic-depth",
+    "ResNet-1202 with stochastic depth",
+    "stochastic-depth",
+    10.2,
+    (None, 4.91, None, None, None),
+    family="resnet",
+    depth=1202,
+    survival=0.5,
   ),
   _baseline(
     "preactivation-164",

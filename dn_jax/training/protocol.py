@@ -68,12 +68,22 @@ PROTOCOLS: dict[tuple[str, str], Protocol] = {
     )
     for name, protocol in _CIFAR.items()
   },
-  **{(name, "svhn_cropped"): _DENSENET_SVHN for name in ("densenet", "caffe", "resnet", "preactivation")},
+  **{(name, "svhn_cropped"): _DENSENET_SVHN for name in ("densenet", "caffe")},
+  **{
+    (name, "svhn_cropped"): dataclasses.replace(_DENSENET_SVHN, dropout_without_augmentation=0.0)
+    for name in ("resnet", "preactivation")
+  },
   ("stochastic-depth", "svhn_cropped"): dataclasses.replace(
     _STOCHASTIC_DEPTH, epochs=50, drops=(0.6, 0.7), validation=6000
   ),
   ("wide", "svhn_cropped"): dataclasses.replace(
-    _WIDE, epochs=160, learning_rate=0.01, drops=(0.5, 0.75), drop_factor=0.1, padding="zero"
+    _WIDE,
+    epochs=160,
+    learning_rate=0.01,
+    drops=(0.5, 0.75),
+    drop_factor=0.1,
+    padding="zero",
+    dropout_without_augmentation=0.4,
   ),
 }
 
@@ -111,7 +121,8 @@ def fill_in(config: RunConfig) -> RunConfig:
   optimizer = dataclasses.replace(config.optimizer, **filled(config.optimizer))
   model = config.model
   if model.dropout is None:
-    rate = 0.0 if data.augment else protocol.dropout_without_augmentation
+    has_dropout = model.family in ("densenet", "wide")
+    rate = protocol.dropout_without_augmentation if has_dropout and not data.augment else 0.0
     model = dataclasses.replace(model, dropout=rate)
   if config.report is None and (asked_for_validation or nothing_held_out):
     config = dataclasses.replace(config, report="best" if asked_for_validation else "last")

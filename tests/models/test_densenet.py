@@ -137,6 +137,21 @@ def test_initialisation_is_the_published_one():
   assert abs(float(kernel.std()) / (bound / math.sqrt(3)) - 1) < 0.02
 
 
+def test_the_other_initialisations_are_those_of_caffe():
+  network = DenseNet((4,), 32, 1000, 64, convolution_init="fan_in", classifier_init="xavier")
+  params = jax.jit(lambda: network.init(jax.random.key(3), jnp.zeros((1, 8, 8, 3)), False))()["params"]
+  for path, leaf in jax.tree.leaves_with_path(params):
+    if "conv" in jax.tree_util.keystr(path):
+      # "msra": by inputs.
+      std = math.sqrt(2 / math.prod(leaf.shape[:3]))
+      assert abs(float(leaf.std()) / std - 1) < 5 / math.sqrt(leaf.size), path
+  kernel = params["classifier"]["kernel"]
+  # "xavier": uniform, variance 1 / inputs.
+  bound = math.sqrt(3 / kernel.shape[0])
+  assert 0.99 * bound < float(jnp.abs(kernel).max()) <= bound
+  assert abs(float(kernel.std()) * math.sqrt(kernel.shape[0]) - 1) < 0.02
+
+
 def dropped(network, train):
   """(layer, channels) of every dropout that zeroed anything, asserting that it zeroed a fifth."""
   x = jnp.asarray(np.random.RandomState(0).randn(8, 16, 16, 3), jnp.float32)
@@ -192,6 +207,16 @@ def test_bfloat16_activations_leave_parameters_and_statistics_in_float32():
   assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated, logits))} == {jnp.dtype("float32")}
   expected, _ = full.apply(variables, x, True, mutable=["batch_stats"])
   assert 1e-4 < relative(logits, expected) < 0.1  # bfloat16 keeps eight bits: close, but not the same.
+
+
+@pytest.mark.parametrize(("stem", "size"), [("cifar", 3), ("imagenet", 28)])
+def test_pictures_that_shrink_to_nothing_are_refused(stem, size):
+  # 7x7 of stride 2 and a max pool of stride 2 leave a quarter, rounded up; then each pool a half, rounded down.
+  network = DenseNet((1, 1, 1) if stem == "cifar" else (1, 1, 1, 1), 4, 10, 8, stem=stem)
+  init = lambda size: jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, 2 * size, 3)), False))
+  with pytest.raises(ValueError, match=f"pictures of {size}x{2 * size} pixels shrink to nothing"):
+    init(size)
+  init({"cifar": 4, "imagenet": 29}[stem])
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (40, 24, 3), (8, 8, 1)])

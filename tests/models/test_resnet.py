@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from conftest import relative
 
+from dn_jax.configuration import ModelConfig
+from dn_jax.models import build
 from dn_jax.models.batch_stats import BatchNorm, MeasureMap
+from dn_jax.models.dropout import Dropout
 from dn_jax.models.resnet import OriginalUnit, ResNet, units_of_depth
 
 
@@ -130,6 +133,54 @@ def test_evaluation_scales_the_branch_by_its_survival_probability():
   big = np.abs(np.asarray(whole - shortcut)[positive]) > 0.05
   assert big.sum() > 100
   assert scaled[big] == pytest.approx(0.7, rel=1e-4)
+
+
+def units_of(network, train=False):
+  """(survival, averages) of each unit, as the network makes them."""
+  found = []
+
+  def watch(call, args, kwargs, context):
+    if isinstance(context.module, OriginalUnit) and context.method_name == "__call__":
+      found.append((context.module.survival, context.module.average_shortcut))
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(watch):
+    jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train))
+  return found
+
+
+def test_a_networks_branches_are_scaled_by_their_own_probabilities_and_shortcuts_are_as_asked():
+  # p_l = 1 - l / L (1 - p_L), the stochastic-depth paper's equation 4.
+  found = units_of(ResNet("resnet", 1, 3, survival=0.4, average_shortcut=True, remat="none"))
+  assert [survival for survival, _ in found] == pytest.approx([0.8, 0.6, 0.4])
+  assert [average for _, average in found] == [True] * 3
+  assert units_of(ResNet("resnet", 1, 3, remat="none")) == [(1.0, False)] * 3
+
+
+def test_both_networks_of_the_stochastic_depth_code_average_in_their_shortcuts_and_he_et_als_does_not():
+  average = lambda name: build.build(build.complete(ModelConfig(name=name)), 10).average_shortcut
+  assert average("resnet-110-stochastic-depth")
+  assert average("resnet-110-constant-depth")
+  assert not average("resnet-110")
+
+
+def test_a_wide_units_dropout_is_between_its_convolutions():
+  network = ResNet("wide", 1, 3, 2, dropout_rate=0.5, remat="none")
+  x = jnp.asarray(np.random.RandomState(0).randn(4, 8, 8, 3), jnp.float32)
+  variables = network.init(jax.random.key(0), x, False)
+  order = []
+
+  def watch(call, args, kwargs, context):
+    output = call(*args, **kwargs)
+    if isinstance(context.module, nn.Conv | Dropout):
+      dropped = isinstance(context.module, Dropout) and not np.array_equal(output, args[0])
+      order.append("dropout" if dropped else context.module.name)
+    return output
+
+  with nn.intercept_methods(watch):
+    network.apply(variables, x, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)})
+  unit = ["conv1", "dropout", "conv2"]
+  assert order == ["stem", "shortcut", *unit, "shortcut", *unit, "shortcut", *unit]
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Many steps at one command equal one at a time; evaluation covers every picture."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,3 +68,34 @@ def test_evaluation_counts_every_picture_once(batch_size):
   evaluate = epoch.make_evaluate(eval_step, lambda images: images.astype(jnp.float32), lambda batch: batch, batch_size)
   totals = evaluate({}, {}, split)
   assert (int(totals.count), int(totals.top1_errors), float(totals.loss)) == (20, 10, 2.0**20 - 1)
+
+
+def test_every_step_augments_and_drops_out_with_keys_of_its_own():
+  seen = []
+
+  def prepare(images, key, numbers):
+    jax.debug.callback(lambda key: seen.append(("augmentation", *key.tolist())), jax.random.key_data(key))
+    return images
+
+  def train_step(state, batch, key):
+    jax.debug.callback(lambda key: seen.append(("dropout", *key.tolist())), jax.random.key_data(key))
+    return dataclasses.replace(state, step=state.step + 1), step.Totals.zero()
+
+  advance = epoch.make_advance(
+    train_step, prepare, lambda batch: batch, jax.random.key(1), jax.random.key(2), steps_per_dispatch=1
+  )
+  split = epoch.DeviceSplit(jnp.zeros((8, 1, 1, 1), jnp.uint8), jnp.zeros(8, jnp.int32))
+
+  def run(first, steps):
+    state, totals = step.TrainState(jnp.int32(first), {}, {}, ()), step.Totals.zero()
+    for number in range(steps):
+      place = jnp.int32(number % 2 * 4)
+      state, totals, _ = advance(state, totals, split, jnp.arange(8), place, jnp.int32(1), batch_size=4)
+    jax.effects_barrier()
+
+  run(0, 4)  # Two epochs of two steps.
+  assert len(set(seen)) == 8
+  going_on = seen[4:]
+  seen.clear()
+  run(2, 2)  # A run that goes on from step 2 draws what it would have drawn.
+  assert sorted(seen) == sorted(going_on)

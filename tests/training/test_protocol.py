@@ -2,7 +2,8 @@
 
 import pytest
 
-from dn_jax.configuration import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from dn_jax.data import catalog
 from dn_jax.resolve import resolve
 
 
@@ -18,6 +19,28 @@ def test_published_protocols(name, epochs, validation, report):
   sgd = config.optimizer
   assert (sgd.learning_rate, sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.1, 0.9, True, 1e-4)
   assert (sgd.schedule, sgd.drops, sgd.drop_factor) == ("steps", (0.5, 0.75), 0.1)
+
+
+def test_digits_are_trained_on_as_the_page_says():
+  config = resolve(RunConfig(DataConfig("digits", augment=True)))
+  assert (config.epochs, config.batch_size, config.data.validation, config.report) == (40, 64, 0, "last")
+  assert resolve(RunConfig(DataConfig("digits"))).model.dropout == 0.0
+  info = catalog.info_of("digits")
+  assert (info.mirror, info.pad) == (False, 1)
+
+
+def test_networks_without_dropout_get_none_from_a_protocol_and_refuse_the_flag():
+  for name in ("resnet-110", "preactivation-164", "resnet-110-stochastic-depth"):
+    assert resolve(RunConfig(DataConfig("svhn_cropped"), ModelConfig(name=name))).model.dropout == 0.0
+    with pytest.raises(
+      ConfigurationError, match=r"--model\.dropout 0\.2: a (resnet|preactivation) network has no dropout"
+    ):
+      resolve(RunConfig(DataConfig("cifar10"), ModelConfig(name=name, dropout=0.2)))
+  assert (
+    resolve(RunConfig(DataConfig("cifar10"), ModelConfig(name="resnet-110"), protocol="densenet")).model.dropout == 0
+  )
+  # train_svhn.sh of Wide ResNet sets 0.4 for any of its networks.
+  assert resolve(RunConfig(DataConfig("svhn_cropped"), ModelConfig(name="wide-16-8"))).model.dropout == 0.4
 
 
 def test_augmented_pictures_need_no_dropout():
