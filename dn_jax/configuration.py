@@ -94,8 +94,9 @@ class ModelConfig:
   """Of activations; parameters and statistics stay float32."""
   precision: Literal["default", "high", "highest"] = "default"
   """Of matrix products: on TPU and GPU "default" multiplies float32 in bfloat16 or TF32 passes."""
-  remat: RematChoice = carried_out("dense_layer")
-  """What the backward pass keeps; the function is the same. auto: the least recomputation that fits the device."""
+  remat: RematChoice | None = carried_out(None)
+  """What the backward pass keeps; the function is the same. auto: the least recomputation that fits the device.
+  Unset: layer_by_layer, the fastest; for a ResNet dense_layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +159,10 @@ class RunConfig:
   """Pictures a step of evaluation."""
   tensorboard: bool = carried_out(False)
   """Write TensorBoard events too (extra `tensorboard`)."""
+  profile: bool = carried_out(False)
+  """Record a few commands to the device: RUN/profile, for TensorBoard or ui.perfetto.dev."""
+  debug_nans: bool = carried_out(False)
+  """Stop at the first operation that makes a NaN, with its traceback; slow."""
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:

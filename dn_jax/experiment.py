@@ -25,6 +25,7 @@ from dn_jax.resolve import data_name, network_name, resolve, slug
 from dn_jax.training import epoch, loop, optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
 from dn_jax.training.interruption import Interruption
+from dn_jax.training.profile import Profile
 from dn_jax.training.progress import ProgressDisplay
 
 # Seconds between two drawings of the curves while a run goes on.
@@ -149,6 +150,7 @@ class _Recorder:
     display: ProgressDisplay,
     events: Any,
     interruption: Interruption,
+    profile: Profile | None,
   ):
     self._config = config
     self._records = records
@@ -156,7 +158,13 @@ class _Recorder:
     self._display = display
     self._events = events
     self._drawn = time.monotonic()
-    self.between_steps = interruption.check
+    self._interruption = interruption
+    self._profile = profile
+
+  def between_steps(self) -> None:
+    if self._profile:
+      self._profile.after_command()
+    self._interruption.check()
 
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
     self._display.progress(epoch, pictures, loss, error)
@@ -265,8 +273,16 @@ def _drive(
   done = len(records)
   with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, done) as display:
     events = event_writer(str(folder / "tensorboard")) if event_writer else None
-    recorder = _Recorder(config, records, checkpoints, display, events, interruption)
-    loop.run(state, plan, parts.splits, parts.advance, parts.evaluate, parts.order_of, parts.rate_of, recorder, done)
+    profile = Profile(folder / "profile") if config.profile else None
+    recorder = _Recorder(config, records, checkpoints, display, events, interruption, profile)
+    try:
+      with jax.debug_nans(config.debug_nans):
+        loop.run(
+          state, plan, parts.splits, parts.advance, parts.evaluate, parts.order_of, parts.rate_of, recorder, done
+        )
+    finally:
+      if profile:
+        profile.close()
   recorder.draw()
   runs.write_records(folder, records)
   return records

@@ -188,12 +188,13 @@ def choose(
   for policy in sorted(flops, key=flops.__getitem__):
     if attempt(policy).fits(where.memory, beside):
       return policy, tried[policy]
+  memory = "what there is" if where.memory is None else f"{where.memory / _GIB:.2f} GiB"
   compiled = {policy: each.peak + beside for policy, each in tried.items() if each.refusal is None}
   least = f"; {min(compiled.values()) / _GIB:.2f} GiB with {min(compiled, key=compiled.get)}" if compiled else ""
   raise ConfigurationError(
     "batch-size",
     batch_size,
-    f"fits {where.memory / _GIB:.2f} GiB of memory under no remat policy{least}; take a smaller one, or more devices",
+    f"fits {memory} of memory under no remat policy{least}; take a smaller one, or more devices",
   )
 
 

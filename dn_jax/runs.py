@@ -6,6 +6,7 @@ metrics.jsonl   a line an epoch (`dn_jax.training.loop.EpochRecord`); errors are
 results.csv     the same in the columns that users of the PyTorch implementation know
 summary.json    written at the end: `test_error` in percent, parameters, time, versions
 curves.png      loss and error by epoch
+profile/        under --profile: a few commands to the device, recorded
 checkpoints/    Orbax, the newest few and the best on validation
 set-aside/      checkpoints found damaged, records that no checkpoint stands behind
 """

@@ -21,7 +21,7 @@ from dn_jax.configuration import ConfigurationError, RematPolicy
 
 def main(
   record: Annotated[pathlib.Path, tyro.conf.Positional],
-  remat: RematPolicy = "dense_layer",
+  remat: RematPolicy = "layer_by_layer",
   json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
   """Compares the training step with a record of the PyTorch implementation, in float64 and float32.

@@ -46,6 +46,7 @@ def complete(config: ModelConfig) -> ModelConfig:
     family=family,
     # He initialisation by inputs in the code of Wide ResNet and of stochastic depth, by outputs in the others'.
     convolution_init=config.convolution_init or ("fan_in" if family == "wide" or stochastic_depth else "fan_out"),
+    remat=config.remat or ("layer_by_layer" if family == "densenet" else "dense_layer"),
     classifier_init=config.classifier_init or "torch",
   )
   _check(config)

@@ -109,10 +109,10 @@ def draw(rows: Sequence[Row], title: str, path: pathlib.Path) -> None:
     steps = [row.depth if by_depth else row.batch_size for row in panel]
     for policy in panel[0].plans:
       sizes = [float("nan") if (plan := row.plans[policy]).refusal else plan.temporaries / _MIB for row in panel]
-      axes.plot(steps, sizes, marker="o", label=f"{policy} ({sizes[-1]:,.0f} at {steps[-1]})")
+      axes.plot(steps, sizes, marker="o", label=f"{policy} ({sizes[-1]:,.0f} at {'L=' if by_depth else ''}{steps[-1]})")
     first = panel[0]
     where = f"batch {first.batch_size}" if by_depth else f"L={first.depth}"
-    axes.set_title(f"{title}, {where}, {first.target.name}", fontsize="medium")
+    axes.set_title(f"{title}, {where}, on {first.target.described}", fontsize="medium")
     axes.set_xlabel("depth L" if by_depth else "pictures a step")
     axes.set_xticks(steps)
     axes.grid(alpha=0.3)

@@ -1,6 +1,7 @@
 """The scripts as a person runs them: start, kill, start again, mistype."""
 
 import csv
+import gzip
 import json
 import shutil
 import signal
@@ -281,3 +282,19 @@ def test_prepare_without_tensorflow_or_with_digits_is_one_line():
   done = run("experiments/prepare.py", "--data.name", "digits")
   assert (done.returncode, done.stderr.count("\n")) == (2, 1)
   assert "ships with scikit-learn" in done.stderr
+
+
+def test_a_profile_opens_and_training_is_the_same_with_it(undisturbed, tmp_path):
+  flags = ["--data.augment", "--model.dropout", "0.1", "--data.validation", "100", "--profile"]
+  done = run(*small_run(tmp_path / "run", *flags))
+  assert done.returncode == 0, done.stderr
+  assert metrics(tmp_path / "run") == metrics(undisturbed[0])
+  (trace,) = (tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz")
+  assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+  assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+def test_debug_nans_stops_where_one_is_made(tmp_path):
+  done = run(*small_run(tmp_path / "run", "--debug-nans", "--optimizer.learning-rate", "1e30"))
+  assert done.returncode == 1
+  assert "FloatingPointError: invalid value (nan)" in done.stderr

@@ -2,55 +2,17 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import relative
+from flax_peer import OrdinaryDenseNet
 
 from dn_jax.models.batch_stats import batch_moments
 from dn_jax.models.densenet import DenseNet
 
 MOMENTUM, STEPS = 0.9, 3
-
-
-class OrdinaryDenseNet(nn.Module):
-  """DenseNet-BC as one would write it from the paper: concatenate, flax's batch norm, convolve."""
-
-  blocks: tuple[int, ...]
-  growth_rate: int
-  initial_channels: int
-  num_classes: int
-  bottleneck: bool
-  compression: float
-
-  @nn.compact
-  def __call__(self, x, train):
-    norm = functools.partial(
-      nn.BatchNorm,
-      use_running_average=not train,
-      momentum=MOMENTUM,
-      epsilon=1e-5,
-      use_fast_variance=False,
-      dtype=x.dtype,
-      param_dtype=x.dtype,
-    )
-    conv = functools.partial(nn.Conv, use_bias=False, dtype=x.dtype, param_dtype=x.dtype)
-    x = conv(self.initial_channels, (3, 3), name="stem")(x)
-    for b, layers in enumerate(self.blocks, 1):
-      for n in range(1, layers + 1):
-        y = nn.relu(norm(name=f"b{b}l{n}norm1")(x))
-        if self.bottleneck:
-          y = conv(4 * self.growth_rate, (1, 1), name=f"b{b}l{n}conv1")(y)
-          y = nn.relu(norm(name=f"b{b}l{n}norm2")(y))
-        y = conv(self.growth_rate, (3, 3), name=f"b{b}l{n}conv{2 if self.bottleneck else 1}")(y)
-        x = jnp.concatenate([x, y], axis=-1)
-      if b < len(self.blocks):
-        y = nn.relu(norm(name=f"t{b}norm")(x))
-        x = nn.avg_pool(conv(int(self.compression * x.shape[-1]), (1, 1), name=f"t{b}conv")(y), (2, 2), (2, 2))
-    x = jnp.mean(nn.relu(norm(name="lastnorm")(x)), axis=(1, 2))
-    return nn.Dense(self.num_classes, dtype=x.dtype, param_dtype=x.dtype, name="classifier")(x)
 
 
 def ordinary_tree(params):

@@ -1,0 +1,85 @@
+"""A benchmark's table and picture, from its record."""
+
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import rich.table
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+
+def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+  """By pair (a, b), how many times as long a step of a takes as one of b.
+
+  Args:
+    seconds: for each network, seconds of a step in each round. A round's figures were taken one after another,
+      so its ratio is that of the same minutes; the median over the rounds is given.
+  """
+  return {
+    a: {b: statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True)) for b in seconds}
+    for a in seconds
+  }
+
+
+def table(record: Mapping[str, Any]) -> rich.table.Table:
+  """A row a network; seconds are of wall clock, memory that of the process above its bare import."""
+  network, machine = record["network"], record["machine"]
+  result = rich.table.Table(
+    title=f"DenseNet-BC (L={network['depth']}, k={network['growth_rate']}), batch {network['batch_size']}, float32",
+    caption=f"{machine['processor']}, {machine['cores']} cores. Step: median of {record['repeats']} rounds (least to "
+    "most). Ratio: to the first row, median over rounds. Start: from launch to the first step done, with an empty "
+    "compilation cache and with a warm one. Memory: most of the process above its bare import, after a warm start "
+    "(after a cold one).",
+    title_justify="left",
+    caption_justify="left",
+  )
+  for column in ("network", "step, s", "ratio", "start, s", "again, s", "memory, MiB"):
+    result.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
+  first = next((name for name, peer in record["peers"].items() if "seconds" in peer), None)
+  for name, peer in record["peers"].items():
+    if "failed" in peer:
+      result.add_row(name, "failed")
+      continue
+    seconds = peer["seconds"]
+    result.add_row(
+      name,
+      f"{statistics.median(seconds):.3f} ({min(seconds):.3f} to {max(seconds):.3f})",
+      f"{record['ratios'][name][first]:.2f}",
+      f"{peer['first_start']:.1f}",
+      f"{peer['second_start']:.1f}",
+      f"{peer['peak']:,.0f} ({peer['first_peak']:,.0f})",
+    )
+  return result
+
+
+def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
+  """Step time and memory side by side, a bar a network; whiskers from the least to the most of the rounds."""
+  peers = {name: peer for name, peer in record["peers"].items() if "seconds" in peer}
+  names = list(peers)
+  network = record["network"]
+  height = 1.4 + 0.4 * len(names)
+  figure, (times, memory) = pyplot.subplots(1, 2, figsize=(10, height), layout="constrained", sharey=True)
+  figure.suptitle(
+    f"A training step of DenseNet-BC (L={network['depth']}, k={network['growth_rate']}), "
+    f"batch {network['batch_size']}, float32"
+  )
+  colours = ["tab:blue" if name.startswith("dn_jax") else "tab:gray" for name in names]
+  medians = [statistics.median(peers[name]["seconds"]) for name in names]
+  spread = [
+    [median - min(peers[name]["seconds"]) for name, median in zip(names, medians, strict=True)],
+    [max(peers[name]["seconds"]) - median for name, median in zip(names, medians, strict=True)],
+  ]
+  times.barh(names, medians, xerr=spread, color=colours)
+  times.set_xlabel("seconds a step (median; least to most)")
+  memory.barh(names, [peers[name]["peak"] for name in names], color=colours)
+  memory.set_xlabel("MiB of the process above its bare import")
+  times.invert_yaxis()
+  for axes in (times, memory):
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+  figure.savefig(path, dpi=120)
+  pyplot.close(figure)

@@ -1,0 +1,235 @@
+"""A training step beside its peers: this project, plain Flax, Keras on JAX, and PyTorch, each in its own process.
+
+  python experiments/benchmark.py --picture benchmark.png
+  python experiments/benchmark.py --torch-python ~/torch/bin/python --json benchmark.json
+
+Peers take turns, round after round, so that a busy minute of the machine falls on all of them; compare ratios. PyTorch
+may have a Python of its own: `python3.11 -m venv ~/torch; ~/torch/bin/pip install torch==2.13.0`. A PyTorch peer is
+torch, or torch with what it takes: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY, and with
+bfloat16 activations, or with what feeds a step, dn_jax+POLICY+bfloat16 and dn_jax+POLICY+data.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Annotated, Any
+
+import rich.console
+import tyro
+
+from dn_jax import command_line
+from dn_jax.configuration import ConfigurationError, ModelConfig
+from dn_jax.models import build, remat
+from dn_jax.report import timings
+
+WORKER = pathlib.Path(__file__).parent / "peers" / "worker.py"
+OURS = ("dn_jax+layer_by_layer", "dn_jax+dense_layer")
+JAX = (*OURS, "flax", "keras")
+TORCH = ("torch", "torch+channels-last", "torch+checkpointed", "torch+checkpointed+channels-last", "torch+compiled")
+OUR_OPTIONS = {"bfloat16", "data"}
+TORCH_OPTIONS = {"checkpointed", "channels-last", "compiled"}
+
+
+class PeerError(Exception):
+  """A peer that could not start or stopped; says why in a line."""
+
+
+class Peer:
+  """A network in a process of its own, from launch to its first step done, and then on command."""
+
+  def __init__(self, name: str, python: str, arguments: list[str], environment: dict[str, str]):
+    self.name = name
+    self._errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - lives as long as the process.
+    started = time.perf_counter()
+    self._process = subprocess.Popen(
+      [python, str(WORKER), name, *arguments],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=self._errors,
+      text=True,
+      env=os.environ | environment,
+    )
+    self.first = self._answer()
+    self.start = time.perf_counter() - started
+
+  def _answer(self) -> dict[str, Any]:
+    line = self._process.stdout.readline()
+    if not line:
+      self._process.wait()
+      self._errors.seek(0)
+      lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
+      raise PeerError(lines[-1] if lines else f"stopped with exit code {self._process.returncode}")
+    return json.loads(line)
+
+  def take(self, steps: int) -> dict[str, Any]:
+    """Takes training steps; seconds of one, the last one's loss, and MiB at most so far."""
+    try:
+      self._process.stdin.write(f"{steps}\n")
+      self._process.stdin.flush()
+    except BrokenPipeError:
+      pass
+    return self._answer()
+
+  def stop(self) -> None:
+    self._process.kill()
+    self._process.wait()
+    self._errors.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """DenseNet-BC on 32x32 pictures, ten classes."""
+
+  depth: int = 100
+  """L."""
+  growth_rate: int = 12
+  """k."""
+
+
+def main(
+  model: Network = Network(),
+  batch_size: int = 64,
+  peers: tuple[str, ...] | None = None,
+  repeats: int = 5,
+  steps: int = 2,
+  torch_python: pathlib.Path | None = None,
+  torch_network: pathlib.Path | None = None,
+  json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
+  picture: pathlib.Path | None = None,
+) -> None:
+  """Measures every peer's training step: seconds, memory, and how long its start takes.
+
+  Args:
+    model: which network.
+    batch_size: pictures a step.
+    peers: dn_jax+POLICY, flax, keras, torch+OPTIONS, see above; by default those that there is a Python for.
+    repeats: rounds.
+    steps: that a peer takes at its turn.
+    torch_python: a Python that has PyTorch; without it the default peers are those on JAX.
+    torch_network: a Python file whose build(depth, growth_rate, checkpointed) makes PyTorch's network instead of ours.
+    json_path: where to write everything measured.
+    picture: where to draw it (PNG).
+  """
+  build.complete(ModelConfig(depth=model.depth, growth_rate=model.growth_rate))
+  for flag, value in (("batch-size", batch_size), ("repeats", repeats), ("steps", steps)):
+    if value < 1:
+      raise ConfigurationError(flag, value, "must be at least 1")
+  for flag, path in (("json", json_path), ("picture", picture)):
+    if path and not path.parent.is_dir():
+      raise ConfigurationError(flag, path, "its folder does not exist")
+  for flag, path in (("torch-python", torch_python), ("torch-network", torch_network)):
+    if path and not path.is_file():
+      raise ConfigurationError(flag, path, "there is no such file")
+  names = peers or (JAX + TORCH if torch_python else JAX)
+  _check(names, torch_python)
+  # Wide enough for the table where the output is no terminal.
+  console = rich.console.Console(width=None if rich.console.Console().is_terminal else 120)
+  record = {
+    "network": {"depth": model.depth, "growth_rate": model.growth_rate, "batch_size": batch_size},
+    "machine": _machine(),
+    "repeats": repeats,
+    "steps": steps,
+    "peers": {},
+  }
+  record["peers"] = _measure(
+    names, [model.depth, model.growth_rate, batch_size], repeats, steps, torch_python, torch_network, console
+  )
+  record["ratios"] = timings.ratios(
+    {name: peer["seconds"] for name, peer in record["peers"].items() if "seconds" in peer}
+  )
+  if json_path:
+    json_path.write_text(json.dumps(record, indent=2) + "\n")
+  console.print(timings.table(record))
+  for name, peer in record["peers"].items():
+    if "failed" in peer:
+      console.print(f"{name} failed: {peer['failed']}", highlight=False)
+  if picture and record["ratios"]:
+    timings.draw(record, picture)
+    console.print(f"picture: {picture}")
+
+
+def _check(names: tuple[str, ...], torch_python: pathlib.Path | None) -> None:
+  for name in names:
+    kind, *options = name.split("+")
+    if kind == "torch" and torch_python is None:
+      raise ConfigurationError("peers", name, "needs --torch-python, a Python that has PyTorch")
+    allowed = {"torch": TORCH_OPTIONS, "dn_jax": {*remat.POLICIES, *OUR_OPTIONS}, "flax": set(), "keras": set()}
+    if kind not in allowed or set(options) - allowed[kind] or len(set(options) & set(remat.POLICIES)) > 1:
+      raise ConfigurationError("peers", name, f"one of {', '.join((*JAX, *TORCH))}, or dn_jax+POLICY")
+
+
+def _measure(
+  names: tuple[str, ...],
+  network: list[int],
+  repeats: int,
+  steps: int,
+  torch_python: pathlib.Path | None,
+  torch_network: pathlib.Path | None,
+  console: rich.console.Console,
+) -> dict[str, dict[str, Any]]:
+  """Starts every peer, lets them take turns, and returns what each one's record holds."""
+  found: dict[str, dict[str, Any]] = {}
+  running: dict[str, Peer] = {}
+  with tempfile.TemporaryDirectory() as caches, console.status("") as status:
+    try:
+      for name in names:
+        of_torch = name.startswith("torch")
+        python = str(torch_python) if of_torch else sys.executable
+        arguments = [*map(str, network), *([str(torch_network)] if of_torch and torch_network else [])]
+        environment = {
+          "JAX_COMPILATION_CACHE_DIR": f"{caches}/{name}",
+          "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+          "TORCHINDUCTOR_CACHE_DIR": f"{caches}/{name}",
+        }
+        try:
+          status.update(f"{name}: first start")
+          first = Peer(name, python, arguments, environment)
+          # What is not compiled starts as it did before.
+          if of_torch and "compiled" not in name:
+            running[name] = again = first
+          else:
+            first.stop()
+            status.update(f"{name}: second start")
+            running[name] = again = Peer(name, python, arguments, environment)
+          found[name] = {
+            **{key: again.first[key] for key in ("parameters", "device", "versions")},
+            "first_start": first.start,
+            "first_peak": first.first["peak"],
+            "second_start": again.start,
+          }
+          again.take(1)
+        except PeerError as error:
+          found[name] = {"failed": str(error)}
+          running.pop(name, None)
+      parameters = {found[name]["parameters"] for name in running}
+      if len(parameters) > 1:
+        raise ConfigurationError("peers", " ".join(names), f"are not the same network: {sorted(parameters)} parameters")
+      taken: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
+      for number in range(repeats):
+        for name, peer in running.items():
+          status.update(f"round {number + 1} of {repeats}: {name}")
+          taken[name].append(peer.take(steps))
+    finally:
+      for peer in running.values():
+        peer.stop()
+  for name, turns in taken.items():
+    found[name]["seconds"] = [turn["seconds"] for turn in turns]
+    found[name]["peak"] = turns[-1]["peak"]
+    found[name]["device_peak"] = turns[-1]["device_peak"]
+  return found
+
+
+def _machine() -> dict[str, Any]:
+  lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+  processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+  memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  return {"processor": processor, "cores": os.cpu_count(), "memory_bytes": memory}
+
+
+if __name__ == "__main__":
+  command_line.main(lambda: tyro.cli(main, description=__doc__))

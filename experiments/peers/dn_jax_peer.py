@@ -1,0 +1,82 @@
+"""This project: its network and its own training step, as experiments/train.py runs it."""
+
+import dataclasses
+import functools
+import math
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax_device import batch, device, device_peak, versions
+
+from dn_jax.configuration import ModelConfig, OptimizerConfig
+from dn_jax.data.augment import mirror_and_shift, normalise
+from dn_jax.models import build
+from dn_jax.training import epoch, optimizer, step
+
+__all__ = ["device", "device_peak", "start", "versions"]
+
+versions = functools.partial(versions, "flax", "dn_jax")
+EXTRAS = ("bfloat16", "data")
+
+
+def start(depth, growth_rate, batch_size, *options):
+  """A training step that gives its loss, and the number of trainable parameters.
+
+  options: a remat policy; `bfloat16` activations; `data`, for an epoch's steps with their pictures picked out of a data
+  set on the device, mirrored and shifted.
+  """
+  model = ModelConfig(depth=depth, growth_rate=growth_rate, dtype="bfloat16" if "bfloat16" in options else "float32")
+  for policy in set(options) - set(EXTRAS):
+    model = dataclasses.replace(model, remat=policy)
+  model = build.complete(model)
+  network = build.build(model, 10)
+  sgd = optimizer.sgd(OptimizerConfig(0.1, 0.9, True, 1e-4), lambda _: 0.1)
+  state = jax.jit(lambda key: step.create_state(network, sgd, key, (32, 32, 3)))(jax.random.key(0))
+  parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+  train_step = step.make_train_step(network, sgd)
+  take = _from_data if "data" in options else _from_a_batch
+  return take(train_step, state, batch_size), parameters
+
+
+def _from_a_batch(train_step, state, batch_size):
+  compiled = jax.jit(train_step, donate_argnums=0)
+  images, labels = batch(batch_size)
+  one = step.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(batch_size))
+  key = jax.random.key(1)
+
+  def take():
+    nonlocal state
+    state, totals = compiled(state, one, key)
+    return totals.means()["loss"]
+
+  return take
+
+
+def _from_data(train_step, state, batch_size):
+  pictures = np.random.RandomState(0).randint(0, 256, (50 * batch_size, 32, 32, 3)).astype(np.uint8)
+  split = epoch.DeviceSplit(jnp.asarray(pictures), jnp.arange(len(pictures), dtype=jnp.int32) % 10)
+  shift = functools.partial(mirror_and_shift, mirror=True, pad=4)
+  advance = epoch.make_advance(
+    train_step,
+    lambda images, key, numbers: shift(normalise(images, 127.5, 63.75), key, numbers),
+    lambda batch: batch,
+    jax.random.key(1),
+    jax.random.key(2),
+    steps_per_dispatch=1,
+  )
+  order = jax.random.permutation(jax.random.key(3), jnp.arange(len(pictures), dtype=jnp.int32))
+  totals, number = step.Totals.zero(), 0
+
+  def take():
+    nonlocal state, totals, number
+    first = jnp.int32(number % 50 * batch_size)
+    state, totals, losses = advance(state, totals, split, order, first, jnp.int32(1), batch_size=batch_size)
+    number += 1
+    return float(losses[0])
+
+  return take

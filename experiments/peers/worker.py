@@ -1,0 +1,61 @@
+"""One network of experiments/benchmark.py in a process of its own: takes training steps on command.
+
+  python experiments/peers/worker.py PEER DEPTH GROWTH_RATE BATCH_SIZE [NETWORK.py]
+
+PEER is a module of this folder and what it takes, joined by "+": torch+channels-last. Needs nothing but the peer's own
+framework, whose Python may be another one than the benchmark's. Answers are lines of JSON on standard output: one
+after the first step, one for every number of steps read from standard input.
+"""
+
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+
+
+def resident(field):
+  """MiB of this process: VmRSS now, VmHWM at most so far."""
+  with open("/proc/self/status") as file:
+    line = next(line for line in file if line.startswith(field + ":"))
+  return int(line.split()[1]) / 1024
+
+
+def main(name, depth, growth_rate, batch_size, network=None):
+  # What a framework prints goes to standard error: standard output is for answers.
+  answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
+  os.dup2(2, 1)
+
+  def answer(**record):
+    answers.write(json.dumps(record) + "\n")
+    answers.flush()
+
+  module, *options = name.split("+")
+  peer = importlib.import_module(module + "_peer")
+  imported = resident("VmRSS")
+  if network:
+    options.append(network)
+  step, parameters = peer.start(int(depth), int(growth_rate), int(batch_size), *options)
+  started = time.perf_counter()
+  loss = step()
+  answer(
+    first_step=time.perf_counter() - started,
+    loss=loss,
+    parameters=parameters,
+    imported=imported,
+    peak=resident("VmHWM") - imported,
+    device=peer.device(),
+    versions={"python": platform.python_version(), **peer.versions()},
+  )
+  for line in sys.stdin:
+    steps = int(line)
+    started = time.perf_counter()
+    for _ in range(steps):
+      loss = step()
+    seconds = (time.perf_counter() - started) / steps
+    answer(seconds=seconds, loss=loss, peak=resident("VmHWM") - imported, device_peak=peer.device_peak())
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])

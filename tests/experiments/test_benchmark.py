@@ -1,0 +1,107 @@
+"""The benchmark's peers are the same network, and its command measures them."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import relative, run
+
+from dn_jax import weights
+from dn_jax.models.densenet import DenseNet, blocks_of_depth
+
+IMAGES = np.random.RandomState(0).randn(4, 32, 32, 3).astype(np.float32)
+
+
+def network_with_weights():
+  """Our network of depth 10 and growth rate 4, and variables of it that are no defaults."""
+  network = DenseNet(blocks_of_depth(10, bottleneck=True), 4, 10, 8)
+  shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.asarray(IMAGES), False))
+  rng = np.random.RandomState(1)
+  draw = lambda leaf: jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape) * (1 if leaf.ndim == 1 else 0.1), jnp.float32)
+  return network, jax.tree.map(draw, shapes)
+
+
+def test_keras_peer_is_the_same_network():
+  import keras_peer
+
+  network, variables = network_with_weights()
+  state = weights.to_pytorch(network, variables["params"], variables["batch_stats"])
+  theirs = keras_peer.densenet(10, 4)
+  arrays = []
+  for unit in weights.units(network):
+    weight = state[f"{unit.name}.weight"]
+    if unit.kind == "conv":
+      arrays.append(weight.transpose(2, 3, 1, 0))
+    elif unit.kind == "linear":
+      arrays += [weight.T, state[f"{unit.name}.bias"]]
+    else:
+      arrays += [weight, *(state[f"{unit.name}.{name}"] for name in ("bias", "running_mean", "running_var"))]
+  theirs.set_weights(arrays)
+  ours = network.apply(variables, jnp.asarray(IMAGES), False)
+  assert relative(theirs(IMAGES, training=False), ours) < 1e-5
+
+
+@pytest.mark.parametrize("options", [(), ("checkpointed",)])
+def test_pytorch_peer_is_the_same_network(options):
+  torch = pytest.importorskip("torch", reason="PyTorch is an extra; the benchmark takes it from a Python of its own")
+  import torch_peer
+
+  network, variables = network_with_weights()
+  theirs = torch_peer.DenseNet(10, 4, "checkpointed" in options).eval()
+  state = weights.to_pytorch(network, variables["params"], variables["batch_stats"], "norm_final")
+  theirs.load_state_dict({name: torch.tensor(value) for name, value in state.items()}, strict=True)
+  with torch.no_grad():
+    logits = theirs(torch.tensor(IMAGES.transpose(0, 3, 1, 2))).numpy()
+  assert relative(logits, network.apply(variables, jnp.asarray(IMAGES), False)) < 1e-5
+
+
+@pytest.mark.slow
+def test_peers_take_turns_and_everything_is_written_down(tmp_path):
+  done = run(
+    *("experiments/benchmark.py", "--model.depth", "10", "--model.growth-rate", "4", "--batch-size", "8"),
+    *("--peers", "dn_jax+none", "flax", "--repeats", "3", "--steps", "1"),
+    *("--json", tmp_path / "b.json", "--picture", tmp_path / "b.png"),
+  )
+  assert done.returncode == 0, done.stderr
+  record = json.loads((tmp_path / "b.json").read_text())
+  assert list(record["peers"]) == ["dn_jax+none", "flax"]
+  for peer in record["peers"].values():
+    assert len(peer["seconds"]) == 3
+    assert 0 < peer["second_start"] < peer["first_start"]
+    assert 0 < peer["peak"] < peer["first_peak"]  # Compiling takes memory.
+    assert "jax" in peer["versions"]
+  assert record["ratios"]["flax"]["flax"] == 1
+  assert (tmp_path / "b.png").stat().st_size > 5000
+
+
+def test_a_peer_that_cannot_start_is_said_and_the_others_go_on(tmp_path):
+  python = tmp_path / "python"
+  python.write_text("#!/bin/sh\necho 'no module named torch' >&2\nexit 1\n")
+  python.chmod(0o755)
+  done = run(
+    *("experiments/benchmark.py", "--model.depth", "10", "--peers", "torch", "--torch-python", python),
+    *("--json", tmp_path / "b.json"),
+  )
+  assert done.returncode == 0, done.stderr
+  assert "torch failed: no module named torch" in done.stdout
+  assert json.loads((tmp_path / "b.json").read_text())["peers"] == {"torch": {"failed": "no module named torch"}}
+
+
+@pytest.mark.parametrize(
+  ("flags", "answer"),
+  [
+    (["--model.depth", "11"], "--model.depth 11: 3 equal blocks with bottlenecks need depth = 4 + 6 * n"),
+    (["--repeats", "0"], "--repeats 0: must be at least 1"),
+    (["--peers", "caffe"], "--peers caffe: one of dn_jax+layer_by_layer"),
+    (["--peers", "dn_jax+some"], "--peers dn_jax+some: one of"),
+    (["--peers", "torch"], "--peers torch: needs --torch-python"),
+    (["--torch-python", "/nowhere"], "--torch-python /nowhere: there is no such file"),
+    (["--json", "/nowhere/b.json"], "--json /nowhere/b.json: its folder does not exist"),
+  ],
+)
+def test_mistakes_are_one_line_before_anything_starts(flags, answer):
+  done = run("experiments/benchmark.py", *flags, timeout=60)
+  assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+  assert answer in done.stderr
