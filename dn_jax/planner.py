@@ -95,6 +95,7 @@ def plan(
     "batch_size": batch_size,
     "target": where.name,
     "compiler": where.compiler,
+    "flags": os.environ.get("XLA_FLAGS", ""),
     "x64": jax.config.jax_enable_x64,
     "sources": _sources(),
   }

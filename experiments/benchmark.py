@@ -6,7 +6,7 @@
 Peers take turns, round after round, so that a busy minute of the machine falls on all of them; compare ratios. PyTorch
 may have a Python of its own: `python3.11 -m venv ~/torch; ~/torch/bin/pip install torch==2.13.0`. A PyTorch peer is
 torch, or torch with what it takes: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY, and with
-bfloat16 activations, or with what feeds a step, dn_jax+POLICY+bfloat16 and dn_jax+POLICY+data.
+bfloat16 activations, or with what feeds a step, dn_jax+POLICY+bfloat16 and dn_jax+POLICY+data. Needs Linux.
 """
 
 import dataclasses
@@ -43,7 +43,6 @@ class Peer:
   """A network in a process of its own, from launch to its first step done, and then on command."""
 
   def __init__(self, name: str, python: str, arguments: list[str], environment: dict[str, str]):
-    self.name = name
     self._errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - lives as long as the process.
     started = time.perf_counter()
     self._process = subprocess.Popen(
@@ -120,8 +119,8 @@ def main(
     if value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")
   for flag, path in (("json", json_path), ("picture", picture)):
-    if path and not path.parent.is_dir():
-      raise ConfigurationError(flag, path, "its folder does not exist")
+    if path and (path.is_dir() or not path.parent.is_dir()):
+      raise ConfigurationError(flag, path, "is no file in a folder that exists")
   for flag, path in (("torch-python", torch_python), ("torch-network", torch_network)):
     if path and not path.is_file():
       raise ConfigurationError(flag, path, "there is no such file")
@@ -134,11 +133,10 @@ def main(
     "machine": _machine(),
     "repeats": repeats,
     "steps": steps,
-    "peers": {},
+    "peers": _measure(
+      names, [model.depth, model.growth_rate, batch_size], repeats, steps, torch_python, torch_network, console
+    ),
   }
-  record["peers"] = _measure(
-    names, [model.depth, model.growth_rate, batch_size], repeats, steps, torch_python, torch_network, console
-  )
   record["ratios"] = timings.ratios(
     {name: peer["seconds"] for name, peer in record["peers"].items() if "seconds" in peer}
   )
@@ -212,12 +210,19 @@ def _measure(
       taken: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
       for number in range(repeats):
         for name, peer in running.items():
+          if "failed" in found[name]:
+            continue
           status.update(f"round {number + 1} of {repeats}: {name}")
-          taken[name].append(peer.take(steps))
+          try:
+            taken[name].append(peer.take(steps))
+          except PeerError as error:
+            found[name] = {"failed": f"in round {number + 1}: {error}"}
     finally:
       for peer in running.values():
         peer.stop()
   for name, turns in taken.items():
+    if "failed" in found[name]:
+      continue
     found[name]["seconds"] = [turn["seconds"] for turn in turns]
     found[name]["peak"] = turns[-1]["peak"]
     found[name]["device_peak"] = turns[-1]["device_peak"]

@@ -46,8 +46,8 @@ def main(
     if size < 1:
       raise ConfigurationError("batch-sizes", size, "must be at least 1")
   for flag, path in (("csv", csv), ("picture", picture)):
-    if path and not path.parent.is_dir():
-      raise ConfigurationError(flag, path, "its folder does not exist")
+    if path and (path.is_dir() or not path.parent.is_dir()):
+      raise ConfigurationError(flag, path, "is no file in a folder that exists")
   for flag, values in (("depths", depths), ("batch-sizes", batch_sizes), ("target", target), ("policies", policies)):
     if not values:
       raise ConfigurationError(flag, "(nothing)", "give at least one")

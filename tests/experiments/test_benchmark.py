@@ -89,6 +89,22 @@ def test_a_peer_that_cannot_start_is_said_and_the_others_go_on(tmp_path):
   assert json.loads((tmp_path / "b.json").read_text())["peers"] == {"torch": {"failed": "no module named torch"}}
 
 
+def test_a_peer_that_stops_in_a_round_is_said_and_the_record_is_kept(tmp_path):
+  python = tmp_path / "python"
+  answer = json.dumps({"peak": 1.0, "parameters": 7, "device": "cpu", "versions": {}, "seconds": 0.1})
+  # It starts, takes one step, and is gone.
+  python.write_text(
+    f"#!/bin/sh\necho '{answer}'; read n; echo '{answer}'; read n; echo 'out of memory' >&2; exit 137\n"
+  )
+  python.chmod(0o755)
+  done = run(
+    *("experiments/benchmark.py", "--model.depth", "10", "--peers", "torch", "--torch-python", python),
+    *("--json", tmp_path / "b.json"),
+  )
+  assert done.returncode == 0, done.stderr
+  assert json.loads((tmp_path / "b.json").read_text())["peers"] == {"torch": {"failed": "in round 1: out of memory"}}
+
+
 @pytest.mark.parametrize(
   ("flags", "answer"),
   [
@@ -98,7 +114,8 @@ def test_a_peer_that_cannot_start_is_said_and_the_others_go_on(tmp_path):
     (["--peers", "dn_jax+some"], "--peers dn_jax+some: one of"),
     (["--peers", "torch"], "--peers torch: needs --torch-python"),
     (["--torch-python", "/nowhere"], "--torch-python /nowhere: there is no such file"),
-    (["--json", "/nowhere/b.json"], "--json /nowhere/b.json: its folder does not exist"),
+    (["--json", "/nowhere/b.json"], "--json /nowhere/b.json: is no file in a folder that exists"),
+    (["--picture", "/"], "--picture /: is no file in a folder that exists"),
   ],
 )
 def test_mistakes_are_one_line_before_anything_starts(flags, answer):
