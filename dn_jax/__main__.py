@@ -51,6 +51,8 @@ def print_plan(
   image_size: int | None = None,
   num_classes: int | None = None,
   batch_size: int = 64,
+  statistics_groups: int = 1,
+  accumulation: int = 1,
   target: tuple[str, ...] = (targets.HERE,),
 ) -> None:
   """Compiles the training step under every remat policy and prints what it takes; trains nothing.
@@ -61,19 +63,24 @@ def print_plan(
     image_size: height and width, instead of the data set's.
     num_classes: instead of the data set's.
     batch_size: pictures a step, over all devices of a target.
+    statistics_groups: of the batch, each normalised by itself.
+    accumulation: pieces that a device goes through one after another, each of whole groups.
     target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; chips need not be there.
   """
   if batch_size < 1:
     raise ConfigurationError("batch-size", batch_size, "must be at least 1")
+  for flag, value in (("statistics-groups", statistics_groups), ("accumulation", accumulation)):
+    if value < 1:
+      raise ConfigurationError(flag, value, "must be at least 1")
   complete = build.complete(dataclasses.replace(model, remat="none"))
   shape, classes = _pictures(complete, data, image_size, num_classes)
-  build.check_pictures(complete, min(shape[:2]), batch_size)
+  build.check_pictures(complete, min(shape[:2]), batch_size, statistics_groups)
   for where in targets.targets(target):
     plans = {}
     for policy in build.remat_policies(complete):
       asked = dataclasses.replace(complete, remat=policy)
       with _console.status(f"compiling for {where.name}: {policy}"):
-        plans[policy] = planner.plan(asked, classes, shape, batch_size, where)
+        plans[policy] = planner.plan(asked, classes, shape, batch_size, where, statistics_groups, accumulation)
     title = f"{_name(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
     _console.print(plan_table.table(plans, where, complete, batch_size, title))
 

@@ -27,6 +27,7 @@ class ConfigurationError(UserError):
   def __init__(self, flag: str, value: object, fits: str):
     super().__init__(f"--{flag} {value}: {fits}")
     self.flag = flag
+    self.fits = fits
 
 
 def carried_out(default: Any) -> Any:
@@ -147,12 +148,18 @@ class RunConfig:
   """Pictures a step, over all devices."""
   seed: int = 0
   """Of weights, order, augmentation and dropout."""
+  statistics_groups: int = 1
+  """Equal parts of a batch that batch norm sees one by one, as on so many GPUs; 1: the whole batch."""
   last_batch: Literal["drop", "keep"] = "drop"
   """What becomes of an epoch's smaller last batch (the authors keep it; a device mesh wants one size)."""
   report: Literal["last", "best"] | None = None
   """Whose test error is reported: the last network's, or that of the best on validation."""
   out: pathlib.Path | None = carried_out(None)
   """The run's folder; by default runs/ and a name made of the flags."""
+  parallel: Literal["jit", "pmap"] = carried_out("jit")
+  """What runs the step on every device: jax.jit with jax.shard_map, or jax.pmap."""
+  accumulation: int = carried_out(1)
+  """Pieces that a device goes through one after another, for batches that do not fit; each of whole groups."""
   steps_per_dispatch: int | None = carried_out(None)
   """Steps that the device takes at one command of the host (default: 1 on CPU, 32 elsewhere)."""
   evaluation_batch_size: int = carried_out(256)

@@ -1,33 +1,182 @@
-"""One global batch over all devices: the mesh, and what lies where on it."""
+"""One global batch over all devices: which pictures lie where, and what a step exchanges.
+
+Every device runs the same program on its own part of the batch (`jax.shard_map` under `jax.jit`, or
+`jax.pmap`), holding the whole state. What crosses is written out here and in `dn_jax.models.batch_cut`: the mean
+of gradients and running averages, the sums that are logged and, where a group's pictures lie on several devices,
+the statistics of its parts.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dn_jax.configuration import ConfigurationError
+from dn_jax.models.batch_cut import BatchCut
+
+AXIS = "data"
+Parallel = Literal["jit", "pmap"]
 
 
-def make_mesh() -> Mesh:
-  """All devices in a line, along which a batch is cut."""
-  return Mesh(np.asarray(jax.devices()), ("data",))
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How the groups of a global batch lie on devices.
 
+  A batch is G equal groups of neighbouring pictures, each normalised by itself; what a run computes depends on G
+  and not on the devices. These form gcd(G, D) rows; a row takes its equal share of the groups, and each of its
+  devices holds the same part of every one of them.
 
-def check_divides(flag: str, batch_size: int, mesh: Mesh) -> None:
-  """Refuses a batch that the devices do not divide.
-
-  Raises:
-    ConfigurationError: with the nearest sizes that they do.
+  devices:  all, of every process
+  groups:   G, the statistics groups
+  parallel: what runs the program on every device
   """
-  devices = mesh.size
-  if batch_size % devices:
-    below = batch_size - batch_size % devices
-    fits = f"{below} and {below + devices}" if below else str(devices)
-    raise ConfigurationError(flag, batch_size, f"{devices} devices do not divide it; the nearest that they do: {fits}")
+
+  devices: tuple[jax.Device, ...]
+  groups: int = 1
+  parallel: Parallel = "jit"
+
+  @property
+  def rows(self) -> int:
+    return math.gcd(self.groups, len(self.devices))
+
+  @property
+  def groups_of_device(self) -> int:
+    """Groups that a device has a part of."""
+    return self.groups // self.rows
+
+  @property
+  def parts(self) -> int:
+    """Devices that share a group."""
+    return len(self.devices) // self.rows
+
+  @property
+  def cut(self) -> BatchCut | None:
+    """For the network; None where no group lies on several devices."""
+    return BatchCut(AXIS, len(self.devices), self.parts) if self.parts > 1 else None
+
+  @property
+  def mesh(self) -> Mesh:
+    """All devices in a line."""
+    return Mesh(np.asarray(self.devices), (AXIS,))
+
+  def check(self, flag: str, batch_size: int) -> None:
+    """Refuses a batch that groups and devices do not divide.
+
+    Raises:
+      ConfigurationError: with the nearest sizes that they do.
+    """
+    unit = math.lcm(self.groups, len(self.devices))
+    if batch_size % unit:
+      below = batch_size - batch_size % unit
+      nearest = f"{below} and {below + unit}" if below else str(unit)
+      who = f"{len(self.devices)} devices" if len(self.devices) > 1 else ""
+      groups = f"{self.groups} statistics groups" if self.groups > 1 else ""
+      who = f"{groups} over {who}" if who and groups else who or groups
+      raise ConfigurationError(flag, batch_size, f"{who} do not divide it; the nearest that they do: {nearest}")
+
+  def own(self, pictures: jax.Array) -> jax.Array:
+    """Of a batch's pictures [batch], this device's [groups_of_device * n], group by group; inside the program."""
+    if len(self.devices) == 1:
+      return pictures
+    row, part = jnp.divmod(jax.lax.axis_index(AXIS), self.parts)
+    return pictures.reshape(self.rows, self.groups_of_device, self.parts, -1)[row, :, part].reshape(-1)
+
+  def group_numbers(self) -> jax.Array:
+    """int32 [groups_of_device]: which of the groups this device has parts of; inside the program."""
+    own = jnp.arange(self.groups_of_device, dtype=jnp.int32)
+    if len(self.devices) == 1:
+      return own
+    return jax.lax.axis_index(AXIS) // self.parts * self.groups_of_device + own
+
+  def reduce[Means, Sums](self, means: Means, sums: Sums) -> tuple[Means, Sums]:
+    """The means and the sums over all devices of what each has; inside the program."""
+    if len(self.devices) == 1:
+      return means, sums
+    means, sums = jax.lax.psum((means, sums), AXIS)
+    return jax.tree.map(lambda total: total / len(self.devices), means), sums
+
+  def everywhere(self, function: Callable[..., Any], donate: Sequence[int] = ()) -> Callable[..., Any]:
+    """Compiles a program that every device runs.
+
+    Args:
+      function: of arrays that every device holds whole; what it returns is the same on all.
+      donate: places of arguments whose memory the results may take.
+
+    Returns:
+      The same function of arrays as `replicate` places them.
+    """
+    if self.parallel == "pmap":
+      return self._everywhere_by_pmap(function, donate)
+    return jax.jit(self.mapped(function, PartitionSpec()), donate_argnums=tuple(donate))
+
+  def mapped(self, function: Callable[..., Any], in_specs: Any) -> Callable[..., Any]:
+    """A program for each device as one over all of them; its results are the same on all."""
+    if len(self.devices) == 1:
+      return function
+    # Without checking what varies over the devices: then a sum's gradient is the sum of gradients, as in pmap.
+    return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=PartitionSpec(), check_vma=False)
+
+  def _everywhere_by_pmap(self, function: Callable[..., Any], donate: Sequence[int]) -> Callable[..., Any]:
+    here = [device for device in self.devices if device.process_index == jax.process_index()]
+
+    @functools.cache
+    def mapped(arguments: int) -> Callable[..., Any]:
+      return jax.pmap(
+        lambda number, *rest: function(*rest),
+        AXIS,
+        in_axes=(0, *(None,) * arguments),
+        out_axes=None,
+        devices=self.devices,
+        donate_argnums=tuple(place + 1 for place in donate),
+      )
+
+    def call(*arguments: Any) -> Any:
+      # pmap wants something to map over; several processes get arrays of their own devices back.
+      return _rewrapped(mapped(len(arguments))(np.arange(len(here)), *arguments), self.mesh)
+
+    return call
+
+
+def make_layout(groups: int = 1, parallel: Parallel = "jit") -> Layout:
+  """All devices there are, for that many statistics groups."""
+  return Layout(tuple(jax.devices()), groups, parallel)
+
+
+def make_layout_of_one() -> Layout:
+  """One device with the whole batch."""
+  return Layout(tuple(jax.devices()[:1]))
 
 
 def replicate[Tree](tree: Tree, mesh: Mesh) -> Tree:
-  """Every device gets the whole."""
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+  """Every device gets the whole; every process passes the same."""
+  sharding = NamedSharding(mesh, PartitionSpec())
+  if jax.process_count() == 1:
+    return jax.device_put(tree, sharding)
+
+  def put(leaf: Any) -> jax.Array:
+    value = np.asarray(leaf)
+    return jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
+
+  return jax.tree.map(put, tree)
+
+
+def _rewrapped[Tree](tree: Tree, mesh: Mesh) -> Tree:
+  """Replicated arrays, as pmap gives them to a process, as arrays of the mesh; nothing is copied."""
+  if jax.process_count() == 1:
+    return tree
+  sharding = NamedSharding(mesh, PartitionSpec())
+
+  def rewrap(leaf: jax.Array) -> jax.Array:
+    pieces = [shard.data for shard in leaf.addressable_shards]
+    return jax.make_array_from_single_device_arrays(leaf.shape, sharding, pieces)
+
+  return jax.tree.map(rewrap, tree)
 
 
 def placed_everywhere[Tree](shapes: Tree, mesh: Mesh) -> Tree:
@@ -38,10 +187,10 @@ def placed_everywhere[Tree](shapes: Tree, mesh: Mesh) -> Tree:
 
 def placed_in_parts[Tree](shapes: Tree, mesh: Mesh) -> Tree:
   """Shapes of arrays whose first axis is cut over the devices."""
-  sharding = NamedSharding(mesh, PartitionSpec("data"))
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
 
 def cut[Tree](batch: Tree, mesh: Mesh) -> Tree:
   """Inside a compiled function: every device gets its part of the batch."""
-  return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("data")))
+  return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(AXIS)))

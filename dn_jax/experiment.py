@@ -1,7 +1,6 @@
 """One run from a configuration: builds step and data, drives the loop, keeps the records."""
 
 import dataclasses
-import functools
 import math
 import pathlib
 import platform
@@ -10,19 +9,18 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
-import flax.linen as nn
 import jax
 import optax
 import rich.console
 
 from dn_jax import distributed, planner, runs
+from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
 from dn_jax.configuration import ConfigurationError, RunConfig, UserError
 from dn_jax.data import catalog
-from dn_jax.data.augment import epoch_order, mirror_and_shift, normalise
 from dn_jax.models import build
 from dn_jax.report import curves
 from dn_jax.resolve import data_name, network_name, resolve, slug
-from dn_jax.training import epoch, loop, optimizer, step
+from dn_jax.training import loop, optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
 from dn_jax.training.interruption import Interruption
 from dn_jax.training.profile import Profile
@@ -31,112 +29,6 @@ from dn_jax.training.progress import ProgressDisplay
 # Seconds between two drawings of the curves while a run goes on.
 _DRAW_EVERY = 60.0
 _VERSIONS_OF = ("dn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-@dataclasses.dataclass(frozen=True)
-class Assembly:
-  """The parts of a run, ready to go."""
-
-  plan: loop.Plan
-  splits: loop.Splits
-  advance: epoch.Advance
-  evaluate: epoch.Evaluate
-  order_of: Callable[[int], jax.Array]
-  rate_of: Callable[[int], Any]
-  fresh_state: Callable[[], step.TrainState]
-  template: step.TrainState
-
-
-def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
-  """Builds network, optimizer, data on the devices and compiled functions of a resolved configuration.
-
-  Raises:
-    ConfigurationError: the batch does not fit the data or the devices.
-  """
-  info = dataset.info
-  mesh = distributed.make_mesh()
-  plan = _plan(config, dataset, mesh)
-  weights_key, order_key, augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed), 4)
-  network = build.build(config.model, info.num_classes)
-  schedule = optimizer.learning_rate(config.optimizer, plan.epochs, plan.steps_per_epoch)
-  sgd = optimizer.sgd(config.optimizer, schedule)
-
-  def fresh_state(key: jax.Array) -> step.TrainState:
-    return step.create_state(network, sgd, key, info.image_shape)
-
-  return Assembly(
-    plan=plan,
-    splits=_on_device(dataset, mesh),
-    advance=epoch.make_advance(
-      step.make_train_step(network, sgd),
-      prepared(config, dataset),
-      functools.partial(distributed.cut, mesh=mesh),
-      augmentation_key,
-      dropout_key,
-      plan.steps_per_dispatch,
-    ),
-    evaluate=_evaluator(network, _normalised(config, dataset), config.evaluation_batch_size, mesh),
-    order_of=jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures)),
-    rate_of=schedule,
-    fresh_state=lambda: distributed.replicate(jax.jit(fresh_state)(weights_key), mesh),
-    template=distributed.placed_everywhere(jax.eval_shape(fresh_state, weights_key), mesh),
-  )
-
-
-def _plan(config: RunConfig, dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Plan:
-  plan = loop.Plan(
-    epochs=config.epochs,
-    batch_size=config.batch_size,
-    train_pictures=len(dataset.train.labels),
-    keep_last_batch=config.last_batch == "keep",
-    steps_per_dispatch=config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32),
-  )
-  if plan.batch_size > plan.train_pictures:
-    fits = f"there are {plan.train_pictures} training pictures; at most that"
-    raise ConfigurationError("batch-size", plan.batch_size, fits)
-  distributed.check_divides("batch-size", plan.batch_size, mesh)
-  rest = plan.train_pictures % plan.batch_size
-  if plan.keep_last_batch and rest:
-    if rest % mesh.size:
-      fits = f"the last batch has {rest} pictures, which {mesh.size} devices do not divide; drop it"
-      raise ConfigurationError("last-batch", "keep", fits)
-    if rest * build.smallest_map(config.model, min(dataset.info.image_shape[:2])) ** 2 == 1:
-      fits = "the last batch has one picture, over a single pixel of which nothing can be normalised; drop it"
-      raise ConfigurationError("last-batch", "keep", fits)
-  return plan
-
-
-def _normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
-  mean, std = catalog.normalisation(dataset, config.data.normalise)
-  return functools.partial(normalise, mean=mean, std=std)
-
-
-def prepared(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-  """What a training picture goes through: (uint8 pictures, a step's key, the pictures' numbers) -> input.
-
-  Normalised first and padded then, as in the authors' Torch code: the border of a shifted picture is the mean.
-  """
-  normalised = _normalised(config, dataset)
-  if not config.data.augment:
-    return lambda images, key, numbers: normalised(images)
-  info, padding = dataset.info, config.data.padding
-  shift = functools.partial(mirror_and_shift, mirror=info.mirror, pad=info.pad, padding=padding)
-  return lambda images, key, numbers: shift(normalised(images), key, numbers)
-
-
-def _evaluator(
-  network: nn.Module, normalised: Callable[[jax.Array], jax.Array], batch_size: int, mesh: jax.sharding.Mesh
-) -> epoch.Evaluate:
-  divisible = math.ceil(batch_size / mesh.size) * mesh.size
-  cut = functools.partial(distributed.cut, mesh=mesh)
-  return epoch.make_evaluate(step.make_eval_step(network), normalised, cut, divisible)
-
-
-def _on_device(dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Splits:
-  def put(split: catalog.Split | None) -> epoch.DeviceSplit | None:
-    return None if split is None else distributed.replicate(epoch.DeviceSplit(*split), mesh)
-
-  return loop.Splits(put(dataset.train), put(dataset.valid), put(dataset.test))
 
 
 class _Recorder:
@@ -247,7 +139,15 @@ def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: ric
     info = dataset.info
     beside = sum(split.images.nbytes + split.labels.nbytes for split in dataset[1:] if split is not None)
     console.print("remat auto: asking the compiler what a step takes", highlight=False)
-    policy, found = planner.choose(config.model, info.num_classes, info.image_shape, config.batch_size, beside=beside)
+    policy, found = planner.choose(
+      config.model,
+      info.num_classes,
+      info.image_shape,
+      config.batch_size,
+      beside=beside,
+      groups=config.statistics_groups,
+      accumulation=config.accumulation,
+    )
     why = f"a step takes {found.peak / 2**20:,.0f} MiB a device"
   console.print(f"remat auto: {policy} ({why})", highlight=False)
   return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=policy))
@@ -350,7 +250,7 @@ def evaluate(
     raise ConfigurationError("batch-size", batch_size, "must be at least 1")
   dataset = catalog.load(config.data)
   runs.check_data(folder, catalog.fingerprint(dataset))
-  mesh = distributed.make_mesh()
+  mesh = distributed.make_layout().mesh
   network = build.build(config.model, dataset.info.num_classes)
   sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0))
   shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, dataset.info.image_shape), jax.random.key(0))
@@ -360,8 +260,8 @@ def evaluate(
     best = which == "best" or (which == "reported" and config.report == "best")
     if best and runs.best_record(records) != records[-1]:
       state, records = checkpoints.restore(template, runs.best_record(records).step)
-  measure = _evaluator(network, _normalised(config, dataset), batch_size, mesh)
-  totals = measure(state.params, state.batch_stats, getattr(_on_device(dataset, mesh), split))
+  measure = evaluator(config, dataset, batch_size, mesh)
+  totals = measure(state.params, state.batch_stats, getattr(on_devices(dataset, mesh), split))
   means = totals.means()
   return {
     "error": 100 * means["error"],

@@ -14,8 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import PartitionSpec
 
 from dn_jax import cache, distributed
 from dn_jax.configuration import ConfigurationError, ModelConfig, OptimizerConfig, RematPolicy, to_dict
@@ -73,7 +72,13 @@ def seconds(plan: Plan, where: Target, model: ModelConfig) -> float | None:
 
 
 def plan(
-  model: ModelConfig, num_classes: int, image_shape: tuple[int, int, int], batch_size: int, where: Target | None = None
+  model: ModelConfig,
+  num_classes: int,
+  image_shape: tuple[int, int, int],
+  batch_size: int,
+  where: Target | None = None,
+  groups: int = 1,
+  accumulation: int = 1,
 ) -> Plan:
   """The plan of a configuration's training step, from the disk where it has been asked for before.
 
@@ -83,9 +88,11 @@ def plan(
     image_shape: (height, width, channels).
     batch_size: pictures a step, over all devices of the target.
     where: the target; by default this machine.
+    groups: statistics groups of the batch, see `dn_jax.distributed.Layout`.
+    accumulation: pieces that each device goes through one after another.
 
   Raises:
-    ConfigurationError: the devices do not divide the batch.
+    ConfigurationError: groups and devices do not divide the batch.
   """
   where = where or target(HERE)
   question = {
@@ -93,6 +100,8 @@ def plan(
     "num_classes": num_classes,
     "image_shape": list(image_shape),
     "batch_size": batch_size,
+    "groups": groups,
+    "accumulation": accumulation,
     "target": where.name,
     "compiler": where.compiler,
     "flags": os.environ.get("XLA_FLAGS", ""),
@@ -103,28 +112,35 @@ def plan(
   path = cache.folder("plans") / f"{digest[:32]}.json"
   if known := _read(path):
     return known
-  found = compile_step(build.build(model, num_classes), image_shape, batch_size, where)
+  found = compile_step(build.build(model, num_classes), image_shape, batch_size, where, groups, accumulation)
   _write(path, question, found)
   return found
 
 
 def compile_step(
-  network: nn.Module, image_shape: tuple[int, int, int], batch_size: int, where: Target | None = None
+  network: nn.Module,
+  image_shape: tuple[int, int, int],
+  batch_size: int,
+  where: Target | None = None,
+  groups: int = 1,
+  accumulation: int = 1,
 ) -> Plan:
   """Compiles the training step, runs nothing, and reads off what it takes.
 
   Args:
     network: with its remat policy.
-    image_shape, batch_size, where: as in `plan`.
+    image_shape, batch_size, where, groups, accumulation: as in `plan`.
   """
   where = where or target(HERE)
-  mesh = Mesh(np.asarray(where.devices), ("data",))
-  distributed.check_divides("batch-size", batch_size, mesh)
-  train_step, state, batch, key = _step(network, image_shape, batch_size)
-  lowered = jax.jit(train_step, donate_argnums=0).lower(
-    distributed.placed_everywhere(state, mesh),
-    distributed.placed_in_parts(batch, mesh),
-    distributed.placed_everywhere(key, mesh),
+  layout = distributed.Layout(tuple(where.devices), groups)
+  layout.check("batch-size", batch_size)
+  train_step, state, batch, key = _step(network, image_shape, batch_size, layout, accumulation)
+  everywhere, in_parts = PartitionSpec(), PartitionSpec(distributed.AXIS)
+  mapped = layout.mapped(train_step, (everywhere, in_parts, everywhere))
+  lowered = jax.jit(mapped, donate_argnums=0).lower(
+    distributed.placed_everywhere(state, layout.mesh),
+    distributed.placed_in_parts(batch, layout.mesh),
+    distributed.placed_everywhere(key, layout.mesh),
   )
   try:
     compiled = lowered.compile(compiler_options=dict(where.options))
@@ -147,11 +163,14 @@ def compile_step(
 def flops_by_policy(
   model: ModelConfig, num_classes: int, image_shape: tuple[int, int, int], batch_size: int, policies: Iterable[str]
 ) -> dict[RematPolicy, float]:
-  """FLOPs of the training step under each policy, as written down for the compiler: nothing is compiled."""
+  """FLOPs of the training step under each policy, as written down for the compiler: nothing is compiled.
+
+  Of one device with the whole batch in one statistics group: others share the same work out.
+  """
   found = {}
   for policy in policies:
     network = build.build(dataclasses.replace(model, remat=policy), num_classes)
-    train_step, *arguments = _step(network, image_shape, batch_size)
+    train_step, *arguments = _step(network, image_shape, batch_size, distributed.make_layout_of_one())
     found[policy] = jax.jit(train_step).trace(*arguments).lower(lowering_platforms=("cpu",)).cost_analysis()["flops"]
   return found
 
@@ -163,12 +182,14 @@ def choose(
   batch_size: int,
   where: Target | None = None,
   beside: int = 0,
+  groups: int = 1,
+  accumulation: int = 1,
 ) -> tuple[RematPolicy, Plan]:
   """`auto`: of the policies that fit, the one that recomputes fewest FLOPs.
 
   Args:
     model: completed; its own policy does not count.
-    num_classes, image_shape, batch_size, where: as in `plan`.
+    num_classes, image_shape, batch_size, where, groups, accumulation: as in `plan`.
     beside: bytes that lie on every device besides, such as a data set.
 
   Raises:
@@ -179,7 +200,8 @@ def choose(
   tried: dict[str, Plan] = {}
 
   def attempt(policy: str) -> Plan:
-    tried[policy] = plan(dataclasses.replace(model, remat=policy), num_classes, image_shape, batch_size, where)
+    asked = dataclasses.replace(model, remat=policy)
+    tried[policy] = plan(asked, num_classes, image_shape, batch_size, where, groups, accumulation)
     return tried[policy]
 
   # Nothing recomputes less than `none`: where that fits, the others need not be looked at.
@@ -195,7 +217,7 @@ def choose(
   raise ConfigurationError(
     "batch-size",
     batch_size,
-    f"fits {memory} of memory under no remat policy{least}; take a smaller one, or more devices",
+    f"fits {memory} of memory under no remat policy{least}; take a smaller one, --accumulation or more devices",
   )
 
 
@@ -226,7 +248,13 @@ def _bytes_of(element: str, dimensions: str) -> int:
   return math.prod(int(size) for size in dimensions.split(",") if size) * bits // 8
 
 
-def _step(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int) -> tuple[Any, Any, Any, Any]:
+def _step(
+  network: nn.Module,
+  image_shape: tuple[int, int, int],
+  batch_size: int,
+  layout: distributed.Layout,
+  accumulation: int = 1,
+) -> tuple[Any, Any, Any, Any]:
   """The training step and the shapes of its arguments."""
   sgd = optimizer.sgd(_SGD, optimizer.learning_rate(_SGD, 1, 1))
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -236,7 +264,7 @@ def _step(network: nn.Module, image_shape: tuple[int, int, int], batch_size: int
     jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     jax.ShapeDtypeStruct((batch_size,), jnp.float32),
   )
-  return step.make_train_step(network, sgd), state, batch, key
+  return step.make_train_step(network, sgd, layout, accumulation), state, batch, key
 
 
 def _sources() -> str:

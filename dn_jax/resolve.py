@@ -58,6 +58,8 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     ("data.validation", config.data.validation, 0),
     ("checkpoint.every-epochs", config.checkpoint.every_epochs, 1),
     ("checkpoint.keep", config.checkpoint.keep, 2),
+    ("statistics-groups", config.statistics_groups, 1),
+    ("accumulation", config.accumulation, 1),
     ("steps-per-dispatch", config.steps_per_dispatch, 1),
     ("evaluation-batch-size", config.evaluation_batch_size, 1),
   ]
@@ -88,4 +90,4 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
   ):
     if not fits:
       raise ConfigurationError(flag, value, words)
-  build.check_pictures(config.model, min(info.image_shape[:2]), config.batch_size)
+  build.check_pictures(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)

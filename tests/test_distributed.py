@@ -1,59 +1,144 @@
-"""One batch over many devices is the same function; virtual devices in a process of their own."""
+"""What a run computes does not depend on the devices that carry it; virtual devices in processes of their own."""
 
-import subprocess
-import sys
+import json
+import pathlib
 
+import jax
+import numpy as np
 import pytest
 from conftest import ROOT, metrics, run, small_run
 
-CODE = """
-import jax, jax.numpy as jnp, numpy as np, functools
-jax.config.update("jax_enable_x64", True)
-from dn_jax import distributed
-from dn_jax.configuration import OptimizerConfig
-from dn_jax.models.densenet import DenseNet
-from dn_jax.training import optimizer, step
+from dn_jax.configuration import ConfigurationError
+from dn_jax.distributed import Layout
 
-assert len(jax.devices()) == 8
-network = DenseNet((1, 1), 4, 5, 8, dropout_rate=0.2, dtype=jnp.float64, param_dtype=jnp.float64)
-config = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1)
-sgd = optimizer.sgd(config, optimizer.learning_rate(config, 1, 1))
-rng = np.random.RandomState(0)
-images, labels = rng.randn(3, 16, 8, 8, 3), rng.randint(0, 5, (3, 16))
+CASES = pathlib.Path(__file__).parent / "distributed_cases.py"
 
-def train(devices):
-  mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("data",))
-  inner = step.make_train_step(network, sgd)
-  train_step = jax.jit(lambda state, batch, key: inner(state, distributed.cut(batch, mesh), key))
-  state = distributed.replicate(step.create_state(network, sgd, jax.random.key(0), (8, 8, 3)), mesh)
-  for n in range(3):
-    batch = distributed.replicate(step.Batch(jnp.asarray(images[n]), jnp.asarray(labels[n]), jnp.ones(16)), mesh)
-    state, totals = train_step(state, batch, jax.random.fold_in(jax.random.key(1), n))
-  return jax.tree.leaves((state, totals))
 
-for devices in (2, 8):
-  worst = max(float(np.linalg.norm(a - b) / (np.linalg.norm(b) or 1)) for a, b in zip(
-      map(np.asarray, train(devices)), map(np.asarray, train(1)), strict=True))
-  assert worst < 1e-10, (devices, worst)
-"""
+def devices(count: int) -> dict[str, str]:
+  """Environment of a process that has so many."""
+  return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "PYTHONPATH": str(ROOT)}
 
-EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+def cases(count: int, *arguments: str, timeout: float = 900) -> dict:
+  """What distributed_cases.py prints."""
+  done = run(CASES, *arguments, timeout=timeout, **devices(count))
+  assert done.returncode == 0, done.stderr[-3000:]
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def layout(groups: int, count: int) -> Layout:
+  return Layout(tuple(jax.devices()[:1]) * count, groups)
+
+
+@pytest.mark.parametrize(("groups", "count"), [(1, 1), (1, 8), (4, 8), (8, 8), (8, 4), (4, 6), (6, 4), (3, 2)])
+def test_a_layout_deals_every_picture_to_one_device_and_no_group_to_two_rows(groups, count):
+  dealt, lying = layout(groups, count), {}
+  size = np.lcm(groups, count) * 2
+  pictures = np.arange(size).reshape(dealt.rows, dealt.groups_of_device, dealt.parts, -1)
+  for device in range(count):
+    row, part = divmod(device, dealt.parts)
+    for picture in pictures[row, :, part].reshape(-1):
+      assert lying.setdefault(int(picture), device) == device
+  assert len(lying) == size
+  for group in range(groups):
+    members = {lying[picture] for picture in range(group * size // groups, (group + 1) * size // groups)}
+    assert len(members) == dealt.parts
+    assert len({device // dealt.parts for device in members}) == 1
+
+
+@pytest.mark.parametrize(
+  ("groups", "count", "batch", "nearest"),
+  [
+    (1, 8, 60, "8 devices do not divide it; the nearest that they do: 56 and 64"),
+    (4, 1, 66, "4 statistics groups do not divide it; the nearest that they do: 64 and 68"),
+    (4, 6, 64, "4 statistics groups over 6 devices do not divide it; the nearest that they do: 60 and 72"),
+    (8, 1, 4, "8 statistics groups do not divide it; the nearest that they do: 8"),
+  ],
+)
+def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_do(groups, count, batch, nearest):
+  with pytest.raises(ConfigurationError, match=f"--batch-size {batch}: {nearest}$"):
+    layout(groups, count).check("batch-size", batch)
+  layout(groups, count).check("batch-size", int(np.lcm(groups, count)))
 
 
 @pytest.mark.slow
-def test_steps_on_many_devices_equal_those_on_one_in_float64_dropout_included():
-  import os
+@pytest.mark.parametrize("groups", [1, 4, 8])
+def test_ten_steps_on_eight_devices_are_those_on_one(groups):
+  found = cases(8, "steps", str(groups))
+  assert {case.split()[0] for case in found} == {"none", "dense_layer", "bottleneck", "block", "layer_by_layer"}
+  assert len(found) >= 8
+  # The reference is G ordinary steps on one device, whose gradients and averages are averaged by numpy.
+  assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
 
-  done = subprocess.run(
-    [sys.executable, "-c", CODE], cwd=ROOT, env=os.environ | EIGHT, capture_output=True, text=True, check=False
-  )
+
+@pytest.mark.slow
+def test_one_step_in_float32_is_the_same_to_rounding():
+  found = cases(8, "float32")
+  assert {case: distance for case, distance in found.items() if not distance < 1e-5} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [3, 6])
+def test_groups_and_devices_need_not_divide_each_other(count):
+  found = cases(count, "uneven")
+  assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
+
+
+@pytest.mark.slow
+def test_baselines_too_are_the_same_on_eight_devices():
+  found = cases(8, "resnet")
+  assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
+
+
+@pytest.mark.slow
+def test_a_group_a_device_exchanges_gradients_and_statistics_vectors_once_and_nothing_else():
+  found = cases(8, "collectives")
+  numbers = found["params"] + found["batch_stats"]
+  for policy in ("none", "dense_layer", "layer_by_layer"):
+    kinds = found[f"{policy} 8"]
+    # float32 each; four logged scalars (their sums).
+    assert kinds.keys() == {"all-reduce"}, policy
+    assert kinds["all-reduce"][1] == 4 * (numbers + 4), policy
+    # One batch-wide group adds the statistics of parts: no map crosses, whatever the policy.
+    kinds = found[f"{policy} 1"]
+    assert kinds.keys() <= {"all-reduce", "all-gather", "reduce-scatter"}, policy
+    extra = sum(size for _, size in kinds.values()) - 4 * (numbers + 4)
+    channels = found["batch_stats"] // 2
+    # Two numbers a channel: gathered from eight, perhaps again when a map is made again; one share of the gradient
+    # scattered, or a sum of it.
+    assert 2 * 4 * channels * 8 <= extra <= 2 * 4 * channels * (8 + 8 + 1), policy
+
+
+@pytest.mark.slow
+def test_a_run_is_the_same_on_one_device_and_eight_and_by_pmap(tmp_path):
+  flags = ("--epochs", "1", "--data.augment", "--model.dropout", "0.2", "--statistics-groups", "4")
+  runs = {
+    "one": ((), 1),
+    "pieces": (("--accumulation", "4"), 1),
+    "eight": ((), 8),
+    "pmap": (("--parallel", "pmap"), 8),
+  }
+  found = {}
+  for name, (more, count) in runs.items():
+    done = run(*small_run(tmp_path / name, *flags, *more), **devices(count))
+    assert done.returncode == 0, done.stderr
+    found[name] = metrics(tmp_path / name)[0]
+  for name in ("pieces", "eight", "pmap"):
+    assert found[name]["train_loss"] == pytest.approx(found["one"]["train_loss"], rel=2e-3), name
+  assert found["pmap"] == found["eight"]
+  # Another number of groups is another run.
+  done = run(*small_run(tmp_path / "other", *flags[:-1], "1"))
   assert done.returncode == 0, done.stderr
+  assert abs(metrics(tmp_path / "other")[0]["train_loss"] / found["one"]["train_loss"] - 1) > 4e-3
+  done = run(*small_run(tmp_path / "one", *flags[:-1], "1"))
+  assert done.returncode == 2
+  assert "--statistics-groups: 4 -> 1" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_run_of_eight_devices_is_evaluated_on_one(tmp_path):
   folder = tmp_path / "run"
-  first = run(*small_run(folder, "--epochs", "2"), **EIGHT)
+  first = run(*small_run(folder, "--epochs", "2"), **devices(8))
   assert first.returncode == 0, first.stderr
   assert "on 8 x cpu" in first.stdout
   evaluated = run("experiments/evaluate.py", folder)
@@ -61,7 +146,23 @@ def test_a_run_of_eight_devices_is_evaluated_on_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_nearest(tmp_path):
-  done = run(*small_run(tmp_path / "run", "--batch-size", "60"), **EIGHT)
+@pytest.mark.parametrize(
+  ("flags", "count", "words"),
+  [
+    (("--batch-size", "60"), 8, "--batch-size 60: 8 devices do not divide it; the nearest that they do: 56 and 64"),
+    (("--accumulation", "2"), 1, "--accumulation 2: each device works on 1 of --statistics-groups 1"),
+    (("--statistics-groups", "8", "--accumulation", "3"), 2, "1, 2, 4 fit, or more groups"),
+    (("--statistics-groups", "0"), 1, "--statistics-groups 0: must be at least 1"),
+    (
+      ("--last-batch", "keep", "--statistics-groups", "4"),
+      1,
+      "--last-batch keep: the last batch has 29 pictures; 4 statistics groups do not divide it",
+    ),
+    (("--parallel", "xmap"), 1, "xmap"),
+  ],
+)
+def test_what_does_not_fit_is_one_line_and_writes_nothing(tmp_path, flags, count, words):
+  done = run(*small_run(tmp_path / "run", *flags), **devices(count))
   assert done.returncode == 2
-  assert "--batch-size 60: 8 devices do not divide it; the nearest that they do: 56 and 64" in done.stderr
+  assert words in done.stderr
+  assert not (tmp_path / "run").exists()

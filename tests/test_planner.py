@@ -46,7 +46,7 @@ def test_arguments_and_flops_are_what_counting_gives():
 def test_an_answer_is_kept_and_only_for_the_same_question(monkeypatch):
   asked = []
 
-  def compile_step(network, image_shape, batch_size, where):
+  def compile_step(network, image_shape, batch_size, where, groups, accumulation):
     asked.append((network.remat, batch_size))
     return planner.Plan(batch_size, 1, 2, 3.0, 4.0, {"all-reduce": (2, 80)}, 1)
 

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from dn_jax.models.batch_cut import BatchCut
+
 # What `jax.checkpoint` may always keep: a few numbers a channel, each the result of reading a whole map.
 STATISTICS = "statistics"
 
@@ -42,15 +44,20 @@ def concatenate(maps: Sequence[FeatureMap]) -> FeatureMap:
   return FeatureMap(*(jnp.concatenate(parts, axis=-1) for parts in zip(*maps, strict=True)))
 
 
-def batch_moments(values: jax.Array, dtype: jnp.dtype = jnp.float32) -> tuple[jax.Array, jax.Array]:
+def batch_moments(
+  values: jax.Array, dtype: jnp.dtype = jnp.float32, cut: BatchCut | None = None
+) -> tuple[jax.Array, jax.Array]:
   """Mean and biased variance of each channel over batch and pixels.
 
   Two passes rather than E[x^2] - E[x]^2: in float32 the difference of two large numbers loses the digits
-  that a comparison with PyTorch needs.
+  that a comparison with PyTorch needs. Of a batch that lies on several devices each takes its part's two, and
+  one exchange brings all of them everywhere: the variance is the mean of the parts' own and the variance of
+  their means.
 
   Args:
     values: [batch, height, width, channels], any float type.
     dtype: what to sum in; wider types of `values` win.
+    cut: where the rest of the batch is.
 
   Returns:
     mean and variance, [channels] each.
@@ -58,20 +65,30 @@ def batch_moments(values: jax.Array, dtype: jnp.dtype = jnp.float32) -> tuple[ja
   values = values.astype(jnp.promote_types(values.dtype, dtype))
   mean = jnp.mean(values, axis=(0, 1, 2))
   variance = jnp.mean(jnp.square(values - mean), axis=(0, 1, 2))
-  return mean, variance
+  if cut is None:
+    return mean, variance
+  means, variances = jnp.moveaxis(cut.gather(jnp.stack((mean, variance))), 1, 0)
+  mean = jnp.mean(means, axis=0)
+  return mean, jnp.mean(variances + jnp.square(means - mean), axis=0)
 
 
-def statistics_gradient(features: FeatureMap, of_mean: jax.Array, of_variance: jax.Array) -> jax.Array:
+def statistics_gradient(
+  features: FeatureMap, of_mean: jax.Array, of_variance: jax.Array, cut: BatchCut | None = None
+) -> jax.Array:
   """The gradient that a map's batch statistics pass on to its values, in the values' type.
 
   d mean / d x = 1 / N and d variance / d x = 2 (x - mean) / N, for N values a channel.
 
   Args:
     features: a map with its batch's statistics.
-    of_mean, of_variance: gradients of these, [channels] each.
+    of_mean, of_variance: gradients of these, [channels] each; of this device's readers alone.
+    cut: where the rest of the batch is.
   """
   values, mean, _ = features
   count = values.size // values.shape[-1]
+  if cut is not None:
+    count *= cut.parts
+    of_mean, of_variance = cut.sum(jnp.stack((of_mean, of_variance)))
   return (of_mean / count + (2 / count) * of_variance * (values - mean)).astype(values.dtype)
 
 
@@ -85,10 +102,12 @@ class MeasureMap(nn.Module):
   Attributes:
     momentum: share of the old running average (0.9; PyTorch writes the complement, 0.1).
     param_dtype: type of the statistics.
+    cut: where the rest of the batch is, if it lies on several devices.
   """
 
   momentum: float = 0.9
   param_dtype: jnp.dtype = jnp.float32
+  cut: BatchCut | None = None
 
   @nn.compact
   def __call__(self, values: jax.Array, train: bool) -> FeatureMap:
@@ -99,10 +118,10 @@ class MeasureMap(nn.Module):
     if not train:
       return FeatureMap(values, running_mean.value, running_var.value)
 
-    mean, variance = batch_moments(values, self.param_dtype)
+    mean, variance = batch_moments(values, self.param_dtype, self.cut)
     mean, variance = checkpoint_name(mean, STATISTICS), checkpoint_name(variance, STATISTICS)
     if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-      count = values.size // channels
+      count = values.size // channels * (self.cut.parts if self.cut else 1)
       unbiased = variance * (count / (count - 1))
       running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
       running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased

@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dn_jax.models.batch_cut import BatchCut
 from dn_jax.models.batch_stats import FeatureMap, Features, concatenate, statistics_gradient
 
 
@@ -29,14 +30,15 @@ def _apply(layer: nn.Module, variables: Any, rngs: Any, features: Features) -> t
   return output, updated["batch_stats"]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def dense_block(
-  layer: nn.Module, variables: Sequence[Any], rngs: Sequence[Any], features: Features
+  layer: nn.Module, cut: BatchCut | None, variables: Sequence[Any], rngs: Sequence[Any], features: Features
 ) -> tuple[Features, list[Any]]:
   """Runs layers in training, each on the maps given and all that came before it.
 
   Args:
     layer: a module without variables of its own, (features, train) -> FeatureMap; each layer is this one.
+    cut: where the rest of the batch is.
     variables: each layer's `params` and `batch_stats`.
     rngs: each layer's random streams.
     features: [x_0, ...], as given to the block.
@@ -52,13 +54,15 @@ def dense_block(
   return features, updates
 
 
-def _forward(layer: nn.Module, variables: Sequence[Any], rngs: Sequence[Any], features: Features) -> Any:
+def _forward(
+  layer: nn.Module, cut: BatchCut | None, variables: Sequence[Any], rngs: Sequence[Any], features: Features
+) -> Any:
   given = len(features)
-  features, updates = dense_block.fun(layer, variables, rngs, features)
+  features, updates = dense_block.fun(layer, cut, variables, rngs, features)
   return (features, updates), (variables, rngs, features[:given], features[given:])
 
 
-def _backward(layer: nn.Module, residuals: Any, gradients: Any) -> tuple[Any, None, Features]:
+def _backward(layer: nn.Module, cut: BatchCut | None, residuals: Any, gradients: Any) -> tuple[Any, None, Features]:
   variables, rngs, given, made = residuals
   maps, gradient = concatenate((*given, *made)), concatenate(gradients[0])
   of_variables = []
@@ -68,7 +72,7 @@ def _backward(layer: nn.Module, residuals: Any, gradients: Any) -> tuple[Any, No
     rest = gradient.values.shape[-1] - growth_rate
     gradient, own = _split(gradient, rest)
     output, _ = _split(_split(maps, rest)[1], growth_rate)
-    of_output = own.values + statistics_gradient(output, own.mean, own.variance)
+    of_output = own.values + statistics_gradient(output, own.mean, own.variance, cut)
     # The barrier is what keeps the layers' order: nothing of this one is made before its gradient is there.
     maps, gradient, of_output = jax.lax.optimization_barrier((maps, gradient, of_output))
     read, _ = _split(maps, rest)

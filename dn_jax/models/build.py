@@ -173,13 +173,14 @@ def smallest_map(config: ModelConfig, size: int) -> int:
   return densenet.smallest_map(size, len(config.blocks), config.stem)
 
 
-def check_pictures(config: ModelConfig, size: int, batch_size: int) -> None:
+def check_pictures(config: ModelConfig, size: int, batch_size: int, groups: int = 1) -> None:
   """Refuses pictures that a completed configuration cannot train on.
 
   Args:
     config: completed.
     size: the pictures' smaller side.
     batch_size: pictures a step.
+    groups: statistics groups of these, each normalised by itself.
 
   Raises:
     ConfigurationError: nothing is left of them, or a single number to normalise.
@@ -188,8 +189,9 @@ def check_pictures(config: ModelConfig, size: int, batch_size: int) -> None:
   if smallest < 1:
     fits = f"pictures of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
     raise ConfigurationError("model.blocks", config.blocks, fits)
-  if batch_size * smallest**2 == 1:
-    raise ConfigurationError("batch-size", batch_size, "the last block would normalise over a single pixel; at least 2")
+  if batch_size // groups * smallest**2 == 1:
+    fits = "the last block would normalise over a single pixel; at least "
+    raise ConfigurationError("batch-size", batch_size, fits + (f"2 for each of {groups} groups" if groups > 1 else "2"))
 
 
 def build(config: ModelConfig, num_classes: int, param_dtype: jnp.dtype = jnp.float32) -> nn.Module:

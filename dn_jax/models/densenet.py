@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from dn_jax.models import block_gradient, remat
+from dn_jax.models.batch_cut import BatchCut
 from dn_jax.models.batch_stats import BatchNorm, FeatureMap, Features, MeasureMap, concatenate
 from dn_jax.models.convolution import convolve, convolve_with_own_gradient
 from dn_jax.models.dropout import Dropout
@@ -77,11 +78,13 @@ class DenseBlock(nn.Module):
     layers: how many.
     dense_layer: factory of a layer.
     own_gradient: whether training takes the backward pass of `dn_jax.models.block_gradient`.
+    cut: where the rest of the batch is.
   """
 
   layers: int
   dense_layer: ModuleFactory
   own_gradient: bool = False
+  cut: BatchCut | None = None
 
   @nn.compact
   def __call__(self, features: Features, train: bool) -> Features:
@@ -96,7 +99,7 @@ class DenseBlock(nn.Module):
   def _with_own_gradient(self, layers: list[nn.Module], features: Features) -> Features:
     variables = [layer.variables for layer in layers]
     rngs = [layer.scope.rngs for layer in layers]
-    features, updates = block_gradient.dense_block(self.dense_layer(parent=None), variables, rngs, features)
+    features, updates = block_gradient.dense_block(self.dense_layer(parent=None), self.cut, variables, rngs, features)
     if self.is_mutable_collection("batch_stats"):
       for layer, updated in zip(layers, updates, strict=True):
         self.put_variable("batch_stats", layer.name, updated)
@@ -185,6 +188,7 @@ class DenseNet(nn.Module):
     classifier_init: `torch` or `xavier` (Caffe), for the classifier's weight.
     dtype, param_dtype: see above.
     precision: of convolutions and products, as `jax.lax.Precision` names it.
+    cut: where the rest of the batch is, if each device holds a part: statistics are of the whole.
   """
 
   blocks: tuple[int, ...]
@@ -203,6 +207,7 @@ class DenseNet(nn.Module):
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
   precision: str | None = None
+  cut: BatchCut | None = None
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -238,8 +243,8 @@ class DenseNet(nn.Module):
       param_dtype=self.param_dtype,
     )
     norm = functools.partial(BatchNorm, self.epsilon, dtype=self.dtype, param_dtype=self.param_dtype)
-    measure = functools.partial(MeasureMap, self.momentum, param_dtype=self.param_dtype)
-    dropout = functools.partial(Dropout, self.dropout_rate)
+    measure = functools.partial(MeasureMap, self.momentum, param_dtype=self.param_dtype, cut=self.cut)
+    dropout = functools.partial(Dropout, self.dropout_rate, self.cut)
     dense_layer = functools.partial(
       remat.remat_layer(DenseLayer, self.remat), self.growth_rate, self.bottleneck_width, conv, norm, measure, dropout
     )
@@ -251,7 +256,7 @@ class DenseNet(nn.Module):
       Stem(self.stem, self.initial_channels, conv, norm, measure, name="stem")(images.astype(self.dtype), train),
     )
     for index, layers in enumerate(self.blocks, start=1):
-      features = dense_block(layers, dense_layer, own_gradient, name=f"block{index}")(features, train)
+      features = dense_block(layers, dense_layer, own_gradient, self.cut, name=f"block{index}")(features, train)
       if self.is_mutable_collection("intermediates"):
         self.sow("intermediates", f"block{index}_end", concatenate(features).values)
       if index < len(self.blocks):

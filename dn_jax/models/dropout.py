@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dn_jax.models.batch_cut import BatchCut
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -42,9 +44,11 @@ class Dropout(nn.Module):
 
   Attributes:
     rate: the share that is zeroed.
+    cut: where the rest of the batch is, if it lies on several devices; rows count through all of it.
   """
 
   rate: float
+  cut: BatchCut | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -54,6 +58,8 @@ class Dropout(nn.Module):
     key = jax.random.key_data(self.make_rng("dropout"))
     flat = (x.shape[0], x[0].size)
     row, place = (jax.lax.broadcasted_iota(jnp.uint32, flat, axis) for axis in (0, 1))
+    if self.cut:
+      row += self.cut.part().astype(jnp.uint32) * jnp.uint32(x.shape[0])
     bits, _ = threefry_2x32((key[0], key[1]), (row, place))
     keep = (bits >= jnp.uint32(round(self.rate * 2**32))).reshape(x.shape)
     return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))

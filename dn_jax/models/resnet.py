@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dn_jax.models import remat
+from dn_jax.models.batch_cut import BatchCut
 from dn_jax.models.batch_stats import BatchNorm, MeasureMap
 from dn_jax.models.convolution import convolve
 from dn_jax.models.densenet import CLASSIFIER_INIT, CONVOLUTION_INIT, ModuleFactory
@@ -139,12 +140,13 @@ class ResNet(nn.Module):
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
   precision: str | None = None
+  cut: BatchCut | None = None
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> jax.Array:
     """Logits [batch, num_classes] of normalised pictures; see `DenseNet.__call__`.
 
-    Stochastic depth in training draws from the rng `dropout`, once a unit for the whole batch.
+    Stochastic depth in training draws from the rng `depth`, once a unit for the whole batch.
     """
     chex.assert_rank(images, 4)
     conv = functools.partial(
@@ -158,12 +160,12 @@ class ResNet(nn.Module):
       param_dtype=self.param_dtype,
     )
     norm = functools.partial(BatchNorm, self.epsilon, dtype=self.dtype, param_dtype=self.param_dtype)
-    measure = functools.partial(MeasureMap, self.momentum, param_dtype=self.param_dtype)
+    measure = functools.partial(MeasureMap, self.momentum, param_dtype=self.param_dtype, cut=self.cut)
 
     count = 3 * self.units
     alive = 1 - (1 - self.survival) * jnp.arange(1, count + 1) / count
     stochastic = self.survival < 1 and train
-    survives = jax.random.bernoulli(self.make_rng("dropout"), alive) if stochastic else None
+    survives = jax.random.bernoulli(self.make_rng("depth"), alive) if stochastic else None
 
     x = conv(16, (3, 3), name="stem")(images.astype(self.dtype))
     if self.kind == "resnet":
@@ -180,7 +182,7 @@ class ResNet(nn.Module):
         x = unit(x, train, survives[index]) if stochastic else unit(x, train)
       else:
         make = remat.remat_layer(PreactivationUnit, self.remat)
-        dropout = functools.partial(Dropout, self.dropout_rate)
+        dropout = functools.partial(Dropout, self.dropout_rate, self.cut)
         x = make(channels, stride, self.kind == "preactivation", conv, norm, measure, dropout, name=name)(x, train)
     if self.kind != "resnet":
       x = nn.relu(norm(name="norm")(measure(name="output")(x, train)))

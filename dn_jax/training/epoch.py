@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from dn_jax.distributed import Layout
 from dn_jax.training.step import Batch, Totals, TrainState
 
 
@@ -44,7 +45,7 @@ Evaluate = Callable[[Any, Any, DeviceSplit], Totals]
 def make_advance(
   train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
   prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-  place: Callable[[Batch], Batch],
+  layout: Layout,
   augmentation_key: jax.Array,
   dropout_key: jax.Array,
   steps_per_dispatch: int,
@@ -52,31 +53,29 @@ def make_advance(
   """Compiles the training step together with what feeds it.
 
   Args:
-    train_step: see `dn_jax.training.step.make_train_step`.
+    train_step: of the layout, see `dn_jax.training.step.make_train_step`.
     prepare: (uint8 pictures, key, pictures' numbers) -> normalised, perhaps augmented pictures.
-    place: spreads a batch over the devices.
+    layout: how a batch lies on the devices; each makes its own pictures from the split that all hold.
     augmentation_key, dropout_key: a step's own keys are folded from these and its number, so that a resumed
       run draws what an undisturbed one does.
     steps_per_dispatch: the most steps of one command. One on the CPU back end, which runs a step inside a
       loop six to seven times slower.
   """
 
-  @functools.partial(jax.jit, static_argnames=("batch_size",), donate_argnames=("state", "totals"))
-  def advance(
+  def on_device(
+    batch_size: int,
     state: TrainState,
     totals: Totals,
     split: DeviceSplit,
     order: jax.Array,
     first: jax.Array,
     steps: jax.Array,
-    *,
-    batch_size: int,
   ) -> tuple[TrainState, Totals, jax.Array]:
     def one(index: jax.Array, carry: Any) -> Any:
       state, totals, losses = carry
-      numbers = jax.lax.dynamic_slice(order, (first + index * batch_size,), (batch_size,))
+      numbers = layout.own(jax.lax.dynamic_slice(order, (first + index * batch_size,), (batch_size,)))
       pictures = prepare(split.images[numbers], jax.random.fold_in(augmentation_key, state.step), numbers)
-      batch = place(Batch(pictures, split.labels[numbers], jnp.ones((batch_size,), jnp.float32)))
+      batch = Batch(pictures, split.labels[numbers], jnp.ones(numbers.shape, jnp.float32))
       state, of_step = train_step(state, batch, jax.random.fold_in(dropout_key, state.step))
       return state, totals + of_step, losses.at[index].set(of_step.loss / batch_size)
 
@@ -84,6 +83,13 @@ def make_advance(
     if steps_per_dispatch == 1:
       return one(jnp.int32(0), carry)
     return jax.lax.fori_loop(0, steps, one, carry)
+
+  @functools.cache
+  def compiled(batch_size: int) -> Callable[..., Any]:
+    return layout.everywhere(functools.partial(on_device, batch_size), donate=(0, 1))
+
+  def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
+    return compiled(batch_size)(*arguments)
 
   return advance
 

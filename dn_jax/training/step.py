@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dn_jax.distributed import Layout, make_layout_of_one
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -93,33 +95,92 @@ def totals_of(logits: jax.Array, batch: Batch) -> Totals:
 
 
 def make_loss(network: nn.Module) -> Callable[..., Any]:
-  """(params, batch_stats, batch, dropout key) -> (mean cross-entropy, (logits, new batch_stats))."""
+  """(params, batch_stats, batch, key, group) -> (mean cross-entropy, (logits, new batch_stats)).
 
-  def loss(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> Any:
-    logits, updated = network.apply(
-      {"params": params, "batch_stats": batch_stats}, batch.images, True, mutable=["batch_stats"], rngs={"dropout": key}
-    )
+  `group` is the number of a statistics group, which drops out what no other does, or None: the batch is whole.
+  """
+
+  def loss(params: Any, batch_stats: Any, batch: Batch, key: jax.Array, group: jax.Array | None = None) -> Any:
+    rngs = {"dropout": key if group is None else jax.random.fold_in(key, group), "depth": key}
+    variables = {"params": params, "batch_stats": batch_stats}
+    logits, updated = network.apply(variables, batch.images, True, mutable=["batch_stats"], rngs=rngs)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return jnp.mean(losses), (logits, updated["batch_stats"])
 
   return loss
 
 
+def make_gradients(network: nn.Module, layout: Layout, accumulation: int = 1) -> Callable[..., Any]:
+  """(params, batch_stats, batch, key) -> (gradients of the mean loss, new batch_stats, totals), of one device.
+
+  Each statistics group is normalised by itself; gradients and running averages are the means of the groups'.
+
+  Args:
+    network: with the layout's cut.
+    layout: how the global batch lies on devices; the device's batch is its parts of its groups, group by group.
+    accumulation: the groups are gone through in so many pieces, one after another; divides their number.
+  """
+  loss = make_loss(network)
+  groups = layout.groups_of_device // accumulation
+
+  def of_piece(params: Any, batch_stats: Any, batch: Batch, key: jax.Array, numbers: jax.Array) -> Any:
+    if groups == 1:
+      number = None if layout.groups == 1 else numbers[0]
+      gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(params, batch_stats, batch, key, number)
+      return gradients, batch_stats, totals_of(logits, batch)
+
+    def mean_loss(params: Any) -> Any:
+      apart = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), batch)
+      losses, aux = jax.vmap(loss, (None, None, 0, None, 0))(params, batch_stats, apart, key, numbers)
+      return jnp.mean(losses), aux
+
+    gradients, (logits, updated) = jax.grad(mean_loss, has_aux=True)(params)
+    logits = logits.reshape(-1, logits.shape[-1])
+    return gradients, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), updated), totals_of(logits, batch)
+
+  def gradients_of(params: Any, batch_stats: Any, batch: Batch, key: jax.Array) -> Any:
+    numbers = layout.group_numbers()
+    if accumulation == 1:
+      return of_piece(params, batch_stats, batch, key, numbers)
+
+    def add(sums: Any, piece: Any) -> Any:
+      # The barrier keeps the compiler from working on several pieces at a time where the loop is written out.
+      sums, piece = jax.lax.optimization_barrier((sums, piece))
+      return jax.tree.map(jnp.add, sums, of_piece(params, batch_stats, piece[0], key, piece[1])), None
+
+    pieces = jax.tree.map(lambda leaf: leaf.reshape(accumulation, -1, *leaf.shape[1:]), (batch, numbers))
+    zeros = jax.tree.map(jnp.zeros_like, (params, batch_stats))
+    # The CPU back end runs what is inside a loop several times slower.
+    unroll = layout.devices[0].platform == "cpu"
+    (*means, totals), _ = jax.lax.scan(add, (*zeros, Totals.zero()), pieces, unroll=accumulation if unroll else 1)
+    return *jax.tree.map(lambda total: total / accumulation, means), totals
+
+  return gradients_of
+
+
 def make_train_step(
-  network: nn.Module, optimizer: optax.GradientTransformation
+  network: nn.Module, optimizer: optax.GradientTransformation, layout: Layout | None = None, accumulation: int = 1
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]]:
   """The training step: (state, batch, dropout key) -> (new state, the batch's totals before its update).
 
   Every picture of a training batch counts; `weights` is for evaluation.
+
+  Args:
+    network, optimizer: see there.
+    layout: where the global batch lies; the step is what one device runs, on its own part of the batch, and its
+      results are the same on all. By default one device has everything, in one statistics group.
+    accumulation: see `make_gradients`.
   """
-  loss = make_loss(network)
+  layout = layout or make_layout_of_one()
+  gradients_of = make_gradients(network.clone(cut=layout.cut), layout, accumulation)
 
   def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Totals]:
     chex.assert_equal_shape_prefix((batch.images, batch.labels), 1)
-    gradients, (logits, batch_stats) = jax.grad(loss, has_aux=True)(state.params, state.batch_stats, batch, key)
+    gradients, batch_stats, totals = gradients_of(state.params, state.batch_stats, batch, key)
+    (gradients, batch_stats), totals = layout.reduce((gradients, batch_stats), totals)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, batch_stats, opt_state), totals_of(logits, batch)
+    return TrainState(state.step + 1, params, batch_stats, opt_state), totals
 
   return train_step
 

@@ -15,6 +15,7 @@ from jax_device import batch, device, device_peak, versions
 
 from dn_jax.configuration import ModelConfig, OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
+from dn_jax.distributed import make_layout_of_one
 from dn_jax.models import build
 from dn_jax.training import epoch, optimizer, step
 
@@ -64,7 +65,7 @@ def _from_data(train_step, state, batch_size):
   advance = epoch.make_advance(
     train_step,
     lambda images, key, numbers: shift(normalise(images, 127.5, 63.75), key, numbers),
-    lambda batch: batch,
+    make_layout_of_one(),
     jax.random.key(1),
     jax.random.key(2),
     steps_per_dispatch=1,

@@ -191,7 +191,7 @@ def test_survival_falls_linearly_with_depth():
 
   @jax.jit
   def alive(key):
-    _, updated = network.apply(variables, x, True, mutable=["batch_stats"], rngs={"dropout": key})
+    _, updated = network.apply(variables, x, True, mutable=["batch_stats"], rngs={"depth": key})
     stats = updated["batch_stats"]
     return jnp.stack([jnp.any(stats[f"stage{n}_unit1"]["branch"]["output"]["var"] != 1) for n in (1, 2, 3)])
 

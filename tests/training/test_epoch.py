@@ -10,6 +10,7 @@ from conftest import relative
 
 from dn_jax.configuration import OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
+from dn_jax.distributed import make_layout_of_one
 from dn_jax.models.densenet import DenseNet
 from dn_jax.training import epoch, optimizer, step
 
@@ -32,7 +33,7 @@ def test_steps_of_one_dispatch_equal_single_ones():
 
     def run(steps_per_dispatch, chunks):
       advance = epoch.make_advance(
-        step.make_train_step(network, sgd), prepare, lambda batch: batch, *keys, steps_per_dispatch
+        step.make_train_step(network, sgd), prepare, make_layout_of_one(), *keys, steps_per_dispatch
       )
       state, totals = step.create_state(network, sgd, jax.random.key(0), (8, 8, 3)), step.Totals.zero()
       losses = []
@@ -82,7 +83,7 @@ def test_every_step_augments_and_drops_out_with_keys_of_its_own():
     return dataclasses.replace(state, step=state.step + 1), step.Totals.zero()
 
   advance = epoch.make_advance(
-    train_step, prepare, lambda batch: batch, jax.random.key(1), jax.random.key(2), steps_per_dispatch=1
+    train_step, prepare, make_layout_of_one(), jax.random.key(1), jax.random.key(2), steps_per_dispatch=1
   )
   split = epoch.DeviceSplit(jnp.zeros((8, 1, 1, 1), jnp.uint8), jnp.zeros(8, jnp.int32))
 

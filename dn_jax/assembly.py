@@ -1,0 +1,138 @@
+"""The parts of a run from its configuration: network, optimizer, data on the devices, compiled steps."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from dn_jax import distributed
+from dn_jax.configuration import ConfigurationError, RunConfig
+from dn_jax.data import catalog
+from dn_jax.data.augment import epoch_order, mirror_and_shift, normalise
+from dn_jax.models import build
+from dn_jax.training import epoch, loop, optimizer, step
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembly:
+  """The parts of a run, ready to go."""
+
+  plan: loop.Plan
+  splits: loop.Splits
+  advance: epoch.Advance
+  evaluate: epoch.Evaluate
+  order_of: Callable[[int], jax.Array]
+  rate_of: Callable[[int], Any]
+  fresh_state: Callable[[], step.TrainState]
+  template: step.TrainState
+
+
+def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
+  """Builds network, optimizer, data on the devices and compiled functions of a resolved configuration.
+
+  Raises:
+    ConfigurationError: the batch does not fit the data or the devices.
+  """
+  info = dataset.info
+  layout = distributed.make_layout(config.statistics_groups, config.parallel)
+  plan = _plan(config, dataset, layout)
+  weights_key, order_key, augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed), 4)
+  network = build.build(config.model, info.num_classes)
+  schedule = optimizer.learning_rate(config.optimizer, plan.epochs, plan.steps_per_epoch)
+  sgd = optimizer.sgd(config.optimizer, schedule)
+
+  def fresh_state(key: jax.Array) -> step.TrainState:
+    return step.create_state(network, sgd, key, info.image_shape)
+
+  order_of = jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures))
+  return Assembly(
+    plan=plan,
+    splits=on_devices(dataset, layout.mesh),
+    advance=epoch.make_advance(
+      step.make_train_step(network, sgd, layout, config.accumulation),
+      prepared(config, dataset),
+      layout,
+      augmentation_key,
+      dropout_key,
+      plan.steps_per_dispatch,
+    ),
+    evaluate=evaluator(config, dataset, config.evaluation_batch_size, layout.mesh),
+    order_of=lambda number: distributed.replicate(order_of(number), layout.mesh),
+    rate_of=schedule,
+    fresh_state=lambda: distributed.replicate(jax.jit(fresh_state)(weights_key), layout.mesh),
+    template=distributed.placed_everywhere(jax.eval_shape(fresh_state, weights_key), layout.mesh),
+  )
+
+
+def _plan(config: RunConfig, dataset: catalog.Dataset, layout: distributed.Layout) -> loop.Plan:
+  plan = loop.Plan(
+    epochs=config.epochs,
+    batch_size=config.batch_size,
+    train_pictures=len(dataset.train.labels),
+    keep_last_batch=config.last_batch == "keep",
+    steps_per_dispatch=config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32),
+  )
+  if plan.batch_size > plan.train_pictures:
+    fits = f"there are {plan.train_pictures} training pictures; at most that"
+    raise ConfigurationError("batch-size", plan.batch_size, fits)
+  layout.check("batch-size", plan.batch_size)
+  _check_accumulation(config, layout)
+  rest = plan.train_pictures % plan.batch_size
+  if plan.keep_last_batch and rest:
+    try:
+      layout.check("last-batch", rest)
+      build.check_pictures(config.model, min(dataset.info.image_shape[:2]), rest, layout.groups)
+    except ConfigurationError as error:
+      fits = f"the last batch has {rest} pictures; {error.fits}; or drop it"
+      raise ConfigurationError("last-batch", "keep", fits) from None
+  return plan
+
+
+def _check_accumulation(config: RunConfig, layout: distributed.Layout) -> None:
+  pieces, groups = config.accumulation, layout.groups_of_device
+  if groups % pieces:
+    fitting = [number for number in range(1, groups + 1) if groups % number == 0]
+    raise ConfigurationError(
+      "accumulation",
+      pieces,
+      f"each device works on {groups} of --statistics-groups {layout.groups} at a time, and batch norm must see a "
+      f"group whole; {', '.join(map(str, fitting))} fit, or more groups",
+    )
+
+
+def _normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
+  mean, std = catalog.normalisation(dataset, config.data.normalise)
+  return functools.partial(normalise, mean=mean, std=std)
+
+
+def prepared(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+  """What a training picture goes through: (uint8 pictures, a step's key, the pictures' numbers) -> input.
+
+  Normalised first and padded then, as in the authors' Torch code: the border of a shifted picture is the mean.
+  """
+  normalised = _normalised(config, dataset)
+  if not config.data.augment:
+    return lambda images, key, numbers: normalised(images)
+  info, padding = dataset.info, config.data.padding
+  shift = functools.partial(mirror_and_shift, mirror=info.mirror, pad=info.pad, padding=padding)
+  return lambda images, key, numbers: shift(normalised(images), key, numbers)
+
+
+def evaluator(config: RunConfig, dataset: catalog.Dataset, batch_size: int, mesh: jax.sharding.Mesh) -> epoch.Evaluate:
+  """Measures a resolved configuration's network on a split, so many pictures at a time or a few more."""
+  network = build.build(config.model, dataset.info.num_classes)
+  divisible = math.ceil(batch_size / mesh.size) * mesh.size
+  cut = functools.partial(distributed.cut, mesh=mesh)
+  return epoch.make_evaluate(step.make_eval_step(network), _normalised(config, dataset), cut, divisible)
+
+
+def on_devices(dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Splits:
+  """Every device gets all pictures."""
+
+  def put(split: catalog.Split | None) -> epoch.DeviceSplit | None:
+    return None if split is None else distributed.replicate(epoch.DeviceSplit(*split), mesh)
+
+  return loop.Splits(put(dataset.train), put(dataset.valid), put(dataset.test))

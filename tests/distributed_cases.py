@@ -1,0 +1,184 @@
+"""Steps on many virtual devices beside a reference on one; run by test_distributed.py, prints JSON.
+
+The reference knows nothing of layouts: each statistics group is an ordinary gradient of the network on that group
+alone, and the means of groups are taken with numpy.
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dn_jax.configuration import ModelConfig, OptimizerConfig
+from dn_jax.distributed import Layout, replicate
+from dn_jax.models import build
+from dn_jax.models.densenet import DenseNet
+from dn_jax.models.resnet import ResNet
+from dn_jax.planner import compile_step
+from dn_jax.targets import target
+from dn_jax.training import epoch, optimizer, step
+
+CONFIG = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1)
+SGD = optimizer.sgd(CONFIG, optimizer.learning_rate(CONFIG, 1, 1))
+POLICIES = ("none", "dense_layer", "bottleneck", "block", "layer_by_layer")
+SHAPE = (8, 8, 3)
+
+
+def pictures(count: int) -> epoch.DeviceSplit:
+  rng = np.random.RandomState(0)
+  return epoch.DeviceSplit(
+    jnp.asarray(rng.randint(0, 256, (count, *SHAPE)), jnp.uint8), jnp.asarray(rng.randint(0, 5, count), jnp.int32)
+  )
+
+
+def prepare(dtype):
+  """Noise of the picture's own number and the step's key, so that a wrong number or key shows."""
+
+  def one(image, key, number):
+    noise = jax.random.randint(jax.random.fold_in(key, number), image.shape, -32, 32, jnp.int32)
+    return (image.astype(dtype) - 127.5 + noise.astype(dtype)) / 64
+
+  return lambda images, key, numbers: jax.vmap(one, (0, None, 0))(images, key, numbers)
+
+
+KEYS = jax.random.split(jax.random.key(5), 2)
+
+
+def train(network, layout, dtype, steps, batch, accumulation=1):
+  split = pictures(steps * batch)
+  advance = epoch.make_advance(
+    step.make_train_step(network, SGD, layout, accumulation), prepare(dtype), layout, *KEYS, steps_per_dispatch=1
+  )
+  state = step.create_state(network, SGD, jax.random.key(0), SHAPE)
+  order = np.random.RandomState(1).permutation(steps * batch).astype(np.int32)
+  state, totals, split, order = replicate((state, step.Totals.zero(), split, order), layout.mesh)
+  for number in range(steps):
+    state, totals, _ = advance(state, totals, split, order, np.int32(number * batch), np.int32(1), batch_size=batch)
+  return jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state, totals))
+
+
+def reference(network, groups, dtype, steps, batch):
+  split = pictures(steps * batch)
+  state = step.create_state(network, SGD, jax.random.key(0), SHAPE)
+  order = np.random.RandomState(1).permutation(steps * batch)
+  params, stats, opt_state, totals = state.params, state.batch_stats, state.opt_state, np.zeros(4)
+
+  @jax.jit
+  def of_group(params, stats, images, labels, rngs):
+    def loss(params):
+      variables = {"params": params, "batch_stats": stats}
+      logits, updated = network.apply(variables, images, True, mutable=["batch_stats"], rngs=rngs)
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+      return losses.mean(), (updated["batch_stats"], losses, logits)
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  make = jax.jit(prepare(dtype))
+  for number in range(steps):
+    augmentation, dropout = (jax.random.fold_in(key, number) for key in KEYS)
+    found = []
+    for group in range(groups):
+      size = batch // groups
+      numbers = order[number * batch + group * size :][:size]
+      images = make(split.images[numbers], augmentation, jnp.asarray(numbers, jnp.int32))
+      rngs = {"dropout": dropout if groups == 1 else jax.random.fold_in(dropout, group), "depth": dropout}
+      gradients, (updated, losses, logits) = of_group(params, stats, images, split.labels[numbers], rngs)
+      found.append(jax.tree.map(np.asarray, (gradients, updated)))
+      right = np.asarray(logits)[np.arange(size), split.labels[numbers]]
+      rank = (np.asarray(logits) > right[:, None]).sum(1)
+      totals += [size, float(losses.sum()), (rank >= 1).sum(), (rank >= 5).sum()]
+    gradients, stats = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *found)
+    updates, opt_state = SGD.update(gradients, opt_state, params)
+    params = optax.apply_updates(params, updates)
+  return jax.tree.map(np.asarray, (params, stats, opt_state, step.Totals(*totals)))
+
+
+def distance(ours, theirs) -> float:
+  pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+  return max(float(np.linalg.norm(np.subtract(a, b, dtype=float)) / (np.linalg.norm(b) or 1)) for a, b in pairs)
+
+
+def densenet(policy, dtype):
+  blocks, growth_rate, classes, initial = (1, 2), 4, 5, 8
+  return DenseNet(blocks, growth_rate, classes, initial, dropout_rate=0.2, remat=policy, dtype=dtype, param_dtype=dtype)
+
+
+def steps(groups: int) -> dict:
+  found = {}
+  expected = reference(densenet("none", jnp.float64), groups, jnp.float64, 10, 16)
+
+  def case(name, policy, count, parallel="jit", accumulation=1):
+    layout = Layout(tuple(jax.devices()[:count]), groups, parallel)
+    ours = train(densenet(policy, jnp.float64), layout, jnp.float64, 10, 16, accumulation)
+    found[f"{policy} on {count}{name}"] = distance(ours, expected)
+
+  for policy in POLICIES:
+    case("", policy, 8)
+  for count in (1, 2):
+    case("", "layer_by_layer", count)
+  case(" by pmap", "layer_by_layer", 8, "pmap")
+  if groups > 1:
+    case(" in pieces of a group", "layer_by_layer", 1, accumulation=groups)
+    case(" in two pieces", "dense_layer", 1, accumulation=2)
+    case(" by pmap in pieces", "layer_by_layer", 2, "pmap", accumulation=groups // 2)
+  return found
+
+
+def float32() -> dict:
+  found = {}
+  for groups in (1, 4, 8):
+    expected = reference(densenet("none", jnp.float32), groups, jnp.float32, 1, 32)
+    for policy in POLICIES:
+      layout = Layout(tuple(jax.devices()), groups)
+      found[f"{policy} {groups}"] = distance(
+        train(densenet(policy, jnp.float32), layout, jnp.float32, 1, 32)[:2], expected[:2]
+      )
+  return found
+
+
+def uneven() -> dict:
+  found = {}
+  for groups in (1, 4, 8):
+    expected = reference(densenet("none", jnp.float64), groups, jnp.float64, 3, 96)
+    for parallel in ("jit", "pmap"):
+      layout = Layout(tuple(jax.devices()), groups, parallel)
+      found[f"{groups} by {parallel}"] = distance(
+        train(densenet("layer_by_layer", jnp.float64), layout, jnp.float64, 3, 96), expected
+      )
+  return found
+
+
+def resnet() -> dict:
+  found = {}
+  for name, make in {
+    "stochastic depth": lambda: ResNet("resnet", 1, 5, survival=0.5, dtype=jnp.float64, param_dtype=jnp.float64),
+    "wide": lambda: ResNet("wide", 1, 5, 2, dropout_rate=0.3, dtype=jnp.float64, param_dtype=jnp.float64),
+  }.items():
+    for groups in (1, 4):
+      expected = reference(make(), groups, jnp.float64, 3, 16)
+      for count in (1, 8):
+        layout = Layout(tuple(jax.devices())[:count], groups)
+        found[f"{name} {groups} on {count}"] = distance(train(make(), layout, jnp.float64, 3, 16), expected)
+  return found
+
+
+def collectives() -> dict:
+  found, where = {}, target("here")
+  for policy in ("none", "dense_layer", "layer_by_layer"):
+    network = build.build(build.complete(ModelConfig(depth=16, growth_rate=4, remat=policy)), 10)
+    for groups in (1, 8):
+      found[f"{policy} {groups}"] = compile_step(network, (32, 32, 3), 64, where, groups).collectives
+  variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
+  for name in ("params", "batch_stats"):
+    found[name] = sum(leaf.size for leaf in jax.tree.leaves(variables[name]))
+  return found
+
+
+if __name__ == "__main__":
+  case, *arguments = sys.argv[1:]
+  jax.config.update("jax_enable_x64", case not in ("collectives", "float32"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  print(json.dumps(globals()[case](*map(int, arguments))))
