@@ -86,7 +86,8 @@ def _plan(config: RunConfig, dataset: catalog.Dataset, layout: distributed.Layou
       layout.check("last-batch", rest)
       build.check_pictures(config.model, min(dataset.info.image_shape[:2]), rest, layout.groups)
     except ConfigurationError as error:
-      fits = f"the last batch has {rest} pictures; {error.fits}; or drop it"
+      pictures = "1 picture" if rest == 1 else f"{rest} pictures"
+      fits = f"the last batch has {pictures}; {error.fits}; or drop it"
       raise ConfigurationError("last-batch", "keep", fits) from None
   return plan
 

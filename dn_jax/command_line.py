@@ -24,7 +24,7 @@ def main(command: Callable[[], object]) -> None:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
   except Interrupted as stop:
-    print(f"{stop}; the same command goes on from the last checkpoint", file=sys.stderr)
+    print(f"{stop}; the same command goes on from there", file=sys.stderr)
     sys.exit(stop.exit_code)
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)

@@ -128,6 +128,12 @@ class CheckpointConfig:
 
   every_epochs: int = carried_out(1)
   """Epochs between checkpoints (the last is always written)."""
+  every_steps: int | None = carried_out(None)
+  """Steps between checkpoints within an epoch (between two commands to the device); by default none."""
+  every_minutes: float | None = carried_out(None)
+  """Likewise, minutes."""
+  any_version: bool = carried_out(False)
+  """Go on from a checkpoint that another JAX wrote; the last digits may differ from an undisturbed run's."""
   keep: int = carried_out(2)
   """How many of the newest stay; the best on validation stays besides."""
 

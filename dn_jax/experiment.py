@@ -22,9 +22,10 @@ from dn_jax.report import curves
 from dn_jax.resolve import data_name, network_name, resolve, slug
 from dn_jax.training import loop, optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
-from dn_jax.training.interruption import Interruption
+from dn_jax.training.interruption import Interrupted, Interruption
 from dn_jax.training.profile import Profile
 from dn_jax.training.progress import ProgressDisplay
+from dn_jax.training.rhythm import Rhythm
 
 # Seconds between two drawings of the curves while a run goes on.
 _DRAW_EVERY = 60.0
@@ -42,6 +43,7 @@ class _Recorder:
     display: ProgressDisplay,
     events: Any,
     interruption: Interruption,
+    rhythm: Rhythm,
     profile: Profile | None,
   ):
     self._config = config
@@ -51,12 +53,22 @@ class _Recorder:
     self._events = events
     self._drawn = time.monotonic()
     self._interruption = interruption
+    self._rhythm = rhythm
     self._profile = profile
 
-  def between_steps(self) -> None:
+  def due(self, step: int) -> bool:
     if self._profile:
       self._profile.after_command()
-    self._interruption.check()
+    return self._rhythm.due(step) | self.stopping()
+
+  def stopping(self) -> bool:
+    return self._interruption.asked()
+
+  def save(self, step: int, state: step.TrainState, totals: step.Totals, begun: loop.Begun) -> None:
+    self._checkpoints.save(step, state, self._records, begun, totals)
+    self._rhythm.saved(step)
+    if self._interruption.asked():
+      raise Interrupted(f"stopped as asked, and saved after step {step:,}")
 
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
     self._display.progress(epoch, pictures, loss, error)
@@ -72,7 +84,8 @@ class _Recorder:
       self._events.flush()
     is_best = record.valid_error is not None and runs.best_record(self._records) is record
     if is_best or record.epoch == self._config.epochs or record.epoch % self._config.checkpoint.every_epochs == 0:
-      self._checkpoints.save(state, self._records)
+      self._checkpoints.save(record.step, state, self._records)
+      self._rhythm.saved(record.step)
     if time.monotonic() - self._drawn > _DRAW_EVERY:
       self.draw()
 
@@ -164,21 +177,35 @@ def _drive(
   """Takes a run from its newest whole checkpoint, or from the start, to its end; returns all its records."""
   folder, plan = config.out, parts.plan
   if checkpoints.steps():
-    state, records = checkpoints.restore(parts.template)
-    console.print(f"going on after epoch {records[-1].epoch}, from the checkpoint of step {records[-1].step}")
+    state, records, begun, totals = checkpoints.restore(parts.template, any_version=config.checkpoint.any_version)
+    step_done = len(records) * plan.steps_per_epoch + begun.steps
+    within = f" and {begun.steps:,} steps" if begun.steps else ""
+    console.print(f"going on after epoch {len(records)}{within}, from the checkpoint of step {step_done:,}")
+    runs.write_records(folder, records)
   else:
     if lost := runs.set_records_aside(folder):
       console.print(f"no whole checkpoint: starting again; the records of {lost} epochs are in {folder}/set-aside")
-    state, records = parts.fresh_state(), []
+    state, records, begun, totals, step_done = parts.fresh_state(), [], loop.Begun(), None, 0
   done = len(records)
   with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, done) as display:
     events = event_writer(str(folder / "tensorboard")) if event_writer else None
     profile = Profile(folder / "profile") if config.profile else None
-    recorder = _Recorder(config, records, checkpoints, display, events, interruption, profile)
+    rhythm = Rhythm(config.checkpoint.every_steps, config.checkpoint.every_minutes, step_done)
+    recorder = _Recorder(config, records, checkpoints, display, events, interruption, rhythm, profile)
     try:
       with jax.debug_nans(config.debug_nans):
         loop.run(
-          state, plan, parts.splits, parts.advance, parts.evaluate, parts.order_of, parts.rate_of, recorder, done
+          state,
+          plan,
+          parts.splits,
+          parts.advance,
+          parts.evaluate,
+          parts.order_of,
+          parts.rate_of,
+          recorder,
+          done,
+          begun,
+          totals,
         )
     finally:
       if profile:
@@ -232,7 +259,8 @@ def evaluate(
     say: told of checkpoints that are not used.
 
   Returns:
-    `error` and `top5_error` in percent, `loss`, `pictures`, and `epoch` of the checkpoint.
+    `error` and `top5_error` in percent, `loss`, `pictures`, and what the network has behind it: whole epochs
+    (`epoch`) and `steps` of the next.
 
   Raises:
     UserError: no run, no whole checkpoint, no such split.
@@ -256,19 +284,22 @@ def evaluate(
   shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, dataset.info.image_shape), jax.random.key(0))
   template = distributed.placed_everywhere(shapes, mesh)
   with Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, say, read_only=True) as checkpoints:
-    state, records = checkpoints.restore(template)
+    state, records, begun, _ = checkpoints.restore(template)
     best = which == "best" or (which == "reported" and config.report == "best")
-    if best and runs.best_record(records) != records[-1]:
-      state, records = checkpoints.restore(template, runs.best_record(records).step)
+    if best and not records:
+      raise ConfigurationError("checkpoint", which, "no epoch of this run is done yet; take last")
+    if best and (begun.steps or runs.best_record(records) != records[-1]):
+      state, records, begun, _ = checkpoints.restore(template, runs.best_record(records).step)
   measure = evaluator(config, dataset, batch_size, mesh)
-  totals = measure(state.params, state.batch_stats, getattr(on_devices(dataset, mesh), split))
+  totals = measure(state.params, state.batch_stats, getattr(on_devices(dataset, mesh), split), lambda: None)
   means = totals.means()
   return {
     "error": 100 * means["error"],
     "top5_error": 100 * means["top5_error"],
     "loss": means["loss"],
     "pictures": int(totals.count),
-    "epoch": records[-1].epoch,
+    "epoch": len(records),
+    "steps": begun.steps,
   }
 
 

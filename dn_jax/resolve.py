@@ -57,6 +57,7 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     ("seed", config.seed, 0),
     ("data.validation", config.data.validation, 0),
     ("checkpoint.every-epochs", config.checkpoint.every_epochs, 1),
+    ("checkpoint.every-steps", config.checkpoint.every_steps, 1),
     ("checkpoint.keep", config.checkpoint.keep, 2),
     ("statistics-groups", config.statistics_groups, 1),
     ("accumulation", config.accumulation, 1),
@@ -81,6 +82,12 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     ),
     ("optimizer.warmup-steps", sgd.warmup_steps, sgd.warmup_steps >= 0, "must be at least 0"),
     ("optimizer.drop-factor", sgd.drop_factor, 0 < sgd.drop_factor <= 1, "above 0, at most 1"),
+    (
+      "checkpoint.every-minutes",
+      config.checkpoint.every_minutes,
+      config.checkpoint.every_minutes is None or config.checkpoint.every_minutes > 0,
+      "must be above 0",
+    ),
     (
       "report",
       config.report,

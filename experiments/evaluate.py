@@ -35,7 +35,8 @@ def evaluate(
     batch_size: pictures at a time.
   """
   result = experiment.evaluate(run, split, checkpoint, batch_size, data.dir, lambda line: print(line, file=sys.stderr))
-  print(f"{split}, {result['pictures']:,} pictures, network of epoch {result['epoch']}")
+  within = f" and {result['steps']:,} steps of the next" if result["steps"] else ""
+  print(f"{split}, {result['pictures']:,} pictures, network of epoch {result['epoch']}{within}")
   print(f"top-1 error: {result['error']:.2f} %")
   print(f"top-5 error: {result['top5_error']:.2f} %")
 

@@ -13,6 +13,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -20,8 +21,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from dn_jax.configuration import UserError
-from dn_jax.training.loop import EpochRecord
-from dn_jax.training.step import TrainState
+from dn_jax.training.loop import Begun, EpochRecord
+from dn_jax.training.step import Totals, TrainState
 
 _DIGESTS = "digests.json"
 
@@ -72,11 +73,22 @@ def steps_on_disk(folder: pathlib.Path) -> list[int]:
   return sorted((int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit()), reverse=True)
 
 
+def made_with() -> str:
+  """What a run's last digits depend on besides its configuration and devices."""
+  return f"jax {metadata.version('jax')}, jaxlib {metadata.version('jaxlib')}"
+
+
+def _digest_of_shapes(state: TrainState) -> str:
+  leaves = jax.tree.leaves_with_path(state)
+  lines = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}\n" for path, leaf in leaves]
+  return hashlib.blake2b("".join(lines).encode(), digest_size=16).hexdigest()
+
+
 class Checkpoints:
   """A run's checkpoints: the newest few, and the best on validation.
 
-  Each holds the train state and the records of all epochs behind it. Saving returns when the state is copied
-  to the host; writing and sealing go on in the background.
+  Each holds the train state, the records of all epochs behind it and what the epoch under way has come to.
+  Saving returns when the state is copied to the host; writing and sealing go on in the background.
 
   Args:
     folder: `checkpoints` of a run.
@@ -125,25 +137,46 @@ class Checkpoints:
     """Steps of the whole checkpoints, newest first."""
     return [step for step in steps_on_disk(self._folder) if step not in self._damaged]
 
-  def save(self, state: TrainState, history: Sequence[EpochRecord]) -> None:
-    """Writes a checkpoint of the state after the history's last epoch.
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    history: Sequence[EpochRecord],
+    begun: Begun = Begun(),
+    totals: Totals | None = None,
+  ) -> None:
+    """Writes a checkpoint, in place of one of the same step if there is one.
+
+    Args:
+      step: steps behind the state.
+      state, history: it, and the records of all whole epochs.
+      begun, totals: the epoch under way; by default none is.
 
     Raises:
       OSError: this one or the one before could not be written.
     """
     self._finish()
-    last = history[-1]
-    self._damaged.pop(last.step, None)
-    metrics = None if last.valid_error is None else {"valid_error": last.valid_error, "epoch": last.epoch}
+    self._damaged.pop(step, None)
+    if step in self._manager.all_steps():
+      # Trained, stopped before its evaluation was done, and gone on with.
+      self._manager.delete(step)
+    measured = not begun.steps and history and history[-1].valid_error is not None
+    metrics = {"valid_error": history[-1].valid_error, "epoch": history[-1].epoch} if measured else None
+    position = {
+      "history": [dataclasses.asdict(record) for record in history],
+      "begun": dataclasses.asdict(begun),
+      "made_with": made_with(),
+      "network": _digest_of_shapes(state),
+    }
     self._manager.save(
-      last.step,
+      step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        history=ocp.args.JsonSave([dataclasses.asdict(record) for record in history]),
+        state=ocp.args.StandardSave({"state": state, "totals": Totals.zero() if totals is None else totals}),
+        position=ocp.args.JsonSave(position),
       ),
       metrics=metrics,
     )
-    self._sealing = self._sealer.submit(self._wait_and_seal, last.step)
+    self._sealing = self._sealer.submit(self._wait_and_seal, step)
 
   def _wait_and_seal(self, step: int) -> None:
     self._manager.wait_until_finished()
@@ -154,27 +187,44 @@ class Checkpoints:
       self._sealing.result()
       self._sealing = None
 
-  def restore(self, template: TrainState, step: int | None = None) -> tuple[TrainState, list[EpochRecord]]:
-    """A saved state and the records of its epochs.
+  def restore(
+    self, template: TrainState, step: int | None = None, *, any_version: bool = True
+  ) -> tuple[TrainState, list[EpochRecord], Begun, Totals]:
+    """A saved state, the records of the epochs behind it, and the epoch under way.
 
     Args:
       template: a state of the same shapes; arrays come back placed as its are.
       step: which; by default the newest.
+      any_version: also one that another JAX wrote; what is computed from it may differ in the last digits.
 
     Raises:
       NoCheckpointError: there is none, or none of that step.
+      UserError: it holds another network, or another JAX wrote it.
     """
     steps = self.steps()
     if not steps or (step is not None and step not in steps):
       have = f"there are those of steps {', '.join(map(str, steps))}" if steps else "there is none"
       wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
       raise NoCheckpointError(f"no whole {wanted} in {self._folder}: {have}")
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-    restored = self._manager.restore(
-      steps[0] if step is None else step,
-      args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), history=ocp.args.JsonRestore()),
+    step = steps[0] if step is None else step
+    where = self._folder / str(step)
+    if not (where / "position").is_dir():
+      raise UserError(f"{where}: an older version of this program wrote it; take another --out")
+    position = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))["position"]
+    if position["network"] != _digest_of_shapes(template):
+      raise UserError(f"{where}: holds another network; nothing is changed, take another --out")
+    if position["made_with"] != made_with() and not any_version:
+      raise UserError(
+        f"{where}: {position['made_with']} wrote it and this is {made_with()}, whose last digits may differ; install "
+        "that one, or go on regardless with --checkpoint.any-version"
+      )
+    totals = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=template.step.sharding), Totals.zero()
     )
-    return restored["state"], [EpochRecord(**record) for record in restored["history"]]
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"state": template, "totals": totals})
+    arrays = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+    records = [EpochRecord(**record) for record in position["history"]]
+    return arrays["state"], records, Begun(**position["begun"]), arrays["totals"]
 
   def close(self) -> None:
     """Waits until all is written and sealed."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dn_jax.distributed import Layout
 from dn_jax.training.step import Batch, Totals, TrainState
@@ -38,8 +39,8 @@ class Advance(Protocol):
   ) -> tuple[TrainState, Totals, jax.Array]: ...
 
 
-# (params, batch_stats, split) -> totals over every picture of the split
-Evaluate = Callable[[Any, Any, DeviceSplit], Totals]
+# (params, batch_stats, split, what to call between commands) -> totals over every picture of the split
+Evaluate = Callable[[Any, Any, DeviceSplit, Callable[[], None]], Totals]
 
 
 def make_advance(
@@ -100,7 +101,7 @@ def make_evaluate(
   place: Callable[[Batch], Batch],
   batch_size: int,
 ) -> Evaluate:
-  """(params, batch_stats, split) -> totals over every picture of the split, the last batch filled up."""
+  """See `Evaluate`; the last batch is filled up."""
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
   def one(params: Any, batch_stats: Any, totals: Totals, split: DeviceSplit, first: jax.Array) -> Totals:
@@ -110,10 +111,11 @@ def make_evaluate(
     batch = place(Batch(normalise(split.images[numbers]), split.labels[numbers], weights))
     return totals + eval_step(params, batch_stats, batch)
 
-  def evaluate(params: Any, batch_stats: Any, split: DeviceSplit) -> Totals:
-    totals = Totals.zero()
+  def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Totals:
+    totals = jax.device_put(Totals.zero(), split.labels.sharding)
     for first in range(0, split.labels.shape[0], batch_size):
-      totals = one(params, batch_stats, totals, split, jnp.int32(first))
+      totals = one(params, batch_stats, totals, split, np.int32(first))
+      between()
     return totals
 
   return evaluate

@@ -1,16 +1,20 @@
-"""Being asked to stop (Ctrl-C, or a preemption notice) between two steps, not within one."""
+"""Being asked to stop (Ctrl-C, or a preemption notice): between two steps, with what was done saved."""
 
+import os
 import signal
 import threading
 from types import FrameType
 
+import jax
+
+# "Try again": the run is saved, and the same command goes on.
+EXIT_CODE = 75
+
 
 class Interrupted(Exception):
-  """The run stopped because a signal asked it to; what it had saved is kept."""
+  """The run stopped because a signal asked it to; all it had done is saved."""
 
-  def __init__(self, number: int):
-    super().__init__(f"stopped by {signal.Signals(number).name}")
-    self.exit_code = 128 + number
+  exit_code = EXIT_CODE
 
 
 class Interruption:
@@ -18,15 +22,21 @@ class Interruption:
 
   Python raises KeyboardInterrupt wherever it happens to be, and where that is a callback of some library it is
   printed and forgotten.
+
+  Of several processes all stop at the same step: JAX's preemption service catches a SIGTERM of any of them and
+  agrees on the step. It takes SIGTERM over, and a Python handler set over it would silence it; so a SIGINT is
+  passed on to it as a SIGTERM.
   """
 
   def __init__(self) -> None:
-    self.signal: int | None = None
+    self._asked = False
+    self._polls = 0
     self._before: dict[int, object] = {}
+    self._several = jax.process_count() > 1
 
   def __enter__(self) -> "Interruption":
     if threading.current_thread() is threading.main_thread():  # Elsewhere Python allows no handlers.
-      for number in (signal.SIGINT, signal.SIGTERM):
+      for number in (signal.SIGINT,) if self._several else (signal.SIGINT, signal.SIGTERM):
         self._before[number] = signal.signal(number, self._note)
     return self
 
@@ -35,15 +45,20 @@ class Interruption:
       signal.signal(number, handler)
 
   def _note(self, number: int, frame: FrameType | None) -> None:
-    self.signal = number
     for other in self._before:
       signal.signal(other, signal.SIG_DFL)
+    if self._several:
+      os.kill(os.getpid(), signal.SIGTERM)
+    else:
+      self._asked = True
 
-  def check(self) -> None:
-    """Between steps.
+  def asked(self) -> bool:
+    """Whether to stop here. Of several processes each asks equally often, and all get True at the same time."""
+    if self._several and not self._asked:
+      from jax.experimental import multihost_utils
 
-    Raises:
-      Interrupted: a signal has come.
-    """
-    if self.signal is not None:
-      raise Interrupted(self.signal)
+      self._polls += 1
+      self._asked = multihost_utils.reached_preemption_sync_point(self._polls)
+      if self._asked:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return self._asked

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dn_jax.configuration import UserError
@@ -42,6 +41,14 @@ class EpochRecord:
   images_per_second: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Begun:
+  """An epoch that is under way: steps it has behind it, and the seconds these took."""
+
+  steps: int = 0
+  seconds: float = 0.0
+
+
 class Watcher(Protocol):
   """Who is told how a run goes."""
 
@@ -51,8 +58,14 @@ class Watcher(Protocol):
   def epoch(self, record: EpochRecord, state: TrainState) -> None:
     """After each epoch, with the state then; the state is valid during the call alone."""
 
-  def between_steps(self) -> None:
-    """After each command to the device; may raise to stop the run."""
+  def due(self, step: int) -> bool:
+    """After each command to the device: whether to save here, so many steps on."""
+
+  def stopping(self) -> bool:
+    """During evaluation: whether to save what was trained, and not go on."""
+
+  def save(self, step: int, state: TrainState, totals: Totals, begun: Begun) -> None:
+    """Within an epoch, where it was due; state and totals are valid during the call alone. May raise to stop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +83,14 @@ class Plan:
     whole, rest = divmod(self.train_pictures, self.batch_size)
     return whole + (1 if rest and self.keep_last_batch else 0)
 
-  def dispatches(self) -> list[tuple[int, int, int]]:
-    """(first picture, steps, batch size) of each command of an epoch."""
+  def dispatches(self, done: int = 0) -> list[tuple[int, int, int]]:
+    """(first picture, steps, batch size) of each command of an epoch that has so many steps behind it."""
     whole, rest = divmod(self.train_pictures, self.batch_size)
     result = [
       (step * self.batch_size, min(self.steps_per_dispatch, whole - step), self.batch_size)
-      for step in range(0, whole, self.steps_per_dispatch)
+      for step in range(done, whole, self.steps_per_dispatch)
     ]
-    if rest and self.keep_last_batch:
+    if rest and self.keep_last_batch and done <= whole:
       result.append((whole * self.batch_size, 1, rest))
     return result
 
@@ -107,17 +120,21 @@ def run(
   rate_of: Callable[[int], Any],
   watcher: Watcher,
   epochs_done: int = 0,
+  begun: Begun = Begun(),
+  totals: Totals | None = None,
 ) -> TrainState:
   """Trains from wherever the state is to the end of the plan.
 
   Args:
-    state: after `epochs_done` epochs.
+    state: after `epochs_done` epochs and `begun.steps` steps.
     plan, splits: see there.
     advance, evaluate: from `dn_jax.training.epoch`.
     order_of: an epoch counted from 0 -> the order of its pictures, int32 [train_pictures].
     rate_of: a step counted from 0 -> its learning rate.
     watcher: told of progress and of each epoch.
     epochs_done: epochs behind the state.
+    begun: of the epoch after these.
+    totals: of its steps; by default nothing.
 
   Returns:
     The state after the last epoch.
@@ -126,20 +143,33 @@ def run(
     NotFiniteError: a step's loss is not finite; it names epoch, step and learning rate.
   """
   for epoch in range(epochs_done, plan.epochs):
-    begin = time.perf_counter()
-    state, totals = _train_epoch(state, plan, splits.train, advance, order_of(epoch), epoch, rate_of, watcher)
+    begin = time.perf_counter() - begun.seconds
+    if totals is None:
+      totals = jax.device_put(Totals.zero(), state.step.sharding)
+    order, last = order_of(epoch), epoch * plan.steps_per_epoch + plan.steps_per_epoch
+    state, totals = _train_epoch(
+      state, totals, plan, splits.train, advance, order, epoch, rate_of, watcher, begun.steps, begin
+    )
     train = totals.means()
     trained = time.perf_counter()
-    valid = evaluate(state.params, state.batch_stats, splits.valid).means() if splits.valid else None
-    test = evaluate(state.params, state.batch_stats, splits.test).means()
-    steps = (epoch + 1) * plan.steps_per_epoch
-    for split, means in (("validation", valid), ("test", test)):
-      if means and not np.isfinite(means["loss"]):
-        raise _not_finite(f"the loss on the {split} pictures", means["loss"], steps - 1, plan, rate_of)
+
+    def stop_if_asked(state=state, totals=totals, seconds=trained - begin, last=last) -> None:
+      if watcher.stopping():
+        watcher.save(last, state, totals, Begun(plan.steps_per_epoch, seconds))
+
+    measured = {
+      name: evaluate(state.params, state.batch_stats, split, stop_if_asked).means()
+      for name, split in (("validation", splits.valid), ("test", splits.test))
+      if split
+    }
+    for split, means in measured.items():
+      if not np.isfinite(means["loss"]):
+        raise _not_finite(f"the loss on the {split} pictures", means["loss"], last - 1, plan, rate_of)
+    valid, test = measured.get("validation"), measured["test"]
     record = EpochRecord(
       epoch=epoch + 1,
-      step=steps,
-      learning_rate=float(rate_of(steps - 1)),
+      step=last,
+      learning_rate=float(rate_of(last - 1)),
       train_loss=train["loss"],
       train_error=train["error"],
       valid_loss=valid["loss"] if valid else None,
@@ -152,11 +182,13 @@ def run(
       images_per_second=int(totals.count) / (trained - begin),
     )
     watcher.epoch(record, state)
+    begun, totals = Begun(), None
   return state
 
 
 def _train_epoch(
   state: TrainState,
+  totals: Totals,
   plan: Plan,
   split: DeviceSplit,
   advance: Advance,
@@ -164,20 +196,27 @@ def _train_epoch(
   epoch: int,
   rate_of: Callable[[int], Any],
   watcher: Watcher,
+  done: int,
+  begin: float,
 ) -> tuple[TrainState, Totals]:
-  totals = Totals.zero()
-  step = epoch * plan.steps_per_epoch
+  """The rest of an epoch that has `done` steps behind it and would have begun at `begin` had it begun now."""
+  before = epoch * plan.steps_per_epoch
+  step = before + done
   pending: collections.deque[tuple[int, jax.Array]] = collections.deque()
   told = time.perf_counter()
-  for first, steps, batch_size in plan.dispatches():
+  for first, steps, batch_size in plan.dispatches(done):
     state, totals, losses = advance(
-      state, totals, split, order, jnp.int32(first), jnp.int32(steps), batch_size=batch_size
+      state, totals, split, order, np.int32(first), np.int32(steps), batch_size=batch_size
     )
-    pending.append((step, losses[:steps]))
+    pending.append((step, losses))
     step += steps
-    watcher.between_steps()
-    if len(pending) > _IN_FLIGHT:
+    while len(pending) > _IN_FLIGHT:
       _check_finite(*pending.popleft(), plan, rate_of)
+    # An epoch's last step is saved with what its evaluation says.
+    if watcher.due(step) and step - before < plan.steps_per_epoch:
+      while pending:  # What is saved is known to be finite.
+        _check_finite(*pending.popleft(), plan, rate_of)
+      watcher.save(step, state, totals, Begun(step - before, time.perf_counter() - begin))
     if time.perf_counter() - told > _PROGRESS_EVERY:
       so_far = totals.means()
       watcher.progress(epoch + 1, int(totals.count), so_far["loss"], so_far["error"])

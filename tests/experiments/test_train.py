@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -111,13 +112,35 @@ def test_a_signal_stops_a_run_between_steps_and_it_goes_on(undisturbed, tmp_path
     time.sleep(0.01)
   process.send_signal(number)
   _, stderr = process.communicate(timeout=60)
-  assert process.returncode == 128 + number
-  assert stderr == f"stopped by {number.name}; the same command goes on from the last checkpoint\n"
+  assert process.returncode == 75
+  stopped = re.fullmatch(r"stopped as asked, and saved after step (\d+); the same command goes on from there\n", stderr)
+  assert stopped, stderr
+  assert (folder / "checkpoints" / stopped[1] / "digests.json").exists()
   assert len(metrics(folder)) < 4
   again = run(*command)
   assert again.returncode == 0, again.stderr
-  assert "going on after epoch" in again.stdout
+  assert f"from the checkpoint of step {stopped[1]}" in again.stdout
   assert metrics(folder) == metrics(undisturbed[0])
+  for a, b in zip(final_state(folder), final_state(undisturbed[0]), strict=True):
+    assert np.array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_a_run_killed_within_an_epoch_goes_on_within_it(undisturbed, tmp_path):
+  folder = tmp_path / "killed"
+  flags = ("--data.augment", "--model.dropout", "0.1", "--data.validation", "100", "--checkpoint.every-steps", "5")
+  process = subprocess.Popen([sys.executable, *small_run(folder, *flags)], cwd=ROOT, stdout=subprocess.DEVNULL)
+  while not (folder / "checkpoints" / "25" / "digests.json").exists():  # An epoch has 19 steps.
+    assert process.poll() is None
+    time.sleep(0.01)
+  process.kill()
+  process.wait()
+  again = run(*small_run(folder, *flags))
+  assert again.returncode == 0, again.stderr
+  assert re.search(r"going on after epoch [123] and \d+ steps, from the checkpoint of step \d*[05]\n", again.stdout)
+  assert metrics(folder) == metrics(undisturbed[0])
+  for a, b in zip(final_state(folder), final_state(undisturbed[0]), strict=True):
+    assert np.array_equal(a, b)
 
 
 def test_evaluate_agrees_with_the_record(undisturbed):
@@ -213,7 +236,7 @@ def test_a_last_batch_of_one_picture_and_one_pixel_is_refused(tmp_path):
   flags = ["--model.blocks", "1", "1", "1", "1", "--batch-size", "48", "--last-batch", "keep"]
   done = run("experiments/train.py", "--data.name", "digits", *flags, "--out", tmp_path / "run")
   assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-  assert "--last-batch keep: the last batch has one picture" in done.stderr
+  assert "--last-batch keep: the last batch has 1 picture; the last block would normalise over a single pixel" in done.stderr
   assert not (tmp_path / "run").exists()
 
 

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dn_jax.configuration import UserError
+from dn_jax.training import checkpoint
 from dn_jax.training.checkpoint import Checkpoints, NoCheckpointError
-from dn_jax.training.loop import EpochRecord
-from dn_jax.training.step import TrainState
+from dn_jax.training.loop import Begun, EpochRecord
+from dn_jax.training.step import Totals, TrainState
 
 RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)
 
@@ -34,12 +36,12 @@ def history(epochs, valid=None):
 def save(folder, epochs, keep=2, valid=None):
   with Checkpoints(folder, keep, print) as checkpoints:
     for n in range(1, epochs + 1):
-      checkpoints.save(state(n), history(n, valid))
+      checkpoints.save(10 * n, state(n), history(n, valid))
 
 
 def restore(folder, said=None, step=None):
   with Checkpoints(folder, 2, (said if said is not None else []).append) as checkpoints:
-    return checkpoints.restore(state(0), step)
+    return checkpoints.restore(state(0), step)[:2]
 
 
 def test_a_state_and_its_history_come_back_bit_for_bit(tmp_path):
@@ -55,7 +57,7 @@ def test_saving_does_not_see_what_the_next_steps_do_to_donated_buffers(tmp_path)
   step = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)
   current = jax.tree.map(jnp.copy, state(1))
   with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
-    checkpoints.save(current, history(1))
+    checkpoints.save(10, current, history(1))
     for _ in range(20):
       current = step(current)
   restored, _ = restore(tmp_path / "c")
@@ -67,6 +69,53 @@ def test_the_newest_stay_and_the_first_best_besides(tmp_path):
   save(tmp_path / "c", 6, keep=2, valid=[0.5, 0.2, 0.3, 0.2, 0.4, 0.4])
   with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
     assert checkpoints.steps() == [60, 50, 20]
+
+
+def test_an_epoch_under_way_comes_back_with_what_it_has_come_to(tmp_path):
+  totals = Totals(jnp.int32(64), jnp.asarray(1.25), jnp.int32(7), jnp.int32(2))
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    checkpoints.save(10, state(1), history(1))
+    checkpoints.save(14, state(2), history(1), Begun(4, 2.5), totals)
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    restored, records, begun, found = checkpoints.restore(state(0))
+  assert (int(restored.step), records, begun) == (2, history(1), Begun(4, 2.5))
+  assert jax.tree.leaves(found) == jax.tree.leaves(totals)
+
+
+def test_a_checkpoint_within_an_epoch_is_never_the_best(tmp_path):
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    for n in range(1, 4):
+      checkpoints.save(10 * n, state(n), history(n, [0.2, 0.3, 0.4]))
+      checkpoints.save(10 * n + 5, state(n), history(n, [0.2, 0.3, 0.4]), Begun(5, 1.0), Totals.zero())
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    assert checkpoints.steps() == [35, 30, 10]
+
+
+def test_a_step_that_was_saved_before_its_evaluation_is_saved_again_after(tmp_path):
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    checkpoints.save(10, state(1), history(1))
+    checkpoints.save(20, state(2), history(1), Begun(10, 1.0), Totals.zero())
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    assert checkpoints.restore(state(0))[2].steps == 10
+    checkpoints.save(20, state(2), history(2))
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    assert checkpoints.restore(state(0))[1:3] == (history(2), Begun())
+
+
+def test_another_network_or_another_jax_is_one_line_and_nothing_changes(tmp_path, monkeypatch):
+  save(tmp_path / "c", 2)
+  before = files(tmp_path)
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    other = state(0).replace(params={"w": jnp.zeros((300, 41))})
+    with pytest.raises(UserError, match="c/20: holds another network"):
+      checkpoints.restore(other)
+    monkeypatch.setattr(checkpoint, "made_with", lambda: "jax 9.9, jaxlib 9.9")
+    with pytest.raises(
+      UserError, match=r"c/20: jax 0\.\d.* wrote it and this is jax 9\.9, .* --checkpoint\.any-version"
+    ):
+      checkpoints.restore(state(0), any_version=False)
+    assert int(checkpoints.restore(state(0))[0].step) == 2
+  assert files(tmp_path) == before
 
 
 def files(folder):
@@ -110,7 +159,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, 
   assert (tmp_path / "set-aside" / "checkpoint-30-0").is_dir()
   # Going on from there, the same step can be saved again.
   with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
-    checkpoints.save(state(3), history(3))
+    checkpoints.save(30, state(3), history(3))
   assert int(restore(tmp_path / "c")[0].step) == 3
 
 

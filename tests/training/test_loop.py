@@ -38,8 +38,11 @@ class Watcher:
   def epoch(self, record, state):
     self.records.append(record)
 
-  def between_steps(self):
-    pass
+  def due(self, step):
+    return False
+
+  def stopping(self):
+    return False
 
 
 def drive(losses, epochs_done=0, test_loss=5.0, watcher=None):
@@ -54,7 +57,9 @@ def drive(losses, epochs_done=0, test_loss=5.0, watcher=None):
     )
     return state.replace(step=state.step + steps), totals, found
 
-  evaluate = lambda params, stats, split: Totals(jnp.int32(10), jnp.float32(test_loss), jnp.int32(3), jnp.int32(1))
+  evaluate = lambda params, stats, split, between: Totals(
+    jnp.int32(10), jnp.float32(test_loss), jnp.int32(3), jnp.int32(1)
+  )
   split = DeviceSplit(jnp.zeros((22, 1, 1, 1), jnp.uint8), jnp.zeros(22, jnp.int32))
   watcher = watcher or Watcher()
   state = TrainState(jnp.int32(5 * epochs_done), {}, {}, ())
