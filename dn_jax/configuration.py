@@ -139,6 +139,24 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+  """Several processes, usually one a host, as one run: each is started with the same flags but its own id."""
+
+  coordinator: str | None = carried_out(None)
+  """HOST:PORT of process 0, which all others can reach."""
+  num_processes: int | None = carried_out(None)
+  """How many there are."""
+  process_id: int | None = carried_out(None)
+  """Which one this is, from 0."""
+  auto: bool = carried_out(False)
+  """JAX finds the others: on a TPU pod slice. Under SLURM and Open MPI it does so unasked."""
+  timeout: int = carried_out(300)
+  """Seconds to wait for the others at the start."""
+  heartbeat: int = carried_out(30)
+  """Seconds without a sign of life after which a process counts as lost, and all others stop."""
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
   """One training run."""
 
@@ -146,6 +164,7 @@ class RunConfig:
   model: ModelConfig = ModelConfig()
   optimizer: OptimizerConfig = OptimizerConfig()
   checkpoint: CheckpointConfig = CheckpointConfig()
+  distributed: DistributedConfig = DistributedConfig()
   protocol: ProtocolName | None = carried_out(None)
   """Whose published training fills in unset flags; by default the named network's own."""
   epochs: int | None = None

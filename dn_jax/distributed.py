@@ -155,7 +155,11 @@ def make_layout_of_one() -> Layout:
 
 def replicate[Tree](tree: Tree, mesh: Mesh) -> Tree:
   """Every device gets the whole; every process passes the same."""
-  sharding = NamedSharding(mesh, PartitionSpec())
+  return place(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def place[Tree](tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
+  """Arrays that every process has alike, as a sharding wants them."""
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
 

@@ -13,7 +13,7 @@ import jax
 import optax
 import rich.console
 
-from dn_jax import distributed, planner, runs
+from dn_jax import distributed, planner, processes, runs
 from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
 from dn_jax.configuration import ConfigurationError, RunConfig, UserError
 from dn_jax.data import catalog
@@ -75,7 +75,8 @@ class _Recorder:
 
   def epoch(self, record: loop.EpochRecord, state: step.TrainState) -> None:
     self._records.append(record)
-    runs.write_records(self._config.out, self._records)
+    if processes.is_first():
+      runs.write_records(self._config.out, self._records)
     self._display.epoch(record)
     if self._events:
       for name, value in dataclasses.asdict(record).items():
@@ -86,7 +87,7 @@ class _Recorder:
     if is_best or record.epoch == self._config.epochs or record.epoch % self._config.checkpoint.every_epochs == 0:
       self._checkpoints.save(record.step, state, self._records)
       self._rhythm.saved(record.step)
-    if time.monotonic() - self._drawn > _DRAW_EVERY:
+    if processes.is_first() and time.monotonic() - self._drawn > _DRAW_EVERY:
       self.draw()
 
   def draw(self) -> None:
@@ -111,13 +112,13 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
   config = resolve(config)
   folder = config.out
   event_writer = _event_writer() if config.tensorboard else None
-  if finished := runs.finished(folder, config):
+  if finished := processes.by_first(lambda: runs.finished(folder, config)):
     console.print(f"{folder}: this run is finished")
     return finished | {"folder": str(folder)}
   dataset = catalog.load(config.data)
   config = _with_remat_policy(config, dataset, console)
   parts = assemble(config, dataset)
-  runs.create(folder, config, catalog.fingerprint(dataset))
+  processes.by_first(lambda: runs.create(folder, config, catalog.fingerprint(dataset)))
 
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))
   console.print(
@@ -132,7 +133,8 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     ):
       records = _drive(config, parts, checkpoints, event_writer, console, interruption)
     summary = _summary(config, records, parameters)
-    runs.write_summary(folder, summary)
+    if processes.is_first():
+      runs.write_summary(folder, summary)
   except OSError as error:
     reason = error.strerror or str(error).splitlines()[0]
     raise UserError(f"{folder}: cannot be written ({reason}); once it can, the same command goes on") from None
@@ -146,9 +148,10 @@ def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: ric
   """
   if config.model.remat != "auto":
     return config
-  if (config.out / "config.json").exists():
-    policy, why = runs.read_config(config.out).model.remat, "as the run began"
-  else:
+
+  def decide() -> tuple[str, str]:
+    if (config.out / "config.json").exists():
+      return runs.read_config(config.out).model.remat, "as the run began"
     info = dataset.info
     beside = sum(split.images.nbytes + split.labels.nbytes for split in dataset[1:] if split is not None)
     console.print("remat auto: asking the compiler what a step takes", highlight=False)
@@ -161,7 +164,9 @@ def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: ric
       groups=config.statistics_groups,
       accumulation=config.accumulation,
     )
-    why = f"a step takes {found.peak / 2**20:,.0f} MiB a device"
+    return policy, f"a step takes {found.peak / 2**20:,.0f} MiB a device"
+
+  policy, why = processes.by_first(decide)
   console.print(f"remat auto: {policy} ({why})", highlight=False)
   return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=policy))
 
@@ -181,15 +186,16 @@ def _drive(
     step_done = len(records) * plan.steps_per_epoch + begun.steps
     within = f" and {begun.steps:,} steps" if begun.steps else ""
     console.print(f"going on after epoch {len(records)}{within}, from the checkpoint of step {step_done:,}")
-    runs.write_records(folder, records)
+    if processes.is_first():
+      runs.write_records(folder, records)
   else:
-    if lost := runs.set_records_aside(folder):
+    if lost := processes.by_first(lambda: runs.set_records_aside(folder)):
       console.print(f"no whole checkpoint: starting again; the records of {lost} epochs are in {folder}/set-aside")
     state, records, begun, totals, step_done = parts.fresh_state(), [], loop.Begun(), None, 0
   done = len(records)
   with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, done) as display:
-    events = event_writer(str(folder / "tensorboard")) if event_writer else None
-    profile = Profile(folder / "profile") if config.profile else None
+    events = event_writer(str(folder / "tensorboard")) if event_writer and processes.is_first() else None
+    profile = Profile(folder / "profile") if config.profile and processes.is_first() else None
     rhythm = Rhythm(config.checkpoint.every_steps, config.checkpoint.every_minutes, step_done)
     recorder = _Recorder(config, records, checkpoints, display, events, interruption, rhythm, profile)
     try:
@@ -210,8 +216,9 @@ def _drive(
     finally:
       if profile:
         profile.close()
-  recorder.draw()
-  runs.write_records(folder, records)
+  if processes.is_first():
+    recorder.draw()
+    runs.write_records(folder, records)
   return records
 
 

@@ -61,6 +61,8 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     ("checkpoint.keep", config.checkpoint.keep, 2),
     ("statistics-groups", config.statistics_groups, 1),
     ("accumulation", config.accumulation, 1),
+    ("distributed.timeout", config.distributed.timeout, 1),
+    ("distributed.heartbeat", config.distributed.heartbeat, 1),
     ("steps-per-dispatch", config.steps_per_dispatch, 1),
     ("evaluation-batch-size", config.evaluation_batch_size, 1),
   ]

@@ -9,13 +9,14 @@ import rich.console
 import rich.table
 import tyro
 
-from dn_jax import command_line, experiment
+from dn_jax import command_line, experiment, processes
 from dn_jax.configuration import RunConfig
 
 
 def train() -> None:
   config = tyro.cli(RunConfig, description=__doc__)
-  console = rich.console.Console()
+  processes.join(config.distributed)
+  console = rich.console.Console(quiet=not processes.is_first())
   summary = experiment.train(config, console)
   table = rich.table.Table(title=f"{summary['network']} on {summary['data']}, seed {summary['seed']}")
   columns = {
@@ -28,7 +29,8 @@ def train() -> None:
     table.add_column(name, overflow="fold")
   table.add_row(*columns.values())
   console.print(table)
-  print(f"test error: {summary['test_error']:.2f} %")
+  if processes.is_first():
+    print(f"test error: {summary['test_error']:.2f} %")
 
 
 if __name__ == "__main__":

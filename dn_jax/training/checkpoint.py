@@ -20,6 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from dn_jax import processes
 from dn_jax.configuration import UserError
 from dn_jax.training.loop import Begun, EpochRecord
 from dn_jax.training.step import Totals, TrainState
@@ -101,13 +102,8 @@ class Checkpoints:
     # Orbax tells absl's log about every file; what matters here is said by `say` or raised.
     logging.getLogger("absl").setLevel(logging.ERROR)
     self._folder = folder.absolute()
-    self._damaged = {
-      step: reason for step in steps_on_disk(self._folder) if (reason := fault(self._folder / str(step)))
-    }
-    for step, reason in self._damaged.items():
-      say(f"checkpoint of step {step} is not used: {reason}")
-      if not read_only:
-        self._set_aside(step)
+    faults = processes.by_first(lambda: self._find_faults(say, set_aside=not read_only))
+    self._damaged = {int(step): reason for step, reason in faults.items()}
     # A checkpoint's quality is -(validation error, epoch): of equals, the first is the best, as in
     # `best_record`.
     best = preservation_policy.BestN(
@@ -127,6 +123,14 @@ class Checkpoints:
     self._sealer = concurrent.futures.ThreadPoolExecutor(1)
     self._sealing: concurrent.futures.Future[None] | None = None
 
+  def _find_faults(self, say: Callable[[str], None], *, set_aside: bool) -> dict[str, str]:
+    found = {str(step): reason for step in steps_on_disk(self._folder) if (reason := fault(self._folder / str(step)))}
+    for step, reason in found.items():
+      say(f"checkpoint of step {step} is not used: {reason}")
+      if set_aside:
+        self._set_aside(int(step))
+    return found
+
   def _set_aside(self, step: int) -> None:
     aside = self._folder.parent / "set-aside"
     aside.mkdir(exist_ok=True)
@@ -135,7 +139,7 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Steps of the whole checkpoints, newest first."""
-    return [step for step in steps_on_disk(self._folder) if step not in self._damaged]
+    return processes.by_first(lambda: [step for step in steps_on_disk(self._folder) if step not in self._damaged])
 
   def save(
     self,
@@ -171,7 +175,9 @@ class Checkpoints:
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave({"state": state, "totals": Totals.zero() if totals is None else totals}),
+        state=ocp.args.StandardSave(
+          {"state": state, "totals": Totals.zero_beside(state.step) if totals is None else totals}
+        ),
         position=ocp.args.JsonSave(position),
       ),
       metrics=metrics,
@@ -180,7 +186,8 @@ class Checkpoints:
 
   def _wait_and_seal(self, step: int) -> None:
     self._manager.wait_until_finished()
-    seal(self._folder / str(step))
+    if processes.is_first():
+      seal(self._folder / str(step))
 
   def _finish(self) -> None:
     if self._sealing:

@@ -112,7 +112,7 @@ def make_evaluate(
     return totals + eval_step(params, batch_stats, batch)
 
   def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Totals:
-    totals = jax.device_put(Totals.zero(), split.labels.sharding)
+    totals = Totals.zero_beside(split.labels)
     for first in range(0, split.labels.shape[0], batch_size):
       totals = one(params, batch_stats, totals, split, np.int32(first))
       between()

@@ -145,7 +145,7 @@ def run(
   for epoch in range(epochs_done, plan.epochs):
     begin = time.perf_counter() - begun.seconds
     if totals is None:
-      totals = jax.device_put(Totals.zero(), state.step.sharding)
+      totals = Totals.zero_beside(state.step)
     order, last = order_of(epoch), epoch * plan.steps_per_epoch + plan.steps_per_epoch
     state, totals = _train_epoch(
       state, totals, plan, splits.train, advance, order, epoch, rate_of, watcher, begun.steps, begin

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dn_jax.distributed import Layout, make_layout_of_one
+from dn_jax.distributed import Layout, make_layout_of_one, place
 
 
 @flax.struct.dataclass
@@ -54,6 +54,11 @@ class Totals:
   def zero(cls) -> "Totals":
     # Four buffers, not one four times: totals are donated.
     return cls(jnp.zeros((), jnp.int32), jnp.zeros((), float), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+  @classmethod
+  def zero_beside(cls, array: jax.Array) -> "Totals":
+    """Zeros, on the devices that an array lies on."""
+    return place(cls.zero(), array.sharding)
 
   def __add__(self, other: "Totals") -> "Totals":
     return jax.tree.map(jnp.add, self, other)

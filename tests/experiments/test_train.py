@@ -236,7 +236,7 @@ def test_a_last_batch_of_one_picture_and_one_pixel_is_refused(tmp_path):
   flags = ["--model.blocks", "1", "1", "1", "1", "--batch-size", "48", "--last-batch", "keep"]
   done = run("experiments/train.py", "--data.name", "digits", *flags, "--out", tmp_path / "run")
   assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-  assert "--last-batch keep: the last batch has 1 picture; the last block would normalise over a single pixel" in done.stderr
+  assert "--last-batch keep: the last batch has 1 picture; the last block would normalise over" in done.stderr
   assert not (tmp_path / "run").exists()
 
 

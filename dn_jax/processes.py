@@ -1,0 +1,125 @@
+"""Several processes, usually one a host, as one run: finding each other, and doing together what only one may do."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from dn_jax.configuration import ConfigurationError, DistributedConfig, UserError
+
+# What tells that a scheduler started several processes; JAX finds the rest by itself.
+_SCHEDULERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def join(config: DistributedConfig) -> None:
+  """Joins the processes of a run, before anything is computed; nothing happens where there is only one.
+
+  Raises:
+    ConfigurationError: flags that do not go together, or a coordinator that cannot be reached.
+  """
+  found = config.auto or any(int(os.environ.get(name) or 1) > 1 for name in _SCHEDULERS)
+  given = (config.coordinator, config.num_processes, config.process_id)
+  if given == (None, None, None) and not found:
+    return
+  if given != (None, None, None):
+    _check(config)
+  try:
+    jax.distributed.initialize(
+      *given,
+      initialization_timeout=config.timeout,
+      heartbeat_timeout_seconds=config.heartbeat,
+      shutdown_timeout_seconds=config.heartbeat,
+    )
+  except (RuntimeError, ValueError) as error:
+    reason = str(error).splitlines()[0]
+    if config.coordinator is None:
+      raise ConfigurationError("distributed.auto", True, f"JAX does not find the other processes ({reason})") from None
+    raise ConfigurationError(
+      "distributed.process-id", config.process_id, f"{config.coordinator} does not take it ({reason})"
+    ) from None
+
+
+def _check(config: DistributedConfig) -> None:
+  """Flags of a run that finds its processes by them, and the way to the first of these."""
+  for flag, value in (
+    ("coordinator", config.coordinator),
+    ("num-processes", config.num_processes),
+    ("process-id", config.process_id),
+  ):
+    if value is None:
+      raise ConfigurationError(f"distributed.{flag}", value, "goes together with the other two; give all three")
+  if config.num_processes < 1:
+    raise ConfigurationError("distributed.num-processes", config.num_processes, "must be at least 1")
+  if not 0 <= config.process_id < config.num_processes:
+    fits = f"from 0 to {config.num_processes - 1}, each once"
+    raise ConfigurationError("distributed.process-id", config.process_id, fits)
+  host, _, port = config.coordinator.rpartition(":")
+  if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    raise ConfigurationError("distributed.coordinator", config.coordinator, "HOST:PORT of the first process")
+  if config.process_id == 0:
+    _check_free(config.coordinator, int(port))
+  else:
+    _wait_for(config.coordinator, host, int(port), config.timeout)
+
+
+def _check_free(coordinator: str, port: int) -> None:
+  try:
+    with socket.socket() as probe:
+      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      probe.bind(("", port))
+  except OSError as error:
+    fits = f"its port cannot be taken here ({error.strerror}); is there another process 0?"
+    raise ConfigurationError("distributed.coordinator", coordinator, fits) from None
+
+
+def _wait_for(coordinator: str, host: str, port: int, timeout: float) -> None:
+  """Waits until the first process listens: JAX's own client ends the process where it does not."""
+  end, reason = time.monotonic() + timeout, ""
+  while time.monotonic() < end:
+    try:
+      socket.create_connection((host, port), timeout=max(0.1, min(5.0, end - time.monotonic()))).close()
+      return
+    except OSError as error:
+      reason = error.strerror or str(error)
+      time.sleep(min(0.5, max(0.0, end - time.monotonic())))
+  fits = f"not reached in {timeout:g} s ({reason}); is process 0 running there?"
+  raise ConfigurationError("distributed.coordinator", coordinator, fits)
+
+
+def is_first() -> bool:
+  """Whether this process is the one that writes records and speaks."""
+  return jax.process_index() == 0
+
+
+def by_first(action: Callable[[], Any]) -> Any:
+  """Does something in the first process; all get its result, as JSON gives it back, or its error.
+
+  Raises:
+    UserError: the action's, in every process.
+  """
+  if jax.process_count() == 1:
+    return action()
+  found: dict[str, Any] = {}
+  if is_first():
+    try:
+      found = {"result": action()}
+    except UserError as error:
+      found = {"error": str(error)}
+  found = json.loads(_broadcast(json.dumps(found)))
+  if "error" in found:
+    raise UserError(found["error"])
+  return found["result"]
+
+
+def _broadcast(text: str) -> str:
+  from jax.experimental import multihost_utils
+
+  content = np.frombuffer(text.encode(), np.uint8)
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
+  content = content if is_first() else np.zeros(size, np.uint8)
+  return multihost_utils.broadcast_one_to_all(content).tobytes().decode()
