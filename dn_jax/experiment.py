@@ -130,6 +130,7 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     with (
       Interruption() as interruption,
       Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
+      processes.ending_together(Interrupted, loop.NotFiniteError),
     ):
       records = _drive(config, parts, checkpoints, event_writer, console, interruption)
     summary = _summary(config, records, parameters)

@@ -1,16 +1,25 @@
 """Several processes, usually one a host, as one run: finding each other, and doing together what only one may do."""
 
+import atexit
+import contextlib
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from dn_jax.configuration import ConfigurationError, DistributedConfig, UserError
+
+# Of a process that stops since another is gone.
+LOST_EXIT_CODE = 76
+_LOST = "the same command, in all of them, goes on from the last checkpoint"
 
 # What tells that a scheduler started several processes; JAX finds the rest by itself.
 _SCHEDULERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
@@ -42,6 +51,7 @@ def join(config: DistributedConfig) -> None:
     raise ConfigurationError(
       "distributed.process-id", config.process_id, f"{config.coordinator} does not take it ({reason})"
     ) from None
+  _leave_last_words()
 
 
 def _check(config: DistributedConfig) -> None:
@@ -89,6 +99,62 @@ def _wait_for(coordinator: str, host: str, port: int, timeout: float) -> None:
       time.sleep(min(0.5, max(0.0, end - time.monotonic())))
   fits = f"not reached in {timeout:g} s ({reason}); is process 0 running there?"
   raise ConfigurationError("distributed.coordinator", coordinator, fits)
+
+
+def _leave_last_words() -> None:
+  """Has a line said where this process ends without a word of its own.
+
+  JAX aborts a process, from a thread where no Python runs, once the coordinator is gone or reports that another
+  process is. A shell that waits for this process's end says what that means.
+  """
+  words = f"error: process {jax.process_index()} was ended: it or another process of the run is lost; {_LOST}"
+  shell = subprocess.Popen(
+    ["sh", "-c", f"trap '' INT TERM; read -r word || echo '{words}' >&2"],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.DEVNULL,
+  )
+
+  def end() -> None:
+    with contextlib.suppress(OSError):
+      shell.stdin.write(b"done\n")
+      shell.stdin.close()
+
+  atexit.register(end)
+  global _end
+  _end = end
+
+
+_end: Callable[[], None] = lambda: None
+
+
+@contextlib.contextmanager
+def ending_together(*agreed: type[Exception]) -> Iterator[None]:
+  """Where one of several processes fails alone, it ends at once, and the others do when they miss it.
+
+  Leaving in an orderly way would wait for the others, and these for it.
+
+  Args:
+    *agreed: what all processes raise at the same time; passed on.
+  """
+  try:
+    yield
+  except agreed:
+    raise
+  except Exception as error:
+    if jax.process_count() == 1:
+      raise
+    code = 1
+    if isinstance(error, jax.errors.JaxRuntimeError):
+      code, reason = LOST_EXIT_CODE, str(error).splitlines()[0]
+      print(f"error: another process of the run is lost ({reason}); {_LOST}", file=sys.stderr)
+    elif isinstance(error, UserError | OSError):
+      code = 2
+      print(f"error: {error}; {_LOST}", file=sys.stderr)
+    else:
+      traceback.print_exc()
+    sys.stderr.flush()
+    _end()
+    os._exit(code)
 
 
 def is_first() -> bool:

@@ -4,6 +4,7 @@ The reference knows nothing of layouts: each statistics group is an ordinary gra
 alone, and the means of groups are taken with numpy.
 """
 
+import functools
 import json
 import sys
 
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dn_jax.configuration import ModelConfig, OptimizerConfig
+from dn_jax import processes as processes_
+from dn_jax.configuration import DistributedConfig, ModelConfig, OptimizerConfig
 from dn_jax.distributed import Layout, replicate
 from dn_jax.models import build
 from dn_jax.models.densenet import DenseNet
@@ -44,13 +46,15 @@ def prepare(dtype):
   return lambda images, key, numbers: jax.vmap(one, (0, None, 0))(images, key, numbers)
 
 
-KEYS = jax.random.split(jax.random.key(5), 2)
+@functools.cache
+def keys():
+  return jax.random.split(jax.random.key(5), 2)
 
 
 def train(network, layout, dtype, steps, batch, accumulation=1):
   split = pictures(steps * batch)
   advance = epoch.make_advance(
-    step.make_train_step(network, SGD, layout, accumulation), prepare(dtype), layout, *KEYS, steps_per_dispatch=1
+    step.make_train_step(network, SGD, layout, accumulation), prepare(dtype), layout, *keys(), steps_per_dispatch=1
   )
   state = step.create_state(network, SGD, jax.random.key(0), SHAPE)
   order = np.random.RandomState(1).permutation(steps * batch).astype(np.int32)
@@ -78,7 +82,7 @@ def reference(network, groups, dtype, steps, batch):
 
   make = jax.jit(prepare(dtype))
   for number in range(steps):
-    augmentation, dropout = (jax.random.fold_in(key, number) for key in KEYS)
+    augmentation, dropout = (jax.random.fold_in(key, number) for key in keys())
     found = []
     for group in range(groups):
       size = batch // groups
@@ -174,6 +178,19 @@ def collectives() -> dict:
   variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
   for name in ("params", "batch_stats"):
     found[name] = sum(leaf.size for leaf in jax.tree.leaves(variables[name]))
+  return found
+
+
+def processes(port: int, count: int, number: int) -> dict:
+  """One of several processes; the first says how far all are from the reference."""
+  processes_.join(DistributedConfig(f"localhost:{port}", count, number, heartbeat=10))
+  found = {}
+  for groups, parallel in ((1, "jit"), (count, "jit"), (1, "pmap")):
+    layout = Layout(tuple(jax.devices()), groups, parallel)
+    ours = train(densenet("layer_by_layer", jnp.float64), layout, jnp.float64, 10, 16)
+    if number == 0:
+      expected = reference(densenet("none", jnp.float64), groups, jnp.float64, 10, 16)
+      found[f"{groups} groups on {len(layout.devices)} devices by {parallel}"] = distance(ours, expected)
   return found
 
 

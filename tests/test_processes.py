@@ -1,0 +1,150 @@
+"""Several processes on one machine, over loopback, as hosts of a pod are: the same numbers, and no hanging."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, metrics, run, small_run
+
+CASES = pathlib.Path(__file__).parent / "distributed_cases.py"
+
+
+def free_port() -> int:
+  with socket.socket() as probe:
+    probe.bind(("", 0))
+    return probe.getsockname()[1]
+
+
+def start(count: int, command_of, folder: pathlib.Path, **environment: str) -> list[subprocess.Popen]:
+  """So many processes, each with its output in a file of the folder."""
+  return [
+    subprocess.Popen(
+      [sys.executable, *map(str, command_of(number))],
+      cwd=ROOT,
+      stdout=(folder / f"{number}.out").open("w"),
+      stderr=(folder / f"{number}.err").open("w"),
+      env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+    )
+    for number in range(count)
+  ]
+
+
+def end(processes: list[subprocess.Popen], timeout: float) -> list[int | None]:
+  """Exit codes; None for one that is still there after the time, which is then killed."""
+  stop = time.monotonic() + timeout
+  codes = []
+  for process in processes:
+    try:
+      codes.append(process.wait(max(0.1, stop - time.monotonic())))
+    except subprocess.TimeoutExpired:
+      process.kill()
+      codes.append(None)
+  return codes
+
+
+def members(count: int, out: pathlib.Path, *flags: str):
+  """The commands of a small run's processes."""
+  port = free_port()
+  several = ("--distributed.coordinator", f"localhost:{port}", "--distributed.num-processes", str(count))
+  return lambda number: [*small_run(out, *flags), *several, "--distributed.process-id", str(number)]
+
+
+def started(processes: list[subprocess.Popen], sign: pathlib.Path) -> None:
+  """Waits for a file that a run leaves."""
+  while not sign.exists():
+    assert all(process.poll() is None for process in processes)
+    time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_steps_of_several_processes_are_those_of_one_device(tmp_path, count):
+  port = free_port()
+  codes = end(start(count, lambda number: [CASES, "processes", port, count, number], tmp_path), 900)
+  assert codes == [0] * count, (tmp_path / "0.err").read_text()[-2000:]
+  found = json.loads((tmp_path / "0.out").read_text().splitlines()[-1])
+  assert len(found) == 3
+  assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_that_is_asked_to_stop_ends_as_one_process_with_two_devices(tmp_path):
+  flags = ("--epochs", "3", "--data.augment", "--model.dropout", "0.1", "--checkpoint.every-steps", "7")
+  alone = run(*small_run(tmp_path / "alone", *flags), XLA_FLAGS="--xla_force_host_platform_device_count=2")
+  assert alone.returncode == 0, alone.stderr
+  out = tmp_path / "run"
+  processes = start(2, members(2, out, *flags), tmp_path)
+  started(processes, out / "checkpoints" / "7" / "digests.json")
+  processes[1].send_signal(signal.SIGTERM)
+  assert end(processes, 120) == [75, 75]
+  words = [(tmp_path / f"{number}.err").read_text().splitlines()[-1] for number in range(2)]
+  assert words[0] == words[1]
+  assert words[0].startswith("stopped as asked, and saved after step ")
+  assert end(start(2, members(2, out, *flags), tmp_path), 300) == [0, 0], (tmp_path / "0.err").read_text()[-2000:]
+  assert "from the checkpoint of step" in (tmp_path / "0.out").read_text()
+  # The second process says nothing and writes nothing.
+  assert "epoch" not in (tmp_path / "1.out").read_text()
+  assert metrics(out) == metrics(tmp_path / "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 3])
+def test_where_one_of_four_is_killed_the_others_stop_within_a_minute_and_say_why(tmp_path, killed):
+  out = tmp_path / "run"
+  processes = start(4, members(4, out, "--epochs", "1000", "--checkpoint.every-steps", "7"), tmp_path)
+  started(processes, out / "checkpoints" / "7" / "digests.json")
+  processes[killed].kill()
+  codes = end(processes, 60)
+  assert codes.pop(killed) == -signal.SIGKILL
+  assert set(codes) <= {76, -signal.SIGABRT}, codes
+  for number in {0, 1, 2, 3} - {killed}:
+    last = (tmp_path / f"{number}.err").read_text().strip().splitlines()[-1]
+    assert "is lost" in last
+    assert "goes on from the last checkpoint" in last
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (("--distributed.num-processes", "2"), "--distributed.coordinator None: goes together with the other two"),
+    (
+      ("--distributed.coordinator", "localhost", "--distributed.num-processes", "2", "--distributed.process-id", "0"),
+      "--distributed.coordinator localhost: HOST:PORT of the first process",
+    ),
+    (
+      ("--distributed.coordinator", "localhost:1", "--distributed.num-processes", "2", "--distributed.process-id", "2"),
+      "--distributed.process-id 2: from 0 to 1, each once",
+    ),
+  ],
+)
+def test_flags_that_do_not_go_together_are_one_line(tmp_path, flags, words):
+  done = run(*small_run(tmp_path / "run", *flags))
+  assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+  assert words in done.stderr
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_coordinator_that_is_not_there_is_named_after_the_time_given(tmp_path):
+  begin, address = time.monotonic(), f"localhost:{free_port()}"
+  flags = ("--distributed.coordinator", address, "--distributed.num-processes", "2", "--distributed.process-id", "1")
+  done = run(*small_run(tmp_path / "run", *flags, "--distributed.timeout", "2"))
+  assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+  assert f"--distributed.coordinator {address}: not reached in 2 s (Connection refused)" in done.stderr
+  assert time.monotonic() - begin < 60
+
+
+def test_two_processes_of_one_number_are_refused(tmp_path):
+  with socket.socket() as taken:
+    taken.bind(("", 0))
+    taken.listen()
+    address = f"localhost:{taken.getsockname()[1]}"
+    flags = ("--distributed.coordinator", address, "--distributed.num-processes", "2", "--distributed.process-id", "0")
+    done = run(*small_run(tmp_path / "run", *flags))
+  assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+  assert "its port cannot be taken here (Address already in use); is there another process 0?" in done.stderr
