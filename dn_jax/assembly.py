@@ -37,7 +37,7 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
     ConfigurationError: the batch does not fit the data or the devices.
   """
   info = dataset.info
-  layout = distributed.make_layout(config.statistics_groups, config.parallel)
+  layout = distributed.make_layout(config.statistics_groups, config.parallel, shard=config.shard_state)
   plan = _plan(config, dataset, layout)
   weights_key, order_key, augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed), 4)
   network = build.build(config.model, info.num_classes)
@@ -47,23 +47,26 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
   def fresh_state(key: jax.Array) -> step.TrainState:
     return step.create_state(network, sgd, key, info.image_shape)
 
+  shapes = jax.eval_shape(fresh_state, weights_key)
+  specs = step.specs_of(shapes, layout)
   order_of = jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures))
   return Assembly(
     plan=plan,
     splits=on_devices(dataset, layout.mesh),
     advance=epoch.make_advance(
-      step.make_train_step(network, sgd, layout, config.accumulation),
+      step.make_train_step(network, sgd, layout, config.accumulation, specs.params),
       prepared(config, dataset),
       layout,
       augmentation_key,
       dropout_key,
       plan.steps_per_dispatch,
+      specs,
     ),
     evaluate=evaluator(config, dataset, config.evaluation_batch_size, layout.mesh),
     order_of=lambda number: distributed.replicate(order_of(number), layout.mesh),
     rate_of=schedule,
-    fresh_state=lambda: distributed.replicate(jax.jit(fresh_state)(weights_key), layout.mesh),
-    template=distributed.placed_everywhere(jax.eval_shape(fresh_state, weights_key), layout.mesh),
+    fresh_state=lambda: distributed.place_state(jax.jit(fresh_state)(weights_key), specs, layout.mesh),
+    template=distributed.placed(shapes, specs, layout.mesh),
   )
 
 
@@ -126,8 +129,8 @@ def evaluator(config: RunConfig, dataset: catalog.Dataset, batch_size: int, mesh
   """Measures a resolved configuration's network on a split, so many pictures at a time or a few more."""
   network = build.build(config.model, dataset.info.num_classes)
   divisible = math.ceil(batch_size / mesh.size) * mesh.size
-  cut = functools.partial(distributed.cut, mesh=mesh)
-  return epoch.make_evaluate(step.make_eval_step(network), _normalised(config, dataset), cut, divisible)
+  cut, gather = (functools.partial(each, mesh=mesh) for each in (distributed.cut, distributed.gathered))
+  return epoch.make_evaluate(step.make_eval_step(network), _normalised(config, dataset), cut, divisible, gather)
 
 
 def on_devices(dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Splits:

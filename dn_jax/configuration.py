@@ -183,6 +183,8 @@ class RunConfig:
   """The run's folder; by default runs/ and a name made of the flags."""
   parallel: Literal["jit", "pmap"] = carried_out("jit")
   """What runs the step on every device: jax.jit with jax.shard_map, or jax.pmap."""
+  shard_state: bool = carried_out(False)
+  """Cut parameters and momentum over the devices, for large networks; each step gathers the parameters."""
   accumulation: int = carried_out(1)
   """Pieces that a device goes through one after another, for batches that do not fit; each of whole groups."""
   steps_per_dispatch: int | None = carried_out(None)

@@ -35,11 +35,13 @@ class Layout:
   devices:  all, of every process
   groups:   G, the statistics groups
   parallel: what runs the program on every device
+  shard:    whether parameters and momentum are cut over the devices too, each holding a part between steps
   """
 
   devices: tuple[jax.Device, ...]
   groups: int = 1
   parallel: Parallel = "jit"
+  shard: bool = False
 
   @property
   def rows(self) -> int:
@@ -94,33 +96,73 @@ class Layout:
       return own
     return jax.lax.axis_index(AXIS) // self.parts * self.groups_of_device + own
 
-  def reduce[Means, Sums](self, means: Means, sums: Sums) -> tuple[Means, Sums]:
-    """The means and the sums over all devices of what each has; inside the program."""
-    if len(self.devices) == 1:
-      return means, sums
-    means, sums = jax.lax.psum((means, sums), AXIS)
-    return jax.tree.map(lambda total: total / len(self.devices), means), sums
+  def specs[Tree](self, shapes: Tree) -> Tree:
+    """How arrays of a state lie: whole everywhere, or cut along the longest axis that the devices divide."""
 
-  def everywhere(self, function: Callable[..., Any], donate: Sequence[int] = ()) -> Callable[..., Any]:
+    def spec(leaf: Any) -> PartitionSpec:
+      axes = [axis for axis, size in enumerate(leaf.shape) if size % len(self.devices) == 0]
+      if not self.shard or len(self.devices) == 1 or not axes:
+        return PartitionSpec()
+      longest = max(axes, key=lambda axis: leaf.shape[axis])
+      return PartitionSpec(*(None,) * longest, AXIS)
+
+    return jax.tree.map(spec, shapes)
+
+  def whole[Tree](self, parts: Tree, specs: Tree) -> Tree:
+    """Arrays put together again of what each device holds; inside the program."""
+
+    def gather(part: jax.Array, spec: PartitionSpec) -> jax.Array:
+      return jax.lax.all_gather(part, AXIS, axis=len(spec) - 1, tiled=True) if spec else part
+
+    return jax.tree.map(gather, parts, specs)
+
+  def reduce[Tree](self, gradients: Tree, specs: Tree, means: Any, sums: Any) -> tuple[Tree, Any, Any]:
+    """The means over all devices of gradients, each device keeping the part that its specs give it, and of `means`,
+    and the sums of `sums`; inside the program."""
+    if len(self.devices) == 1:
+      return gradients, means, sums
+
+    def scatter(gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
+      return jax.lax.psum_scatter(gradient, AXIS, scatter_dimension=len(spec) - 1, tiled=True)
+
+    leaves, tree = jax.tree.flatten(gradients)
+    spec_of = tree.flatten_up_to(specs)
+    kept, means, sums = jax.lax.psum(
+      ([leaf for leaf, spec in zip(leaves, spec_of, strict=True) if not spec], means, sums), AXIS
+    )
+    kept = iter(kept)
+    leaves = [scatter(leaf, spec) if spec else next(kept) for leaf, spec in zip(leaves, spec_of, strict=True)]
+    gradients, means = jax.tree.map(lambda total: total / len(self.devices), (tree.unflatten(leaves), means))
+    return gradients, means, sums
+
+  def everywhere(
+    self,
+    function: Callable[..., Any],
+    donate: Sequence[int] = (),
+    in_specs: Any = PartitionSpec(),
+    out_specs: Any = PartitionSpec(),
+  ) -> Callable[..., Any]:
     """Compiles a program that every device runs.
 
     Args:
-      function: of arrays that every device holds whole; what it returns is the same on all.
+      function: of what each device holds of the arguments.
       donate: places of arguments whose memory the results may take.
+      in_specs, out_specs: how arguments and results lie, by default whole and the same on all devices; pmap knows
+        no other way.
 
     Returns:
-      The same function of arrays as `replicate` places them.
+      The same function of arrays as `replicate` and `place` place them.
     """
     if self.parallel == "pmap":
       return self._everywhere_by_pmap(function, donate)
-    return jax.jit(self.mapped(function, PartitionSpec()), donate_argnums=tuple(donate))
+    return jax.jit(self.mapped(function, in_specs, out_specs), donate_argnums=tuple(donate))
 
-  def mapped(self, function: Callable[..., Any], in_specs: Any) -> Callable[..., Any]:
-    """A program for each device as one over all of them; its results are the same on all."""
+  def mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any = PartitionSpec()) -> Callable[..., Any]:
+    """A program for each device as one over all of them."""
     if len(self.devices) == 1:
       return function
     # Without checking what varies over the devices: then a sum's gradient is the sum of gradients, as in pmap.
-    return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=PartitionSpec(), check_vma=False)
+    return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
   def _everywhere_by_pmap(self, function: Callable[..., Any], donate: Sequence[int]) -> Callable[..., Any]:
     here = [device for device in self.devices if device.process_index == jax.process_index()]
@@ -143,9 +185,9 @@ class Layout:
     return call
 
 
-def make_layout(groups: int = 1, parallel: Parallel = "jit") -> Layout:
+def make_layout(groups: int = 1, parallel: Parallel = "jit", *, shard: bool = False) -> Layout:
   """All devices there are, for that many statistics groups."""
-  return Layout(tuple(jax.devices()), groups, parallel)
+  return Layout(tuple(jax.devices()), groups, parallel, shard)
 
 
 def make_layout_of_one() -> Layout:
@@ -156,6 +198,11 @@ def make_layout_of_one() -> Layout:
 def replicate[Tree](tree: Tree, mesh: Mesh) -> Tree:
   """Every device gets the whole; every process passes the same."""
   return place(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def place_state[Tree](state: Tree, specs: Tree, mesh: Mesh) -> Tree:
+  """A state that every process has alike, as specs want it."""
+  return jax.tree.map(lambda leaf, spec: place(leaf, NamedSharding(mesh, spec)), state, specs)
 
 
 def place[Tree](tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
@@ -183,16 +230,21 @@ def _rewrapped[Tree](tree: Tree, mesh: Mesh) -> Tree:
   return jax.tree.map(rewrap, tree)
 
 
-def placed_everywhere[Tree](shapes: Tree, mesh: Mesh) -> Tree:
-  """Shapes of arrays, with the placement that `replicate` gives them."""
-  sharding = NamedSharding(mesh, PartitionSpec())
-  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+def placed[Tree](shapes: Tree, specs: Tree | PartitionSpec, mesh: Mesh) -> Tree:
+  """Shapes of arrays, with the placement that specs, or one for all, give them."""
+  if isinstance(specs, PartitionSpec):
+    everywhere = specs
+    specs = jax.tree.map(lambda _: everywhere, shapes)
+
+  def shape(leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+  return jax.tree.map(shape, shapes, specs)
 
 
-def placed_in_parts[Tree](shapes: Tree, mesh: Mesh) -> Tree:
-  """Shapes of arrays whose first axis is cut over the devices."""
-  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+def gathered[Tree](tree: Tree, mesh: Mesh) -> Tree:
+  """Inside a compiled function: every device gets the whole."""
+  return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def cut[Tree](batch: Tree, mesh: Mesh) -> Tree:

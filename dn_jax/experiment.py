@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import optax
 import rich.console
+from jax.sharding import PartitionSpec
 
 from dn_jax import distributed, planner, processes, runs
 from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
@@ -290,7 +291,7 @@ def evaluate(
   network = build.build(config.model, dataset.info.num_classes)
   sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0))
   shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, dataset.info.image_shape), jax.random.key(0))
-  template = distributed.placed_everywhere(shapes, mesh)
+  template = distributed.placed(shapes, PartitionSpec(), mesh)
   with Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, say, read_only=True) as checkpoints:
     state, records, begun, _ = checkpoints.restore(template)
     best = which == "best" or (which == "reported" and config.report == "best")

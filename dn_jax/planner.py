@@ -138,9 +138,9 @@ def compile_step(
   everywhere, in_parts = PartitionSpec(), PartitionSpec(distributed.AXIS)
   mapped = layout.mapped(train_step, (everywhere, in_parts, everywhere))
   lowered = jax.jit(mapped, donate_argnums=0).lower(
-    distributed.placed_everywhere(state, layout.mesh),
-    distributed.placed_in_parts(batch, layout.mesh),
-    distributed.placed_everywhere(key, layout.mesh),
+    distributed.placed(state, everywhere, layout.mesh),
+    distributed.placed(batch, in_parts, layout.mesh),
+    distributed.placed(key, everywhere, layout.mesh),
   )
   try:
     compiled = lowered.compile(compiler_options=dict(where.options))

@@ -70,6 +70,8 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     if value is not None and value < least:
       why = " (the newest may be cut short while it is written)" if flag == "checkpoint.keep" else ""
       raise ConfigurationError(flag, value, f"must be at least {least}{why}")
+  if config.shard_state and config.parallel == "pmap":
+    raise ConfigurationError("parallel", "pmap", "every device holds the whole state under it; --shard-state needs jit")
   sgd = config.optimizer
   for flag, value, fits, words in (
     ("seed", config.seed, config.seed < 2**32, "must be below 2**32"),

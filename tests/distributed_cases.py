@@ -15,7 +15,7 @@ import optax
 
 from dn_jax import processes as processes_
 from dn_jax.configuration import DistributedConfig, ModelConfig, OptimizerConfig
-from dn_jax.distributed import Layout, replicate
+from dn_jax.distributed import Layout, place_state, replicate
 from dn_jax.models import build
 from dn_jax.models.densenet import DenseNet
 from dn_jax.models.resnet import ResNet
@@ -53,12 +53,13 @@ def keys():
 
 def train(network, layout, dtype, steps, batch, accumulation=1):
   split = pictures(steps * batch)
-  advance = epoch.make_advance(
-    step.make_train_step(network, SGD, layout, accumulation), prepare(dtype), layout, *keys(), steps_per_dispatch=1
-  )
   state = step.create_state(network, SGD, jax.random.key(0), SHAPE)
+  specs = step.specs_of(state, layout)
+  train_step = step.make_train_step(network, SGD, layout, accumulation, specs.params)
+  advance = epoch.make_advance(train_step, prepare(dtype), layout, *keys(), steps_per_dispatch=1, specs=specs)
   order = np.random.RandomState(1).permutation(steps * batch).astype(np.int32)
-  state, totals, split, order = replicate((state, step.Totals.zero(), split, order), layout.mesh)
+  state = place_state(state, specs, layout.mesh)
+  totals, split, order = replicate((step.Totals.zero(), split, order), layout.mesh)
   for number in range(steps):
     state, totals, _ = advance(state, totals, split, order, np.int32(number * batch), np.int32(1), batch_size=batch)
   return jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state, totals))
@@ -114,8 +115,8 @@ def steps(groups: int) -> dict:
   found = {}
   expected = reference(densenet("none", jnp.float64), groups, jnp.float64, 10, 16)
 
-  def case(name, policy, count, parallel="jit", accumulation=1):
-    layout = Layout(tuple(jax.devices()[:count]), groups, parallel)
+  def case(name, policy, count, parallel="jit", accumulation=1, shard=False):
+    layout = Layout(tuple(jax.devices()[:count]), groups, parallel, shard)
     ours = train(densenet(policy, jnp.float64), layout, jnp.float64, 10, 16, accumulation)
     found[f"{policy} on {count}{name}"] = distance(ours, expected)
 
@@ -124,6 +125,7 @@ def steps(groups: int) -> dict:
   for count in (1, 2):
     case("", "layer_by_layer", count)
   case(" by pmap", "layer_by_layer", 8, "pmap")
+  case(" with its state cut", "layer_by_layer", 8, shard=True)
   if groups > 1:
     case(" in pieces of a group", "layer_by_layer", 1, accumulation=groups)
     case(" in two pieces", "dense_layer", 1, accumulation=2)

@@ -1,7 +1,11 @@
 """What a run computes does not depend on the devices that carry it; virtual devices in processes of their own."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -146,6 +150,29 @@ def test_a_run_of_eight_devices_is_evaluated_on_one(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_begun_on_eight_devices_with_its_state_cut_goes_on_on_one(tmp_path):
+  folder = tmp_path / "run"
+  flags = ("--epochs", "3", "--batch-size", "96", "--statistics-groups", "4", "--checkpoint.every-steps", "5")
+  command = [sys.executable, *small_run(folder, *flags, "--shard-state")]
+  process = subprocess.Popen(command, cwd=ROOT, env=os.environ | devices(8), stdout=subprocess.DEVNULL)
+  while not (folder / "checkpoints" / "15" / "digests.json").exists():  # An epoch has 13 steps.
+    assert process.poll() is None
+    time.sleep(0.01)
+  process.kill()
+  process.wait()
+  begun = metrics(folder)
+  done = run(*small_run(folder, *flags))
+  assert done.returncode == 0, done.stderr
+  assert "on 1 x cpu" in done.stdout
+  assert "going on after epoch" in done.stdout
+  assert metrics(folder)[: len(begun)] == begun
+  alone = run(*small_run(tmp_path / "alone", *flags))
+  assert alone.returncode == 0, alone.stderr
+  for ours, theirs in zip(metrics(folder), metrics(tmp_path / "alone"), strict=True):
+    assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=5e-3)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("flags", "count", "words"),
   [
@@ -159,6 +186,7 @@ def test_a_run_of_eight_devices_is_evaluated_on_one(tmp_path):
       "--last-batch keep: the last batch has 29 pictures; 4 statistics groups do not divide it",
     ),
     (("--parallel", "xmap"), 1, "xmap"),
+    (("--parallel", "pmap", "--shard-state"), 2, "--parallel pmap: every device holds the whole state under it"),
   ],
 )
 def test_what_does_not_fit_is_one_line_and_writes_nothing(tmp_path, flags, count, words):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from dn_jax.distributed import Layout
 from dn_jax.training.step import Batch, Totals, TrainState
@@ -50,6 +51,7 @@ def make_advance(
   augmentation_key: jax.Array,
   dropout_key: jax.Array,
   steps_per_dispatch: int,
+  specs: Any = PartitionSpec(),
 ) -> Advance:
   """Compiles the training step together with what feeds it.
 
@@ -61,6 +63,7 @@ def make_advance(
       run draws what an undisturbed one does.
     steps_per_dispatch: the most steps of one command. One on the CPU back end, which runs a step inside a
       loop six to seven times slower.
+    specs: how the state lies, from the layout; by default whole everywhere.
   """
 
   def on_device(
@@ -87,7 +90,13 @@ def make_advance(
 
   @functools.cache
   def compiled(batch_size: int) -> Callable[..., Any]:
-    return layout.everywhere(functools.partial(on_device, batch_size), donate=(0, 1))
+    whole = PartitionSpec()
+    return layout.everywhere(
+      functools.partial(on_device, batch_size),
+      donate=(0, 1),
+      in_specs=(specs, *(whole,) * 5),
+      out_specs=(specs, whole, whole),
+    )
 
   def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
     return compiled(batch_size)(*arguments)
@@ -100,6 +109,7 @@ def make_evaluate(
   normalise: Callable[[jax.Array], jax.Array],
   place: Callable[[Batch], Batch],
   batch_size: int,
+  gather: Callable[[Any], Any] = lambda variables: variables,
 ) -> Evaluate:
   """See `Evaluate`; the last batch is filled up."""
 
@@ -109,7 +119,7 @@ def make_evaluate(
     weights = (numbers < split.labels.shape[0]).astype(jnp.float32)
     numbers = jnp.minimum(numbers, split.labels.shape[0] - 1)
     batch = place(Batch(normalise(split.images[numbers]), split.labels[numbers], weights))
-    return totals + eval_step(params, batch_stats, batch)
+    return totals + eval_step(gather(params), batch_stats, batch)
 
   def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Totals:
     totals = Totals.zero_beside(split.labels)

@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
 from dn_jax.distributed import Layout, make_layout_of_one, place
 
@@ -80,6 +81,12 @@ def create_state(
   variables = network.init(key, jnp.zeros((1, *image_shape)), False)
   params = variables["params"]
   return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+
+
+def specs_of(state: TrainState, layout: Layout) -> TrainState:
+  """How a state lies: parameters and momentum as the layout wants them, the few numbers of batch norm whole."""
+  whole = jax.tree.map(lambda _: PartitionSpec(), state.batch_stats)
+  return layout.specs(state).replace(batch_stats=whole)
 
 
 def totals_of(logits: jax.Array, batch: Batch) -> Totals:
@@ -164,7 +171,11 @@ def make_gradients(network: nn.Module, layout: Layout, accumulation: int = 1) ->
 
 
 def make_train_step(
-  network: nn.Module, optimizer: optax.GradientTransformation, layout: Layout | None = None, accumulation: int = 1
+  network: nn.Module,
+  optimizer: optax.GradientTransformation,
+  layout: Layout | None = None,
+  accumulation: int = 1,
+  specs: Any = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]]:
   """The training step: (state, batch, dropout key) -> (new state, the batch's totals before its update).
 
@@ -172,17 +183,19 @@ def make_train_step(
 
   Args:
     network, optimizer: see there.
-    layout: where the global batch lies; the step is what one device runs, on its own part of the batch, and its
-      results are the same on all. By default one device has everything, in one statistics group.
+    layout: where the global batch lies; the step is what one device runs, on its own part of the batch. By default
+      one device has everything, in one statistics group.
     accumulation: see `make_gradients`.
+    specs: how the parameters lie, from the layout; by default whole, and the same on all devices.
   """
   layout = layout or make_layout_of_one()
   gradients_of = make_gradients(network.clone(cut=layout.cut), layout, accumulation)
 
   def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Totals]:
     chex.assert_equal_shape_prefix((batch.images, batch.labels), 1)
-    gradients, batch_stats, totals = gradients_of(state.params, state.batch_stats, batch, key)
-    (gradients, batch_stats), totals = layout.reduce((gradients, batch_stats), totals)
+    how = jax.tree.map(lambda _: PartitionSpec(), state.params) if specs is None else specs
+    gradients, batch_stats, totals = gradients_of(layout.whole(state.params, how), state.batch_stats, batch, key)
+    gradients, batch_stats, totals = layout.reduce(gradients, how, batch_stats, totals)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, batch_stats, opt_state), totals
