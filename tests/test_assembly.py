@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dn_jax import assembly
-from dn_jax.configuration import DataConfig, ModelConfig, RunConfig
+from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, RunConfig
 from dn_jax.data import catalog
 from dn_jax.resolve import resolve
 
@@ -62,3 +62,10 @@ def test_order_augmentation_and_dropout_are_new_every_epoch_and_step():
   orders = [np.asarray(parts.order_of(epoch)) for epoch in (0, 1, 0)]
   assert np.array_equal(orders[0], orders[2])
   assert not np.array_equal(orders[0], orders[1])
+
+
+def test_a_group_of_one_pixel_is_refused():
+  model = ModelConfig(blocks=(1, 1, 1, 1), growth_rate=4)  # Digits of 8x8 pixels end as one.
+  with pytest.raises(ConfigurationError, match="single pixel; at least 2 for each of 8 groups"):
+    resolve(RunConfig(DataConfig("digits"), model, batch_size=8, statistics_groups=8))
+  resolve(RunConfig(DataConfig("digits"), model, batch_size=16, statistics_groups=8))
