@@ -4,10 +4,8 @@ import atexit
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dn_jax import rendezvous
 from dn_jax.configuration import ConfigurationError, DistributedConfig, UserError
 
 # Of a process that stops since another is gone.
@@ -37,6 +36,7 @@ def join(config: DistributedConfig) -> None:
     return
   if given != (None, None, None):
     _check(config)
+    rendezvous.meet(*given, config.timeout)
   try:
     jax.distributed.initialize(
       *given,
@@ -55,7 +55,7 @@ def join(config: DistributedConfig) -> None:
 
 
 def _check(config: DistributedConfig) -> None:
-  """Flags of a run that finds its processes by them, and the way to the first of these."""
+  """Flags of a run that finds its processes by them."""
   for flag, value in (
     ("coordinator", config.coordinator),
     ("num-processes", config.num_processes),
@@ -71,34 +71,6 @@ def _check(config: DistributedConfig) -> None:
   host, _, port = config.coordinator.rpartition(":")
   if not host or not port.isdigit() or not 0 < int(port) < 2**16:
     raise ConfigurationError("distributed.coordinator", config.coordinator, "HOST:PORT of the first process")
-  if config.process_id == 0:
-    _check_free(config.coordinator, int(port))
-  else:
-    _wait_for(config.coordinator, host, int(port), config.timeout)
-
-
-def _check_free(coordinator: str, port: int) -> None:
-  try:
-    with socket.socket() as probe:
-      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-      probe.bind(("", port))
-  except OSError as error:
-    fits = f"its port cannot be taken here ({error.strerror}); is there another process 0?"
-    raise ConfigurationError("distributed.coordinator", coordinator, fits) from None
-
-
-def _wait_for(coordinator: str, host: str, port: int, timeout: float) -> None:
-  """Waits until the first process listens: JAX's own client ends the process where it does not."""
-  end, reason = time.monotonic() + timeout, ""
-  while time.monotonic() < end:
-    try:
-      socket.create_connection((host, port), timeout=max(0.1, min(5.0, end - time.monotonic()))).close()
-      return
-    except OSError as error:
-      reason = error.strerror or str(error)
-      time.sleep(min(0.5, max(0.0, end - time.monotonic())))
-  fits = f"not reached in {timeout:g} s ({reason}); is process 0 running there?"
-  raise ConfigurationError("distributed.coordinator", coordinator, fits)
 
 
 def _leave_last_words() -> None:

@@ -7,10 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from conftest import ROOT, metrics, run, small_run
+
+from dn_jax import rendezvous
+from dn_jax.configuration import ConfigurationError
 
 CASES = pathlib.Path(__file__).parent / "distributed_cases.py"
 
@@ -148,3 +152,49 @@ def test_two_processes_of_one_number_are_refused(tmp_path):
     done = run(*small_run(tmp_path / "run", *flags))
   assert (done.returncode, done.stderr.count("\n")) == (2, 1)
   assert "its port cannot be taken here (Address already in use); is there another process 0?" in done.stderr
+
+
+def answers(ids: list[int], count: int, told: int | None = None, timeout: float = 3.0) -> dict[int, str]:
+  """What each of some processes, here threads, is told; "" for one that may go on. `told`: the last one's count."""
+  address, found = f"localhost:{free_port()}", {}
+
+  def one(place: int, number: int) -> None:
+    try:
+      rendezvous.meet(address, told if told and place == len(ids) - 1 else count, number, timeout)
+      found[place] = ""
+    except ConfigurationError as error:
+      found[place] = str(error)
+
+  threads = [threading.Thread(target=one, args=each) for each in enumerate(ids)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  return found
+
+
+def test_all_that_come_are_told_who_is_missing_or_there_twice():
+  assert answers([0, 1, 2], 3) == {0: "", 1: "", 2: ""}
+  assert answers([2, 1, 0], 3) == {0: "", 1: "", 2: ""}
+  missing = answers([0, 2], 4, timeout=1.0)
+  assert missing[0] == "--distributed.num-processes 4: of 4 processes these did not come in 1 s: 1, 3"
+  assert "these did not come in 1 s: 1, 3" in missing[1]
+  twice = answers([0, 1, 1], 3)
+  assert all("two processes have the id 1" in words for words in twice.values())
+  other = answers([0, 1], 2, told=3)
+  assert all("process 1 was told of 3 processes, process 0 of 2" in words for words in other.values())
+
+
+def test_somebody_else_at_the_port_does_not_matter():
+  port = free_port()
+  host = threading.Thread(target=rendezvous.meet, args=(f"localhost:{port}", 2, 0, 5.0))
+  host.start()
+  while True:
+    try:
+      with socket.create_connection(("localhost", port)) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+      break
+    except OSError:
+      time.sleep(0.01)
+  rendezvous.meet(f"localhost:{port}", 2, 1, 5.0)
+  host.join()
