@@ -1,11 +1,12 @@
 """One run from a configuration: builds step and data, drives the loop, keeps the records."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -110,6 +111,11 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     UserError: something a person can put right.
     Interrupted: SIGINT or SIGTERM came.
   """
+  with processes.ending_together(Interrupted, loop.NotFiniteError):
+    return _train(config, console)
+
+
+def _train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
   config = resolve(config)
   folder = config.out
   event_writer = _event_writer() if config.tensorboard else None
@@ -127,20 +133,30 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     f"{parts.plan.epochs} epochs of {parts.plan.steps_per_epoch} steps, on {_devices()}",
     highlight=False,
   )
-  try:
-    with (
-      Interruption() as interruption,
-      Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
-      processes.ending_together(Interrupted, loop.NotFiniteError),
-    ):
-      records = _drive(config, parts, checkpoints, event_writer, console, interruption)
-    summary = _summary(config, records, parameters)
+  with (
+    _written_to(folder),
+    Interruption() as interruption,
+    Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
+    # Before the checkpoints are closed, which waits for all processes.
+    processes.ending_together(Interrupted, loop.NotFiniteError),
+    _written_to(folder),
+  ):
+    records = _drive(config, parts, checkpoints, event_writer, console, interruption)
+  summary = _summary(config, records, parameters)
+  with _written_to(folder):
     if processes.is_first():
       runs.write_summary(folder, summary)
+  return summary | {"folder": str(folder)}
+
+
+@contextlib.contextmanager
+def _written_to(folder: pathlib.Path) -> Iterator[None]:
+  """What the disk refuses, in a line."""
+  try:
+    yield
   except OSError as error:
     reason = error.strerror or str(error).splitlines()[0]
     raise UserError(f"{folder}: cannot be written ({reason}); once it can, the same command goes on") from None
-  return summary | {"folder": str(folder)}
 
 
 def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console) -> RunConfig:

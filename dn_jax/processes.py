@@ -119,9 +119,9 @@ def ending_together(*agreed: type[Exception]) -> Iterator[None]:
     if isinstance(error, jax.errors.JaxRuntimeError):
       code, reason = LOST_EXIT_CODE, str(error).splitlines()[0]
       print(f"error: another process of the run is lost ({reason}); {_LOST}", file=sys.stderr)
-    elif isinstance(error, UserError | OSError):
+    elif isinstance(error, UserError):
       code = 2
-      print(f"error: {error}; {_LOST}", file=sys.stderr)
+      print(f"error: {error}", file=sys.stderr)
     else:
       traceback.print_exc()
     sys.stderr.flush()

@@ -37,7 +37,11 @@ FLAGS = (
 )
 TIMES = ("seconds", "evaluation_seconds", "images_per_second")
 # Exit codes that a run may have: finished, told to stop and saved, killed.
-ENDS = {signal.SIGKILL: {-signal.SIGKILL}, signal.SIGTERM: {75, -signal.SIGTERM}, signal.SIGINT: {75, 130}}
+ENDS = {
+  signal.SIGKILL: {-signal.SIGKILL},
+  signal.SIGTERM: {75, -signal.SIGTERM},
+  signal.SIGINT: {75, 130, -signal.SIGINT},
+}
 
 
 def start(folder: pathlib.Path, *flags: str) -> subprocess.Popen:
