@@ -21,7 +21,7 @@ LOST_EXIT_CODE = 76
 _LOST = "the same command, in all of them, goes on from the last checkpoint"
 
 # What tells that a scheduler started several processes; JAX finds the rest by itself.
-_SCHEDULERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+_SCHEDULERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 def join(config: DistributedConfig) -> None:

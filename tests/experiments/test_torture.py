@@ -22,7 +22,7 @@ def test_no_run_of_twenty_kills_and_all_damage_is_lost(tmp_path):
   assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
   found = json.loads((tmp_path / "found.json").read_text())
   assert found["lost"] == []
-  assert found["compared"] >= 7
+  assert found["compared"] >= 5
   assert set(torture.DAMAGE) <= set(found["faults"])
   assert sum(times for kind, times in found["faults"].items() if kind.startswith("SIG")) >= 12
   assert f"faults tried: {sum(found['faults'].values())}, " in done.stdout
