@@ -6,7 +6,9 @@ alone, and the means of groups are taken with numpy.
 
 import functools
 import json
+import pathlib
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +17,15 @@ import optax
 
 from dn_jax import processes as processes_
 from dn_jax.configuration import DistributedConfig, ModelConfig, OptimizerConfig
-from dn_jax.distributed import Layout, place_state, replicate
+from dn_jax.distributed import Layout, place_state, placed, replicate
 from dn_jax.models import build
 from dn_jax.models.densenet import DenseNet
 from dn_jax.models.resnet import ResNet
 from dn_jax.planner import compile_step
 from dn_jax.targets import target
 from dn_jax.training import epoch, optimizer, step
+from dn_jax.training.checkpoint import Checkpoints
+from dn_jax.training.loop import Begun
 
 CONFIG = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1)
 SGD = optimizer.sgd(CONFIG, optimizer.learning_rate(CONFIG, 1, 1))
@@ -52,17 +56,24 @@ def keys():
 
 
 def train(network, layout, dtype, steps, batch, accumulation=1):
+  state, totals = go_on(network, layout, dtype, range(steps), steps, batch, accumulation=accumulation)
+  return jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state, totals))
+
+
+def go_on(network, layout, dtype, numbers, steps, batch, state=None, totals=None, accumulation=1):
+  """Some of a run's steps, from its start or from what is given."""
   split = pictures(steps * batch)
-  state = step.create_state(network, SGD, jax.random.key(0), SHAPE)
-  specs = step.specs_of(state, layout)
+  fresh = step.create_state(network, SGD, jax.random.key(0), SHAPE)
+  specs = step.specs_of(fresh, layout)
   train_step = step.make_train_step(network, SGD, layout, accumulation, specs.params)
   advance = epoch.make_advance(train_step, prepare(dtype), layout, *keys(), steps_per_dispatch=1, specs=specs)
   order = np.random.RandomState(1).permutation(steps * batch).astype(np.int32)
-  state = place_state(state, specs, layout.mesh)
-  totals, split, order = replicate((step.Totals.zero(), split, order), layout.mesh)
-  for number in range(steps):
+  split, order = replicate((split, order), layout.mesh)
+  if state is None:
+    state, totals = place_state(fresh, specs, layout.mesh), replicate(step.Totals.zero(), layout.mesh)
+  for number in numbers:
     state, totals, _ = advance(state, totals, split, order, np.int32(number * batch), np.int32(1), batch_size=batch)
-  return jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state, totals))
+  return state, totals
 
 
 def reference(network, groups, dtype, steps, batch):
@@ -130,6 +141,26 @@ def steps(groups: int) -> dict:
     case(" in pieces of a group", "layer_by_layer", 1, accumulation=groups)
     case(" in two pieces", "dense_layer", 1, accumulation=2)
     case(" by pmap in pieces", "layer_by_layer", 2, "pmap", accumulation=groups // 2)
+  return found
+
+
+def resumed() -> dict:
+  """Five steps on some devices, a checkpoint, five more on others."""
+  found, network = {}, densenet("layer_by_layer", jnp.float64)
+  for groups, before, after in ((1, 8, 1), (4, 2, 8), (4, 8, 3)):
+    first, second = (Layout(tuple(jax.devices()[:count]), groups, shard=count == 8) for count in (before, after))
+    state, totals = go_on(network, first, jnp.float64, range(5), 10, 48)
+    with tempfile.TemporaryDirectory() as folder:
+      with Checkpoints(pathlib.Path(folder) / "c", 2, print) as checkpoints:
+        checkpoints.save(5, state, [], Begun(5, 1.0), totals)
+      fresh = jax.eval_shape(lambda: step.create_state(network, SGD, jax.random.key(0), SHAPE))
+      template = placed(fresh, step.specs_of(fresh, second), second.mesh)
+      with Checkpoints(pathlib.Path(folder) / "c", 2, print) as checkpoints:
+        state, _, _, totals = checkpoints.restore(template)
+    state, totals = go_on(network, second, jnp.float64, range(5, 10), 10, 48, state, totals)
+    ours = jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state, totals))
+    expected = reference(densenet("none", jnp.float64), groups, jnp.float64, 10, 48)
+    found[f"{groups} groups from {before} to {after}"] = distance(ours, expected)
   return found
 
 

@@ -90,6 +90,13 @@ def test_groups_and_devices_need_not_divide_each_other(count):
 
 
 @pytest.mark.slow
+def test_steps_gone_on_with_on_other_devices_from_a_checkpoint_are_the_same():
+  found = cases(8, "resumed")
+  assert len(found) == 3
+  assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
+
+
+@pytest.mark.slow
 def test_baselines_too_are_the_same_on_eight_devices():
   found = cases(8, "resnet")
   assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
