@@ -25,7 +25,7 @@ class Interruption:
 
   Of several processes all stop at the same step: JAX's preemption service catches a SIGTERM of any of them and
   agrees on the step. It takes SIGTERM over, and a Python handler set over it would silence it; so a SIGINT is
-  passed on to it as a SIGTERM.
+  passed on to it as a SIGTERM, and a second SIGTERM ends a process only once they have agreed.
   """
 
   def __init__(self) -> None:
