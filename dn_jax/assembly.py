@@ -82,7 +82,7 @@ def _plan(config: RunConfig, dataset: catalog.Dataset, layout: distributed.Layou
     fits = f"there are {plan.train_pictures} training pictures; at most that"
     raise ConfigurationError("batch-size", plan.batch_size, fits)
   layout.check("batch-size", plan.batch_size)
-  _check_accumulation(config, layout)
+  layout.check_accumulation(config.accumulation)
   rest = plan.train_pictures % plan.batch_size
   if plan.keep_last_batch and rest:
     try:
@@ -93,18 +93,6 @@ def _plan(config: RunConfig, dataset: catalog.Dataset, layout: distributed.Layou
       fits = f"the last batch has {pictures}; {error.fits}; or drop it"
       raise ConfigurationError("last-batch", "keep", fits) from None
   return plan
-
-
-def _check_accumulation(config: RunConfig, layout: distributed.Layout) -> None:
-  pieces, groups = config.accumulation, layout.groups_of_device
-  if groups % pieces:
-    fitting = [number for number in range(1, groups + 1) if groups % number == 0]
-    raise ConfigurationError(
-      "accumulation",
-      pieces,
-      f"each device works on {groups} of --statistics-groups {layout.groups} at a time, and batch norm must see a "
-      f"group whole; {', '.join(map(str, fitting))} fit, or more groups",
-    )
 
 
 def _normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:

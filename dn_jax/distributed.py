@@ -82,6 +82,22 @@ class Layout:
       who = f"{groups} over {who}" if who and groups else who or groups
       raise ConfigurationError(flag, batch_size, f"{who} do not divide it; the nearest that they do: {nearest}")
 
+  def check_accumulation(self, pieces: int) -> None:
+    """Refuses pieces that a device's groups cannot be gone through in.
+
+    Raises:
+      ConfigurationError: with those that they can.
+    """
+    own = self.groups_of_device
+    if own % pieces:
+      fitting = ", ".join(str(number) for number in range(1, own + 1) if own % number == 0)
+      raise ConfigurationError(
+        "accumulation",
+        pieces,
+        f"each device works on {own} of --statistics-groups {self.groups} at a time, and batch norm must see a group "
+        f"whole; {fitting} fit, or more groups",
+      )
+
   def own(self, pictures: jax.Array) -> jax.Array:
     """Of a batch's pictures [batch], this device's [groups_of_device * n], group by group; inside the program."""
     if len(self.devices) == 1:

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from dn_jax import distributed, planner, processes, runs
 from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
-from dn_jax.configuration import ConfigurationError, RunConfig, UserError
+from dn_jax.configuration import ConfigurationError, RunConfig, UserError, fields, jsonable
 from dn_jax.data import catalog
 from dn_jax.models import build
 from dn_jax.report import curves
@@ -67,10 +67,15 @@ class _Recorder:
     return self._interruption.asked()
 
   def save(self, step: int, state: step.TrainState, totals: step.Totals, begun: loop.Begun) -> None:
-    self._checkpoints.save(step, state, self._records, begun, totals)
-    self._rhythm.saved(step)
+    self._keep(step, state, begun, totals)
     if self._interruption.asked():
       raise Interrupted(f"stopped as asked, and saved after step {step:,}")
+
+  def _keep(
+    self, step: int, state: step.TrainState, begun: loop.Begun = loop.Begun(), totals: step.Totals | None = None
+  ) -> None:
+    self._checkpoints.save(step, state, self._records, begun, totals)
+    self._rhythm.saved(step)
 
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
     self._display.progress(epoch, pictures, loss, error)
@@ -87,8 +92,7 @@ class _Recorder:
       self._events.flush()
     is_best = record.valid_error is not None and runs.best_record(self._records) is record
     if is_best or record.epoch == self._config.epochs or record.epoch % self._config.checkpoint.every_epochs == 0:
-      self._checkpoints.save(record.step, state, self._records)
-      self._rhythm.saved(record.step)
+      self._keep(record.step, state)
     if processes.is_first() and time.monotonic() - self._drawn > _DRAW_EVERY:
       self.draw()
 
@@ -122,10 +126,12 @@ def _train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
   if finished := processes.by_first(lambda: runs.finished(folder, config)):
     console.print(f"{folder}: this run is finished")
     return finished | {"folder": str(folder)}
-  dataset = catalog.load(config.data)
+  dataset = processes.together(lambda: catalog.load(config.data))
+  data = catalog.fingerprint(dataset)
+  processes.agree(_program(config) | {"data": data})
   config = _with_remat_policy(config, dataset, console)
-  parts = assemble(config, dataset)
-  processes.by_first(lambda: runs.create(folder, config, catalog.fingerprint(dataset)))
+  parts = processes.together(lambda: assemble(config, dataset))
+  processes.by_first(lambda: runs.create(folder, config, data))
 
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))
   console.print(
@@ -147,6 +153,12 @@ def _train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     if processes.is_first():
       runs.write_summary(folder, summary)
   return summary | {"folder": str(folder)}
+
+
+def _program(config: RunConfig) -> dict[str, Any]:
+  """The flags that all processes of a run have alike: all but who this one is and where its data lies."""
+  own = ("data.dir", "distributed.process-id", "distributed.coordinator")
+  return {flag: jsonable(value) for flag, value, _ in fields(config) if flag not in own}
 
 
 @contextlib.contextmanager
@@ -200,7 +212,9 @@ def _drive(
   """Takes a run from its newest whole checkpoint, or from the start, to its end; returns all its records."""
   folder, plan = config.out, parts.plan
   if checkpoints.steps():
-    state, records, begun, totals = checkpoints.restore(parts.template, any_version=config.checkpoint.any_version)
+    state, records, begun, totals = processes.together(
+      lambda: checkpoints.restore(parts.template, any_version=config.checkpoint.any_version)
+    )
     step_done = len(records) * plan.steps_per_epoch + begun.steps
     within = f" and {begun.steps:,} steps" if begun.steps else ""
     console.print(f"going on after epoch {len(records)}{within}, from the checkpoint of step {step_done:,}")

@@ -134,6 +134,7 @@ def compile_step(
   where = where or target(HERE)
   layout = distributed.Layout(tuple(where.devices), groups)
   layout.check("batch-size", batch_size)
+  layout.check_accumulation(accumulation)
   train_step, state, batch, key = _step(network, image_shape, batch_size, layout, accumulation)
   everywhere, in_parts = PartitionSpec(), PartitionSpec(distributed.AXIS)
   mapped = layout.mapped(train_step, (everywhere, in_parts, everywhere))

@@ -14,14 +14,20 @@ import jax
 import numpy as np
 
 from dn_jax import rendezvous
-from dn_jax.configuration import ConfigurationError, DistributedConfig, UserError
+from dn_jax.configuration import ConfigurationError, DistributedConfig, UserError, difference
 
 # Of a process that stops since another is gone.
 LOST_EXIT_CODE = 76
+# What JAX raises of a step that fails by itself, and not for want of another process.
+_OWN_FAULTS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 _LOST = "the same command, in all of them, goes on from the last checkpoint"
 
 # What tells that a scheduler started several processes; JAX finds the rest by itself.
 _SCHEDULERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+class AgreedError(UserError):
+  """What every process raises at the same time."""
 
 
 def join(config: DistributedConfig) -> None:
@@ -42,7 +48,7 @@ def join(config: DistributedConfig) -> None:
       *given,
       initialization_timeout=config.timeout,
       heartbeat_timeout_seconds=config.heartbeat,
-      shutdown_timeout_seconds=config.heartbeat,
+      shutdown_timeout_seconds=max(30, config.heartbeat),
     )
   except (RuntimeError, ValueError) as error:
     reason = str(error).splitlines()[0]
@@ -106,18 +112,21 @@ def ending_together(*agreed: type[Exception]) -> Iterator[None]:
   Leaving in an orderly way would wait for the others, and these for it.
 
   Args:
-    *agreed: what all processes raise at the same time; passed on.
+    *agreed: what all processes raise at the same time, besides `AgreedError`; passed on.
   """
   try:
     yield
-  except agreed:
+  except (AgreedError, *agreed):
     raise
-  except Exception as error:
+  except (Exception, KeyboardInterrupt) as error:
     if jax.process_count() == 1:
       raise
-    code = 1
-    if isinstance(error, jax.errors.JaxRuntimeError):
-      code, reason = LOST_EXIT_CODE, str(error).splitlines()[0]
+    code, reason = 1, str(error).partition("\n")[0]
+    if isinstance(error, KeyboardInterrupt):
+      code = 130
+      print("interrupted", file=sys.stderr)
+    elif isinstance(error, jax.errors.JaxRuntimeError) and not reason.startswith(_OWN_FAULTS):
+      code = LOST_EXIT_CODE
       print(f"error: another process of the run is lost ({reason}); {_LOST}", file=sys.stderr)
     elif isinstance(error, UserError):
       code = 2
@@ -138,7 +147,7 @@ def by_first(action: Callable[[], Any]) -> Any:
   """Does something in the first process; all get its result, as JSON gives it back, or its error.
 
   Raises:
-    UserError: the action's, in every process.
+    AgreedError: the action's `UserError`, in every process.
   """
   if jax.process_count() == 1:
     return action()
@@ -150,7 +159,7 @@ def by_first(action: Callable[[], Any]) -> Any:
       found = {"error": str(error)}
   found = json.loads(_broadcast(json.dumps(found)))
   if "error" in found:
-    raise UserError(found["error"])
+    raise AgreedError(found["error"])
   return found["result"]
 
 
@@ -161,3 +170,49 @@ def _broadcast(text: str) -> str:
   size = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
   content = content if is_first() else np.zeros(size, np.uint8)
   return multihost_utils.broadcast_one_to_all(content).tobytes().decode()
+
+
+def together[Result](action: Callable[[], Result]) -> Result:
+  """Every process does something; where it fails in one, it fails in all, with the same words.
+
+  Raises:
+    AgreedError: a `UserError` of one of them.
+  """
+  if jax.process_count() == 1:
+    return action()
+  result, words = None, ""
+  try:
+    result = action()
+  except UserError as error:
+    words = str(error)
+  found = _gather(words)
+  for number, each in enumerate(found):
+    if each:
+      raise AgreedError(each if len(set(found)) == 1 else f"process {number}: {each}")
+  return result
+
+
+def agree(flags: dict[str, Any]) -> None:
+  """Refuses processes that were started otherwise than the first, or with other data.
+
+  Raises:
+    AgreedError: in every process, with the first difference there is.
+  """
+  if jax.process_count() == 1:
+    return
+  records = [json.loads(text) for text in _gather(json.dumps(flags))]
+  for number, record in enumerate(records):
+    if lines := difference(records[0], record):
+      raise AgreedError(f"process {number} was not started as process 0 was: {'; '.join(lines)}")
+
+
+def _gather(text: str) -> list[str]:
+  """Every process's text, in all of them."""
+  from jax.experimental import multihost_utils
+
+  content = np.frombuffer(text.encode(), np.uint8)
+  sizes = np.ravel(multihost_utils.process_allgather(np.int32(content.size)))
+  padded = np.zeros(max(1, sizes.max()), np.uint8)
+  padded[: content.size] = content
+  rows = multihost_utils.process_allgather(padded)
+  return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]

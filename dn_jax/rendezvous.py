@@ -58,7 +58,7 @@ def _host(coordinator: str, port: int, count: int, timeout: float) -> None:
       elif hello["of"] != count:
         problem = f"process {hello['id']} was told of {hello['of']} processes, process 0 of {count}"
         _tell(guest, {"problem": problem})
-      elif hello["id"] in guests:
+      elif hello["id"] in guests and not _has_left(guests[hello["id"]]):
         problem = f"two processes have the id {hello['id']}"
         _tell(guest, {"problem": problem})
       else:
@@ -85,6 +85,19 @@ def _visit(coordinator: str, host: str, port: int, count: int, number: int, time
     time.sleep(min(0.2, max(0.0, end - time.monotonic())))
   fits = f"not reached in {timeout:g} s ({reason or 'no answer'}); is process 0 running there?"
   raise ConfigurationError("distributed.coordinator", coordinator, fits)
+
+
+def _has_left(guest: socket.socket) -> bool:
+  """Whether a process that came is gone: it was stopped while it waited, and may come again."""
+  guest.setblocking(False)
+  try:
+    return not guest.recv(1, socket.MSG_PEEK)
+  except BlockingIOError:
+    return False
+  except OSError:
+    return True
+  finally:
+    guest.setblocking(True)
 
 
 def _hear(connection: socket.socket, timeout: float) -> dict[str, Any] | None:

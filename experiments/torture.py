@@ -116,16 +116,18 @@ def damage(folder: pathlib.Path, kind: str, rng: random.Random) -> bool:
   return True
 
 
+# Kilobytes that are used up by the first checkpoint, a later one, and pictures or records beside them.
+DISKS = ((60, 150), (150, 300), (300, 450))
 DAMAGE = ("bit flipped", "file truncated", "file removed", "digests missing", "checkpoints vanish", "records cut short")
 
 
-def full_disk(folder: pathlib.Path) -> str | None:
+def full_disk(folder: pathlib.Path, kilobytes: int) -> str | None:
   """A run on a file system too small for it, which then grows: what went wrong, or None; "" if it cannot be tried."""
   small = folder / "disk"
   small.mkdir(parents=True)
   command = " ".join(map(repr, [sys.executable, str(TRAIN), *FLAGS, "--out", str(small / "run")]))
   script = f"""
-mount -t tmpfs -o size=150k none {small} || exit 90
+mount -t tmpfs -o size={kilobytes}k none {small} || exit 90
 {command} > {folder}/first.log 2>&1; echo $? > {folder}/first
 mount -o remount,size=64m {small} || exit 90
 {command} > {folder}/second.log 2>&1; echo $? > {folder}/second
@@ -139,8 +141,9 @@ cp -r {small}/run {folder}/run
   if not (folder / "first").exists() or done.returncode == 90:
     return ""
   first, second = (int((folder / name).read_text()) for name in ("first", "second"))
-  last = (folder / "first.log").read_text().strip().splitlines()[-1]
-  if first != 2 or "cannot be written" not in last:
+  text = (folder / "first.log").read_text()
+  last = text.strip().splitlines()[-1]
+  if first != 2 or "cannot be written" not in last or "Traceback" in text:
     return f"on the full disk: exit code {first}, {last!r}"
   return None if second == 0 else f"with room again: {(folder / 'second.log').read_text()[-300:]!r}"
 
@@ -211,6 +214,8 @@ def torture(
   if keep and keep.exists():
     raise ConfigurationError("keep", keep, "is there already; take another")
   logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax's remarks on reading alone.
+  if json_path and not json_path.absolute().parent.is_dir():
+    raise ConfigurationError("json", json_path, "its folder is not there")
   rng, console = random.Random(seed), rich.console.Console()
   root = keep or pathlib.Path(tempfile.mkdtemp(prefix="torture-"))
   tally, undisturbed = Tally(console), root / "undisturbed"
@@ -251,12 +256,15 @@ def torture(
         tally.fault(kind)
       tally.verdict(folder, undisturbed, finish(folder))
       number += 1
-  wrong = full_disk(root / "full")
-  if wrong == "":
-    console.print("a full disk was not tried: mounting a small one needs user namespaces (unshare)")
-  else:
+  for room in DISKS:
+    kilobytes = rng.randint(*room)
+    folder = root / f"disk-{kilobytes}k"
+    wrong = full_disk(folder, kilobytes)
+    if wrong == "":
+      console.print("a full disk was not tried: mounting a small one needs user namespaces (unshare)")
+      break
     tally.fault("disk full")
-    tally.verdict(root / "full" / "run", undisturbed, wrong)
+    tally.verdict(folder / "run", undisturbed, wrong)
 
   table = rich.table.Table("fault", "times", title="Faults")
   for kind, times in sorted(tally.faults.items()):

@@ -9,12 +9,13 @@ import rich.console
 import rich.table
 import tyro
 
-from dn_jax import command_line, experiment, processes
+from dn_jax import command_line, experiment, processes, resolve
 from dn_jax.configuration import RunConfig
 
 
 def train() -> None:
   config = tyro.cli(RunConfig, description=__doc__)
+  config = resolve.resolve(config)  # Before anybody waits for others.
   processes.join(config.distributed)
   console = rich.console.Console(quiet=not processes.is_first())
   summary = experiment.train(config, console)

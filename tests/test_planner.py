@@ -43,6 +43,11 @@ def test_arguments_and_flops_are_what_counting_gives():
   assert found.peak == found.temporaries + found.arguments + found.outputs
 
 
+def test_an_accumulation_that_does_not_divide_is_refused():
+  with pytest.raises(ConfigurationError, match=r"--accumulation 3: each device works on 4 .* 1, 2, 4 fit"):
+    planner.plan(MODEL, 10, SHAPE, 32, None, 4, 3)
+
+
 def test_an_answer_is_kept_and_only_for_the_same_question(monkeypatch):
   asked = []
 

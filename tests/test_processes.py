@@ -113,6 +113,25 @@ def test_where_one_of_four_is_killed_the_others_stop_within_a_minute_and_say_why
     assert "goes on from the last checkpoint" in last
 
 
+@pytest.mark.slow
+def test_a_process_that_was_started_otherwise_is_named_by_all(tmp_path):
+  command = members(2, tmp_path / "run")
+  codes = end(start(2, lambda number: [*command(number), "--seed", str(number)], tmp_path), 120)
+  assert codes == [2, 2]
+  words = [(tmp_path / f"{number}.err").read_text().strip().splitlines()[-1] for number in range(2)]
+  assert words == ["error: process 1 was not started as process 0 was: --seed: 0 -> 1"] * 2
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_what_devices_do_not_divide_is_one_line_in_every_process(tmp_path):
+  codes = end(start(2, members(2, tmp_path / "run", "--batch-size", "33"), tmp_path), 120)
+  assert codes == [2, 2]
+  for number in range(2):
+    last = (tmp_path / f"{number}.err").read_text().strip().splitlines()[-1]
+    assert last == "error: --batch-size 33: 2 devices do not divide it; the nearest that they do: 32 and 34"
+
+
 @pytest.mark.parametrize(
   ("flags", "words"),
   [
@@ -183,6 +202,26 @@ def test_all_that_come_are_told_who_is_missing_or_there_twice():
   assert all("two processes have the id 1" in words for words in twice.values())
   other = answers([0, 1], 2, told=3)
   assert all("process 1 was told of 3 processes, process 0 of 2" in words for words in other.values())
+
+
+def test_a_process_that_was_stopped_while_it_waited_may_come_again():
+  port = free_port()
+  host = threading.Thread(target=rendezvous.meet, args=(f"localhost:{port}", 3, 0, 10.0))
+  host.start()
+  while True:
+    try:
+      with socket.create_connection(("localhost", port)) as gone:
+        gone.sendall(b'{"id": 1, "of": 3}\n')
+      break
+    except OSError:
+      time.sleep(0.01)
+  others = [threading.Thread(target=rendezvous.meet, args=(f"localhost:{port}", 3, number, 10.0)) for number in (1, 2)]
+  for other in others:
+    other.start()
+    other.join(0.5)
+  for thread in (*others, host):
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_somebody_else_at_the_port_does_not_matter():

@@ -6,13 +6,16 @@ fits; the newest whole one is used, others are set aside.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -59,7 +62,10 @@ def fault(folder: pathlib.Path) -> str | None:
     return "it was not finished"
   except (OSError, ValueError):
     return f"its {_DIGESTS} is damaged"
-  found = digests(folder)
+  try:
+    found = digests(folder)
+  except FileNotFoundError:  # A run that goes on makes room for its newest.
+    return "it was removed while it was read"
   if missing := sorted(set(expected) - set(found)):
     return f"{missing[0]} is missing"
   if changed := sorted(name for name, digest in expected.items() if found[name] != digest):
@@ -83,6 +89,28 @@ def _digest_of_shapes(state: TrainState) -> str:
   leaves = jax.tree.leaves_with_path(state)
   lines = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}\n" for path, leaf in leaves]
   return hashlib.blake2b("".join(lines).encode(), digest_size=16).hexdigest()
+
+
+class _Manager(ocp.CheckpointManager):
+  """Orbax's manager, which leaves JAX's preemption service alone.
+
+  Orbax would put its own step numbers to the service, in between the run's polls (`dn_jax.training.interruption`), and
+  a stop that is agreed on for a number between two counts comes for neither.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
+
+
+@contextlib.contextmanager
+def _refused_by_disk() -> Iterator[None]:
+  """TensorStore says of a disk that is full what it says of anything: ValueError."""
+  try:
+    yield
+  except ValueError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 class Checkpoints:
@@ -111,7 +139,7 @@ class Checkpoints:
       get_metric_fn=lambda metrics: (-metrics["valid_error"], -metrics["epoch"]),
       keep_checkpoints_without_metrics=False,
     )
-    self._manager = ocp.CheckpointManager(
+    self._manager = _Manager(
       self._folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep), best]),
@@ -172,17 +200,22 @@ class Checkpoints:
       "made_with": made_with(),
       "network": _digest_of_shapes(state),
     }
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(
-          {"state": state, "totals": Totals.zero_beside(state.step) if totals is None else totals}
-        ),
-        position=ocp.args.JsonSave(position),
-      ),
-      metrics=metrics,
-    )
+    arrays = {"state": state, "totals": Totals.zero_beside(state.step) if totals is None else totals}
+    what = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(position))
+    if processes.is_first():
+      self._check_room(arrays, len(history))
+    with _refused_by_disk():
+      self._manager.save(step, args=what, metrics=metrics)
     self._sealing = self._sealer.submit(self._wait_and_seal, step)
+
+  def _check_room(self, arrays: Any, records: int) -> None:
+    """Refuses to begin what the disk cannot hold: TensorStore, once at it, ends in a hundred tracebacks.
+
+    A leaf takes its bytes and less than 2 KiB, a record less than 512 bytes, the rest less than 64 KiB.
+    """
+    leaves = jax.tree.leaves(arrays)
+    if shutil.disk_usage(self._folder).free < sum(leaf.nbytes + 2048 for leaf in leaves) + 512 * records + 65536:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   def _wait_and_seal(self, step: int) -> None:
     self._manager.wait_until_finished()
@@ -191,8 +224,9 @@ class Checkpoints:
 
   def _finish(self) -> None:
     if self._sealing:
-      self._sealing.result()
-      self._sealing = None
+      sealing, self._sealing = self._sealing, None
+      with _refused_by_disk():
+        sealing.result()
 
   def restore(
     self, template: TrainState, step: int | None = None, *, any_version: bool = True
@@ -239,7 +273,8 @@ class Checkpoints:
       self._finish()
     finally:
       self._sealer.shutdown()
-      self._manager.close()
+      with _refused_by_disk():
+        self._manager.close()
 
   def __enter__(self) -> "Checkpoints":
     return self

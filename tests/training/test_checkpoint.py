@@ -2,10 +2,12 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from dn_jax.configuration import UserError
@@ -116,6 +118,26 @@ def test_another_network_or_another_jax_is_one_line_and_nothing_changes(tmp_path
       checkpoints.restore(state(0), any_version=False)
     assert int(checkpoints.restore(state(0))[0].step) == 2
   assert files(tmp_path) == before
+
+
+def test_saving_asks_nothing_of_the_preemption_service(tmp_path, monkeypatch):
+  # Orbax's step numbers there, between a run's own polls, would have a stop come for neither.
+  asked = []
+  monkeypatch.setattr(ocp.utils, "reached_preemption", lambda step: bool(asked.append(step)))
+  save(tmp_path / "c", 2)
+  assert asked == []
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_begun(tmp_path, monkeypatch):
+  save(tmp_path / "c", 1)
+  need = sum(path.stat().st_size for path in files(tmp_path / "c" / "10"))
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=need))
+    with pytest.raises(OSError, match="No space left"):
+      checkpoints.save(20, state(2), history(2))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10 * need))
+    checkpoints.save(20, state(2), history(2))
+  assert int(restore(tmp_path / "c")[0].step) == 2
 
 
 def files(folder):

@@ -1,5 +1,7 @@
 """The course of a run."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -28,6 +30,21 @@ def test_the_last_batch_is_kept_on_request():
   assert plan(keep_last_batch=True, train_pictures=50_000, batch_size=64).steps_per_epoch == 782
 
 
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("steps_per_dispatch", [1, 2, 3])
+def test_an_epoch_gone_on_with_takes_the_steps_that_are_left(keep, steps_per_dispatch):
+  course = plan(keep_last_batch=keep, steps_per_dispatch=steps_per_dispatch)
+
+  def taken(done):
+    """(first picture, batch size) of each step."""
+    return [(first + n * size, size) for first, steps, size in course.dispatches(done) for n in range(steps)]
+
+  everything = taken(0)
+  assert len(everything) == course.steps_per_epoch
+  for done in range(course.steps_per_epoch + 1):
+    assert taken(done) == everything[done:]
+
+
 class Watcher:
   def __init__(self):
     self.records = []
@@ -45,7 +62,7 @@ class Watcher:
     return False
 
 
-def drive(losses, epochs_done=0, test_loss=5.0, watcher=None):
+def drive(losses, epochs_done=0, test_loss=5.0, watcher=None, state=None, **begun):
   """Runs the loop over steps whose losses are given, for one epoch (repeated) or for all."""
   losses = losses * 3 if len(losses) == 5 else losses
 
@@ -57,12 +74,13 @@ def drive(losses, epochs_done=0, test_loss=5.0, watcher=None):
     )
     return state.replace(step=state.step + steps), totals, found
 
-  evaluate = lambda params, stats, split, between: Totals(
-    jnp.int32(10), jnp.float32(test_loss), jnp.int32(3), jnp.int32(1)
-  )
+  def evaluate(params, stats, split, between):
+    between()
+    return Totals(jnp.int32(10), jnp.float32(test_loss), jnp.int32(3), jnp.int32(1))
+
   split = DeviceSplit(jnp.zeros((22, 1, 1, 1), jnp.uint8), jnp.zeros(22, jnp.int32))
   watcher = watcher or Watcher()
-  state = TrainState(jnp.int32(5 * epochs_done), {}, {}, ())
+  state = state or TrainState(jnp.int32(5 * epochs_done), {}, {}, ())
   state = loop.run(
     state,
     plan(),
@@ -73,8 +91,42 @@ def drive(losses, epochs_done=0, test_loss=5.0, watcher=None):
     lambda step: 0.1 if step < 10 else 0.01,
     watcher,
     epochs_done,
+    **begun,
   )
   return state, watcher.records
+
+
+class Stopping(Watcher):
+  """Asks to save at a step, or in the evaluation after so many epochs, and stops there."""
+
+  def __init__(self, due_at=None, stopping_at=None):
+    super().__init__()
+    self.due_at, self.stopping_at, self.saved = due_at, stopping_at, None
+
+  def due(self, step):
+    return step == self.due_at
+
+  def stopping(self):
+    return self.stopping_at is not None and len(self.records) == self.stopping_at
+
+  def save(self, step, state, totals, begun):
+    self.saved = step, state, totals, begun
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("asked", "step", "steps"), [({"due_at": 7}, 7, 2), ({"stopping_at": 1}, 10, 5)])
+def test_a_run_stopped_within_an_epoch_or_its_evaluation_ends_as_an_undisturbed_one(asked, step, steps):
+  losses, watcher = [float(n) for n in range(1, 16)], Stopping(**asked)
+  _, undisturbed = drive(losses)
+  with pytest.raises(KeyboardInterrupt):
+    drive(losses, watcher=watcher)
+  at, state, totals, begun = watcher.saved
+  assert (at, int(state.step), begun.steps) == (step, step, steps)
+  assert [record.epoch for record in watcher.records] == [1]
+  _, rest = drive(losses, 1, state=state, begun=begun, totals=totals)
+  times = {"seconds": 0.0, "evaluation_seconds": 0.0, "images_per_second": 0.0}
+  plain = lambda records: [dataclasses.replace(record, **times) for record in records]
+  assert plain(watcher.records + rest) == plain(undisturbed)
 
 
 def test_records_say_what_happened():
