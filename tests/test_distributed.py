@@ -9,12 +9,13 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, metrics, run, small_run
 
 from dn_jax.configuration import ConfigurationError
-from dn_jax.distributed import Layout
+from dn_jax.distributed import AXIS, Layout
 
 CASES = pathlib.Path(__file__).parent / "distributed_cases.py"
 
@@ -37,18 +38,23 @@ def layout(groups: int, count: int) -> Layout:
 
 @pytest.mark.parametrize(("groups", "count"), [(1, 1), (1, 8), (4, 8), (8, 8), (8, 4), (4, 6), (6, 4), (3, 2)])
 def test_a_layout_deals_every_picture_to_one_device_and_no_group_to_two_rows(groups, count):
-  dealt, lying = layout(groups, count), {}
-  size = np.lcm(groups, count) * 2
-  pictures = np.arange(size).reshape(dealt.rows, dealt.groups_of_device, dealt.parts, -1)
+  dealt, size = layout(groups, count), int(np.lcm(groups, count)) * 2
+  per_group = size // groups
+
+  def on_device(_):
+    return dealt.own(jnp.arange(size)), dealt.group_numbers()
+
+  own, numbers = map(np.asarray, jax.vmap(on_device, axis_name=AXIS)(jnp.arange(count)))
+  assert sorted(own.reshape(-1)) == list(range(size))
   for device in range(count):
-    row, part = divmod(device, dealt.parts)
-    for picture in pictures[row, :, part].reshape(-1):
-      assert lying.setdefault(int(picture), device) == device
-  assert len(lying) == size
+    # Group by group, in the order of its numbers, and within one in the order of the parts.
+    for pictures, group in zip(own[device].reshape(dealt.groups_of_device, -1), numbers[device], strict=True):
+      first = group * per_group + device % dealt.parts * len(pictures)
+      assert pictures.tolist() == list(range(first, first + len(pictures)))
   for group in range(groups):
-    members = {lying[picture] for picture in range(group * size // groups, (group + 1) * size // groups)}
-    assert len(members) == dealt.parts
-    assert len({device // dealt.parts for device in members}) == 1
+    holders = [device for device in range(count) if group in numbers[device]]
+    assert len(holders) == dealt.parts
+    assert len({device // dealt.parts for device in holders}) == 1
 
 
 @pytest.mark.parametrize(

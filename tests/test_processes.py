@@ -124,6 +124,18 @@ def test_a_process_that_was_started_otherwise_is_named_by_all(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_one_process_lacks_is_one_line_in_all(tmp_path, prepared):
+  command = members(2, tmp_path / "run", "--data.name", "cifar10")
+  data = (prepared, tmp_path / "nowhere")
+  codes = end(start(2, lambda number: [*command(number), "--data.dir", data[number]], tmp_path), 120)
+  assert codes == [2, 2]
+  words = [(tmp_path / f"{number}.err").read_text().strip().splitlines()[-1] for number in range(2)]
+  assert words[0] == words[1]
+  assert words[0].startswith("error: process 1: --data.")
+  assert "nowhere" in words[0]
+
+
+@pytest.mark.slow
 def test_what_devices_do_not_divide_is_one_line_in_every_process(tmp_path):
   codes = end(start(2, members(2, tmp_path / "run", "--batch-size", "33"), tmp_path), 120)
   assert codes == [2, 2]
@@ -205,9 +217,17 @@ def test_all_that_come_are_told_who_is_missing_or_there_twice():
 
 
 def test_a_process_that_was_stopped_while_it_waited_may_come_again():
-  port = free_port()
-  host = threading.Thread(target=rendezvous.meet, args=(f"localhost:{port}", 3, 0, 10.0))
-  host.start()
+  port, told = free_port(), []
+
+  def come(number):
+    try:
+      rendezvous.meet(f"localhost:{port}", 3, number, 10.0)
+      told.append("")
+    except ConfigurationError as error:
+      told.append(str(error))
+
+  threads = [threading.Thread(target=come, args=(0,))]
+  threads[0].start()
   while True:
     try:
       with socket.create_connection(("localhost", port)) as gone:
@@ -215,13 +235,13 @@ def test_a_process_that_was_stopped_while_it_waited_may_come_again():
       break
     except OSError:
       time.sleep(0.01)
-  others = [threading.Thread(target=rendezvous.meet, args=(f"localhost:{port}", 3, number, 10.0)) for number in (1, 2)]
-  for other in others:
-    other.start()
-    other.join(0.5)
-  for thread in (*others, host):
-    thread.join(10)
-    assert not thread.is_alive()
+  for number in (1, 2):
+    threads.append(threading.Thread(target=come, args=(number,)))
+    threads[-1].start()
+    threads[-1].join(0.5)
+  for thread in threads:
+    thread.join(20)
+  assert told == ["", "", ""]
 
 
 def test_somebody_else_at_the_port_does_not_matter():
