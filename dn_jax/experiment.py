@@ -185,7 +185,7 @@ def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: ric
     info = dataset.info
     beside = sum(split.images.nbytes + split.labels.nbytes for split in dataset[1:] if split is not None)
     console.print("remat auto: asking the compiler what a step takes", highlight=False)
-    policy, found = planner.choose(
+    policy, plan = planner.choose(
       config.model,
       info.num_classes,
       info.image_shape,
@@ -194,9 +194,11 @@ def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: ric
       groups=config.statistics_groups,
       accumulation=config.accumulation,
     )
-    return policy, f"a step takes {found.peak / 2**20:,.0f} MiB a device"
+    return policy, f"a step takes {plan.peak / 2**20:,.0f} MiB a device"
 
-  policy, why = processes.by_first(decide)
+  # All of them ask, since a GPU's compiler may share its work out over the processes; the first's answer counts.
+  found = processes.together(decide)
+  policy, why = processes.by_first(lambda: found)
   console.print(f"remat auto: {policy} ({why})", highlight=False)
   return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=policy))
 
