@@ -129,10 +129,11 @@ def target(name: str) -> Target:
 
 def _here() -> Target:
   devices = jax.devices()
-  first = devices[0]
+  here = jax.local_devices()  # Of several processes each has its own host's memory.
+  first = here[0]
   statistics = first.memory_stats() or {}
   if first.platform == "cpu":
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(here)
   else:
     memory = statistics.get("bytes_limit")
   compiler = f"jaxlib {metadata.version('jaxlib')} for {len(devices)} x {first.device_kind} ({platform.machine()})"

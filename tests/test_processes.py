@@ -79,7 +79,17 @@ def test_steps_of_several_processes_are_those_of_one_device(tmp_path, count):
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_that_is_asked_to_stop_ends_as_one_process_with_two_devices(tmp_path):
-  flags = ("--epochs", "3", "--data.augment", "--model.dropout", "0.1", "--checkpoint.every-steps", "7")
+  flags = (
+    "--epochs",
+    "3",
+    "--data.augment",
+    "--model.dropout",
+    "0.1",
+    "--checkpoint.every-steps",
+    "7",
+    "--model.remat",
+    "auto",
+  )
   alone = run(*small_run(tmp_path / "alone", *flags), XLA_FLAGS="--xla_force_host_platform_device_count=2")
   assert alone.returncode == 0, alone.stderr
   out = tmp_path / "run"
