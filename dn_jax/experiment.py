@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -20,6 +22,7 @@ from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
 from dn_jax.configuration import ConfigurationError, RunConfig, UserError, fields, jsonable
 from dn_jax.data import catalog
 from dn_jax.models import build
+from dn_jax.models.summary import layers
 from dn_jax.report import curves
 from dn_jax.resolve import data_name, network_name, resolve, slug
 from dn_jax.training import loop, optimizer, step
@@ -148,7 +151,10 @@ def _train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     _written_to(folder),
   ):
     records = _drive(config, parts, checkpoints, event_writer, console, interruption)
-  summary = _summary(config, records, parameters)
+  flops = sum(
+    row.flops for row in layers(build.build(config.model, dataset.info.num_classes), dataset.info.image_shape)
+  )
+  summary = _summary(config, records, parameters, flops)
   with _written_to(folder):
     if processes.is_first():
       runs.write_summary(folder, summary)
@@ -181,7 +187,9 @@ def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: ric
 
   def decide() -> tuple[str, str]:
     if (config.out / "config.json").exists():
-      return runs.read_config(config.out).model.remat, "as the run began"
+      recorded = runs.read_config(config.out).model.remat
+      if recorded != "auto":  # A sweep writes the configuration down before the run has begun.
+        return recorded, "as the run began"
     info = dataset.info
     beside = sum(split.images.nbytes + split.labels.nbytes for split in dataset[1:] if split is not None)
     console.print("remat auto: asking the compiler what a step takes", highlight=False)
@@ -256,7 +264,7 @@ def _drive(
   return records
 
 
-def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters: int) -> dict[str, Any]:
+def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters: int, flops: int) -> dict[str, Any]:
   reported = runs.best_record(records) if config.report == "best" else records[-1]
   seconds = sum(record.seconds for record in records)
   pictures = sum(record.seconds * record.images_per_second for record in records)
@@ -267,6 +275,7 @@ def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters:
     "reported_epoch": reported.epoch,
     "valid_error": None if reported.valid_error is None else 100 * reported.valid_error,
     "parameters": parameters,
+    "flops": flops,
     "epochs": len(records),
     "seconds": seconds,
     "evaluation_seconds": sum(record.evaluation_seconds for record in records),
@@ -278,6 +287,7 @@ def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters:
     "devices": _devices(),
     "python": platform.python_version(),
     "versions": {name: metadata.version(name) for name in _VERSIONS_OF},
+    "commit": _commit(),
   }
 
 
@@ -347,6 +357,17 @@ def evaluate(
 def _devices() -> str:
   devices = jax.devices()
   return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def _commit() -> str | None:
+  """Of the code, where it runs from a git checkout; with a "+" where files differ from it."""
+  here = pathlib.Path(__file__).parent
+  try:
+    git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, check=True, timeout=10)
+    changed = git(["git", "status", "--porcelain", "--untracked-files=no", "."]).stdout
+    return git(["git", "rev-parse", "HEAD"]).stdout.strip() + ("+" if changed else "")
+  except (OSError, subprocess.SubprocessError):
+    return None
 
 
 def _event_writer() -> Callable[[str], Any]:

@@ -4,11 +4,13 @@ config.json     the resolved configuration: what the run is and how it was carri
 data.json       how many pictures each split has, and a digest of their labels
 metrics.jsonl   a line an epoch (`dn_jax.training.loop.EpochRecord`); errors are fractions of 1
 results.csv     the same in the columns that users of the PyTorch implementation know
-summary.json    written at the end: `test_error` in percent, parameters, time, versions
+summary.json    written at the end: `test_error` in percent, parameters, FLOPs, time, versions, the code's commit
 curves.png      loss and error by epoch
 profile/        under --profile: a few commands to the device, recorded
 checkpoints/    Orbax, the newest few and the best on validation
 set-aside/      checkpoints found damaged, records that no checkpoint stands behind
+log.txt         of a run that a sweep started: what it printed, start after start
+failure.json    likewise: how it last failed
 """
 
 import csv
@@ -173,13 +175,50 @@ def read_summary(folder: pathlib.Path) -> dict[str, Any] | None:
   Raises:
     RunError: it is damaged.
   """
-  path = folder / "summary.json"
+  return _read(folder / "summary.json")
+
+
+def claim(folder: pathlib.Path, config: RunConfig) -> None:
+  """Makes a run's folder before the run begins, so that what befalls it has a place.
+
+  Raises:
+    ConfigurationError: it cannot be written.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.json").exists():
+      write_atomically(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+  except OSError as error:
+    raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
+
+
+def write_failure(folder: pathlib.Path, failure: dict[str, Any] | None) -> None:
+  """Writes failure.json: `error` (a line), `exit_code`, `at`; None takes an earlier one away."""
+  if failure is None:
+    (folder / "failure.json").unlink(missing_ok=True)
+  else:
+    write_atomically(folder / "failure.json", json.dumps(failure, indent=2) + "\n")
+
+
+def read_failure(folder: pathlib.Path) -> dict[str, Any] | None:
+  """How a run last failed; None where it has not.
+
+  Raises:
+    RunError: it is damaged.
+  """
+  return _read(folder / "failure.json")
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
   if not path.exists():
     return None
   try:
-    return json.loads(path.read_text())
+    record = json.loads(path.read_text())
   except (OSError, ValueError) as error:
     raise RunError(f"{path}: cannot be read ({error})") from None
+  if not isinstance(record, dict):
+    raise RunError(f"{path}: cannot be read (it is no record)")
+  return record
 
 
 def best_record(records: Sequence[EpochRecord]) -> EpochRecord:

@@ -13,9 +13,9 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-from dn_jax.command_line import use_compilation_cache
+from dn_jax.cache import keep_compiled_programs
 
-use_compilation_cache()
+keep_compiled_programs()
 
 ROOT = pathlib.Path(__file__).parent.parent
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"

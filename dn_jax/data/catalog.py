@@ -98,7 +98,7 @@ def load(config: DataConfig) -> Dataset:
       says, or too small for the validation split.
   """
   info = info_of(config.name)
-  read = _digits if info.name == "digits" else tfds_folder.opened(info.name, config.dir)
+  read = _source(config).read
   test = check(info, "test", *read("test"))
   held_out = config.validation or 0
   parts = [check(info, split, *read(split)) for split in info.train_splits]
@@ -114,6 +114,27 @@ def load(config: DataConfig) -> Dataset:
     for splits in zip(*pairs, strict=True)
   )
   return Dataset(info, train, valid if held_out else None, test)
+
+
+def count(config: DataConfig) -> tuple[int, int, int]:
+  """How many pictures a run trains on, holds out and tests on; none is read.
+
+  Raises:
+    ConfigurationError: as `load`, but for what only reading shows.
+  """
+  source, held_out = _source(config), config.validation or 0
+  train = sum(source.count(split) for split in info_of(config.name).train_splits)
+  if not 0 <= held_out < train:
+    raise ConfigurationError(
+      "data.validation", held_out, f"{config.name} has {train} training pictures; fewer than that"
+    )
+  return train - held_out, held_out, source.count("test")
+
+
+def _source(config: DataConfig) -> tfds_folder.Opened:
+  if info_of(config.name).name == "digits":
+    return tfds_folder.Opened(_digits, lambda split: len(_digits(split)[1]))
+  return tfds_folder.opened(config.name, config.dir)
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import logging
 import pathlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,11 +32,19 @@ def prepare_command(name: str, folder: pathlib.Path | None) -> str:
   return f"pip install -e '.[prepare]' && python experiments/prepare.py --data.name {name}{where}"
 
 
-def opened(name: str, folder: pathlib.Path | None) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
-  """Opens the newest prepared version of a data set.
+class Opened(NamedTuple):
+  """A prepared data set: functions of a split's name.
 
-  Returns:
-    a function: a split's name -> (images [n, height, width, channels], labels [n]).
+  read:  -> (images [n, height, width, channels], labels [n])
+  count: -> n, without reading any
+  """
+
+  read: Callable[[str], tuple[np.ndarray, np.ndarray]]
+  count: Callable[[str], int]
+
+
+def opened(name: str, folder: pathlib.Path | None) -> Opened:
+  """Opens the newest prepared version of a data set.
 
   Raises:
     ConfigurationError: no such folder, not prepared there, or prepared so that it cannot be read here.
@@ -65,19 +73,23 @@ def opened(name: str, folder: pathlib.Path | None) -> Callable[[str], tuple[np.n
   except Exception as error:  # TFDS raises many kinds for a damaged record.
     raise ConfigurationError("data.dir", newest, f"cannot be opened ({_first_line(error)})") from None
 
-  def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+  def count(split: str) -> int:
     if split not in builder.info.splits:
       raise ConfigurationError(
         "data.dir", newest, f"has no split {split!r}; to get it: {prepare_command(name, folder)}"
       )
+    return builder.info.splits[split].num_examples
+
+  def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+    pictures = count(split)
     try:
-      return _stacked(_rows(builder, split), builder.info.splits[split].num_examples)
+      return _stacked(_rows(builder, split), pictures)
     except ImportError:
       raise _needs_tensorflow(newest) from None
     except Exception as error:  # Likewise.
       raise ConfigurationError("data.dir", newest, f"split {split!r} cannot be read ({_first_line(error)})") from None
 
-  return read
+  return Opened(read, count)
 
 
 def _rows(builder: Any, split: str) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,142 @@
+"""What a collection's cells came to: mean and deviation over seeds, by the flags in which they differ."""
+
+import dataclasses
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dn_jax import collection
+from dn_jax.collection import Run
+from dn_jax.configuration import identity
+from dn_jax.report.grid import Grid
+from dn_jax.resolve import data_name, network_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """Runs that differ in their seeds alone.
+
+  key:    of the cell, see `dn_jax.collection`
+  values: flag -> value of what distinguishes it from the other cells
+  runs:   by seed, finished or not
+  """
+
+  key: str
+  values: Mapping[str, Any]
+  runs: Sequence[Run]
+
+  @property
+  def finished(self) -> list[Run]:
+    return [run for run in self.runs if run.summary]
+
+  @property
+  def failed(self) -> list[Run]:
+    return [run for run in self.runs if run.failure]
+
+  @property
+  def errors(self) -> list[float]:
+    """Test errors of the finished runs, in percent."""
+    return [run.test_error for run in self.finished]
+
+  @property
+  def mean(self) -> float | None:
+    return statistics.fmean(self.errors) if self.errors else None
+
+  @property
+  def network(self) -> str:
+    return network_name(self.runs[0].config)
+
+  @property
+  def data(self) -> str:
+    return data_name(self.runs[0].config)
+
+  def of_summary(self, name: str) -> Any:
+    """A number that the cell's runs have alike, such as `parameters`; None before one is finished."""
+    return self.finished[0].summary.get(name) if self.finished else None
+
+
+def cells_of(found: Iterable[Run], flags: Sequence[str] | None = None) -> list[Cell]:
+  """Groups runs into cells.
+
+  Args:
+    found: runs.
+    flags: what to tell cells apart by; by default every flag in which they differ and which is not decided by the
+      others (a depth's blocks).
+  """
+  grouped = collection.cells(found)
+  flags = list(distinguishing([group[0] for group in grouped.values()]) if flags is None else flags)
+  result = []
+  for key, group in grouped.items():
+    values = identity(group[0].config)
+    result.append(Cell(key, {flag: values.get(flag) for flag in flags}, group))
+  return sorted(result, key=lambda cell: [_sortable(value) for value in cell.values.values()])
+
+
+def distinguishing(found: Sequence[Run]) -> list[str]:
+  """The flags in which runs differ, but for the seed and for those that others decide."""
+  everything = [identity(run.config) for run in found]
+  flags = [flag for flag in dict.fromkeys(flag for one in everything for flag in one) if flag != "seed"]
+  different = [flag for flag in flags if len({repr(one.get(flag)) for one in everything}) > 1]
+  # The names that people use come first; what follows from those already taken is left out.
+  preferred = ("data.name", "data.augment", "model.family", "model.depth", "model.growth-rate", "model.bottleneck")
+  different.sort(key=lambda flag: preferred.index(flag) if flag in preferred else len(preferred))
+  taken: list[str] = []
+  for flag in different:
+    by_taken: dict[str, set[str]] = {}
+    for one in everything:
+      by_taken.setdefault(repr([one.get(each) for each in taken]), set()).add(repr(one.get(flag)))
+    if any(len(values) > 1 for values in by_taken.values()):
+      taken.append(flag)
+  return taken
+
+
+def spread(errors: Sequence[float]) -> str:
+  """Mean ± sample standard deviation (count), in percent: "4.51 ± 0.10 (3)"."""
+  if not errors:
+    return "-"
+  deviation = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+  return f"{statistics.fmean(errors):.2f}{deviation} ({len(errors)})"
+
+
+def table(cells: Sequence[Cell], title: str, notes: Sequence[str] = ()) -> Grid:
+  """A row a cell: what distinguishes it, its size, its error."""
+  flags = list(cells[0].values) if cells else []
+  data = len({cell.data for cell in cells}) > 1 and not {"data.name", "data.augment"} & set(flags)
+  rows = []
+  for cell in cells:
+    parameters, flops = cell.of_summary("parameters"), cell.of_summary("flops")
+    rows.append(
+      [
+        cell.network,
+        *([cell.data] if data else []),
+        *(in_words(cell.values[flag]) for flag in flags),
+        "" if parameters is None else f"{parameters:,}",
+        "" if flops is None else f"{flops / 1e6:,.1f}",
+        spread(cell.errors),
+        f"{len(cell.finished)}/{len(cell.runs)}" + (f", {len(cell.failed)} failed" if cell.failed else ""),
+      ]
+    )
+  columns = ["network", *(["data"] if data else []), *(flag.removeprefix("model.") for flag in flags)]
+  return Grid(
+    title,
+    [*columns, "parameters", "MFLOPs", "test error, %", "runs"],
+    rows,
+    [
+      "Test error: mean ± sample standard deviation over seeds (finished runs). FLOPs: forward pass of a picture, a "
+      "multiply-add counted as two.",
+      *notes,
+    ],
+    left=len(columns),
+  )
+
+
+def in_words(value: Any) -> str:
+  """A configuration's value as a table has it."""
+  if isinstance(value, list):
+    return "-".join(map(str, value))
+  return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  return (0 if value is None else 1, float(value) if number else 0.0, "" if number else str(value))

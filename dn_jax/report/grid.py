@@ -1,0 +1,93 @@
+"""A table of words that prints itself in several ways: text, Markdown, LaTeX, CSV, HTML."""
+
+import csv
+import dataclasses
+import html
+import io
+from collections.abc import Sequence
+
+import rich.table
+
+_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """A table.
+
+  title:   above it
+  columns: their heads
+  rows:    of as many words each
+  notes:   under it, each a line
+  left:    how many columns are words; the others are numbers, and stand to the right
+  """
+
+  title: str
+  columns: Sequence[str]
+  rows: Sequence[Sequence[str]]
+  notes: Sequence[str] = ()
+  left: int = 1
+
+  def rich(self) -> rich.table.Table:
+    """For a terminal."""
+    result = rich.table.Table(
+      title=self.title, caption="\n".join(self.notes) or None, title_justify="left", caption_justify="left"
+    )
+    for number, column in enumerate(self.columns):
+      result.add_column(column, justify="left" if number < self.left else "right", overflow="fold")
+    for row in self.rows:
+      result.add_row(*row)
+    return result
+
+  def markdown(self) -> str:
+    """As Markdown has it."""
+    escape = lambda cell: cell.replace("|", r"\|")
+    lines = [f"**{self.title}**", "", "| " + " | ".join(map(escape, self.columns)) + " |"]
+    lines.append("|" + "|".join("---" if number < self.left else "---:" for number in range(len(self.columns))) + "|")
+    lines += ["| " + " | ".join(map(escape, row)) + " |" for row in self.rows]
+    return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
+
+  def latex(self) -> str:
+    """A `table` with `booktabs` rules."""
+    escape = lambda text: "".join(_LATEX.get(character, character) for character in text)
+    line = lambda cells: "  " + " & ".join(map(escape, cells)) + r" \\"
+    letters = "l" * self.left + "r" * (len(self.columns) - self.left)
+    notes = "".join(f" {escape(note)}." for note in (note.rstrip(".") for note in self.notes))
+    return "\n".join(
+      [
+        r"\begin{table}",
+        r"  \centering",
+        f"  \\caption{{{escape(self.title)}.{notes}}}",
+        f"  \\begin{{tabular}}{{{letters}}}",
+        r"  \toprule",
+        line(self.columns),
+        r"  \midrule",
+        *map(line, self.rows),
+        r"  \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+        "",
+      ]
+    )
+
+  def csv(self) -> str:
+    """Heads and rows."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(self.columns)
+    writer.writerows(self.rows)
+    return text.getvalue()
+
+  def html(self) -> str:
+    """A <table> with its caption, and its notes."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+      kinds = ["" if number < self.left else ' class="number"' for number in range(len(cells))]
+      return "".join(f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+
+    body = "\n".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows)
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+    return (
+      f"<table>\n<caption>{html.escape(self.title)}</caption>\n<thead><tr>{row(self.columns, 'th')}</tr></thead>\n"
+      f"<tbody>\n{body}\n</tbody>\n</table>\n" + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
+    )

@@ -1,0 +1,218 @@
+"""From flags with several values to the runs of a sweep.
+
+A sweep takes the flags of `experiments/train.py`. A flag may have several values, with commas between them; the runs
+are the product of all. A file of such lines is the union of its lines' products.
+"""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import pathlib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import tyro
+
+from dn_jax import collection
+from dn_jax.configuration import ConfigurationError, RunConfig, UserError, fields, near
+from dn_jax.resolve import resolve
+
+Values = tuple[str, ...]
+# What a sweep decides itself.
+_OWN = {
+  "out": "each run has its own folder, in the sweep's",
+  **{
+    f"distributed.{name}": "a sweep's run is one process; see --cluster"
+    for name in ("coordinator", "num-processes", "process-id", "auto", "timeout", "heartbeat")
+  },
+}
+# Carried out in another way, but they fill in flags that say what a run is.
+_FILLS_IN = ("model.name", "protocol")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """One run of a sweep.
+
+  flags:  as `experiments/train.py` takes them; all but --out
+  config: resolved
+  given:  flag -> value as typed
+  """
+
+  flags: tuple[str, ...]
+  config: RunConfig
+  given: Mapping[str, str]
+
+  @property
+  def key(self) -> str:
+    return collection.key(self.config)
+
+
+def cells_of(tokens: Sequence[str], seeds: int | None = None, lines: Sequence[Sequence[str]] = ((),)) -> list[Cell]:
+  """The runs that flags ask for, all first seeds first; a run that is asked for twice comes once.
+
+  Args:
+    tokens: flags and values, of every run.
+    seeds: how many, counted from 0; None: as --seed says.
+    lines: flags and values of a file, line by line; each with `tokens`, and before them where both have a flag.
+
+  Raises:
+    UserError: flags or values that cannot be, all of them listed.
+  """
+  common = axes_of(tokens)
+  if seeds is not None:
+    if seeds < 1:
+      raise ConfigurationError("seeds", seeds, "must be at least 1")
+    if "seed" in common:
+      raise ConfigurationError("seeds", seeds, "give --seeds or --seed, not both")
+  found: dict[str, Cell] = {}
+  wrong: dict[str, None] = {}
+  for line in lines:
+    axes = common | axes_of(line)
+    _check_values(axes)
+    if seeds is not None and "seed" not in axes:
+      axes["seed"] = [(str(seed),) for seed in range(seeds)]
+    for chosen in _products(axes):
+      try:
+        cell = _cell(chosen)
+      except ConfigurationError as error:
+        wrong[str(error)] = None
+        continue
+      found.setdefault(cell.key, cell)
+  if wrong:
+    raise UserError("\n  ".join([f"{len(wrong)} of the values do not fit; nothing was started", *wrong]))
+  return list(found.values())
+
+
+def axes_of(tokens: Sequence[str]) -> dict[str, list[Values]]:
+  """Flags with the alternatives of each: `--model.blocks 6 12,6 6` has ("6", "12") and ("6", "6").
+
+  Raises:
+    ConfigurationError: no flag of a run, an empty value, a flag given twice.
+  """
+  known = _types()
+  found: dict[str, list[Values]] = {}
+  for flag, words in _grouped(tokens):
+    if flag not in known and (name := flag.replace("no-", "", 1)) in known and known[name] is bool:
+      flag, words = name, [*words, "False"]
+    if flag in _OWN:
+      raise ConfigurationError(flag, " ".join(words), _OWN[flag])
+    if flag not in known:
+      raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {near(flag, known)}")
+    if flag in found:
+      raise ConfigurationError(flag, " ".join(words), "is given twice; put commas between its values")
+    text = " ".join(words) or ("True" if known[flag] is bool else "")
+    alternatives = [tuple(part.split()) for part in text.split(",")]
+    if () in alternatives:
+      raise ConfigurationError(flag, text or "(nothing)", "has an empty value")
+    found[flag] = list(dict.fromkeys(alternatives))
+  return found
+
+
+def varied(cells: Sequence[Cell]) -> list[str]:
+  """The flags, but for the seed, that differ between runs: the axes of a sweep's table."""
+  flags = dict.fromkeys(flag for cell in cells for flag in cell.given if flag != "seed")
+  return [flag for flag in flags if len({cell.given.get(flag) for cell in cells}) > 1]
+
+
+def lines_of(path: pathlib.Path) -> list[list[str]]:
+  """A file's lines as flags and values; empty ones and what follows a # is left out.
+
+  Raises:
+    ConfigurationError: it cannot be read, or says nothing.
+  """
+  try:
+    text = path.read_text()
+  except (OSError, ValueError) as error:
+    raise ConfigurationError("file", path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+  if lines := [words for line in text.splitlines() if (words := line.split("#")[0].split())]:
+    return lines
+  raise ConfigurationError("file", path, "has no line with flags")
+
+
+def _grouped(tokens: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+  flag: str | None = None
+  words: list[str] = []
+  for token in tokens:
+    if token.startswith("--"):
+      if flag is not None:
+        yield flag, words
+      name, equals, value = token[2:].partition("=")
+      flag, words = name.replace("_", "-"), [value] if equals else []
+    elif flag is None:
+      raise UserError(f"{token}: a value without a flag before it")
+    else:
+      words.append(token)
+  if flag is not None:
+    yield flag, words
+
+
+def _types() -> dict[str, Any]:
+  def of(config: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, hint in typing.get_type_hints(config).items():
+      flag = prefix + name.replace("_", "-")
+      if dataclasses.is_dataclass(hint):
+        yield from of(hint, flag + ".")
+      else:
+        yield flag, hint
+
+  return dict(of(RunConfig))
+
+
+def _check_values(axes: Mapping[str, Sequence[Values]]) -> None:
+  """Refuses alternatives that do not parse, and those that make no other run."""
+  known = _types()
+  part_of_run = {flag: is_part for flag, _, is_part in fields(RunConfig())}
+  for flag, alternatives in axes.items():
+    if len(alternatives) > 1 and not part_of_run[flag] and flag not in _FILLS_IN:
+      text = ",".join(map(" ".join, alternatives))
+      raise ConfigurationError(flag, text, "says how a run is carried out, not what it is; give one value")
+    for words in alternatives:
+      if _parsed(_as_flags(flag, words)) is None:
+        raise ConfigurationError(flag, " ".join(words), f"takes {_in_words(known[flag])}")
+
+
+def _products(axes: Mapping[str, Sequence[Values]]) -> Iterator[dict[str, Values]]:
+  """Every combination; the seed changes last, so that a sweep that is cut short has something everywhere."""
+  ordered = {flag: axes[flag] for flag in sorted(axes, key=lambda flag: flag != "seed")}
+  for values in itertools.product(*ordered.values()):
+    yield dict(zip(ordered, values, strict=True))
+
+
+def _cell(chosen: Mapping[str, Values]) -> Cell:
+  flags = tuple(word for flag, words in chosen.items() for word in _as_flags(flag, words))
+  given = {flag: " ".join(words) for flag, words in chosen.items()}
+  config = _parsed(flags)
+  if config is None:
+    raise UserError(f"{' '.join(flags)}: cannot be read")
+  return Cell(flags, resolve(config), given)
+
+
+def _as_flags(flag: str, words: Values) -> tuple[str, ...]:
+  if _types()[flag] is bool and words in (("True",), ("False",)):
+    head, dot, tail = flag.rpartition(".")
+    return (f"--{flag}" if words == ("True",) else f"--{head}{dot}no-{tail}",)
+  return (f"--{flag}", *words)
+
+
+def _parsed(flags: Sequence[str]) -> RunConfig | None:
+  with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    try:
+      return tyro.cli(RunConfig, args=list(flags))
+    except SystemExit:
+      return None
+
+
+def _in_words(hint: Any) -> str:
+  """What a flag of a type takes."""
+  if typing.get_origin(hint) in (typing.Union, types.UnionType):
+    return " or ".join(_in_words(each) for each in typing.get_args(hint) if each is not type(None))
+  if typing.get_origin(hint) is Literal:
+    return " or ".join(map(str, typing.get_args(hint)))
+  if typing.get_origin(hint) is tuple:
+    return f"one or more of {_in_words(typing.get_args(hint)[0])}"
+  names = {bool: "True or False", int: "a whole number", float: "a number", pathlib.Path: "a path"}
+  return names.get(hint, "a name")

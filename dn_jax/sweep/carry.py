@@ -1,0 +1,115 @@
+"""A sweep carried out: the runs that are missing, one after another here or many at once on a cluster."""
+
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from dn_jax import collection, runs
+from dn_jax.collection import Collection
+from dn_jax.resolve import slug
+from dn_jax.sweep.axes import Cell
+from dn_jax.sweep.display import Display, epochs_done
+from dn_jax.sweep.process import Outcome, carry_out
+from dn_jax.training.interruption import Interrupted, Interruption
+
+# Seconds between two looks at how far a run is.
+_LOOK = 2.0
+
+
+class Job(NamedTuple):
+  """A run to do: which, where, and the command that does it."""
+
+  cell: Cell
+  folder: pathlib.Path
+  command: tuple[str, ...]
+
+
+class Place(Protocol):
+  """Where runs are carried out."""
+
+  def __call__(
+    self, jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
+  ) -> Iterator[tuple[Job, Outcome, float]]:
+    """Carries jobs out, giving each with its outcome and seconds as it ends; `look` is called now and then.
+
+    Once `stop()` is true, what is under way saves and ends, and nothing more is begun.
+    """
+
+
+def missing(cells: Sequence[Cell], there: Collection) -> list[Cell]:
+  """The runs that are not finished, in the sweep's order; those that failed before come last."""
+  found = {cell.key: there.of_key(cell.key) for cell in cells}
+  left = [cell for cell in cells if not (found[cell.key] and found[cell.key].summary)]
+  return sorted(left, key=lambda cell: bool(found[cell.key] and found[cell.key].failure))
+
+
+def jobs_of(cells: Sequence[Cell], there: Collection, train: pathlib.Path) -> list[Job]:
+  """Gives every run its folder, where its configuration is written down, and its command.
+
+  Args:
+    cells: to do.
+    there: the collection they belong to.
+    train: `experiments/train.py`.
+
+  Raises:
+    ConfigurationError: a folder cannot be written.
+  """
+  jobs = []
+  for cell in cells:
+    folder = collection.place_for(there, cell.config, slug(cell.config))
+    runs.claim(folder, cell.config)
+    jobs.append(Job(cell, folder, (str(train), *cell.flags, "--out", str(folder))))
+  return jobs
+
+
+def sweep(jobs: Sequence[Job], place: Place, time_out: float | None, display: Display) -> list[Job]:
+  """Carries the jobs out; returns those that failed.
+
+  Raises:
+    Interrupted: SIGINT or SIGTERM came; what was under way has saved.
+  """
+  failed, stopped = [], False
+  with Interruption() as interruption, display:
+    looked: dict[str, float] = {}
+
+    def look(job: Job) -> None:
+      if time.monotonic() - looked.get(job.cell.key, 0.0) > _LOOK:
+        looked[job.cell.key] = time.monotonic()
+        display.going(job.cell, epochs_done(_run(job)))
+
+    for job, outcome, seconds in place(jobs, time_out, interruption.asked, look):
+      display.ended(job.cell, _run(job), seconds)
+      if outcome is Outcome.FAILED:
+        failed.append(job)
+      stopped |= outcome is Outcome.STOPPED
+    if stopped or interruption.asked():
+      raise Interrupted("stopped, and saved")
+  return failed
+
+
+def here(
+  jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
+) -> Iterator[tuple[Job, Outcome, float]]:
+  """A `Place`: this machine, one run after another."""
+  for job in jobs:
+    if stop():
+      return
+    begin = time.monotonic()
+
+    def stop_or_look(job: Job = job) -> bool:
+      look(job)
+      return stop()
+
+    outcome = carry_out((sys.executable, *job.command), job.folder, time_out, stop_or_look)
+    yield job, outcome, time.monotonic() - begin
+    if outcome is Outcome.STOPPED:  # By somebody: the machine may be going away.
+      return
+
+
+def _run(job: Job) -> collection.Run | None:
+  try:
+    return collection.read_run(job.folder)
+  except runs.RunError:
+    return None

@@ -1,0 +1,87 @@
+"""What scripts that have many runs made share: their flags, the plan that is printed, the runs that are missing."""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import rich.console
+
+from dn_jax import collection
+from dn_jax.collection import Run
+from dn_jax.configuration import ConfigurationError
+from dn_jax.sweep import carry, outlook
+from dn_jax.sweep.axes import Cell
+from dn_jax.sweep.cluster import Cluster, Needs
+from dn_jax.sweep.display import Display
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """How a sweep is carried out."""
+
+  out: pathlib.Path = pathlib.Path("runs/sweep")
+  """Folder of the runs: what is done there is not done again. Tables and pictures go to its report/."""
+  dry_run: bool = False
+  """Print the plan and stop there."""
+  memory: bool = True
+  """Have the compiler say what a training step takes; it compiles each network once, answers are kept."""
+  measure: int = 1
+  """Networks whose steps are timed for the plan, smallest first; the others' times follow from FLOPs."""
+  time_out: float | None = None
+  """Hours after which a run is stopped, saved, and counted as failed."""
+  cluster: str | None = None
+  """Runs on Ray: local starts a cluster on this machine, auto finds the one it belongs to, or HOST:PORT."""
+  cell: Needs = Needs()
+
+
+def carry_out(
+  cells: Sequence[Cell],
+  sweep: Sweep,
+  train: pathlib.Path,
+  console: rich.console.Console,
+  names: Sequence[str],
+  title: str,
+) -> list[Run] | None:
+  """Prints the plan of runs and has the missing ones done.
+
+  Args:
+    cells: all runs of the sweep.
+    sweep: how.
+    train: `experiments/train.py`.
+    console: where to.
+    names: flags that the plan's rows are told apart by.
+    title: of the plan.
+
+  Returns:
+    The sweep's runs as they lie on disk then; None for a dry run.
+
+  Raises:
+    ConfigurationError: a flag's value does not fit.
+    Interrupted: SIGINT or SIGTERM came; what was under way has saved.
+  """
+  # The accelerator is for the runs, each in a process of its own.
+  jax.config.update("jax_platforms", "cpu")
+  if sweep.time_out is not None and not sweep.time_out > 0:
+    raise ConfigurationError("time-out", sweep.time_out, "must be above 0")
+  there = collection.read(sweep.out)
+  for line in there.skipped:
+    print(f"skipped: {line}", file=sys.stderr)
+  rows = outlook.look(cells, there, sweep.memory, sweep.measure, console)
+  console.print(outlook.table(rows, names, title))
+  if sweep.dry_run:
+    return None
+  if missing := carry.missing(cells, there):
+    wanted = {cell.key for cell in missing}
+    work = {cell.key: row.seconds or row.size.total for row in rows for cell in row.cells if cell.key in wanted}
+    place = Cluster(sweep.cluster, sweep.cell) if sweep.cluster else carry.here
+    try:
+      carry.sweep(
+        carry.jobs_of(missing, there, train), place, 3600 * (sweep.time_out or 0) or None, Display(console, work)
+      )
+    finally:
+      if isinstance(place, Cluster):
+        place.close()
+  wanted = {cell.key for cell in cells}
+  return [run for run in collection.read(sweep.out).runs if run.key in wanted]

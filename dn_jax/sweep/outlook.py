@@ -1,0 +1,258 @@
+"""What a sweep will take, before it begins: parameters, FLOPs, memory, time."""
+
+import concurrent.futures
+import dataclasses
+import math
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+
+from dn_jax import cache, collection, planner
+from dn_jax.assembly import assemble
+from dn_jax.collection import Collection
+from dn_jax.configuration import ConfigurationError, RunConfig
+from dn_jax.data import catalog
+from dn_jax.models import build, summary
+from dn_jax.resolve import data_name, network_name
+from dn_jax.sweep.axes import Cell
+from dn_jax.training.epoch import DeviceSplit
+from dn_jax.training.step import Totals
+
+# Steps that are timed, after one that is not.
+_STEPS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """What is known of a run without training it.
+
+  parameters: of the network
+  flops:      of its forward pass, for a picture
+  pictures:   that it trains on, all epochs together
+  tested:     that it is measured on, likewise
+  """
+
+  parameters: int
+  flops: int
+  pictures: int
+  tested: int
+
+  @property
+  def total(self) -> float:
+    """FLOPs of the whole run: a training picture counts three forward passes, a tested one one."""
+    return self.flops * (3.0 * self.pictures + self.tested)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A cell of the sweep's table: runs that differ in their seeds alone.
+
+  memory:  that a training step takes on a device, in bytes; None where not asked for
+  seconds: that a run takes; None where nothing was measured
+  source:  of `seconds`: "runs" (finished ones), "steps" (a few), "FLOPs" (others' steps, by FLOPs)
+  """
+
+  cells: Sequence[Cell]
+  done: int
+  failed: int
+  size: Size
+  memory: int | None = None
+  seconds: float | None = None
+  source: str = ""
+
+  @property
+  def missing(self) -> int:
+    return len(self.cells) - self.done
+
+
+def size_of(config: RunConfig) -> Size:
+  """Of a resolved run; its data set is looked at, not read.
+
+  Raises:
+    ConfigurationError: its data set is not there, or has no such pictures.
+  """
+  info = catalog.info_of(config.data.name)
+  network = build.build(dataclasses.replace(config.model, remat="none"), info.num_classes)
+  rows = summary.layers(network, info.image_shape)
+  train, valid, test = catalog.count(config.data)
+  if config.last_batch == "drop":
+    train -= train % config.batch_size
+  return Size(
+    sum(row.parameters for row in rows),
+    sum(row.flops for row in rows),
+    config.epochs * train,
+    config.epochs * (valid + test),
+  )
+
+
+def look(
+  cells: Sequence[Cell], there: Collection, memory: bool, measure: int, console: rich.console.Console
+) -> list[Row]:
+  """A row for each cell of the table, in the sweep's order.
+
+  Args:
+    cells: of the sweep.
+    there: runs that are done already, or begun.
+    memory: whether to ask the planner; it compiles each network's step, if it has not before.
+    measure: of how many networks a few steps are timed, those of fewest FLOPs first; the others' times follow from
+      their FLOPs. A cell with finished runs takes as long as those.
+    console: told what is waited for.
+
+  Raises:
+    ConfigurationError: a data set is not there.
+  """
+  grouped: dict[str, list[Cell]] = {}
+  for cell in cells:
+    grouped.setdefault(collection.cell_key(cell.config), []).append(cell)
+  rows = []
+  for group in grouped.values():
+    found = [there.of_key(cell.key) for cell in group]
+    done = [run for run in found if run and run.summary]
+    failed = sum(1 for run in found if run and run.failure)
+    row = Row(group, len(done), failed, size_of(group[0].config))
+    if done:
+      took = statistics.median(run.summary["seconds"] + run.summary["evaluation_seconds"] for run in done)
+      row = dataclasses.replace(row, seconds=took, source="runs")
+    rows.append(row)
+  # In a process of its own, which gives the accelerator back before the runs want it.
+  context = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(1, context, cache.keep_compiled_programs) as child:
+    if memory:
+      for number, row in enumerate(rows):
+        with console.status(f"memory of {number + 1} of {len(rows)}: {_title(row)}"):
+          rows[number] = dataclasses.replace(row, memory=_answer(child, step_memory, row))
+    unknown = [n for n in sorted(range(len(rows)), key=lambda n: rows[n].size.flops) if rows[n].seconds is None]
+    for number in unknown[:measure]:
+      row = rows[number]
+      with console.status(f"timing a few steps of {_title(row)}"):
+        if per_step := _answer(child, step_seconds, row):
+          config = row.cells[0].config
+          training = row.size.pictures / config.batch_size * per_step
+          whole = training * row.size.total / (3.0 * row.size.flops * row.size.pictures)
+          rows[number] = dataclasses.replace(row, seconds=whole, source="steps")
+  return _with_scaled_times(rows)
+
+
+def _answer(child: concurrent.futures.Executor, question: Callable[[RunConfig], float], row: Row) -> float | None:
+  """Asks in the child; None where there is no answer, as where the step does not fit or the child was killed."""
+  try:
+    return child.submit(question, row.cells[0].config).result()
+  except (ConfigurationError, concurrent.futures.BrokenExecutor, jax.errors.JaxRuntimeError):
+    return None
+
+
+def step_memory(config: RunConfig) -> int | None:
+  """Bytes that a training step takes on each device of this machine; None where the compiler refuses it."""
+  info = catalog.info_of(config.data.name)
+  arguments = (info.num_classes, info.image_shape, config.batch_size)
+  options = {"groups": config.statistics_groups, "accumulation": config.accumulation}
+  if config.model.remat == "auto":
+    _, plan = planner.choose(config.model, *arguments, **options)
+  else:
+    plan = planner.plan(config.model, *arguments, **options)
+  return None if plan.refusal else plan.peak
+
+
+def step_seconds(config: RunConfig) -> float:
+  """Seconds of a training step, the median of a few, on made-up pictures."""
+  info = catalog.info_of(config.data.name)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (config.batch_size, *info.image_shape), np.uint8)
+  split = catalog.Split(images, rng.integers(0, info.num_classes, config.batch_size).astype(np.int32))
+  if config.model.remat == "auto":
+    config = dataclasses.replace(config, model=build.complete(dataclasses.replace(config.model, remat=None)))
+  config = dataclasses.replace(config, last_batch="drop", steps_per_dispatch=1)
+  parts = assemble(config, catalog.Dataset(info, split, None, split))
+  state, totals = parts.fresh_state(), Totals.zero_beside(parts.splits.train.labels)
+  order, taken = parts.order_of(0), []
+  for _ in range(1 + _STEPS):
+    begin = time.perf_counter()
+    state, totals, losses = parts.advance(
+      state, totals, DeviceSplit(*parts.splits.train), order, np.int32(0), np.int32(1), batch_size=config.batch_size
+    )
+    jax.block_until_ready(losses)
+    taken.append(time.perf_counter() - begin)
+  return statistics.median(taken[1:])
+
+
+def _with_scaled_times(rows: Sequence[Row]) -> list[Row]:
+  """Fills in the times that were not measured, from those that were and the FLOPs."""
+  rates = [row.seconds / row.size.total for row in rows if row.seconds is not None]
+  if not rates:
+    return list(rows)
+  rate = statistics.median(rates)
+  return [
+    row if row.seconds is not None else dataclasses.replace(row, seconds=rate * row.size.total, source="FLOPs")
+    for row in rows
+  ]
+
+
+def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Table:
+  """The plan of a sweep."""
+  words = {"runs": "finished runs", "steps": "a few steps timed here", "FLOPs": "FLOPs, at the rate of the others"}
+  sources = [words[source] for source in dict.fromkeys(row.source for row in rows) if source]
+  caption = "FLOPs: forward pass of a picture; of all runs, with three forward passes a training picture"
+  if sources:
+    caption += "\ntime: of the runs still to do, one after another, without starting and compiling: an estimate from "
+    caption += "; ".join(sources)
+  result = rich.table.Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+  for name in (*axes, *(() if axes else ("network",))):
+    result.add_column(name.removeprefix("model.").removeprefix("data."), overflow="fold")
+  for name in ("parameters", "MFLOPs", "runs", "done", "failed", "all FLOPs", "memory", "time"):
+    result.add_column(name, justify="right")
+  for row in rows:
+    given = row.cells[0].given
+    names = [given.get(axis, "") for axis in axes] or [_title(row)]
+    result.add_row(
+      *names,
+      f"{row.size.parameters:,}",
+      f"{row.size.flops / 1e6:,.1f}",
+      str(len(row.cells)),
+      str(row.done),
+      str(row.failed) if row.failed else "",
+      f"{len(row.cells) * row.size.total:.2g}",
+      "" if row.memory is None else f"{row.memory / 2**20:,.0f} MiB",
+      "" if row.seconds is None else duration(row.missing * row.seconds),
+    )
+  result.add_section()
+  result.add_row(
+    "all",
+    *[""] * (max(len(axes), 1) + 1),
+    str(sum(len(row.cells) for row in rows)),
+    str(sum(row.done for row in rows)),
+    str(sum(row.failed for row in rows) or ""),
+    f"{sum(len(row.cells) * row.size.total for row in rows):.2g}",
+    "",
+    duration(left) if (left := seconds_left(rows)) is not None else "",
+  )
+  return result
+
+
+def seconds_left(rows: Sequence[Row]) -> float | None:
+  """Of all runs still to do, one after another; None where nothing was measured."""
+  if any(row.seconds is None for row in rows if row.missing):
+    return None
+  return math.fsum(row.missing * row.seconds for row in rows if row.missing)
+
+
+def duration(seconds: float) -> str:
+  """As a person says it: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+  minutes = round(seconds / 60)
+  if seconds < 90:
+    return f"{seconds:.0f} s"
+  if minutes < 90:
+    return f"{minutes} min"
+  if minutes < 48 * 60:
+    return f"{minutes // 60} h {minutes % 60} min"
+  return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def _title(row: Row) -> str:
+  config = row.cells[0].config
+  return f"{network_name(config)} on {data_name(config)}"

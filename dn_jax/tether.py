@@ -1,0 +1,28 @@
+"""A process that ends with the one that started it, however that ends.
+
+A run whose sweep (or whose cluster's worker) was killed must not go on writing: the next start takes its folder over.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Mapping
+
+_VARIABLE = "DN_JAX_TETHERED_TO"
+_PR_SET_PDEATHSIG = 1
+
+
+def environment() -> Mapping[str, str]:
+  """For a process that this one starts and that is to end with it."""
+  return os.environ | {_VARIABLE: str(os.getpid())}
+
+
+def hold() -> None:
+  """In that process: has the kernel kill it when its parent ends. Linux only; elsewhere it does nothing."""
+  parent = os.environ.pop(_VARIABLE, None)
+  if parent is None or sys.platform != "linux":
+    return
+  ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+  if os.getppid() != int(parent):  # It ended before.
+    os.kill(os.getpid(), signal.SIGKILL)

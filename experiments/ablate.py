@@ -1,0 +1,48 @@
+"""Many runs from flags with several values: a plan, the runs that are missing, a table and pictures.
+
+  python experiments/ablate.py --out runs/ablation --model.growth-rate 12,24,40 --model.depth 40,100 --seeds 3 \\
+    --data.name cifar10 --data.augment
+
+Every flag of train.py is taken; commas separate its values, and the runs are the product of all. Started again, it does
+what is missing. --file: more such lines, a product each; --model.name densenet-bc-100-12,wide-28-10: networks by name.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import rich.console
+import tyro
+
+from dn_jax import collection, command_line
+from dn_jax.report import ablation, collected
+from dn_jax.sweep import axes, command
+
+TRAIN = pathlib.Path(__file__).with_name("train.py").absolute()
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation(command.Sweep):
+  seeds: int | None = None
+  """Runs of each network: seeds 0, 1, ..."""
+  file: pathlib.Path | None = None
+  """Lines of flags, a product each, together with the flags given here."""
+
+
+def ablate() -> None:
+  flags, rest = tyro.cli(Ablation, description=__doc__, return_unknown_args=True)
+  cells = axes.cells_of(rest, flags.seeds, axes.lines_of(flags.file) if flags.file else ((),))
+  console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
+  done = command.carry_out(cells, flags, TRAIN, console, axes.varied(cells), f"{len(cells)} runs, in {flags.out}")
+  if done is None:
+    return
+  console.print(ablation.table(ablation.cells_of(done), "This sweep").rich())
+  for path in collected.write(collection.read(flags.out), flags.out / collection.REPORT):
+    console.print(str(path), highlight=False)
+  if failed := [run for run in done if run.failure]:
+    print(f"{len(failed)} of {len(done)} runs failed; why: log.txt in their folders", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  command_line.main(ablate)
