@@ -13,11 +13,9 @@ from importlib import metadata
 from typing import Any
 
 import jax
-import optax
 import rich.console
-from jax.sharding import PartitionSpec
 
-from dn_jax import distributed, planner, processes, runs
+from dn_jax import distributed, planner, processes, runs, trained
 from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
 from dn_jax.configuration import ConfigurationError, RunConfig, UserError, fields, jsonable
 from dn_jax.data import catalog
@@ -25,7 +23,7 @@ from dn_jax.models import build
 from dn_jax.models.summary import layers
 from dn_jax.report import curves
 from dn_jax.resolve import data_name, network_name, resolve, slug
-from dn_jax.training import loop, optimizer, step
+from dn_jax.training import loop, step
 from dn_jax.training.checkpoint import Checkpoints
 from dn_jax.training.interruption import Interrupted, Interruption
 from dn_jax.training.profile import Profile
@@ -294,7 +292,7 @@ def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters:
 def evaluate(
   folder: pathlib.Path,
   split: str,
-  which: str,
+  which: trained.Which,
   batch_size: int,
   data_dir: pathlib.Path | None,
   say: Callable[[str], None],
@@ -316,41 +314,27 @@ def evaluate(
   Raises:
     UserError: no run, no whole checkpoint, no such split.
   """
+  if batch_size < 1:
+    raise ConfigurationError("batch-size", batch_size, "must be at least 1")
   config = runs.read_config(folder)
   if data_dir:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
-  if (which == "best" and not config.data.validation) or (split == "valid" and not config.data.validation):
-    raise ConfigurationError(
-      "split" if split == "valid" else "checkpoint",
-      split if split == "valid" else which,
-      "this run held out no validation pictures",
-    )
-  if batch_size < 1:
-    raise ConfigurationError("batch-size", batch_size, "must be at least 1")
+  if split == "valid" and not config.data.validation:
+    raise ConfigurationError("split", split, "this run held out no validation pictures")
   dataset = catalog.load(config.data)
   runs.check_data(folder, catalog.fingerprint(dataset))
   mesh = distributed.make_layout().mesh
-  network = build.build(config.model, dataset.info.num_classes)
-  sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0))
-  shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, dataset.info.image_shape), jax.random.key(0))
-  template = distributed.placed(shapes, PartitionSpec(), mesh)
-  with Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, say, read_only=True) as checkpoints:
-    state, records, begun, _ = checkpoints.restore(template)
-    best = which == "best" or (which == "reported" and config.report == "best")
-    if best and not records:
-      raise ConfigurationError("checkpoint", which, "no epoch of this run is done yet; take last")
-    if best and (begun.steps or runs.best_record(records) != records[-1]):
-      state, records, begun, _ = checkpoints.restore(template, runs.best_record(records).step)
-  measure = evaluator(config, dataset, batch_size, mesh)
-  totals = measure(state.params, state.batch_stats, getattr(on_devices(dataset, mesh), split), lambda: None)
+  network = trained.load(folder, which, say)
+  measure = evaluator(network.config, dataset, batch_size, mesh)
+  totals = measure(network.params, network.batch_stats, getattr(on_devices(dataset, mesh), split), lambda: None)
   means = totals.means()
   return {
     "error": 100 * means["error"],
     "top5_error": 100 * means["top5_error"],
     "loss": means["loss"],
     "pictures": int(totals.count),
-    "epoch": len(records),
-    "steps": begun.steps,
+    "epoch": network.epoch,
+    "steps": network.steps,
   }
 
 

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import tyro
 
 from dn_jax import collection
-from dn_jax.configuration import ConfigurationError, RunConfig, UserError, fields, near
-from dn_jax.resolve import resolve
+from dn_jax.configuration import ConfigurationError, RunConfig, UserError, fields, jsonable, near
+from dn_jax.resolve import network_name, resolve
 
 Values = tuple[str, ...]
 # What a sweep decides itself.
@@ -162,12 +162,12 @@ def _types() -> dict[str, Any]:
   return dict(of(RunConfig))
 
 
-def _check_values(axes: Mapping[str, Sequence[Values]]) -> None:
-  """Refuses alternatives that do not parse, and those that make no other run."""
+def _check_values(axes: Mapping[str, Sequence[Values]], one_value: bool = True) -> None:
+  """Refuses alternatives that do not parse and, unless told otherwise, those that make no other run."""
   known = _types()
   part_of_run = {flag: is_part for flag, _, is_part in fields(RunConfig())}
   for flag, alternatives in axes.items():
-    if len(alternatives) > 1 and not part_of_run[flag] and flag not in _FILLS_IN:
+    if one_value and len(alternatives) > 1 and not part_of_run[flag] and flag not in _FILLS_IN:
       text = ",".join(map(" ".join, alternatives))
       raise ConfigurationError(flag, text, "says how a run is carried out, not what it is; give one value")
     for words in alternatives:
@@ -216,3 +216,19 @@ def _in_words(hint: Any) -> str:
     return f"one or more of {_in_words(typing.get_args(hint)[0])}"
   names = {bool: "True or False", int: "a whole number", float: "a number", pathlib.Path: "a path"}
   return names.get(hint, "a name")
+
+
+def names(wanted: Mapping[str, Sequence[Values]], config: RunConfig) -> bool:
+  """Whether a resolved run has, of each flag, one of the wanted values; `model.name` is what the run is called.
+
+  Raises:
+    ConfigurationError: a value that does not parse.
+  """
+  _check_values(wanted, one_value=False)
+  found = {flag: jsonable(value) for flag, value, _ in fields(config)} | {"model.name": network_name(config)}
+
+  def value(flag: str, words: Values) -> Any:
+    parsed = _parsed(_as_flags(flag, words))
+    return jsonable({name: each for name, each, _ in fields(parsed)}[flag])
+
+  return all(found[flag] in [value(flag, words) for words in each] for flag, each in wanted.items())

@@ -1,0 +1,100 @@
+"""One HTML file of a collection: tables, pictures, configuration, failures. It opens without a network."""
+
+import collections
+import html
+import itertools
+from collections.abc import Sequence
+
+from dn_jax.collection import Collection, Run
+from dn_jax.configuration import identity
+from dn_jax.report import ablation, picture, pictures, trail
+from dn_jax.report.ablation import in_words
+from dn_jax.report.grid import Grid
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
+h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc }
+table { border-collapse: collapse; margin: 1em 0 } caption { text-align: left; font-weight: 600; padding: .3em 0 }
+th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left } th { border-bottom: 2px solid #888 }
+.number { text-align: right; font-variant-numeric: tabular-nums } .notes { color: #555; font-size: .9em }
+pre { background: #f5f5f5; padding: .7em; overflow-x: auto; font-size: .85em } svg { max-width: 100%; height: auto }
+td { overflow-wrap: anywhere }
+"""
+
+
+def page(found: Collection, title: str, tables: Sequence[Grid] = ()) -> str:
+  """The page.
+
+  Args:
+    found: the collection.
+    title: of the page.
+    tables: that come first; by default the one of `dn_jax.report.ablation`.
+  """
+  cells = ablation.cells_of(found.runs)
+  finished = sum(1 for run in found.runs if run.summary)
+  failed = [run for run in found.runs if run.failure]
+  parts = [
+    f"<h1>{html.escape(title)}</h1>",
+    f"<p>{len(found.runs)} runs of {len(cells)} cells: {finished} finished, {len(failed)} failed, "
+    f"{len(found.runs) - finished - len(failed)} not finished.</p>",
+    *(grid.html() for grid in (tables or [ablation.table(cells, "Test error")])),
+  ]
+  for name, draw in pictures.drawings(found):
+    parts.append(f"<h2>{html.escape(name)}</h2>\n{picture.svg(draw)}")
+  parts += ["<h2>Configuration</h2>", _common(found.runs).html(), _differences(found.runs).html()]
+  parts += ["<h2>Runs</h2>", _runs(found.runs).html()]
+  if failed:
+    parts.append("<h2>Failures</h2>")
+    for run in failed:
+      parts.append(f"<h3>{html.escape(str(run.folder))}</h3>\n<p>{html.escape(str(run.failure.get('error')))}</p>")
+      if (log := run.folder / "log.txt").exists():
+        tail = log.read_text(errors="replace").splitlines()[-25:]
+        parts.append(f"<pre>{html.escape(chr(10).join(tail))}</pre>")
+  if found.skipped:
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.skipped)
+    parts.append(f"<h2>Skipped</h2>\n<ul>{lines}</ul>")
+  body = "\n".join(parts)
+  return (
+    f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+    f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+  )
+
+
+def _common(found: Sequence[Run]) -> Grid:
+  rows = [[f"--{flag}", in_words(value)] for flag, value in trail.common_flags(found).items() if value is not None]
+  return Grid("The same in all runs", ["flag", "value"], rows, left=2)
+
+
+def _differences(found: Sequence[Run]) -> Grid:
+  """Flags with several values, and how many runs have each."""
+  common = trail.common_flags(found)
+  everything = [identity(run.config) for run in found]
+  rows = []
+  for flag in dict.fromkeys(itertools.chain.from_iterable(everything)):
+    if flag not in common:
+      counted = collections.Counter(in_words(one.get(flag)) for one in everything)
+      rows.append([f"--{flag}", ", ".join(f"{value or 'none'} ({count} runs)" for value, count in counted.items())])
+  return Grid("What differs", ["flag", "values"], rows, left=2)
+
+
+def _runs(found: Sequence[Run]) -> Grid:
+  rows = []
+  for run in found:
+    summary = run.summary or {}
+    state = f"{run.test_error:.2f}" if run.summary else "failed" if run.failure else "not finished"
+    commit = summary.get("commit") or ""
+    rows.append(
+      [
+        run.folder.name,
+        run.key,
+        summary.get("devices", ""),
+        f"{commit[:10]}{'+' if commit.endswith('+') else ''}",
+        summary.get("versions", {}).get("jax", ""),
+        str(run.config.seed),
+        state,
+        str(summary.get("reported_epoch", "")),
+        f"{summary['seconds']:,.0f}" if summary else "",
+      ]
+    )
+  columns = ["folder", "key", "devices", "code", "JAX", "seed", "test error, %", "epoch", "training, s"]
+  return Grid("Every run", columns, rows, ["key: of the flags that say what the run is (dn_jax/collection.py)"], left=5)

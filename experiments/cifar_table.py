@@ -1,0 +1,133 @@
+"""The paper's CIFAR and SVHN error tables, cell by cell: published, measured here, the difference.
+
+  python experiments/cifar_table.py --data-dir ~/data --seeds 3
+  python experiments/cifar_table.py --rows densenet-bc-100-12 resnet-110 --columns c10+ --scale 0.02 --out runs/rehearsal
+
+Rows are networks of the zoo (python -m dn_jax zoo), columns c10, c10+, c100, c100+ and svhn. Each cell is trained with the
+protocol published for it. Started again, it does what is missing; `experiments/report.py OUT --trail` says where a number
+comes from.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import rich.console
+import tyro
+
+from dn_jax import collection, command_line
+from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, ProtocolName, RunConfig, near
+from dn_jax.models import zoo
+from dn_jax.report import collected, published_table
+from dn_jax.resolve import resolve
+from dn_jax.sweep import axes, command
+from dn_jax.training import protocol
+
+TRAIN = pathlib.Path(__file__).with_name("train.py").absolute()
+CAFFE = "densenet-caffe-40-12"
+ROWS = tuple(
+  name for name, entry in zoo.NETWORKS.items() if not entry.imagenet and name != CAFFE and "1202" not in name
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(command.Sweep):
+  out: pathlib.Path = pathlib.Path("runs/cifar_table")
+  """Folder of the runs: what is done there is not done again. Tables and pictures go to its report/."""
+  rows: tuple[str, ...] = ROWS
+  """Networks of the zoo."""
+  columns: tuple[str, ...] = zoo.COLUMNS
+  """c10, c10+, c100, c100+, svhn."""
+  seeds: int = 1
+  """Runs of each cell: seeds 0, 1, ..."""
+  scale: float = 1.0
+  """Of every schedule; below 1 a rehearsal, which the table's title says."""
+  unpublished: bool = False
+  """Train the cells too for which nothing was published."""
+  protocol: ProtocolName | None = None
+  """One for all cells, instead of each network's own; caffe alone also takes the network of the Caffe code."""
+  data_dir: pathlib.Path | None = None
+  """Folder of the prepared data sets."""
+  dtype: str = "float32"
+  """Of activations: float32 (as published) or bfloat16."""
+
+
+def cells_of(flags: Table) -> dict[tuple[str, str], list[axes.Cell]]:
+  """The runs of every cell of the table.
+
+  Raises:
+    ConfigurationError: an unknown row or column, or a value that does not fit.
+  """
+  if flags.seeds < 1:
+    raise ConfigurationError("seeds", flags.seeds, "must be at least 1")
+  if not 0 < flags.scale <= 1:
+    raise ConfigurationError("scale", flags.scale, "above 0, at most 1")
+  rows = flags.rows
+  if flags.protocol == "caffe" and rows == ROWS:
+    rows = (CAFFE,)
+  for name in rows:
+    if name not in zoo.NETWORKS or zoo.NETWORKS[name].imagenet:
+      raise ConfigurationError("rows", name, near(name, (*ROWS, CAFFE)))
+  for column in flags.columns:
+    if column not in zoo.COLUMNS:
+      raise ConfigurationError("columns", column, f"one of {', '.join(zoo.COLUMNS)}")
+  found = {}
+  for name in rows:
+    for column in flags.columns:
+      if column in zoo.NETWORKS[name].errors or flags.unpublished:
+        found[name, column] = [_cell(flags, name, column, seed) for seed in range(flags.seeds)]
+  if not found:
+    raise ConfigurationError("columns", " ".join(flags.columns), "nothing is published for these rows; --unpublished?")
+  return found
+
+
+def _cell(flags: Table, name: str, column: str, seed: int) -> axes.Cell:
+  data, augment = protocol.data_of_column(column)
+  asked = RunConfig(DataConfig(data, augment=augment), ModelConfig(name=name), protocol=flags.protocol)
+  whole = resolve(asked)
+  words = ["--data.name", data, "--model.name", name, "--seed", str(seed), "--model.dtype", flags.dtype]
+  words += ["--data.augment"] if augment else []
+  words += ["--data.dir", str(flags.data_dir)] if flags.data_dir else []
+  words += ["--protocol", flags.protocol] if flags.protocol else []
+  if flags.scale != 1:
+    words += ["--epochs", str(max(1, round(flags.scale * whole.epochs)))]
+    if whole.optimizer.warmup_steps:
+      words += ["--optimizer.warmup-steps", str(round(flags.scale * whole.optimizer.warmup_steps))]
+  return axes.cells_of(words)[0]
+
+
+def main() -> None:
+  flags = tyro.cli(Table, description=__doc__)
+  cells = cells_of(flags)
+  everything = [cell for column in zip(*cells.values(), strict=True) for cell in column]  # First seeds first.
+  console = rich.console.Console(width=None if sys.stdout.isatty() else 200)
+  done = command.carry_out(
+    everything,
+    flags,
+    TRAIN,
+    console,
+    ["model.name", "data.name", "data.augment"],
+    f"{len(everything)} runs, in {flags.out}",
+  )
+  if done is None:
+    return
+  by_key = {run.key: run for run in done}
+  found = {where: [by_key[cell.key] for cell in group if cell.key in by_key] for where, group in cells.items()}
+  grid = published_table.table(
+    found,
+    list(dict.fromkeys(name for name, _ in cells)),
+    flags.columns,
+    {where: group[0].config.protocol for where, group in cells.items()},
+    flags.scale,
+  )
+  console.print(grid.rich())
+  there = collection.read(flags.out)
+  for path in collected.write(there, flags.out / collection.REPORT, [("cifar_table", grid)]):
+    console.print(str(path), highlight=False)
+  if failed := [run for run in done if run.failure]:
+    print(f"{len(failed)} of {len(done)} runs failed; why: log.txt in their folders", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  command_line.main(main)
