@@ -6,7 +6,7 @@
 Peers take turns, round after round, so that a busy minute of the machine falls on all of them; compare ratios. PyTorch
 may have a Python of its own: `python3.11 -m venv ~/torch; ~/torch/bin/pip install torch==2.13.0`. A PyTorch peer is
 torch, or torch with what it takes: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY, and with
-bfloat16 activations, or with what feeds a step, dn_jax+POLICY+bfloat16 and dn_jax+POLICY+data. Needs Linux.
+what feeds a step dn_jax+POLICY+data. All but keras take +bfloat16, for activations. Needs Linux.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ OURS = ("dn_jax+layer_by_layer", "dn_jax+dense_layer")
 JAX = (*OURS, "flax", "keras")
 TORCH = ("torch", "torch+channels-last", "torch+checkpointed", "torch+checkpointed+channels-last", "torch+compiled")
 OUR_OPTIONS = {"bfloat16", "data"}
-TORCH_OPTIONS = {"checkpointed", "channels-last", "compiled"}
+TORCH_OPTIONS = {"checkpointed", "channels-last", "compiled", "bfloat16"}
 
 
 class PeerError(Exception):
@@ -156,7 +156,7 @@ def _check(names: tuple[str, ...], torch_python: pathlib.Path | None) -> None:
     kind, *options = name.split("+")
     if kind == "torch" and torch_python is None:
       raise ConfigurationError("peers", name, "needs --torch-python, a Python that has PyTorch")
-    allowed = {"torch": TORCH_OPTIONS, "dn_jax": {*remat.POLICIES, *OUR_OPTIONS}, "flax": set(), "keras": set()}
+    allowed = {"torch": TORCH_OPTIONS, "dn_jax": {*remat.POLICIES, *OUR_OPTIONS}, "flax": {"bfloat16"}, "keras": set()}
     if kind not in allowed or set(options) - allowed[kind] or len(set(options) & set(remat.POLICIES)) > 1:
       raise ConfigurationError("peers", name, f"one of {', '.join((*JAX, *TORCH))}, or dn_jax+POLICY")
 

@@ -1,11 +1,11 @@
 """The paper's CIFAR and SVHN error tables, cell by cell: published, measured here, the difference.
 
   python experiments/cifar_table.py --data-dir ~/data --seeds 3
-  python experiments/cifar_table.py --rows densenet-bc-100-12 resnet-110 --columns c10+ --scale 0.02 --out runs/rehearsal
+  python experiments/cifar_table.py --rows densenet-bc-100-12 resnet-110 --columns c10+ --scale 0.02 --out runs/try
 
-Rows are networks of the zoo (python -m dn_jax zoo), columns c10, c10+, c100, c100+ and svhn. Each cell is trained with the
-protocol published for it. Started again, it does what is missing; `experiments/report.py OUT --trail` says where a number
-comes from.
+Rows are networks of the zoo (python -m dn_jax zoo), columns c10, c10+, c100, c100+ and svhn. Each cell is trained with
+the protocol published for it. Started again, it does what is missing; `experiments/report.py OUT --trail` says where a
+number comes from.
 """
 
 import dataclasses

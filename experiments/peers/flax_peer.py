@@ -15,7 +15,7 @@ versions = functools.partial(versions, "flax", "optax")
 
 
 class OrdinaryDenseNet(nn.Module):
-  """blocks: layers of each dense block; the rest by the paper's names."""
+  """blocks: layers of each dense block; dtype: of activations, by default the pictures'; the rest as in the paper."""
 
   blocks: tuple[int, ...]
   growth_rate: int
@@ -23,19 +23,22 @@ class OrdinaryDenseNet(nn.Module):
   num_classes: int
   bottleneck: bool = True
   compression: float = 0.5
+  dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    param_dtype = x.dtype
+    dtype = self.dtype or x.dtype
     norm = functools.partial(
       nn.BatchNorm,
       use_running_average=not train,
       momentum=0.9,
       epsilon=1e-5,
       use_fast_variance=x.dtype != jnp.float64,
-      dtype=x.dtype,
-      param_dtype=x.dtype,
+      dtype=dtype,
+      param_dtype=param_dtype,
     )
-    conv = functools.partial(nn.Conv, use_bias=False, dtype=x.dtype, param_dtype=x.dtype)
+    conv = functools.partial(nn.Conv, use_bias=False, dtype=dtype, param_dtype=param_dtype)
     x = conv(self.initial_channels, (3, 3), name="stem")(x)
     for b, layers in enumerate(self.blocks, 1):
       for n in range(1, layers + 1):
@@ -49,12 +52,16 @@ class OrdinaryDenseNet(nn.Module):
         y = nn.relu(norm(name=f"t{b}norm")(x))
         x = nn.avg_pool(conv(int(self.compression * x.shape[-1]), (1, 1), name=f"t{b}conv")(y), (2, 2), (2, 2))
     x = jnp.mean(nn.relu(norm(name="lastnorm")(x)), axis=(1, 2))
-    return nn.Dense(self.num_classes, dtype=x.dtype, param_dtype=x.dtype, name="classifier")(x)
+    return nn.Dense(self.num_classes, dtype=param_dtype, param_dtype=param_dtype, name="classifier")(x)
 
 
-def start(depth, growth_rate, batch_size):
-  """A training step that gives its loss, and the number of trainable parameters."""
-  network = OrdinaryDenseNet(((depth - 4) // 6,) * 3, growth_rate, 2 * growth_rate, 10)
+def start(depth, growth_rate, batch_size, *options):
+  """A training step that gives its loss, and the number of trainable parameters.
+
+  options: `bfloat16` activations.
+  """
+  dtype = jnp.bfloat16 if "bfloat16" in options else None
+  network = OrdinaryDenseNet(((depth - 4) // 6,) * 3, growth_rate, 2 * growth_rate, 10, dtype=dtype)
   sgd = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, 0.9, nesterov=True))
   images, labels = map(jnp.asarray, batch(batch_size))
 

@@ -1,4 +1,4 @@
-"""DenseNet-BC in PyTorch: plain, checkpointed, channels-last, compiled.
+"""DenseNet-BC in PyTorch: plain, checkpointed, channels-last, compiled, with bfloat16 activations.
 
 Checkpointed, a layer makes its concatenation, norm and 1x1 convolution again in the backward pass. Modules are named as
 the public implementations name them, so their weights load with `strict=True`.
@@ -15,6 +15,7 @@ import torch.utils.checkpoint
 from torch import nn
 
 CUDA = torch.cuda.is_available()
+OPTIONS = ("checkpointed", "channels-last", "compiled", "bfloat16")
 
 
 class DenseLayer(nn.Module):
@@ -95,13 +96,13 @@ def versions():
 def start(depth, growth_rate, batch_size, *options):
   """A training step that gives its loss, and the number of trainable parameters.
 
-  options: `checkpointed`, `channels-last`, `compiled`; and perhaps the path of a Python file whose
+  options: `checkpointed`, `channels-last`, `compiled`, `bfloat16`; and perhaps the path of a Python file whose
   `build(depth, growth_rate, checkpointed)` makes the network in place of the one above.
   """
   files = [option for option in options if option.endswith(".py")]
-  unknown = set(options) - {"checkpointed", "channels-last", "compiled", *files}
+  unknown = set(options) - {*OPTIONS, *files}
   if unknown:
-    raise ValueError(f"torch takes checkpointed, channels-last and compiled, not {', '.join(sorted(unknown))}")
+    raise ValueError(f"torch takes {', '.join(OPTIONS)}, not {', '.join(sorted(unknown))}")
   build = DenseNet
   if files:
     spec = importlib.util.spec_from_file_location("network", files[0])
@@ -122,9 +123,10 @@ def start(depth, growth_rate, batch_size, *options):
 
   def take():
     sgd.zero_grad()
-    loss = F.cross_entropy(network(images), labels)
+    with torch.autocast(place["device"], torch.bfloat16, enabled="bfloat16" in options):
+      loss = F.cross_entropy(network(images), labels)
     loss.backward()
     sgd.step()
-    return float(loss)
+    return loss.item()
 
   return take, parameters
