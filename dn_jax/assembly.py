@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from dn_jax import distributed
+from dn_jax import distributed, memory
 from dn_jax.configuration import ConfigurationError, RunConfig
 from dn_jax.data import catalog
 from dn_jax.data.augment import epoch_order, mirror_and_shift, normalise
@@ -47,6 +47,11 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
   def fresh_state(key: jax.Array) -> step.TrainState:
     return step.create_state(network, sgd, key, info.image_shape)
 
+  def placed_state() -> step.TrainState:
+    state = distributed.place_state(jax.jit(fresh_state)(weights_key), specs, layout.mesh)
+    memory.give_back()
+    return state
+
   shapes = jax.eval_shape(fresh_state, weights_key)
   specs = step.specs_of(shapes, layout)
   order_of = jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures))
@@ -65,7 +70,7 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
     evaluate=evaluator(config, dataset, config.evaluation_batch_size, layout.mesh),
     order_of=lambda number: distributed.replicate(order_of(number), layout.mesh),
     rate_of=schedule,
-    fresh_state=lambda: distributed.place_state(jax.jit(fresh_state)(weights_key), specs, layout.mesh),
+    fresh_state=placed_state,
     template=distributed.placed(shapes, specs, layout.mesh),
   )
 

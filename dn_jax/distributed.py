@@ -173,6 +173,10 @@ class Layout:
       return self._everywhere_by_pmap(function, donate)
     return jax.jit(self.mapped(function, in_specs, out_specs), donate_argnums=tuple(donate))
 
+  def compiled(self, program: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """A program of `everywhere`, compiled for arguments like these; pmap's compiles when it is first called."""
+    return program if self.parallel == "pmap" else program.lower(*arguments).compile()
+
   def mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any = PartitionSpec()) -> Callable[..., Any]:
     """A program for each device as one over all of them."""
     if len(self.devices) == 1:

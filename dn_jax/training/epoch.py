@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from dn_jax import memory
 from dn_jax.distributed import Layout
 from dn_jax.training.step import Batch, Totals, TrainState
 
@@ -88,8 +89,7 @@ def make_advance(
       return one(jnp.int32(0), carry)
     return jax.lax.fori_loop(0, steps, one, carry)
 
-  @functools.cache
-  def compiled(batch_size: int) -> Callable[..., Any]:
+  def program(batch_size: int) -> Callable[..., Any]:
     whole = PartitionSpec()
     return layout.everywhere(
       functools.partial(on_device, batch_size),
@@ -98,8 +98,13 @@ def make_advance(
       out_specs=(specs, whole, whole),
     )
 
+  compiled: dict[int, Callable[..., Any]] = {}
+
   def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
-    return compiled(batch_size)(*arguments)
+    if batch_size not in compiled:
+      compiled[batch_size] = layout.compiled(program(batch_size), *arguments)
+      memory.give_back()  # Before the step takes its own.
+    return compiled[batch_size](*arguments)
 
   return advance
 
