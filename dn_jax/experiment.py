@@ -116,11 +116,13 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     UserError: something a person can put right.
     Interrupted: SIGINT or SIGTERM came.
   """
-  with processes.ending_together(Interrupted, loop.NotFiniteError):
-    return _train(config, console)
+  # Several processes end together or not at all. One has nothing to save before it trains, and may just end.
+  early = Interruption() if jax.process_count() > 1 else None
+  with processes.ending_together(Interrupted, loop.NotFiniteError), early or contextlib.nullcontext():
+    return _train(config, console, early)
 
 
-def _train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
+def _train(config: RunConfig, console: rich.console.Console, interruption: Interruption | None) -> dict[str, Any]:
   config = resolve(config)
   folder = config.out
   event_writer = _event_writer() if config.tensorboard else None
@@ -142,7 +144,7 @@ def _train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
   )
   with (
     _written_to(folder),
-    Interruption() as interruption,
+    contextlib.nullcontext(interruption) if interruption else Interruption() as interruption,
     Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
     # Before the checkpoints are closed, which waits for all processes.
     processes.ending_together(Interrupted, loop.NotFiniteError),

@@ -5,15 +5,17 @@
 Unset flags are as published for the network and the data set.
 """
 
-import rich.console
-import rich.table
-import tyro
-
-from dn_jax import command_line, experiment, processes, resolve
-from dn_jax.configuration import RunConfig
+from dn_jax.training import interruption
 
 
 def train() -> None:
+  import rich.console
+  import rich.table
+  import tyro
+
+  from dn_jax import experiment, processes, resolve
+  from dn_jax.configuration import RunConfig
+
   config = tyro.cli(RunConfig, description=__doc__)
   config = resolve.resolve(config)  # Before anybody waits for others.
   processes.join(config.distributed)
@@ -35,4 +37,7 @@ def train() -> None:
 
 
 if __name__ == "__main__":
-  command_line.main(train)
+  with interruption.leaving_at_once():  # Importing the rest takes seconds.
+    from dn_jax import command_line
+
+    command_line.main(train)

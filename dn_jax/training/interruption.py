@@ -1,14 +1,21 @@
-"""Being asked to stop (Ctrl-C, or a preemption notice): between two steps, with what was done saved."""
+"""Being asked to stop (Ctrl-C, or a preemption notice): between two steps, with what was done saved.
 
+Python runs a signal's handler in its main thread, between two of its instructions; a compiler or a long command to the
+device keeps it waiting for minutes. So a thread of its own hears of signals here.
+"""
+
+import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
-from types import FrameType
-
-import jax
+from collections.abc import Callable, Iterator
 
 # "Try again": the run is saved, and the same command goes on.
 EXIT_CODE = 75
+# More than a `struct sigaction` takes anywhere.
+_ACTION_BYTES = 1024
 
 
 class Interrupted(Exception):
@@ -17,40 +24,90 @@ class Interrupted(Exception):
   exit_code = EXIT_CODE
 
 
+@contextlib.contextmanager
+def _heard(numbers: tuple[int, ...], act: Callable[[dict[int, ctypes.Array]], None]) -> Iterator[None]:
+  """While entered, the first of some signals is noted and not raised; the next ends the process as if nothing was.
+
+  Args:
+    numbers: of the signals.
+    act: called once, in a thread of its own, whatever the main thread is in; of the actions there were before.
+  """
+  if threading.current_thread() is not threading.main_thread():  # Elsewhere Python allows no handlers.
+    yield
+    return
+  libc = ctypes.CDLL(None)
+  handlers, actions = {}, {number: ctypes.create_string_buffer(_ACTION_BYTES) for number in numbers}
+  pipe, end = os.pipe()
+  os.set_blocking(end, False)
+
+  def listen() -> None:
+    noted = False
+    while byte := os.read(pipe, 1):
+      if byte[0] not in numbers:
+        continue
+      if noted:  # Both came before the thread saw the first.
+        os.kill(os.getpid(), byte[0])
+      noted = True
+      act(actions)
+      for number in numbers:  # Python's own `signal.signal` is for the main thread.
+        libc.signal(number, None)  # SIG_DFL
+    os.close(pipe)
+
+  for number in numbers:
+    libc.sigaction(number, None, actions[number])
+    handlers[number] = signal.signal(number, lambda number, frame: None)
+  before = signal.set_wakeup_fd(end, warn_on_full_buffer=False)
+  threading.Thread(target=listen, daemon=True).start()
+  try:
+    yield
+  finally:
+    signal.set_wakeup_fd(before)
+    for number in numbers:
+      signal.signal(number, handlers[number])
+      libc.sigaction(number, actions[number], None)
+    os.close(end)
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+  """While entered, a SIGTERM ends the process with a line and the code of one that is to be started again.
+
+  For what comes before training: imports, data, assembling. Nothing is lost by it.
+  """
+
+  def leave(_: object) -> None:
+    print("stopped as asked, outside training; the same command goes on", file=sys.stderr, flush=True)
+    os._exit(EXIT_CODE)
+
+  with _heard((signal.SIGTERM,), leave):
+    yield
+
+
 class Interruption:
-  """While entered, SIGINT and SIGTERM are noted, not raised; a second one ends the process at once.
+  """While entered, a SIGINT or SIGTERM is noted, not raised; a second one ends the process at once.
 
-  Python raises KeyboardInterrupt wherever it happens to be, and where that is a callback of some library it is
-  printed and forgotten.
-
-  Of several processes all stop at the same step: JAX's preemption service catches a SIGTERM of any of them and
-  agrees on the step. It takes SIGTERM over, and a Python handler set over it would silence it; so a SIGINT is
-  passed on to it as a SIGTERM, and a second SIGTERM ends a process only once they have agreed.
+  Of several processes all stop at the same step: JAX's preemption service catches a SIGTERM of any of them and agrees
+  on the step. It takes SIGTERM over, and a Python handler set over it would silence it; so both signals are passed on
+  to it, as a SIGTERM.
   """
 
   def __init__(self) -> None:
+    import jax  # Takes a second, and signals are to be heard before.
+
     self._asked = False
     self._polls = 0
-    self._before: dict[int, object] = {}
     self._several = jax.process_count() > 1
+    self._listening = _heard((signal.SIGINT, signal.SIGTERM), _pass_on if self._several else self._note)
 
   def __enter__(self) -> "Interruption":
-    if threading.current_thread() is threading.main_thread():  # Elsewhere Python allows no handlers.
-      for number in (signal.SIGINT,) if self._several else (signal.SIGINT, signal.SIGTERM):
-        self._before[number] = signal.signal(number, self._note)
+    self._listening.__enter__()
     return self
 
   def __exit__(self, *exception: object) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
+    self._listening.__exit__(None, None, None)
 
-  def _note(self, number: int, frame: FrameType | None) -> None:
-    for other in self._before:
-      signal.signal(other, signal.SIG_DFL)
-    if self._several:
-      os.kill(os.getpid(), signal.SIGTERM)
-    else:
-      self._asked = True
+  def _note(self, _: object) -> None:
+    self._asked = True
 
   def asked(self) -> bool:
     """Whether to stop here. Of several processes each asks equally often, and all get True at the same time."""
@@ -59,6 +116,10 @@ class Interruption:
 
       self._polls += 1
       self._asked = multihost_utils.reached_preemption_sync_point(self._polls)
-      if self._asked:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return self._asked
+
+
+def _pass_on(actions: dict[int, ctypes.Array]) -> None:
+  """Has what listened to SIGTERM before hear one."""
+  ctypes.CDLL(None).sigaction(signal.SIGTERM, actions[signal.SIGTERM], None)
+  signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
