@@ -29,6 +29,8 @@ from dn_jax.training.loop import Begun, EpochRecord
 from dn_jax.training.step import Totals, TrainState
 
 _DIGESTS = "digests.json"
+# Ends the name of a checkpoint that waits until another of its step is sealed.
+_REPLACED = ".replaced"
 
 
 class NoCheckpointError(UserError):
@@ -152,12 +154,25 @@ class Checkpoints:
     self._sealing: concurrent.futures.Future[None] | None = None
 
   def _find_faults(self, say: Callable[[str], None], *, set_aside: bool) -> dict[str, str]:
+    if set_aside:
+      self._put_back()
     found = {str(step): reason for step in steps_on_disk(self._folder) if (reason := fault(self._folder / str(step)))}
     for step, reason in found.items():
       say(f"checkpoint of step {step} is not used: {reason}")
       if set_aside:
         self._set_aside(int(step))
     return found
+
+  def _put_back(self) -> None:
+    """Ends what a save that took another's place was about when it was cut off."""
+    for old in self._folder.glob(f"*{_REPLACED}"):
+      new = old.with_suffix("")
+      if fault(new) is None:
+        shutil.rmtree(old)
+        continue
+      if new.exists():
+        self._set_aside(int(new.name))
+      os.rename(old, new)
 
   def _set_aside(self, step: int) -> None:
     aside = self._folder.parent / "set-aside"
@@ -177,7 +192,7 @@ class Checkpoints:
     begun: Begun = Begun(),
     totals: Totals | None = None,
   ) -> None:
-    """Writes a checkpoint, in place of one of the same step if there is one.
+    """Writes a checkpoint, in place of one of the same step if there is one, which stays until this one is sealed.
 
     Args:
       step: steps behind the state.
@@ -189,9 +204,6 @@ class Checkpoints:
     """
     self._finish()
     self._damaged.pop(step, None)
-    if step in self._manager.all_steps():
-      # Trained, stopped before its evaluation was done, and gone on with.
-      self._manager.delete(step)
     measured = not begun.steps and history and history[-1].valid_error is not None
     metrics = {"valid_error": history[-1].valid_error, "epoch": history[-1].epoch} if measured else None
     position = {
@@ -204,6 +216,11 @@ class Checkpoints:
     what = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(position))
     if processes.is_first():
       self._check_room(arrays, len(history))
+    if step in self._manager.all_steps():
+      # Trained, stopped before its evaluation was done, and gone on with.
+      where = self._folder / str(step)
+      processes.by_first(lambda: os.rename(where, f"{where}{_REPLACED}"))
+      self._manager.reload()
     with _refused_by_disk():
       self._manager.save(step, args=what, metrics=metrics)
     self._sealing = self._sealer.submit(self._wait_and_seal, step)
@@ -221,6 +238,7 @@ class Checkpoints:
     self._manager.wait_until_finished()
     if processes.is_first():
       seal(self._folder / str(step))
+      shutil.rmtree(self._folder / f"{step}{_REPLACED}", ignore_errors=True)
 
   def _finish(self) -> None:
     if self._sealing:

@@ -104,6 +104,33 @@ def test_a_step_that_was_saved_before_its_evaluation_is_saved_again_after(tmp_pa
     assert checkpoints.restore(state(0))[1:3] == (history(2), Begun())
 
 
+@pytest.mark.parametrize("part", ["_Manager.save", "seal", "shutil.rmtree"])
+def test_a_save_in_anothers_place_that_is_cut_off_loses_nothing(tmp_path, monkeypatch, part):
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    checkpoints.save(10, state(1), history(1))
+    checkpoints.save(20, state(2), history(1), Begun(10, 1.0), Totals.zero())
+
+  class CutOff(BaseException):
+    pass
+
+  def cut_off(*arguments, **options):
+    raise CutOff
+
+  with monkeypatch.context() as broken:
+    broken.setattr(f"dn_jax.training.checkpoint.{part}", cut_off)
+    with pytest.raises(CutOff), Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+      checkpoints.save(20, state(2), history(2))
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    assert checkpoints.steps() == [20, 10]
+    # Cut off once the new one is sealed, that one counts; before, the old one.
+    whole = part == "shutil.rmtree"
+    assert checkpoints.restore(state(0))[1:3] == ((history(2), Begun()) if whole else (history(1), Begun(10, 1.0)))
+    checkpoints.save(20, state(2), history(2))
+  assert [path.name for path in (tmp_path / "c").iterdir() if not path.name.isdigit()] == []
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    assert checkpoints.restore(state(0))[1:3] == (history(2), Begun())
+
+
 def test_another_network_or_another_jax_is_one_line_and_nothing_changes(tmp_path, monkeypatch):
   save(tmp_path / "c", 2)
   before = files(tmp_path)
