@@ -8,7 +8,7 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -17,14 +17,14 @@ import rich.console
 
 from dn_jax import distributed, planner, processes, runs, trained
 from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
-from dn_jax.configuration import ConfigurationError, RunConfig, UserError, fields, jsonable
+from dn_jax.configuration import ConfigurationError, RunConfig, fields, jsonable
 from dn_jax.data import catalog
 from dn_jax.models import build
 from dn_jax.models.summary import layers
 from dn_jax.report import curves
 from dn_jax.resolve import data_name, network_name, resolve, slug
 from dn_jax.training import loop, step
-from dn_jax.training.checkpoint import Checkpoints
+from dn_jax.training.checkpoint import Checkpoints, written_to
 from dn_jax.training.interruption import Interrupted, Interruption
 from dn_jax.training.profile import Profile
 from dn_jax.training.progress import ProgressDisplay
@@ -143,19 +143,19 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
     highlight=False,
   )
   with (
-    _written_to(folder),
+    written_to(folder),
     contextlib.nullcontext(interruption) if interruption else Interruption() as interruption,
     Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
     # Before the checkpoints are closed, which waits for all processes.
     processes.ending_together(Interrupted, loop.NotFiniteError),
-    _written_to(folder),
+    written_to(folder),
   ):
     records = _drive(config, parts, checkpoints, event_writer, console, interruption)
   flops = sum(
     row.flops for row in layers(build.build(config.model, dataset.info.num_classes), dataset.info.image_shape)
   )
   summary = _summary(config, records, parameters, flops)
-  with _written_to(folder):
+  with written_to(folder):
     if processes.is_first():
       runs.write_summary(folder, summary)
   return summary | {"folder": str(folder)}
@@ -165,16 +165,6 @@ def _program(config: RunConfig) -> dict[str, Any]:
   """The flags that all processes of a run have alike: all but who this one is and where its data lies."""
   own = ("data.dir", "distributed.process-id", "distributed.coordinator")
   return {flag: jsonable(value) for flag, value, _ in fields(config) if flag not in own}
-
-
-@contextlib.contextmanager
-def _written_to(folder: pathlib.Path) -> Iterator[None]:
-  """What the disk refuses, in a line."""
-  try:
-    yield
-  except OSError as error:
-    reason = error.strerror or str(error).splitlines()[0]
-    raise UserError(f"{folder}: cannot be written ({reason}); once it can, the same command goes on") from None
 
 
 def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console) -> RunConfig:

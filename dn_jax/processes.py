@@ -20,6 +20,8 @@ from dn_jax.configuration import ConfigurationError, DistributedConfig, UserErro
 LOST_EXIT_CODE = 76
 # What JAX raises of a step that fails by itself, and not for want of another process.
 _OWN_FAULTS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
+# What is said in errors of any type where another process is gone: by exchanges, by the coordination service.
+_SIGNS_OF_LOSS = ("gloo", "nccl", "coordination", "unavailable", "deadline_exceeded", "heartbeat", "barrier")
 _LOST = "the same command, in all of them, goes on from the last checkpoint"
 
 # What tells that a scheduler started several processes; JAX finds the rest by itself.
@@ -121,21 +123,32 @@ def ending_together(*agreed: type[Exception]) -> Iterator[None]:
   except (Exception, KeyboardInterrupt) as error:
     if jax.process_count() == 1:
       raise
-    code, reason = 1, str(error).partition("\n")[0]
+    code = 1
     if isinstance(error, KeyboardInterrupt):
       code = 130
       print("interrupted", file=sys.stderr)
-    elif isinstance(error, jax.errors.JaxRuntimeError) and not reason.startswith(_OWN_FAULTS):
-      code = LOST_EXIT_CODE
-      print(f"error: another process of the run is lost ({reason}); {_LOST}", file=sys.stderr)
     elif isinstance(error, UserError):
       code = 2
       print(f"error: {error}", file=sys.stderr)
+    elif reason := _sign_of_loss(error):
+      code = LOST_EXIT_CODE
+      print(f"error: another process of the run is lost ({reason}); {_LOST}", file=sys.stderr)
     else:
       traceback.print_exc()
     sys.stderr.flush()
     _end()
     os._exit(code)
+
+
+def _sign_of_loss(error: BaseException | None) -> str | None:
+  """What an error, or what it comes from, says of another process that is gone; JAX and Orbax raise ValueError too."""
+  while error:
+    reason = str(error).partition("\n")[0]
+    of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    if not reason.startswith(_OWN_FAULTS) and (of_jax or any(sign in reason.lower() for sign in _SIGNS_OF_LOSS)):
+      return reason
+    error = error.__cause__
+  return None
 
 
 def is_first() -> bool:

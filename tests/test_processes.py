@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 
+import jax
 import pytest
 from conftest import ROOT, metrics, run, small_run
 
-from dn_jax import rendezvous
-from dn_jax.configuration import ConfigurationError
+from dn_jax import processes, rendezvous
+from dn_jax.configuration import ConfigurationError, UserError
 
 CASES = pathlib.Path(__file__).parent / "distributed_cases.py"
 
@@ -121,6 +122,106 @@ def test_where_one_of_four_is_killed_the_others_stop_within_a_minute_and_say_why
     last = (tmp_path / f"{number}.err").read_text().strip().splitlines()[-1]
     assert "is lost" in last
     assert "goes on from the last checkpoint" in last
+
+
+class Ended(BaseException):
+  """Instead of a process's end."""
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+  error.__cause__ = cause
+  return error
+
+
+GLOO = "UNKNOWN: Gloo AllGather failed: [gloo/transport/tcp/pair.cc:547] Read error: Connection reset by peer"
+LOST = (
+  "error: another process of the run is lost ({}); the same command, in all of them, goes on from the last checkpoint"
+)
+
+
+@pytest.mark.parametrize(
+  ("error", "code", "words"),
+  [
+    (KeyboardInterrupt(), 130, "interrupted"),
+    (UserError("--seed -1: must be at least 0"), 2, "error: --seed -1: must be at least 0"),
+    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), 1, "Traceback"),
+    (ValueError("zip() argument 2 is shorter than argument 1"), 1, "Traceback"),
+    (ValueError("RESOURCE_EXHAUSTED: Error writing, Gloo or not"), 1, "Traceback"),
+    (jax.errors.JaxRuntimeError("INTERNAL: who knows"), 76, LOST.format("INTERNAL: who knows")),
+    (ValueError(f"{GLOO}\nmore of it"), 76, LOST.format(GLOO)),
+    (caused(RuntimeError("saving failed"), ValueError(GLOO)), 76, LOST.format(GLOO)),
+    (RuntimeError("DEADLINE_EXCEEDED: Barrier timed out."), 76, LOST.format("DEADLINE_EXCEEDED: Barrier timed out.")),
+  ],
+  ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_one_of_several_processes_that_fails_ends_at_once_and_says_why(monkeypatch, capsys, error, code, words):
+  def exit_with(found):
+    raise Ended(found)
+
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(os, "_exit", exit_with)
+  with pytest.raises(Ended) as ended, processes.ending_together():
+    raise error
+  assert ended.value.args == (code,)
+  said = capsys.readouterr().err
+  assert said.startswith(words)
+  assert said.count("\n") == 1 or words == "Traceback"
+
+
+def test_what_all_processes_raise_is_passed_on(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  for error in (processes.AgreedError("all know"), ZeroDivisionError()):
+    with pytest.raises(type(error)), processes.ending_together(ZeroDivisionError):
+      raise error
+
+
+# One of two processes that save again and again, and of which the second is killed at a save.
+SAVING = """
+import os, pathlib, signal, sys
+import jax, jax.numpy as jnp
+from dn_jax import distributed, processes
+from dn_jax.configuration import DistributedConfig
+from dn_jax.training.checkpoint import Checkpoints
+from dn_jax.training.step import TrainState
+
+port, number, folder = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
+processes.join(DistributedConfig(f"localhost:{port}", 2, number, heartbeat=10))
+mesh = distributed.make_layout().mesh
+with Checkpoints(folder / "c", 2, print) as checkpoints, processes.ending_together():
+  for step in range(1, 1000):
+    state = TrainState(jnp.int32(step), {"w": jnp.arange(10000.0)}, {}, ())
+    if (step, number) == (3, 1):
+      os.kill(os.getpid(), signal.SIGKILL)
+    checkpoints.save(step, distributed.replicate(state, mesh), [])
+"""
+
+
+@pytest.mark.slow
+def test_where_one_is_killed_as_all_save_the_other_says_why_it_ends(tmp_path):
+  port = free_port()
+  codes = end(start(2, lambda number: ["-c", SAVING, port, number, tmp_path], tmp_path), 60)
+  assert codes[1] == -signal.SIGKILL
+  assert codes[0] in {76, -signal.SIGABRT}, codes
+  last = (tmp_path / "0.err").read_text().strip().splitlines()[-1]
+  assert "is lost" in last
+  assert "goes on from the last checkpoint" in last
+
+
+@pytest.mark.slow
+def test_a_disk_without_room_is_one_line_in_every_process(tmp_path):
+  port = free_port()
+  full = SAVING.replace("(3, 1)", "(0, 0)").replace(
+    "with Checkpoints",
+    "import shutil, types\nshutil.disk_usage = lambda folder: types.SimpleNamespace(free=9)\nwith Checkpoints",
+  )
+  main = f"from dn_jax import command_line\ncommand_line.main(lambda: exec({full!r}, {{}}))"
+  codes = end(start(2, lambda number: ["-c", main, port, number, tmp_path], tmp_path), 60)
+  assert codes == [2, 2]
+  for number in range(2):
+    said = (tmp_path / f"{number}.err").read_text().strip().splitlines()[-1]
+    assert (
+      said == f"error: {tmp_path}: cannot be written (No space left on device); once it can, the same command goes on"
+    )
 
 
 @pytest.mark.slow

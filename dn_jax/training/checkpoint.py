@@ -105,6 +105,20 @@ class _Manager(ocp.CheckpointManager):
 
 
 @contextlib.contextmanager
+def written_to(folder: pathlib.Path) -> Iterator[None]:
+  """What the disk refuses of a run's folder, in a line.
+
+  Raises:
+    UserError: instead of OSError.
+  """
+  try:
+    yield
+  except OSError as error:
+    reason = error.strerror or str(error).splitlines()[0]
+    raise UserError(f"{folder}: cannot be written ({reason}); once it can, the same command goes on") from None
+
+
+@contextlib.contextmanager
 def _refused_by_disk() -> Iterator[None]:
   """TensorStore says of a disk that is full what it says of anything: ValueError."""
   try:
@@ -131,7 +145,7 @@ class Checkpoints:
   def __init__(self, folder: pathlib.Path, keep: int, say: Callable[[str], None], *, read_only: bool = False):
     # Orbax tells absl's log about every file; what matters here is said by `say` or raised.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    self._folder = folder.absolute()
+    self._run, self._folder = folder.parent, folder.absolute()
     faults = processes.by_first(lambda: self._find_faults(say, set_aside=not read_only))
     self._damaged = {int(step): reason for step, reason in faults.items()}
     # A checkpoint's quality is -(validation error, epoch): of equals, the first is the best, as in
@@ -200,6 +214,7 @@ class Checkpoints:
       begun, totals: the epoch under way; by default none is.
 
     Raises:
+      UserError: the disk has no room for it.
       OSError: this one or the one before could not be written.
     """
     self._finish()
@@ -214,8 +229,7 @@ class Checkpoints:
     }
     arrays = {"state": state, "totals": Totals.zero_beside(state.step) if totals is None else totals}
     what = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(position))
-    if processes.is_first():
-      self._check_room(arrays, len(history))
+    processes.by_first(lambda: self._check_room(arrays, len(history)))
     if step in self._manager.all_steps():
       # Trained, stopped before its evaluation was done, and gone on with.
       where = self._folder / str(step)
@@ -231,8 +245,9 @@ class Checkpoints:
     A leaf takes its bytes and less than 2 KiB, a record less than 512 bytes, the rest less than 64 KiB.
     """
     leaves = jax.tree.leaves(arrays)
-    if shutil.disk_usage(self._folder).free < sum(leaf.nbytes + 2048 for leaf in leaves) + 512 * records + 65536:
-      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with written_to(self._run):
+      if shutil.disk_usage(self._folder).free < sum(leaf.nbytes + 2048 for leaf in leaves) + 512 * records + 65536:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   def _wait_and_seal(self, step: int) -> None:
     self._manager.wait_until_finished()

@@ -1,7 +1,10 @@
 """Checkpoints that survive what disks do."""
 
 import dataclasses
+import errno
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -9,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from conftest import ROOT
 
 from dn_jax.configuration import UserError
 from dn_jax.training import checkpoint
@@ -160,11 +164,40 @@ def test_a_disk_without_room_is_refused_before_anything_is_begun(tmp_path, monke
   need = sum(path.stat().st_size for path in files(tmp_path / "c" / "10"))
   with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=need))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); once it can"):
       checkpoints.save(20, state(2), history(2))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10 * need))
     checkpoints.save(20, state(2), history(2))
   assert int(restore(tmp_path / "c")[0].step) == 2
+
+
+# Saves until the disk is full, past the look at the room that is left; arguments: folder.
+FILL = """
+import pathlib, sys
+import jax.numpy as jnp
+from dn_jax.training.checkpoint import Checkpoints
+from dn_jax.training.step import TrainState
+
+Checkpoints._check_room = lambda *arguments: None
+try:
+  with Checkpoints(pathlib.Path(sys.argv[1]) / "c", 9, print) as checkpoints:
+    for number in range(1, 5):
+      checkpoints.save(number, TrainState(jnp.int32(number), {"w": jnp.arange(10000.0)}, {}, ()), [])
+except OSError as error:
+  print(error.errno)
+"""
+
+
+def test_a_disk_that_tensorstore_finds_full_is_an_error_of_the_disk(tmp_path):
+  mounted = f'mount -t tmpfs -o size=100k none {tmp_path} || exit 90; exec "$0" -c "$1" {tmp_path}'
+  namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted]
+  try:
+    done = subprocess.run([*namespace, sys.executable, FILL], capture_output=True, text=True, cwd=ROOT)
+  except FileNotFoundError:
+    pytest.skip("mounting a small disk needs unshare")
+  if done.returncode == 90 or "unshare failed" in done.stderr:
+    pytest.skip("mounting a small disk needs user namespaces")
+  assert done.stdout == f"{errno.ENOSPC}\n", done.stderr
 
 
 def files(folder):
