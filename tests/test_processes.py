@@ -197,11 +197,14 @@ with Checkpoints(folder / "c", 2, print) as checkpoints, processes.ending_togeth
 
 
 @pytest.mark.slow
-def test_where_one_is_killed_as_all_save_the_other_says_why_it_ends(tmp_path):
+@pytest.mark.parametrize("while_writing", [True, False])
+def test_where_one_is_killed_as_all_save_the_other_says_why_it_ends(tmp_path, while_writing):
   port = free_port()
-  codes = end(start(2, lambda number: ["-c", SAVING, port, number, tmp_path], tmp_path), 60)
+  program = SAVING if while_writing else SAVING.replace("if (step", "checkpoints._finish()\n    if (step")
+  codes = end(start(2, lambda number: ["-c", program, port, number, tmp_path], tmp_path), 60)
   assert codes[1] == -signal.SIGKILL
-  assert codes[0] in {76, -signal.SIGABRT}, codes
+  # An exchange misses it at once, and raises; a barrier only hears of it from JAX, which ends the process.
+  assert codes[0] in ({76, -signal.SIGABRT} if while_writing else {76}), codes
   last = (tmp_path / "0.err").read_text().strip().splitlines()[-1]
   assert "is lost" in last
   assert "goes on from the last checkpoint" in last
