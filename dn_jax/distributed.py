@@ -151,6 +151,19 @@ class Layout:
     gradients, means = jax.tree.map(lambda total: total / len(self.devices), (tree.unflatten(leaves), means))
     return gradients, means, sums
 
+  def connect(self) -> None:
+    """Makes the connections between processes that a step needs; each calls it as soon as they have joined.
+
+    Gloo, of the CPU back end, has processes come to the first exchange of some devices within 30 s of each other, and
+    a step's first may be minutes of loading and compiling away. Later ones wait for as long as it takes.
+    """
+
+    def exchange(x: jax.Array) -> jax.Array:
+      x = jax.lax.psum(x, AXIS)
+      return self.cut.sum(x) if self.cut else x
+
+    jax.block_until_ready(self.everywhere(exchange)(replicate(np.float32(0), self.mesh)))
+
   def everywhere(
     self,
     function: Callable[..., Any],

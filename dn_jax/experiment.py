@@ -125,13 +125,16 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
 def _train(config: RunConfig, console: rich.console.Console, interruption: Interruption | None) -> dict[str, Any]:
   config = resolve(config)
   folder = config.out
-  event_writer = _event_writer() if config.tensorboard else None
+  processes.agree(_program(config))
+  if jax.process_count() > 1:
+    distributed.make_layout(config.statistics_groups, config.parallel).connect()
+  event_writer = processes.together(_event_writer) if config.tensorboard else None
   if finished := processes.by_first(lambda: runs.finished(folder, config)):
     console.print(f"{folder}: this run is finished")
     return finished | {"folder": str(folder)}
   dataset = processes.together(lambda: catalog.load(config.data))
   data = catalog.fingerprint(dataset)
-  processes.agree(_program(config) | {"data": data})
+  processes.agree({"data": data})
   config = _with_remat_policy(config, dataset, console)
   parts = processes.together(lambda: assemble(config, dataset))
   processes.by_first(lambda: runs.create(folder, config, data))

@@ -4,6 +4,7 @@ The reference knows nothing of layouts: each statistics group is an ordinary gra
 alone, and the means of groups are taken with numpy.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -17,7 +18,7 @@ import optax
 
 from dn_jax import processes as processes_
 from dn_jax.configuration import DistributedConfig, ModelConfig, OptimizerConfig
-from dn_jax.distributed import Layout, place_state, placed, replicate
+from dn_jax.distributed import AXIS, Layout, place_state, placed, replicate
 from dn_jax.models import build
 from dn_jax.models.densenet import DenseNet
 from dn_jax.models.resnet import ResNet
@@ -225,6 +226,26 @@ def processes(port: int, count: int, number: int) -> dict:
       expected = reference(densenet("none", jnp.float64), groups, jnp.float64, 10, 16)
       found[f"{groups} groups on {len(layout.devices)} devices by {parallel}"] = distance(ours, expected)
   return found
+
+
+def connected(port: int, count: int, number: int, groups: int) -> dict:
+  """One of several processes that connect, and then exchange in all ways that a step may; Gloo says on standard output
+  which connections it makes."""
+  processes_.join(DistributedConfig(f"localhost:{port}", count, number, heartbeat=10))
+  processes_.agree({})
+  layout = Layout(tuple(jax.devices()), groups)
+  layout.connect()
+  print("connected", flush=True)
+  x = replicate(np.ones(8 * len(layout.devices)), layout.mesh)
+
+  def exchange(x):
+    x = layout.cut.sum(x) + layout.cut.gather(x)[0]
+    kept = jax.lax.psum_scatter(x, AXIS, tiled=True)
+    return jax.lax.psum(x, AXIS) + jax.lax.all_gather(kept, AXIS, tiled=True)
+
+  for parallel in ("jit", "pmap"):
+    jax.block_until_ready(dataclasses.replace(layout, parallel=parallel).everywhere(exchange)(x))
+  return {}
 
 
 if __name__ == "__main__":

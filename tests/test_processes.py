@@ -79,6 +79,20 @@ def test_steps_of_several_processes_are_those_of_one_device(tmp_path, count):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("count", "devices", "groups"), [(4, 1, 2), (2, 2, 1)])
+def test_a_step_makes_no_connection_that_is_not_made_before(tmp_path, count, devices, groups):
+  # Gloo gives up where processes come to one 30 s apart, as they may once they have loaded data and compiled.
+  port, flags = free_port(), f"--xla_force_host_platform_device_count={devices}"
+  command = lambda number: [CASES, "connected", port, count, number, groups]
+  codes = end(start(count, command, tmp_path, XLA_FLAGS=flags), 300)
+  assert codes == [0] * count, (tmp_path / "0.err").read_text()[-2000:]
+  for number in range(count):
+    before, after = (tmp_path / f"{number}.out").read_text().split("connected\n")
+    assert "[Gloo]" in before
+    assert "[Gloo]" not in after
+
+
+@pytest.mark.slow
 def test_a_run_of_two_processes_that_is_asked_to_stop_ends_as_one_process_with_two_devices(tmp_path):
   flags = (
     "--epochs",
