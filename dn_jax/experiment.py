@@ -2,20 +2,17 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import pathlib
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from typing import Any
 
 import jax
 import rich.console
 
-from dn_jax import distributed, planner, processes, runs, trained
+from dn_jax import distributed, planner, processes, program, runs, trained
 from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
 from dn_jax.configuration import ConfigurationError, RunConfig, fields, jsonable
 from dn_jax.data import catalog
@@ -32,7 +29,6 @@ from dn_jax.training.rhythm import Rhythm
 
 # Seconds between two drawings of the curves while a run goes on.
 _DRAW_EVERY = 60.0
-_VERSIONS_OF = ("dn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class _Recorder:
@@ -279,8 +275,8 @@ def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters:
     "remat": config.model.remat,
     "devices": _devices(),
     "python": platform.python_version(),
-    "versions": {name: metadata.version(name) for name in _VERSIONS_OF},
-    "commit": _commit(),
+    "versions": program.versions(),
+    "commit": program.commit(),
   }
 
 
@@ -336,17 +332,6 @@ def evaluate(
 def _devices() -> str:
   devices = jax.devices()
   return f"{len(devices)} x {devices[0].device_kind}"
-
-
-def _commit() -> str | None:
-  """Of the code, where it runs from a git checkout; with a "+" where files differ from it."""
-  here = pathlib.Path(__file__).parent
-  try:
-    git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, check=True, timeout=10)
-    changed = git(["git", "status", "--porcelain", "--untracked-files=no", "."]).stdout
-    return git(["git", "rev-parse", "HEAD"]).stdout.strip() + ("+" if changed else "")
-  except (OSError, subprocess.SubprocessError):
-    return None
 
 
 def _event_writer() -> Callable[[str], Any]:

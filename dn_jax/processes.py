@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dn_jax import rendezvous
+from dn_jax import program, rendezvous
 from dn_jax.configuration import ConfigurationError, DistributedConfig, UserError, difference
 
 # Of a process that stops since another is gone.
@@ -37,14 +37,17 @@ def join(config: DistributedConfig) -> None:
 
   Raises:
     ConfigurationError: flags that do not go together, or a coordinator that cannot be reached.
+    AgreedError: in every process, where one has other devices, other versions or other code.
   """
   found = config.auto or any(int(os.environ.get(name) or 1) > 1 for name in _SCHEDULERS)
   given = (config.coordinator, config.num_processes, config.process_id)
-  if given == (None, None, None) and not found:
-    return
   if given != (None, None, None):
     _check(config)
-    rendezvous.meet(*given, config.timeout)
+  elif found:
+    given = _detected(config.timeout)
+  else:
+    return
+  rendezvous.meet(*given, config.timeout)
   try:
     jax.distributed.initialize(
       *given,
@@ -54,12 +57,44 @@ def join(config: DistributedConfig) -> None:
     )
   except (RuntimeError, ValueError) as error:
     reason = str(error).splitlines()[0]
-    if config.coordinator is None:
-      raise ConfigurationError("distributed.auto", True, f"JAX does not find the other processes ({reason})") from None
-    raise ConfigurationError(
-      "distributed.process-id", config.process_id, f"{config.coordinator} does not take it ({reason})"
-    ) from None
+    raise ConfigurationError("distributed.process-id", given[2], f"{given[0]} does not take it ({reason})") from None
   _leave_last_words()
+  with ending_together():
+    _compare(config.timeout)
+
+
+def _detected(timeout: int) -> tuple[str, int, int]:
+  """What JAX finds out of a TPU pod, SLURM or Open MPI: the coordinator, how many processes, which one this is."""
+  from jax._src.clusters import ClusterEnv
+
+  reason = "no TPU pod, SLURM or Open MPI"
+  try:
+    found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, timeout)[:3]
+  except Exception as error:  # Of whatever it asks: environments, files, servers.
+    found, reason = (None, None, None), str(error).partition("\n")[0]
+  if None in found:
+    raise ConfigurationError("distributed.auto", True, f"JAX does not find the other processes ({reason})")
+  return found
+
+
+def _compare(timeout: int) -> None:
+  """Refuses processes that cannot be one run: before anything is exchanged, which takes as many devices in each.
+
+  Raises:
+    AgreedError: in every process, with the first difference there is.
+  """
+  from jax._src import distributed
+
+  client, number = distributed.global_state.client, jax.process_index()
+  own = {"devices": jax.local_device_count()} | program.versions() | {"commit": program.commit()}
+  client.key_value_set(f"dn_jax/program/{number}", json.dumps(own))
+  for other in range(jax.process_count()):
+    texts = (client.blocking_key_value_get(f"dn_jax/program/{each}", 1000 * timeout) for each in (0, other))
+    first, found = map(json.loads, texts)
+    for name, value in found.items():
+      # The code need not be a checkout everywhere.
+      if value != first[name] and None not in (value, first[name]):
+        raise AgreedError(f"process {other} is not as process 0 is: {name} {value}, not {first[name]}")
 
 
 def _check(config: DistributedConfig) -> None:

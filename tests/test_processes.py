@@ -302,6 +302,63 @@ def test_a_coordinator_that_is_not_there_is_named_after_the_time_given(tmp_path)
   assert time.monotonic() - begin < 60
 
 
+@pytest.mark.parametrize(
+  ("scheduler", "address"),
+  [
+    (
+      {
+        **{"SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"},
+        **{"SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "2"},
+      },
+      # JAX takes the port from the job's number: 4711 % 2**12 above 2**16 - 2**12.
+      "localhost:62055",
+    ),
+    (
+      {
+        **{"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"},
+        **{"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_VERSION": "4.1.5"},
+      },
+      # 1531576320 / 2**12 % 2**12 above that.
+      f"127.0.0.1:{2**16 - 2**12 + 1531576320 // 2**12 % 2**12}",
+    ),
+  ],
+  ids=["SLURM", "Open MPI"],
+)
+def test_a_coordinator_that_a_scheduler_names_and_that_is_not_there_is_one_line(tmp_path, scheduler, address):
+  done = run(*small_run(tmp_path / "run", "--distributed.timeout", "2"), **scheduler)
+  assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+  assert f"--distributed.coordinator {address}: not reached in 2 s (Connection refused)" in done.stderr
+
+
+def test_auto_where_there_is_nobody_else_is_one_line(tmp_path):
+  done = run(*small_run(tmp_path / "run", "--distributed.auto"))
+  words = "--distributed.auto True: JAX does not find the other processes (no TPU pod, SLURM or Open MPI)"
+  assert (done.returncode, done.stderr) == (2, f"error: {words}\n")
+
+
+@pytest.mark.slow
+def test_processes_with_other_devices_or_another_jax_are_named_by_all(tmp_path):
+  differing = {
+    "devices 1, not 2": "os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={2 - number}'",
+    "jax 9.9.9, not": "program.versions = lambda: {'jax': '9.9.9' if number else '0.1'}",
+    "commit b, not a": "program.commit = lambda: 'ab'[number]",
+  }
+  for words, change in differing.items():
+    port = free_port()
+    program = f"""
+import os, sys
+from dn_jax import command_line, processes, program
+from dn_jax.configuration import DistributedConfig
+number = int(sys.argv[1])
+{change}
+command_line.main(lambda: processes.join(DistributedConfig("localhost:{port}", 2, number)))
+"""
+    assert end(start(2, lambda number, text=program: ["-c", text, number], tmp_path), 60) == [2, 2]
+    for number in range(2):
+      last = (tmp_path / f"{number}.err").read_text().strip().splitlines()[-1]
+      assert last.startswith(f"error: process 1 is not as process 0 is: {words}")
+
+
 def test_two_processes_of_one_number_are_refused(tmp_path):
   with socket.socket() as taken:
     taken.bind(("", 0))
