@@ -15,13 +15,14 @@ class Rhythm:
     step: where the run begins or goes on.
   """
 
-  # Commands to the device between two looks at the first process's clock, which cost an exchange.
-  _LOOK_EVERY = 16
+  # Seconds, about, between two looks at the first process's clock, which cost an exchange.
+  _LOOK_EVERY = 10.0
 
   def __init__(self, every_steps: int | None, every_minutes: float | None, step: int):
     self._every_steps = every_steps
     self._every_minutes = every_minutes
-    self._commands = 0
+    # Commands to the device between the last look and the next, those since, and when it was.
+    self._between, self._commands, self._looked = 1, 0, time.monotonic()
     self.saved(step)
 
   def saved(self, step: int) -> None:
@@ -38,8 +39,13 @@ class Rhythm:
     if jax.process_count() == 1:
       return late
     self._commands += 1
-    if self._commands % self._LOOK_EVERY:
+    if self._commands < self._between:
       return False
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(late)))
+    fitting = int(self._between * self._LOOK_EVERY / max(1e-9, time.monotonic() - self._looked))
+    # At most twice as many: commands are under way when they are counted.
+    own = np.asarray([late, min(max(1, fitting), 2 * self._between)], np.int32)
+    late, self._between = map(int, multihost_utils.broadcast_one_to_all(own))
+    self._commands, self._looked = 0, time.monotonic()
+    return bool(late)
