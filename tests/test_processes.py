@@ -93,18 +93,10 @@ def test_a_step_makes_no_connection_that_is_not_made_before(tmp_path, count, dev
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_that_is_asked_to_stop_ends_as_one_process_with_two_devices(tmp_path):
-  flags = (
-    "--epochs",
-    "3",
-    "--data.augment",
-    "--model.dropout",
-    "0.1",
-    "--checkpoint.every-steps",
-    "7",
-    "--model.remat",
-    "auto",
-  )
+@pytest.mark.parametrize("kind", [("--model.remat", "auto"), ("--shard-state",)], ids=["whole", "state cut"])
+def test_a_run_of_two_processes_that_is_asked_to_stop_ends_as_one_process_with_two_devices(tmp_path, kind):
+  augmented = ("--data.augment", "--model.dropout", "0.1")
+  flags = ("--epochs", "3", *augmented, "--checkpoint.every-steps", "7", *kind)
   alone = run(*small_run(tmp_path / "alone", *flags), XLA_FLAGS="--xla_force_host_platform_device_count=2")
   assert alone.returncode == 0, alone.stderr
   out = tmp_path / "run"
