@@ -54,6 +54,8 @@ class _Recorder:
     self._interruption = interruption
     self._rhythm = rhythm
     self._profile = profile
+    # Seconds that saving held the run up.
+    self.saving = 0.0
 
   def due(self, step: int) -> bool:
     if self._profile:
@@ -71,7 +73,9 @@ class _Recorder:
   def _keep(
     self, step: int, state: step.TrainState, begun: loop.Begun = loop.Begun(), totals: step.Totals | None = None
   ) -> None:
+    begin = time.perf_counter()
     self._checkpoints.save(step, state, self._records, begun, totals)
+    self.saving += time.perf_counter() - begin
     self._rhythm.saved(step)
 
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
@@ -149,11 +153,11 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
     processes.ending_together(Interrupted, loop.NotFiniteError),
     written_to(folder),
   ):
-    records = _drive(config, parts, checkpoints, event_writer, console, interruption)
+    records, saving = _drive(config, parts, checkpoints, event_writer, console, interruption)
   flops = sum(
     row.flops for row in layers(build.build(config.model, dataset.info.num_classes), dataset.info.image_shape)
   )
-  summary = _summary(config, records, parameters, flops)
+  summary = _summary(config, records, parameters, flops) | {"saving_seconds": saving}
   with written_to(folder):
     if processes.is_first():
       runs.write_summary(folder, summary)
@@ -207,8 +211,12 @@ def _drive(
   event_writer: Any,
   console: rich.console.Console,
   interruption: Interruption,
-) -> list[loop.EpochRecord]:
-  """Takes a run from its newest whole checkpoint, or from the start, to its end; returns all its records."""
+) -> tuple[list[loop.EpochRecord], float]:
+  """Takes a run from its newest whole checkpoint, or from the start, to its end.
+
+  Returns:
+    All its records, and the seconds that saving held it up since it was started this time.
+  """
   folder, plan = config.out, parts.plan
   if checkpoints.steps():
     state, records, begun, totals = processes.together(
@@ -250,7 +258,7 @@ def _drive(
   if processes.is_first():
     recorder.draw()
     runs.write_records(folder, records)
-  return records
+  return records, recorder.saving
 
 
 def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters: int, flops: int) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 import dataclasses
 import io
 import json
+import time
 
+import pytest
 import rich.console
 
 from dn_jax import experiment, planner
-from dn_jax.configuration import DataConfig, ModelConfig, RunConfig
+from dn_jax.configuration import CheckpointConfig, DataConfig, ModelConfig, RunConfig
+from dn_jax.training.checkpoint import Checkpoints
 
 
 def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path, monkeypatch):
@@ -30,3 +33,21 @@ def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path,
   (tmp_path / "run" / "summary.json").unlink()
   assert experiment.train(dataclasses.replace(config), console)["remat"] == "block"
   assert len(asked) == 1
+
+
+def test_a_summary_says_what_saving_held_the_run_up(tmp_path, monkeypatch):
+  held, save = [], Checkpoints.save
+
+  def slow(*arguments):
+    begin = time.monotonic()
+    save(*arguments)
+    time.sleep(0.2)
+    held.append(time.monotonic() - begin)
+
+  monkeypatch.setattr(Checkpoints, "save", slow)
+  model, checkpoint = ModelConfig(depth=10, growth_rate=4), CheckpointConfig(every_steps=8)
+  config = RunConfig(DataConfig("digits"), model, checkpoint=checkpoint, epochs=1, out=tmp_path / "run")
+  summary = experiment.train(config, rich.console.Console(file=io.StringIO()))
+  assert len(held) == 3  # After 8 and 16 of 20 steps, and at the end.
+  assert summary["saving_seconds"] == pytest.approx(sum(held), abs=0.1)
+  assert json.loads((tmp_path / "run" / "summary.json").read_text())["saving_seconds"] == summary["saving_seconds"]
