@@ -37,7 +37,9 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
     ConfigurationError: the batch does not fit the data or the devices.
   """
   info = dataset.info
-  layout = distributed.make_layout(config.statistics_groups, config.parallel, shard=config.shard_state)
+  layout = distributed.make_layout(
+    config.statistics_groups, config.parallel, shard=config.shard_state, devices=config.devices
+  )
   plan = _plan(config, dataset, layout)
   weights_key, order_key, augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed), 4)
   network = build.build(config.model, info.num_classes)

@@ -181,6 +181,8 @@ class RunConfig:
   """Whose test error is reported: the last network's, or that of the best on validation."""
   out: pathlib.Path | None = carried_out(None)
   """The run's folder; by default runs/ and a name made of the flags."""
+  devices: int | None = carried_out(None)
+  """How many of this machine's devices share the batch; by default all."""
   parallel: Literal["jit", "pmap"] = carried_out("jit")
   """What runs the step on every device: jax.jit with jax.shard_map, or jax.pmap."""
   shard_state: bool = carried_out(False)

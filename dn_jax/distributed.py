@@ -218,9 +218,20 @@ class Layout:
     return call
 
 
-def make_layout(groups: int = 1, parallel: Parallel = "jit", *, shard: bool = False) -> Layout:
-  """All devices there are, for that many statistics groups."""
-  return Layout(tuple(jax.devices()), groups, parallel, shard)
+def make_layout(
+  groups: int = 1, parallel: Parallel = "jit", *, shard: bool = False, devices: int | None = None
+) -> Layout:
+  """The first so many devices, by default all there are, for that many statistics groups.
+
+  Raises:
+    ConfigurationError: there are not so many; or some of several processes' are to be left out.
+  """
+  found = jax.devices()
+  if devices is not None and not 1 <= devices <= len(found):
+    raise ConfigurationError("devices", devices, f"there {'is 1' if len(found) == 1 else f'are {len(found)}'}")
+  if devices not in (None, len(found)) and jax.process_count() > 1:
+    raise ConfigurationError("devices", devices, f"several processes take all of theirs, {len(found)}")
+  return Layout(tuple(found[:devices]), groups, parallel, shard)
 
 
 def make_layout_of_one() -> Layout:

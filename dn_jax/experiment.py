@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import rich.console
 
-from dn_jax import distributed, planner, processes, program, runs, trained
+from dn_jax import distributed, planner, processes, program, runs, targets, trained
 from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
 from dn_jax.configuration import ConfigurationError, RunConfig, fields, jsonable
 from dn_jax.data import catalog
@@ -126,8 +126,10 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   config = resolve(config)
   folder = config.out
   processes.agree(_program(config))
+  groups, devices = config.statistics_groups, config.devices
+  layout = processes.together(lambda: distributed.make_layout(groups, config.parallel, devices=devices))
   if jax.process_count() > 1:
-    distributed.make_layout(config.statistics_groups, config.parallel).connect()
+    layout.connect()
   event_writer = processes.together(_event_writer) if config.tensorboard else None
   if finished := processes.by_first(lambda: runs.finished(folder, config)):
     console.print(f"{folder}: this run is finished")
@@ -142,7 +144,7 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))
   console.print(
     f"{slug(config)}: {parameters:,} parameters, {parts.plan.train_pictures:,} training pictures, "
-    f"{parts.plan.epochs} epochs of {parts.plan.steps_per_epoch} steps, on {_devices()}",
+    f"{parts.plan.epochs} epochs of {parts.plan.steps_per_epoch} steps, on {_devices(config)}",
     highlight=False,
   )
   with (
@@ -191,6 +193,7 @@ def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: ric
       info.num_classes,
       info.image_shape,
       config.batch_size,
+      where=targets.here(config.devices),
       beside=beside,
       groups=config.statistics_groups,
       accumulation=config.accumulation,
@@ -281,7 +284,7 @@ def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters:
     "data": data_name(config),
     "seed": config.seed,
     "remat": config.model.remat,
-    "devices": _devices(),
+    "devices": _devices(config),
     "python": platform.python_version(),
     "versions": program.versions(),
     "commit": program.commit(),
@@ -337,8 +340,8 @@ def evaluate(
   }
 
 
-def _devices() -> str:
-  devices = jax.devices()
+def _devices(config: RunConfig) -> str:
+  devices = jax.devices()[: config.devices]
   return f"{len(devices)} x {devices[0].device_kind}"
 
 

@@ -117,7 +117,7 @@ def target(name: str) -> Target:
   """
   kind, _, topology = name.partition(":")
   if name == HERE:
-    return _here()
+    return here()
   if kind not in CHIPS:
     raise ConfigurationError("target", name, near(name, (HERE, *CHIPS)))
   if kind in _GPU_DESCRIPTIONS:
@@ -127,13 +127,14 @@ def target(name: str) -> Target:
   return _tpu_slice(name, kind, topology)
 
 
-def _here() -> Target:
-  devices = jax.devices()
-  here = jax.local_devices()  # Of several processes each has its own host's memory.
-  first = here[0]
+def here(count: int | None = None) -> Target:
+  """This process's devices, the first so many or all."""
+  devices = jax.devices()[:count]
+  own = jax.local_devices()[:count]  # Of several processes each has its own host's memory.
+  first = own[0]
   statistics = first.memory_stats() or {}
   if first.platform == "cpu":
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(here)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(own)
   else:
     memory = statistics.get("bytes_limit")
   compiler = f"jaxlib {metadata.version('jaxlib')} for {len(devices)} x {first.device_kind} ({platform.machine()})"

@@ -138,13 +138,15 @@ def test_a_run_is_the_same_on_one_device_and_eight_and_by_pmap(tmp_path):
     "pieces": (("--accumulation", "4"), 1),
     "eight": ((), 8),
     "pmap": (("--parallel", "pmap"), 8),
+    "four of eight": (("--devices", "4"), 8),
   }
   found = {}
   for name, (more, count) in runs.items():
     done = run(*small_run(tmp_path / name, *flags, *more), **devices(count))
     assert done.returncode == 0, done.stderr
     found[name] = metrics(tmp_path / name)[0]
-  for name in ("pieces", "eight", "pmap"):
+    assert f"on {1 if count == 1 else 4 if '--devices' in more else 8} x cpu" in done.stdout
+  for name in ("pieces", "eight", "pmap", "four of eight"):
     assert found[name]["train_loss"] == pytest.approx(found["one"]["train_loss"], rel=1e-4), name
   assert found["pmap"] == found["eight"]
   # Another number of groups is another run.
@@ -203,6 +205,8 @@ def test_a_run_begun_on_eight_devices_with_its_state_cut_goes_on_on_one(tmp_path
       "--last-batch keep: the last batch has 17 pictures; 4 statistics groups do not divide it",
     ),
     (("--parallel", "xmap"), 1, "xmap"),
+    (("--devices", "9"), 2, "--devices 9: there are 2"),
+    (("--devices", "0"), 1, "--devices 0: there is 1"),
     (("--parallel", "pmap", "--shard-state"), 2, "--parallel pmap: every device holds the whole state under it"),
   ],
 )

@@ -16,7 +16,7 @@ from dn_jax.training.checkpoint import Checkpoints
 def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path, monkeypatch):
   asked = []
 
-  def choose(model, num_classes, image_shape, batch_size, beside, groups, accumulation):
+  def choose(model, num_classes, image_shape, batch_size, where, beside, groups, accumulation):
     asked.append((num_classes, image_shape, batch_size, beside, groups, accumulation))
     return "block", planner.Plan(3 * 2**20)
 
