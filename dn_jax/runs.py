@@ -11,21 +11,28 @@ checkpoints/    Orbax, the newest few and the best on validation
 set-aside/      checkpoints found damaged, records that no checkpoint stands behind
 log.txt         of a run that a sweep started: what it printed, start after start
 failure.json    likewise: how it last failed
+lock            likewise: empty, locked while a sweep carries the run out (`dn_jax.sweep.lock`)
 """
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+import socket
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dn_jax.configuration import ConfigurationError, RunConfig, UserError, difference, from_dict, identity, to_dict
 from dn_jax.training.loop import EpochRecord
 
 CHECKPOINTS = "checkpoints"
+# What a configuration is called while it is written.
+CLAIM = "config.json.new"
 RESULTS_COLUMNS = ("epoch", "train_loss", "train_error", "valid_loss", "valid_error", "test_error")
 
 
@@ -87,14 +94,8 @@ def check_data(folder: pathlib.Path, data: dict[str, Any]) -> None:
   Raises:
     ConfigurationError: the message says what was and what is there.
   """
-  path = folder / "data.json"
-  if not path.exists():
-    return
-  try:
-    recorded = json.loads(path.read_text())
-  except ValueError as error:
-    raise RunError(f"{path}: cannot be read ({error})") from None
-  if recorded != data:
+  recorded = read_data(folder)
+  if recorded is not None and recorded != data:
     fits = f"was started with other pictures ({recorded}) than are there now ({data}); point --data.dir to those"
     raise ConfigurationError("out", folder, fits)
 
@@ -116,10 +117,8 @@ def set_records_aside(folder: pathlib.Path) -> int:
   path = folder / "metrics.jsonl"
   if not path.exists():
     return 0
-  aside = folder / "set-aside"
-  aside.mkdir(exist_ok=True)
-  epochs = len(path.read_text().splitlines())
-  os.rename(path, next(target for n in range(1000) if not (target := aside / f"metrics-{n}.jsonl").exists()))
+  epochs = len(path.read_text(errors="replace").splitlines()) if path.is_file() else 0
+  _set_aside(path)
   return epochs
 
 
@@ -129,12 +128,16 @@ def read_config(folder: pathlib.Path) -> RunConfig:
   Raises:
     RunError: the folder is not a run's, or its record is damaged.
   """
+  path = folder / "config.json"
+  if (record := _read(path)) is None:
+    raise RunError(f"{folder}: not a run's folder (no config.json)")
   try:
-    return from_dict(RunConfig, json.loads((folder / "config.json").read_text()))
-  except FileNotFoundError:
-    raise RunError(f"{folder}: not a run's folder (no config.json)") from None
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise RunError(f"{folder / 'config.json'}: cannot be read ({error})") from None
+    config = from_dict(RunConfig, record)
+  except (ValueError, KeyError, TypeError) as error:
+    raise RunError(f"{path}: cannot be read ({error})") from None
+  if wrong := list(_misfits(config)):
+    raise RunError(f"{path}: cannot be read (no run has {', '.join(wrong)})")
+  return config
 
 
 def write_records(folder: pathlib.Path, records: Sequence[EpochRecord]) -> None:
@@ -156,12 +159,16 @@ def read_records(folder: pathlib.Path) -> list[EpochRecord]:
     RunError: a line is damaged.
   """
   path = folder / "metrics.jsonl"
-  if not path.exists():
-    return []
   try:
-    return [EpochRecord(**json.loads(line)) for line in path.read_text().splitlines()]
-  except (ValueError, TypeError) as error:
-    raise RunError(f"{path}: cannot be read ({error})") from None
+    records = [EpochRecord(**json.loads(line)) for line in path.read_text().splitlines()]
+  except FileNotFoundError:
+    return []
+  except (OSError, ValueError, TypeError, RecursionError) as error:
+    raise RunError(f"{path}: cannot be read ({_reason(error)})") from None
+  for record in records:
+    if wrong := list(_misfits(record)):
+      raise RunError(f"{path}: cannot be read (no epoch has {', '.join(wrong)})")
+  return records
 
 
 def write_summary(folder: pathlib.Path, summary: dict[str, Any]) -> None:
@@ -184,20 +191,28 @@ def claim(folder: pathlib.Path, config: RunConfig) -> None:
   Raises:
     ConfigurationError: it cannot be written.
   """
+  # Two sweeps may do this at the same time, with the same text: each replaces the file by one of its own.
+  mine = folder / f"{CLAIM}.{socket.gethostname()}-{os.getpid()}"
   try:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.json").exists():
-      write_atomically(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+      write_atomically(mine, json.dumps(to_dict(config), indent=2) + "\n")
+      os.replace(mine, folder / "config.json")
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
 
 
 def write_failure(folder: pathlib.Path, failure: dict[str, Any] | None) -> None:
-  """Writes failure.json: `error` (a line), `exit_code`, `at`; None takes an earlier one away."""
+  """Writes failure.json: `error` (a line), `exit_code`, `at`; None takes an earlier one away, a damaged one aside."""
+  path = folder / "failure.json"
+  try:
+    read_failure(folder)
+  except RunError:
+    _set_aside(path)
   if failure is None:
-    (folder / "failure.json").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
   else:
-    write_atomically(folder / "failure.json", json.dumps(failure, indent=2) + "\n")
+    write_atomically(path, json.dumps(failure, indent=2) + "\n")
 
 
 def read_failure(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -206,19 +221,93 @@ def read_failure(folder: pathlib.Path) -> dict[str, Any] | None:
   Raises:
     RunError: it is damaged.
   """
-  return _read(folder / "failure.json")
+  path = folder / "failure.json"
+  failure = _read(path)
+  if failure is not None:
+    check(path, failure, {"error": str, "exit_code": int | None, "at": str})
+  return failure
+
+
+def read_data(folder: pathlib.Path) -> dict[str, Any] | None:
+  """What the run's pictures are; None before it has begun.
+
+  Raises:
+    RunError: it is damaged.
+  """
+  path = folder / "data.json"
+  data = _read(path)
+  if data is not None:
+    check(path, data, {"pictures": dict[str, int], "labels": str})
+  return data
+
+
+def check(path: pathlib.Path, record: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+  """Refuses a record that lacks one of these fields, or has another type of it.
+
+  Raises:
+    RunError: which are missing or do not fit.
+  """
+  wrong = [
+    f"{name} {json.dumps(record[name])[:40]}" if name in record else f"no {name}"
+    for name, hint in fields.items()
+    if name not in record or not _fits(record[name], hint)
+  ]
+  if wrong:
+    raise RunError(f"{path}: cannot be read (it has {', '.join(wrong)})")
+
+
+def _misfits(record: Any, prefix: str = "") -> Iterator[str]:
+  """The fields of a dataclass whose values are of another type than it says."""
+  for name, hint in _hints(type(record)).items():
+    value = getattr(record, name)
+    if dataclasses.is_dataclass(hint) and isinstance(value, hint):
+      yield from _misfits(value, f"{prefix}{name}.")
+    elif not _fits(value, hint):
+      yield f"{prefix}{name} {value!r}"[:80]
+
+
+_hints = functools.cache(typing.get_type_hints)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+  """Whether a value is of a type; a whole number is a float too, and nothing but True and False is a bool."""
+  kind, inner = typing.get_origin(hint), typing.get_args(hint)
+  if kind in (typing.Union, types.UnionType):
+    return any(_fits(value, each) for each in inner)
+  if kind is typing.Literal:
+    return value in inner
+  if kind is tuple:
+    return isinstance(value, tuple) and all(_fits(each, inner[0]) for each in value)
+  if kind is dict:
+    return isinstance(value, dict) and all(
+      _fits(name, inner[0]) and _fits(each, inner[1]) for name, each in value.items()
+    )
+  if isinstance(value, bool):
+    return hint is bool
+  return isinstance(value, int | float if hint is float else hint)
+
+
+def _set_aside(path: pathlib.Path) -> None:
+  """Moves a record into set-aside/, under a number."""
+  aside = path.parent / "set-aside"
+  aside.mkdir(exist_ok=True)
+  os.rename(path, next(target for n in range(1000) if not (target := aside / f"{path.stem}-{n}{path.suffix}").exists()))
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
-  if not path.exists():
-    return None
   try:
     record = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise RunError(f"{path}: cannot be read ({error})") from None
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, RecursionError) as error:
+    raise RunError(f"{path}: cannot be read ({_reason(error)})") from None
   if not isinstance(record, dict):
     raise RunError(f"{path}: cannot be read (it is no record)")
   return record
+
+
+def _reason(error: Exception) -> str:
+  return getattr(error, "strerror", None) or str(error)
 
 
 def best_record(records: Sequence[EpochRecord]) -> EpochRecord:

@@ -103,3 +103,44 @@ def test_records_without_a_checkpoint_are_set_aside_not_overwritten(tmp_path):
     runs.write_records(tmp_path, [RECORD, dataclasses.replace(RECORD, epoch=2 + n)])
     assert runs.set_records_aside(tmp_path) == 2
     assert f'"epoch": {2 + n}' in (tmp_path / "set-aside" / f"metrics-{n}.jsonl").read_text()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"{}"])
+def test_a_damaged_record_that_has_to_give_way_is_set_aside_not_lost(tmp_path, content):
+  (tmp_path / "failure.json").write_bytes(content)
+  with pytest.raises(runs.RunError, match=r"failure\.json: cannot be read"):
+    runs.read_failure(tmp_path)
+  runs.write_failure(tmp_path, None)
+  assert runs.read_failure(tmp_path) is None
+  assert (tmp_path / "set-aside" / "failure-0.json").read_bytes() == content
+  (tmp_path / "metrics.jsonl").write_bytes(content + b"\n")
+  assert runs.set_records_aside(tmp_path) == 1
+  assert (tmp_path / "set-aside" / "metrics-0.jsonl").read_bytes() == content + b"\n"
+
+
+def test_a_whole_failure_is_taken_away(tmp_path):
+  runs.write_failure(tmp_path, {"error": "no luck", "exit_code": 1, "at": "now"})
+  assert runs.read_failure(tmp_path) == {"error": "no luck", "exit_code": 1, "at": "now"}
+  runs.write_failure(tmp_path, None)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_configuration_of_wrong_types_is_one_line(tmp_path):
+  runs.create(tmp_path / "run", config(), DATA)
+  whole = json.loads((tmp_path / "run" / "config.json").read_text())
+  for part, field, value in (
+    ("model", "depth", "forty"),
+    ("model", "depth", 40.0),
+    ("model", "bottleneck", 1),
+    ("model", "dtype", "float8"),
+    ("model", "blocks", [6, "6"]),
+    ("optimizer", "momentum", True),
+    ("data", "name", None),
+    ("data", "dir", 5),
+  ):
+    changed = whole | {part: whole[part] | {field: value}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(runs.RunError, match=rf"config\.json: cannot be read \(.*{field}|argument should be"):
+      runs.read_config(tmp_path / "run")
+  (tmp_path / "run" / "config.json").write_text(json.dumps(whole | {"optimizer": whole["optimizer"] | {"momentum": 0}}))
+  assert runs.read_config(tmp_path / "run").optimizer.momentum == 0
