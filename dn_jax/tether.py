@@ -19,10 +19,15 @@ def environment() -> Mapping[str, str]:
 
 
 def hold() -> None:
-  """In that process: has the kernel kill it when its parent ends. Linux only; elsewhere it does nothing."""
-  parent = os.environ.pop(_VARIABLE, None)
-  if parent is None or sys.platform != "linux":
+  """In that process: ties it to its parent."""
+  if parent := os.environ.pop(_VARIABLE, None):
+    tie(int(parent))
+
+
+def tie(parent: int) -> None:
+  """Has the kernel kill this process when its parent, of that number, ends. Linux only; elsewhere it does nothing."""
+  if sys.platform != "linux":
     return
   ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-  if os.getppid() != int(parent):  # It ended before.
+  if os.getppid() != parent:  # It ended before.
     os.kill(os.getpid(), signal.SIGKILL)

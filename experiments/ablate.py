@@ -31,14 +31,15 @@ class Ablation(command.Sweep):
 
 def ablate() -> None:
   flags, rest = tyro.cli(Ablation, description=__doc__, return_unknown_args=True)
-  cells = axes.cells_of(rest, flags.seeds, axes.lines_of(flags.file) if flags.file else ((),))
+  lines = axes.lines_of(flags.file) if flags.file else ((),)
+  cells = axes.cells_of(rest, flags.seeds, lines, also=axes.flags_of(Ablation))
   console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
   done = command.carry_out(cells, flags, TRAIN, console, axes.varied(cells), f"{len(cells)} runs, in {flags.out}")
   if done is None:
     return
   console.print(ablation.table(ablation.cells_of(done), "This sweep").rich())
   for path in collected.write(collection.read(flags.out), flags.out / collection.REPORT):
-    console.print(str(path), highlight=False)
+    console.print(str(path), highlight=False, markup=False)
   if failed := [run for run in done if run.failure]:
     print(f"{len(failed)} of {len(done)} runs failed; why: log.txt in their folders", file=sys.stderr)
     sys.exit(1)

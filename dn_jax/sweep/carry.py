@@ -1,5 +1,6 @@
 """A sweep carried out: the runs that are missing, one after another here or many at once on a cluster."""
 
+import collections
 import pathlib
 import sys
 import time
@@ -10,8 +11,8 @@ from dn_jax import collection, runs
 from dn_jax.collection import Collection
 from dn_jax.resolve import slug
 from dn_jax.sweep.axes import Cell
-from dn_jax.sweep.display import Display, epochs_done
-from dn_jax.sweep.process import Outcome, carry_out
+from dn_jax.sweep.display import Display
+from dn_jax.sweep.process import End, Outcome, carry_out, write_failure
 from dn_jax.training.interruption import Interrupted, Interruption
 
 # Seconds between two looks at how far a run is.
@@ -31,8 +32,8 @@ class Place(Protocol):
 
   def __call__(
     self, jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
-  ) -> Iterator[tuple[Job, Outcome, float]]:
-    """Carries jobs out, giving each with its outcome and seconds as it ends; `look` is called now and then.
+  ) -> Iterator[tuple[Job, End]]:
+    """Carries jobs out, giving each as it ends, and once where another sweep has it; `look` is called now and then.
 
     Once `stop()` is true, what is under way saves and ends, and nothing more is begun.
     """
@@ -51,14 +52,15 @@ def jobs_of(cells: Sequence[Cell], there: Collection, train: pathlib.Path) -> li
   Args:
     cells: to do.
     there: the collection they belong to.
-    train: `experiments/train.py`.
+    train: `experiments/train.py`; an absolute path.
 
   Raises:
     ConfigurationError: a folder cannot be written.
   """
   jobs = []
   for cell in cells:
-    folder = collection.place_for(there, cell.config, slug(cell.config))
+    # A cluster's workers are started in other directories.
+    folder = collection.place_for(there, cell.config, slug(cell.config)).absolute()
     runs.claim(folder, cell.config)
     jobs.append(Job(cell, folder, (str(train), *cell.flags, "--out", str(folder))))
   return jobs
@@ -77,13 +79,20 @@ def sweep(jobs: Sequence[Job], place: Place, time_out: float | None, display: Di
     def look(job: Job) -> None:
       if time.monotonic() - looked.get(job.cell.key, 0.0) > _LOOK:
         looked[job.cell.key] = time.monotonic()
-        display.going(job.cell, epochs_done(_run(job)))
+        display.going(job.cell, epochs_done(job.folder))
 
-    for job, outcome, seconds in place(jobs, time_out, interruption.asked, look):
-      display.ended(job.cell, _run(job), seconds)
-      if outcome is Outcome.FAILED:
+    for job in jobs:
+      display.begun(job.cell, epochs_done(job.folder))
+    for job, end in place(jobs, time_out, interruption.asked, look):
+      if end.outcome is Outcome.TAKEN:
+        display.taken(job.cell, job.folder)
+        continue
+      display.ended(job.cell, end, job.folder, epochs_done(job.folder))
+      if end.outcome is Outcome.FAILED:
         failed.append(job)
-      stopped |= outcome is Outcome.STOPPED
+        if not (job.folder / "failure.json").exists():  # Its worker could not.
+          write_failure(job.folder, end.error, None)
+      stopped |= end.outcome is Outcome.STOPPED
     if stopped or interruption.asked():
       raise Interrupted("stopped, and saved")
   return failed
@@ -91,25 +100,35 @@ def sweep(jobs: Sequence[Job], place: Place, time_out: float | None, display: Di
 
 def here(
   jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
-) -> Iterator[tuple[Job, Outcome, float]]:
-  """A `Place`: this machine, one run after another."""
-  for job in jobs:
-    if stop():
-      return
-    begin = time.monotonic()
+) -> Iterator[tuple[Job, End]]:
+  """A `Place`: this machine, one run after another; those that another sweep has come last."""
+  left, told, in_vain = collections.deque(jobs), set(), 0
+  while left and not stop():
+    job = left.popleft()
 
     def stop_or_look(job: Job = job) -> bool:
       look(job)
       return stop()
 
-    outcome = carry_out((sys.executable, *job.command), job.folder, time_out, stop_or_look)
-    yield job, outcome, time.monotonic() - begin
-    if outcome is Outcome.STOPPED:  # By somebody: the machine may be going away.
+    end = carry_out((sys.executable, *job.command), job.folder, time_out, stop_or_look)
+    if end.outcome is Outcome.TAKEN:
+      left.append(job)
+      if job.folder not in told:
+        told.add(job.folder)
+        yield job, end
+      in_vain += 1
+      if in_vain >= len(left):  # There is nothing else to do.
+        time.sleep(_LOOK)
+      continue
+    in_vain = 0
+    yield job, end
+    if end.outcome is Outcome.STOPPED:  # By somebody: the machine may be going away.
       return
 
 
-def _run(job: Job) -> collection.Run | None:
+def epochs_done(folder: pathlib.Path) -> int:
+  """Of a run on disk; 0 where its records cannot be read just now."""
   try:
-    return collection.read_run(job.folder)
+    return len(runs.read_records(folder))
   except runs.RunError:
-    return None
+    return 0

@@ -4,19 +4,22 @@ import dataclasses
 import logging
 import os
 import pathlib
+import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from dn_jax import runs
 from dn_jax.configuration import ConfigurationError
 from dn_jax.sweep.carry import Job
-from dn_jax.sweep.process import LOG, Outcome, carry_out, now
+from dn_jax.sweep.process import LOG, End, Outcome, carry_out
 
 LOCAL, AUTO = "local", "auto"
-# Seconds between two looks at it.
-_LOOK = 1.0
+# Seconds between two looks at it, and for it to answer at all.
+_LOOK, _REACH = 1.0, 5.0
+# How often a run is begun again whose worker was lost: a run that kills its worker does so every time.
+_RETRIES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Cluster:
   A run whose worker is lost is begun again elsewhere, from its checkpoint in the shared folder.
 
   Args:
-    address: `local` starts one on this machine; `auto` finds the one this machine belongs to; else host:port.
+    address: `local` starts one on this machine; `auto` finds the one this machine belongs to; else HOST:PORT.
     needs: of each run.
 
   Raises:
@@ -45,15 +48,17 @@ class Cluster:
   """
 
   def __init__(self, address: str, needs: Needs):
+    for flag, value in (("cell.cpus", needs.cpus), ("cell.gpus", needs.gpus), ("cell.tpus", needs.tpus)):
+      if not 0 <= value < float("inf"):
+        raise ConfigurationError(flag, value, "must be at least 0")
+    check_address(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))  # Ray's own is: for ever.
     try:
       import ray
     except ImportError:
       raise ConfigurationError("cluster", address, "needs an extra: pip install -e '.[sweep]'") from None
     self._ray, self._needs = ray, needs
-    for flag, value in (("cell.cpus", needs.cpus), ("cell.gpus", needs.gpus), ("cell.tpus", needs.tpus)):
-      if value < 0:
-        raise ConfigurationError(flag, value, "must be at least 0")
     try:
       ray.init(
         address=address,
@@ -63,7 +68,7 @@ class Cluster:
         configure_logging=True,
       )
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-      fits = f"cannot be reached ({_first_line(error)}); 'ray start --head' starts one, or take local"
+      fits = f"cannot be reached ({in_words(error)}); 'ray start --head' starts one, or take local"
       raise ConfigurationError("cluster", address, fits) from None
     has = ray.cluster_resources()
     for flag, name, value in (
@@ -81,17 +86,18 @@ class Cluster:
 
   def __call__(
     self, jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
-  ) -> Iterator[tuple[Job, Outcome, float]]:
+  ) -> Iterator[tuple[Job, End]]:
     ray = self._ray
-    task = ray.remote(_task).options(
+    # A worker does one run: the accelerator it had is free for the next one's.
+    task = ray.remote(max_calls=1)(_task).options(
       num_cpus=self._needs.cpus,
       num_gpus=self._needs.gpus or None,
       resources={"TPU": self._needs.tpus} if self._needs.tpus else None,
-      max_retries=-1,
-      retry_exceptions=[_Preempted],
-      max_calls=1,
+      max_retries=_RETRIES,
+      retry_exceptions=[Preempted],
     )
     asked, begin = False, time.monotonic()
+    logged = {job.folder: _size(job.folder / LOG) for job in jobs}
     under_way: dict[Any, Job] = {task.remote(job.command, job.folder, time_out): job for job in jobs}
     while under_way:
       if not asked and stop():
@@ -102,30 +108,60 @@ class Cluster:
       for reference in ended:
         job = under_way.pop(reference)
         try:
-          outcome, seconds = ray.get(reference)
+          end = ray.get(reference)
         except ray.exceptions.TaskCancelledError:
-          outcome, seconds = Outcome.STOPPED, time.monotonic() - begin
+          end = End(Outcome.STOPPED, time.monotonic() - begin)
         except ray.exceptions.RayError as error:
-          outcome, seconds = Outcome.FAILED, time.monotonic() - begin
-          runs.write_failure(job.folder, {"error": _first_line(error), "exit_code": None, "at": now()})
-        if outcome is not Outcome.STOPPED or (job.folder / LOG).exists():
-          yield job, outcome, seconds
+          end = End(Outcome.FAILED, time.monotonic() - begin, in_words(error))
+        if end.outcome is not Outcome.STOPPED or _size(job.folder / LOG) > logged[job.folder]:  # Else it never began.
+          yield job, end
       for job in under_way.values():
         look(job)
 
 
-class _Preempted(Exception):
+class Preempted(Exception):
   """A run was told to stop, and saved, though nobody here asked: its machine is going away."""
 
 
-def _task(command: Sequence[str], folder: pathlib.Path, time_out: float | None) -> tuple[Outcome, float]:
+def _task(command: Sequence[str], folder: pathlib.Path, time_out: float | None) -> End:
   """On a worker: a run from its newest checkpoint to its end."""
   begin = time.monotonic()
-  outcome = carry_out((sys.executable, *command), folder, time_out)
-  if outcome is Outcome.STOPPED:
-    raise _Preempted(str(folder))
-  return outcome, time.monotonic() - begin
+  while (end := carry_out((sys.executable, *command), folder, time_out)).outcome is Outcome.TAKEN:
+    time.sleep(_LOOK)  # By another sweep, or what a lost worker left is just ending.
+  if end.outcome is Outcome.STOPPED:
+    raise Preempted(f"told to stop, though nobody here asked, {_RETRIES + 1} times; started again, it goes on")
+  return end._replace(seconds=time.monotonic() - begin)
 
 
-def _first_line(error: BaseException) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def check_address(address: str) -> None:
+  """Refuses what is no cluster's address, and one where nobody answers: Ray itself would take minutes to say so.
+
+  Raises:
+    ConfigurationError: what would fit.
+  """
+  if address in (LOCAL, AUTO):
+    return
+  host, colon, port = address.rpartition(":")
+  if not colon or not re.fullmatch(r"[\w.\-]+|\[[0-9a-fA-F:]+\]", host) or not port.isdecimal() or int(port) > 65535:
+    fits = "local, auto, or HOST:PORT of a cluster that this machine belongs to"
+    if address.startswith("ray://"):
+      fits += "; Ray's client (ray://) is not used: start the sweep on a machine of the cluster"
+    raise ConfigurationError("cluster", address, fits)
+  try:
+    socket.create_connection((host.strip("[]"), int(port)), _REACH).close()
+  except OSError as error:
+    fits = f"cannot be reached ({error.strerror or error}); 'ray start --head' starts one, or take local"
+    raise ConfigurationError("cluster", address, fits) from None
+
+
+def in_words(error: BaseException) -> str:
+  """What an error from Ray comes to, in a line: what the task raised, else the last line that says something."""
+  cause = getattr(error, "cause", None)
+  if isinstance(cause, BaseException):
+    return f"{type(cause).__name__}: {in_words(cause)}"
+  lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+  return lines[-1] if lines else type(error).__name__
+
+
+def _size(path: pathlib.Path) -> int:
+  return path.stat().st_size if path.exists() else 0

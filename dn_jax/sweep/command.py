@@ -1,7 +1,11 @@
 """What scripts that have many runs made share: their flags, the plan that is printed, the runs that are missing."""
 
+import contextlib
 import dataclasses
+import math
 import pathlib
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +19,7 @@ from dn_jax.sweep import carry, outlook
 from dn_jax.sweep.axes import Cell
 from dn_jax.sweep.cluster import Cluster, Needs
 from dn_jax.sweep.display import Display
+from dn_jax.training.interruption import Interrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,25 +68,37 @@ def carry_out(
   """
   # The accelerator is for the runs, each in a process of its own.
   jax.config.update("jax_platforms", "cpu")
-  if sweep.time_out is not None and not sweep.time_out > 0:
-    raise ConfigurationError("time-out", sweep.time_out, "must be above 0")
+  _check(sweep)
   there = collection.read(sweep.out)
   for line in there.skipped:
     print(f"skipped: {line}", file=sys.stderr)
-  rows = outlook.look(cells, there, sweep.memory, sweep.measure, console)
-  console.print(outlook.table(rows, names, title))
-  if sweep.dry_run:
-    return None
-  if missing := carry.missing(cells, there):
-    wanted = {cell.key for cell in missing}
-    work = {cell.key: row.seconds or row.size.total for row in rows for cell in row.cells if cell.key in wanted}
-    place = Cluster(sweep.cluster, sweep.cell) if sweep.cluster else carry.here
-    try:
-      carry.sweep(
-        carry.jobs_of(missing, there, train), place, 3600 * (sweep.time_out or 0) or None, Display(console, work)
-      )
-    finally:
-      if isinstance(place, Cluster):
-        place.close()
+  missing = carry.missing(cells, there)
+  with contextlib.ExitStack() as stack:
+    place: carry.Place = carry.here
+    if missing and sweep.cluster is not None and not sweep.dry_run:  # Before planning, which may take minutes.
+      place = stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
+    rows = outlook.look(cells, there, sweep.memory, sweep.measure, console)
+    console.print(outlook.table(rows, names, title))
+    if sweep.dry_run:
+      return None
+    if missing:
+      wanted = {cell.key for cell in missing}
+      work = {c.key: row.seconds_a_run or row.size.total for row in rows for c in row.cells if c.key in wanted}
+      jobs = carry.jobs_of(missing, there, train)
+      try:
+        carry.sweep(jobs, place, 3600 * (sweep.time_out or 0) or None, Display(console, work))
+      except Interrupted:
+        report = f"python experiments/report.py {shlex.quote(str(sweep.out))}"
+        raise Interrupted(f"stopped, and saved; '{report}' shows what is done") from None
   wanted = {cell.key for cell in cells}
   return [run for run in collection.read(sweep.out).runs if run.key in wanted]
+
+
+def _check(sweep: Sweep) -> None:
+  if re.match(r"[a-z][a-z0-9]+:/", str(sweep.out)):
+    url = re.sub(":/+", "://", str(sweep.out), count=1)
+    raise ConfigurationError("out", url, "a folder of this machine is needed; a bucket can be mounted as one")
+  if sweep.time_out is not None and not 0 < sweep.time_out < math.inf:
+    raise ConfigurationError("time-out", sweep.time_out, "must be above 0")
+  if sweep.measure < 0:
+    raise ConfigurationError("measure", sweep.measure, "must be at least 0")

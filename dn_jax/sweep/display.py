@@ -1,5 +1,6 @@
 """What a person watches while a sweep runs: a line a run, a bar over all, the time left."""
 
+import pathlib
 import time
 from collections.abc import Mapping
 
@@ -7,10 +8,10 @@ import rich.console
 import rich.progress
 
 from dn_jax import runs
-from dn_jax.collection import Run
 from dn_jax.resolve import slug
 from dn_jax.sweep.axes import Cell
 from dn_jax.sweep.outlook import duration
+from dn_jax.sweep.process import End, Outcome
 
 
 class Display:
@@ -25,19 +26,20 @@ class Display:
     self._console = console
     self._work = work
     self._total = len(work)
-    self._ended = 0
+    self._ended: set[str] = set()
     self._begin = time.monotonic()
-    self._done_before: dict[str, float] = {}
+    # Shares of each run: done before this sweep, and by now.
+    self._before: dict[str, float] = {}
+    self._done: dict[str, float] = {}
     self._bar = rich.progress.Progress(
       rich.progress.TextColumn("{task.completed:.0%}"),
       rich.progress.BarColumn(),
-      rich.progress.TextColumn("{task.fields[state]}"),
+      rich.progress.TextColumn("{task.fields[state]}", markup=False),
       console=console,
       transient=True,
       disable=not console.is_terminal,
     )
     self._task = self._bar.add_task("sweep", total=1.0, state="starting")
-    self._parts: dict[str, float] = {}
 
   def __enter__(self) -> "Display":
     self._bar.start()
@@ -46,50 +48,56 @@ class Display:
   def __exit__(self, *exception: object) -> None:
     self._bar.stop()
 
+  def begun(self, cell: Cell, epochs: int) -> None:
+    """Tells how many epochs of a run were done before the sweep."""
+    self._before[cell.key] = self._done[cell.key] = min(epochs / cell.config.epochs, 1.0)
+
   def going(self, cell: Cell, epochs: int) -> None:
     """Tells how many epochs of a run that is under way are done."""
-    if cell.key not in self._parts:
-      self._done_before[cell.key] = epochs / cell.config.epochs
-    self._parts[cell.key] = epochs / cell.config.epochs
-    state = f"{self._ended + 1}/{self._total}  {slug(cell.config)}  epoch {epochs}/{cell.config.epochs}"
+    self._done[cell.key] = max(self._done.get(cell.key, 0.0), min(epochs / cell.config.epochs, 1.0))
+    state = f"{len(self._ended) + 1}/{self._total}  {slug(cell.config)}  epoch {epochs}/{cell.config.epochs}"
     self._bar.update(self._task, completed=self._share(), state=state + self._left())
 
-  def ended(self, cell: Cell, run: Run | None, seconds: float) -> None:
+  def taken(self, cell: Cell, folder: pathlib.Path) -> None:
+    """Prints that a run is waited for."""
+    self._print(f"{slug(cell.config)}  another sweep is carrying it out; it is waited for  {folder}")
+
+  def ended(self, cell: Cell, end: End, folder: pathlib.Path, epochs: int) -> None:
     """Prints the line of a run that has ended: its error, or how it failed."""
-    self._ended += 1
-    self._parts[cell.key] = 1.0
-    if run is not None and run.summary:
-      result = f"{run.test_error:.2f} % test error"
-    elif run is not None and run.failure:
-      result = f"failed: {run.failure['error']}"
-    else:
+    self._ended.add(cell.key)
+    self.going(cell, cell.config.epochs if end.outcome is Outcome.DONE else epochs)
+    if end.outcome is Outcome.FAILED:
+      result = f"failed: {end.error}"
+    elif end.outcome is Outcome.STOPPED:
       result = "stopped, and saved"
-    where = f"  {run.folder}" if run else ""
-    self._console.print(
-      f"{self._ended:>{len(str(self._total))}}/{self._total}  {slug(cell.config)}  {result}  "
-      f"({duration(seconds)}){where}{self._left()}",
-      highlight=False,
-      soft_wrap=True,
+    else:
+      result = _test_error(folder)
+    self._print(
+      f"{len(self._ended):>{len(str(self._total))}}/{self._total}  {slug(cell.config)}  {result}  "
+      f"({duration(end.seconds)})  {folder}{self._left()}"
     )
 
+  def _print(self, line: str) -> None:
+    self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
   def _share(self) -> float:
-    """Of all work, what is done, by what was known before."""
-    total = sum(self._work.values()) or 1.0
-    return sum(self._work[key] * part for key, part in self._parts.items()) / total
+    """Of all work, what needs no more doing."""
+    return 1.0 - self._to_do() / (sum(self._work.values()) or 1.0)
+
+  def _to_do(self) -> float:
+    """Work of the runs that have not ended; what a failed one lacks is not done now."""
+    return sum(work * (1.0 - self._done.get(key, 0.0)) for key, work in self._work.items() if key not in self._ended)
 
   def _left(self) -> str:
     """The time left, at the rate so far; nothing before there is a rate."""
-    total = sum(self._work.values()) or 1.0
-    before = sum(self._work[key] * part for key, part in self._done_before.items()) / total
-    here, share = self._share() - before, self._share()
-    if here <= 0 or share >= 1:
+    here = sum(work * (self._done.get(key, 0.0) - self._before.get(key, 0.0)) for key, work in self._work.items())
+    if here <= 0 or not (to_do := self._to_do()):
       return ""
-    return f"  left {duration((time.monotonic() - self._begin) * (1 - share) / here)}"
+    return f"  left {duration((time.monotonic() - self._begin) * to_do / here)}"
 
 
-def epochs_done(run: Run | None) -> int:
-  """Of a run on disk; 0 where its records cannot be read just now."""
+def _test_error(folder: pathlib.Path) -> str:
   try:
-    return len(runs.read_records(run.folder)) if run else 0
-  except runs.RunError:
-    return 0
+    return f"{runs.read_summary(folder)['test_error']:.2f} % test error"
+  except (runs.RunError, TypeError, KeyError, ValueError):
+    return "ended without a summary that can be read"

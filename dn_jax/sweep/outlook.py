@@ -1,26 +1,26 @@
 """What a sweep will take, before it begins: parameters, FLOPs, memory, time."""
 
-import concurrent.futures
 import dataclasses
 import math
-import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 import rich.console
+import rich.markup
 import rich.table
 
-from dn_jax import cache, collection, planner
+from dn_jax import collection, planner
 from dn_jax.assembly import assemble
 from dn_jax.collection import Collection
-from dn_jax.configuration import ConfigurationError, RunConfig
+from dn_jax.configuration import RunConfig
 from dn_jax.data import catalog
 from dn_jax.models import build, summary
 from dn_jax.resolve import data_name, network_name
 from dn_jax.sweep.axes import Cell
+from dn_jax.sweep.child import Child, Refused
 from dn_jax.training.epoch import DeviceSplit
 from dn_jax.training.step import Totals
 
@@ -54,8 +54,10 @@ class Row:
   """A cell of the sweep's table: runs that differ in their seeds alone.
 
   memory:  that a training step takes on a device, in bytes; None where not asked for
-  seconds: that a run takes; None where nothing was measured
+  refused: the compiler, or memory, did not take the step
+  seconds: that a run takes once it has started; None where nothing was measured
   source:  of `seconds`: "runs" (finished ones), "steps" (a few), "FLOPs" (others' steps, by FLOPs)
+  start:   seconds that a run takes to start and to compile; 0 where that was not measured
   """
 
   cells: Sequence[Cell]
@@ -63,12 +65,19 @@ class Row:
   failed: int
   size: Size
   memory: int | None = None
+  refused: bool = False
   seconds: float | None = None
   source: str = ""
+  start: float = 0.0
 
   @property
   def missing(self) -> int:
     return len(self.cells) - self.done
+
+  @property
+  def seconds_a_run(self) -> float | None:
+    """From its start to its end."""
+    return None if self.seconds is None else self.start + self.seconds
 
 
 def size_of(config: RunConfig) -> Size:
@@ -105,7 +114,7 @@ def look(
     console: told what is waited for.
 
   Raises:
-    ConfigurationError: a data set is not there.
+    ConfigurationError: a data set is not there, or has no such pictures.
   """
   grouped: dict[str, list[Cell]] = {}
   for cell in cells:
@@ -120,35 +129,38 @@ def look(
       took = statistics.median(run.summary["seconds"] + run.summary["evaluation_seconds"] for run in done)
       row = dataclasses.replace(row, seconds=took, source="runs")
     rows.append(row)
-  # In a process of its own, which gives the accelerator back before the runs want it.
-  context = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(1, context, cache.keep_compiled_programs) as child:
+  starts = []
+  with Child() as child:
     if memory:
       for number, row in enumerate(rows):
-        with console.status(f"memory of {number + 1} of {len(rows)}: {_title(row)}"):
-          rows[number] = dataclasses.replace(row, memory=_answer(child, step_memory, row))
+        with console.status(f"memory of {number + 1} of {len(rows)}: {rich.markup.escape(_title(row))}"):
+          try:
+            rows[number] = dataclasses.replace(row, memory=child.ask(step_memory, row.cells[0].config))
+          except Refused:
+            rows[number] = dataclasses.replace(row, refused=True)
     unknown = [n for n in sorted(range(len(rows)), key=lambda n: rows[n].size.flops) if rows[n].seconds is None]
     for number in unknown[:measure]:
       row = rows[number]
-      with console.status(f"timing a few steps of {_title(row)}"):
-        if per_step := _answer(child, step_seconds, row):
-          config = row.cells[0].config
-          training = row.size.pictures / config.batch_size * per_step
-          whole = training * row.size.total / (3.0 * row.size.flops * row.size.pictures)
-          rows[number] = dataclasses.replace(row, seconds=whole, source="steps")
-  return _with_scaled_times(rows)
+      with console.status(f"timing a few steps of {rich.markup.escape(_title(row))}"):
+        try:
+          first, per_step = child.ask(step_seconds, row.cells[0].config)
+        except Refused:
+          rows[number] = dataclasses.replace(row, refused=True)
+          continue
+        training = row.size.pictures / row.cells[0].config.batch_size * per_step
+        whole = training * row.size.total / (3.0 * row.size.flops * row.size.pictures)
+        rows[number] = dataclasses.replace(row, seconds=whole, source="steps")
+        starts.append(child.start + first)
+  start = statistics.median(starts) if starts else 0.0
+  return [dataclasses.replace(row, start=start) for row in _with_scaled_times(rows)]
 
 
-def _answer(child: concurrent.futures.Executor, question: Callable[[RunConfig], float], row: Row) -> float | None:
-  """Asks in the child; None where there is no answer, as where the step does not fit or the child was killed."""
-  try:
-    return child.submit(question, row.cells[0].config).result()
-  except (ConfigurationError, concurrent.futures.BrokenExecutor, jax.errors.JaxRuntimeError):
-    return None
+def step_memory(config: RunConfig) -> int:
+  """Bytes that a training step takes on each device of this machine.
 
-
-def step_memory(config: RunConfig) -> int | None:
-  """Bytes that a training step takes on each device of this machine; None where the compiler refuses it."""
+  Raises:
+    Refused: the compiler does not take it.
+  """
   info = catalog.info_of(config.data.name)
   arguments = (info.num_classes, info.image_shape, config.batch_size)
   options = {"groups": config.statistics_groups, "accumulation": config.accumulation}
@@ -156,11 +168,17 @@ def step_memory(config: RunConfig) -> int | None:
     _, plan = planner.choose(config.model, *arguments, **options)
   else:
     plan = planner.plan(config.model, *arguments, **options)
-  return None if plan.refusal else plan.peak
+  if plan.refusal:
+    raise Refused(plan.refusal)
+  return plan.peak
 
 
-def step_seconds(config: RunConfig) -> float:
-  """Seconds of a training step, the median of a few, on made-up pictures."""
+def step_seconds(config: RunConfig) -> tuple[float, float]:
+  """Seconds to the end of the first training step, compiling included, and of one of the next, the median of a few.
+
+  The pictures are made up.
+  """
+  start = time.perf_counter()
   info = catalog.info_of(config.data.name)
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (config.batch_size, *info.image_shape), np.uint8)
@@ -170,15 +188,18 @@ def step_seconds(config: RunConfig) -> float:
   config = dataclasses.replace(config, last_batch="drop", steps_per_dispatch=1)
   parts = assemble(config, catalog.Dataset(info, split, None, split))
   state, totals = parts.fresh_state(), Totals.zero_beside(parts.splits.train.labels)
-  order, taken = parts.order_of(0), []
+  order, taken, first = parts.order_of(0), [], None
   for _ in range(1 + _STEPS):
     begin = time.perf_counter()
     state, totals, losses = parts.advance(
       state, totals, DeviceSplit(*parts.splits.train), order, np.int32(0), np.int32(1), batch_size=config.batch_size
     )
     jax.block_until_ready(losses)
-    taken.append(time.perf_counter() - begin)
-  return statistics.median(taken[1:])
+    if first is None:
+      first = time.perf_counter() - start
+    else:
+      taken.append(time.perf_counter() - begin)
+  return first, statistics.median(taken)
 
 
 def _with_scaled_times(rows: Sequence[Row]) -> list[Row]:
@@ -199,26 +220,30 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
   sources = [words[source] for source in dict.fromkeys(row.source for row in rows) if source]
   caption = "FLOPs: forward pass of a picture; of all runs, with three forward passes a training picture"
   if sources:
-    caption += "\ntime: of the runs still to do, one after another, without starting and compiling: an estimate from "
-    caption += "; ".join(sources)
-  result = rich.table.Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    start = max(row.start for row in rows)
+    starting = (
+      f"with {duration(start)} a run to start and compile, as here" if start else "without starting and compiling"
+    )
+    caption += f"\ntime: of the runs still to do, one after another, {starting}: an estimate from {'; '.join(sources)}"
+  escape = rich.markup.escape
+  result = rich.table.Table(title=escape(title), caption=caption, title_justify="left", caption_justify="left")
   for name in (*axes, *(() if axes else ("network",))):
-    result.add_column(name.removeprefix("model.").removeprefix("data."), overflow="fold")
+    result.add_column(escape(name.removeprefix("model.").removeprefix("data.")), overflow="fold")
   for name in ("parameters", "MFLOPs", "runs", "done", "failed", "all FLOPs", "memory", "time"):
     result.add_column(name, justify="right")
   for row in rows:
     given = row.cells[0].given
     names = [given.get(axis, "") for axis in axes] or [_title(row)]
     result.add_row(
-      *names,
+      *map(escape, names),
       f"{row.size.parameters:,}",
       f"{row.size.flops / 1e6:,.1f}",
       str(len(row.cells)),
       str(row.done),
       str(row.failed) if row.failed else "",
       f"{len(row.cells) * row.size.total:.2g}",
-      "" if row.memory is None else f"{row.memory / 2**20:,.0f} MiB",
-      "" if row.seconds is None else duration(row.missing * row.seconds),
+      "does not fit" if row.refused else "" if row.memory is None else f"{row.memory / 2**20:,.0f} MiB",
+      "" if row.seconds is None else duration(row.missing * row.seconds_a_run),
     )
   result.add_section()
   result.add_row(
@@ -238,7 +263,7 @@ def seconds_left(rows: Sequence[Row]) -> float | None:
   """Of all runs still to do, one after another; None where nothing was measured."""
   if any(row.seconds is None for row in rows if row.missing):
     return None
-  return math.fsum(row.missing * row.seconds for row in rows if row.missing)
+  return math.fsum(row.missing * row.seconds_a_run for row in rows if row.missing)
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """One run of a sweep, in its own process, with its own log and time-out."""
 
+import contextlib
 import datetime
 import enum
 import pathlib
@@ -8,13 +9,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from typing import IO, NamedTuple
 
 from dn_jax import runs, tether
+from dn_jax.sweep import lock
 from dn_jax.training import interruption
 
 LOG = "log.txt"
 # Seconds between two looks at a process, and until one that was asked to stop is killed.
 _LOOK, _PATIENCE = 0.2, 300.0
+# How a process ends that was told to stop: saved; or before it listens to signals, with nothing to save yet.
+_TOLD = (interruption.EXIT_CODE, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+# Columns of a log: lines are not broken.
+_WIDE = "500"
 
 
 class Outcome(enum.Enum):
@@ -23,11 +30,26 @@ class Outcome(enum.Enum):
   DONE = "done"
   STOPPED = "stopped"
   FAILED = "failed"
+  TAKEN = "taken"
+
+
+class End(NamedTuple):
+  """How a run ended.
+
+  outcome: STOPPED where it saved and ended because it was told to, by us or by somebody else; TAKEN where another
+    sweep is carrying it out
+  seconds: that it took
+  error:   a line, of one that failed
+  """
+
+  outcome: Outcome
+  seconds: float = 0.0
+  error: str = ""
 
 
 def carry_out(
   command: Sequence[str], folder: pathlib.Path, time_out: float | None, stop: Callable[[], bool] = lambda: False
-) -> Outcome:
+) -> End:
   """Runs a command to its end; what it prints goes to the folder's log, how it failed to its failure.json.
 
   Args:
@@ -35,52 +57,118 @@ def carry_out(
     folder: of the run; exists.
     time_out: seconds after which the run is asked to save and end, and counts as failed; None: no end.
     stop: looked at all the time; once true, the run is asked to save and end.
-
-  Returns:
-    How it ended: STOPPED where it saved and ended because it was asked to, by `stop` or by somebody else.
   """
-  runs.write_failure(folder, None)
-  begin, asked = time.monotonic(), None
-  with (folder / LOG).open("ab") as log:
-    log.write(f"\n{now()} $ {shlex.join(command)}\n".encode())
-    log.flush()
-    # In a session of its own: a Ctrl-C is for the sweep, which passes it on.
-    process = subprocess.Popen(
-      command,
-      stdin=subprocess.DEVNULL,
-      stdout=log,
-      stderr=subprocess.STDOUT,
-      env=tether.environment(),
-      start_new_session=True,
-    )
-    try:
-      while process.poll() is None:
-        late = time_out is not None and time.monotonic() - begin > time_out
-        if asked is None and (late or stop()):
-          asked = time.monotonic()
-          process.send_signal(signal.SIGTERM)
-        if asked is not None and time.monotonic() - asked > _PATIENCE:
-          process.kill()
-        time.sleep(_LOOK)
-    except BaseException:  # A cluster takes its worker back: the run saves and ends before that.
-      process.send_signal(signal.SIGTERM)
-      process.wait(_PATIENCE)
-      raise
-  timed_out = time_out is not None and asked is not None and asked - begin > time_out
-  if process.returncode == 0:
-    return Outcome.DONE
-  if not timed_out and (process.returncode == interruption.EXIT_CODE or asked is not None):
-    return Outcome.STOPPED
-  error = f"stopped after its time-out of {time_out:,.0f} s; started again, it goes on" if timed_out else ""
-  runs.write_failure(folder, {"error": error or last_words(folder / LOG), "exit_code": process.returncode, "at": now()})
-  return Outcome.FAILED
+  begin = time.monotonic()
+
+  def end(outcome: Outcome, error: str = "") -> End:
+    return End(outcome, time.monotonic() - begin, error)
+
+  try:
+    mine = lock.take(folder)
+    if mine is None:
+      return end(Outcome.TAKEN)
+    with mine:
+      if _finished(folder):  # By another sweep, since this one looked.
+        return end(Outcome.DONE)
+      runs.write_failure(folder, None)
+      with (folder / LOG).open("ab") as log:
+        log.write(f"\n{now()} $ {shlex.join(command)}\n".encode())
+        log.flush()
+        said_from = log.tell()
+        exit_code, ended_by_us = _run(command, log, mine, time_out, stop)
+      if _finished(folder):  # Whatever befell it afterwards.
+        return end(Outcome.DONE)
+      if not ended_by_us and exit_code in _TOLD:
+        return end(Outcome.STOPPED)
+      said = last_words(folder / LOG, said_from) if exit_code else "it ended without a summary"
+      error = ended_by_us or killed_by(exit_code) or said
+      write_failure(folder, error, exit_code)
+      return end(Outcome.FAILED, error)
+  except OSError as refused:  # A full disk, say. The other runs may have more luck.
+    error = f"{refused.filename or folder}: {refused.strerror or refused}"
+    write_failure(folder, error, None)
+    return end(Outcome.FAILED, error)
 
 
-def last_words(log: pathlib.Path) -> str:
-  """The line of a log that says why the process ended: its last `error:`, else its last."""
-  lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-  begin = max((n for n, line in enumerate(lines) if " $ " in line), default=-1)
-  lines = lines[begin + 1 :]
+def _run(
+  command: Sequence[str], log: IO[bytes], mine: IO[bytes], time_out: float | None, stop: Callable[[], bool]
+) -> tuple[int, str]:
+  """Returns the exit code, and why we ended it, where we did so against its will."""
+  begin, asked, why = time.monotonic(), None, ""
+  # In a session of its own: a Ctrl-C is for the sweep, which passes it on.
+  process = subprocess.Popen(
+    command,
+    stdin=subprocess.DEVNULL,
+    stdout=log,
+    stderr=subprocess.STDOUT,
+    env={**tether.environment(), "COLUMNS": _WIDE},
+    start_new_session=True,
+    pass_fds=(mine.fileno(),),
+  )
+  try:
+    while process.poll() is None:
+      if asked is None and time_out is not None and time.monotonic() - begin > time_out:
+        why = f"stopped after its time-out of {time_out:,.0f} s; started again, it goes on"
+      if asked is None and (why or stop()):
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+      if asked is not None and time.monotonic() - asked > _PATIENCE:
+        why = why or f"killed: it did not end within {_PATIENCE:.0f} s of being asked to"
+        process.kill()
+      time.sleep(_LOOK)
+  finally:  # A cluster takes its worker back, say: the run saves and ends before that.
+    if process.returncode is None:
+      _end(process)
+  return process.returncode, why
+
+
+def _end(process: subprocess.Popen) -> None:
+  """Has a process save and end; kills it where that takes too long, or where we are told a second time."""
+  try:
+    process.send_signal(signal.SIGTERM)
+    process.wait(_PATIENCE)
+  except subprocess.TimeoutExpired:
+    pass
+  finally:
+    if process.poll() is None:
+      process.kill()
+      process.wait()
+
+
+def write_failure(folder: pathlib.Path, error: str, exit_code: int | None) -> None:
+  """Writes down how a run failed, as good as the disk lets us."""
+  with contextlib.suppress(OSError):
+    runs.write_failure(folder, {"error": error, "exit_code": exit_code, "at": now()})
+
+
+def _finished(folder: pathlib.Path) -> bool:
+  try:
+    return runs.read_summary(folder) is not None
+  except runs.RunError:  # The run says what is wrong with it.
+    return False
+
+
+def killed_by(exit_code: int) -> str:
+  """In words, of a process that a signal ended; nothing of others."""
+  if exit_code >= 0:
+    return ""
+  try:
+    name = signal.Signals(-exit_code).name
+  except ValueError:
+    name = f"signal {-exit_code}"
+  return f"killed by {name}" + (" (out of memory?)" if exit_code == -signal.SIGKILL else "")
+
+
+def last_words(log: pathlib.Path, begin: int = 0) -> str:
+  """The line of a log that says why the process ended: its last `error:`, else its last.
+
+  Args:
+    log: the file.
+    begin: bytes before this process's.
+  """
+  with log.open("rb") as file:
+    file.seek(begin)
+    lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
   errors = [line for line in lines if line.startswith("error: ")]
   return (errors or lines or ["it printed nothing"])[-1].removeprefix("error: ")
 

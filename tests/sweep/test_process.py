@@ -1,0 +1,190 @@
+"""A run in a process of its own: how it ends, and what is written down of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import fabricated
+import pytest
+
+from dn_jax import runs
+from dn_jax.sweep import lock, process
+from dn_jax.sweep.process import Outcome, carry_out
+
+
+def python(code):
+  return [sys.executable, "-c", code]
+
+
+@pytest.fixture
+def folder(tmp_path):
+  return fabricated.begun(tmp_path / "run")
+
+
+def summary_of(folder):
+  return (
+    f"open({str(folder / 'summary.json')!r}, 'w').write({json.dumps(fabricated.summary(fabricated.config(), 5.0))!r})"
+  )
+
+
+def failure(folder):
+  return json.loads((folder / "failure.json").read_text())
+
+
+def test_a_run_that_leaves_a_summary_is_done_and_an_earlier_failure_is_forgotten(folder):
+  runs.write_failure(folder, {"error": "old", "exit_code": 1, "at": "then"})
+  end = carry_out(python(summary_of(folder)), folder, None)
+  assert end.outcome is Outcome.DONE
+  assert not (folder / "failure.json").exists()
+
+
+def test_a_run_that_stumbles_after_its_summary_is_done(folder):
+  assert carry_out(python(summary_of(folder) + "; 1 / 0"), folder, None).outcome is Outcome.DONE
+  assert not (folder / "failure.json").exists()
+
+
+def test_a_run_that_ends_well_without_a_summary_has_failed(folder):
+  assert carry_out(python("print('all well')"), folder, None).outcome is Outcome.FAILED
+  assert failure(folder)["error"] == "it ended without a summary"
+
+
+@pytest.mark.parametrize(
+  ("code", "error", "exit_code"),
+  [
+    ("print('10 % done'); print('error: no luck $ here'); print('  more'); exit(2)", "no luck $ here", 2),
+    ("print('a $ b'); raise ValueError('seven')", "ValueError: seven", 1),
+    ("exit(3)", "it printed nothing", 3),
+    ("import os; print('epochs of 20 steps'); os.kill(os.getpid(), 9)", "killed by SIGKILL (out of memory?)", -9),
+    ("import os; print('fine'); os.kill(os.getpid(), 11)", "killed by SIGSEGV", -11),
+    ("import os; os.write(1, bytes(range(128, 256)) + b'\\nlast'); exit(1)", "last", 1),
+  ],
+)
+def test_why_a_run_failed_is_written_down(folder, code, error, exit_code):
+  carry_out(python("print('error: of the start before'); exit(1)"), folder, None)
+  end = carry_out(python(code), folder, None)
+  assert (end.outcome, end.error) == (Outcome.FAILED, error)
+  assert (failure(folder)["error"], failure(folder)["exit_code"]) == (error, exit_code)
+
+
+def test_lines_of_the_log_are_not_broken(folder):
+  carry_out(python("import rich.console; rich.console.Console().print('error:', 'x' * 300); exit(1)"), folder, None)
+  assert failure(folder)["error"] == "x" * 300
+
+
+@pytest.mark.parametrize("code", ["exit(75)", "exit(143)", "import os; os.kill(os.getpid(), 15)"])
+def test_a_run_that_somebody_told_to_stop_has_not_failed(folder, code):
+  assert carry_out(python(code), folder, None).outcome is Outcome.STOPPED
+  assert not (folder / "failure.json").exists()
+
+
+def test_a_run_that_we_tell_to_stop_before_it_listens_has_stopped(folder):
+  begin = time.monotonic()
+  end = carry_out(python("import time; time.sleep(60)"), folder, None, stop=lambda: True)
+  assert end.outcome is Outcome.STOPPED
+  assert time.monotonic() - begin < 10
+
+
+def test_a_run_that_fails_while_it_stops_has_failed(folder):
+  code = "import signal, time; signal.signal(15, lambda *_: exit('error: disk full')); open('{}', 'w'); time.sleep(60)"
+  ready = folder / "ready"
+  end = carry_out(python(code.format(ready)), folder, None, stop=ready.exists)
+  assert (end.outcome, end.error) == (Outcome.FAILED, "disk full")
+
+
+def test_a_time_out_lets_the_run_save_and_counts_as_failed(folder):
+  code = "import signal, time; signal.signal(15, lambda *_: exit(75)); time.sleep(60)"
+  end = carry_out(python(code), folder, 1.0)
+  assert end.outcome is Outcome.FAILED
+  assert failure(folder)["exit_code"] == 75
+  assert end.error == "stopped after its time-out of 1 s; started again, it goes on"
+
+
+def test_a_run_that_does_not_stop_is_killed(folder, monkeypatch):
+  monkeypatch.setattr(process, "_PATIENCE", 0.5)
+  ready = folder / "ready"
+  code = f"import signal, time; signal.signal(15, signal.SIG_IGN); open('{ready}', 'w'); time.sleep(60)"
+  end = carry_out(python(code), folder, None, stop=ready.exists)
+  assert end.outcome is Outcome.FAILED
+  assert "did not end within" in end.error
+
+
+class _TakenBack(BaseException):
+  pass
+
+
+def test_where_the_sweep_is_taken_away_the_run_does_not_stay_and_the_reason_is_not_replaced(folder, monkeypatch):
+  monkeypatch.setattr(process, "_PATIENCE", 0.5)
+  pid = folder / "pid"
+  code = (
+    "import os, signal, time; signal.signal(15, signal.SIG_IGN); "
+    f"open('{pid}.new', 'w').write(str(os.getpid())); os.rename('{pid}.new', '{pid}'); time.sleep(60)"
+  )
+
+  def stop():
+    if pid.exists():
+      raise _TakenBack
+    return False
+
+  with pytest.raises(_TakenBack):
+    carry_out(python(code), folder, None, stop)
+  with pytest.raises(ProcessLookupError):
+    os.kill(int(pid.read_text()), 0)
+
+
+def test_a_log_that_cannot_be_written_fails_this_run_alone(folder):
+  (folder / process.LOG).mkdir()
+  end = carry_out(python("exit(0)"), folder, None)
+  assert end.outcome is Outcome.FAILED
+  assert end.error == f"{folder / process.LOG}: Is a directory"
+  assert failure(folder)["error"] == end.error
+
+
+def test_a_disk_that_takes_nothing_fails_this_run_alone(folder, monkeypatch):
+  def full(*_):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(runs, "write_atomically", full)
+  end = carry_out(python("exit('error: lost')"), folder, None)
+  assert (end.outcome, end.error) == (Outcome.FAILED, "lost")
+  end = carry_out(["/no/such/python"], folder, None)
+  assert (end.outcome, end.error) == (Outcome.FAILED, "/no/such/python: No such file or directory")
+
+
+def test_a_run_that_another_sweep_carries_out_is_left_to_it(folder):
+  with lock.take(folder):
+    assert carry_out(python("exit(1)"), folder, None).outcome is Outcome.TAKEN
+  assert not (folder / process.LOG).exists()
+
+
+def test_a_run_that_another_sweep_has_finished_is_not_begun(tmp_path):
+  folder = fabricated.finished(tmp_path / "run")
+  assert carry_out(python("exit(1)"), folder, None).outcome is Outcome.DONE
+  assert not (folder / process.LOG).exists()
+
+
+def test_a_run_dies_with_its_sweep(folder, tmp_path):
+  pid = tmp_path / "pid"
+  train = (
+    "from dn_jax import tether; tether.hold(); import os, time; "
+    f"open('{pid}.new', 'w').write(str(os.getpid())); os.rename('{pid}.new', '{pid}'); time.sleep(60)"
+  )
+  code = (
+    "import pathlib, sys; from dn_jax.sweep.process import carry_out; "
+    f"carry_out([sys.executable, '-c', {train!r}], pathlib.Path({str(folder)!r}), None)"
+  )
+  sweep = subprocess.Popen(python(code))
+  while not pid.exists():
+    assert sweep.poll() is None
+    time.sleep(0.01)
+  sweep.send_signal(signal.SIGKILL)
+  sweep.wait()
+  deadline = time.monotonic() + 10
+  while os.path.exists(f"/proc/{pid.read_text()}"):
+    with open(f"/proc/{pid.read_text()}/stat") as file:
+      if file.read().split()[2] == "Z":
+        break
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
