@@ -1,8 +1,8 @@
 """Stands in for experiments/train.py where a sweep is tested: it keeps the same records, and trains nothing.
 
 What befalls a run is in the file behaviour.json of --data.dir, by seed: words that are used up one a start. `fail`,
-`kill` (itself, by SIGKILL), `hang` (listens to no SIGTERM), `slow` (a long epoch); without one it runs through. An
-epoch takes `pause` seconds. Events of all runs are lines of events.txt there.
+`kill` (itself, by SIGKILL), `orphan` (kills its parent), `slow` (a long epoch); without one it runs through. An epoch
+takes `pause` seconds. Events of all runs are lines of events.txt there.
 """
 
 import fcntl
@@ -36,7 +36,7 @@ def stop(number, frame):
 asked = json.loads((data / "behaviour.json").read_text()) if (data / "behaviour.json").exists() else {}
 starts = (data / "events.txt").read_text().count(f" {seed} began\n") if (data / "events.txt").exists() else 0
 behaviour = [*asked.get(seed, []), *[""] * (starts + 1)][starts]
-signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "hang" else stop)
+signal.signal(signal.SIGTERM, stop)
 with (folder / "busy").open("w") as busy:
   try:
     fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,7 +54,10 @@ with (folder / "busy").open("w") as busy:
       sys.exit("a line before\nerror: no luck in [/b] $ here\n  and more")
     if behaviour == "kill":
       os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60 if behaviour in ("hang", "slow") else asked.get("pause", 0.0))
+    if behaviour == "orphan" and epoch:
+      os.kill(os.getppid(), signal.SIGKILL)
+      time.sleep(60)
+    time.sleep(60 if behaviour == "slow" else asked.get("pause", 0.0))
     records = [fabricated.record(n + 1, 0.05) for n in range(epoch + 1)]
     runs.write_atomically(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
   event("finished")

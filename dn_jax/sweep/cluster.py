@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +17,10 @@ from dn_jax.sweep.carry import Job
 from dn_jax.sweep.process import LOG, End, Outcome, carry_out
 
 LOCAL, AUTO = "local", "auto"
-# Seconds between two looks at it, and for it to answer at all.
-_LOOK, _REACH = 1.0, 5.0
+# Seconds between two looks at it; for its machine to answer, and for the cluster to let a driver in.
+_LOOK, _REACH, _JOIN = 1.0, 5.0, 60.0
+# Joins and leaves again.
+_PROBE = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 # How often a run is begun again whose worker was lost: a run that kills its worker does so every time.
 _RETRIES = 5
 
@@ -59,6 +62,8 @@ class Cluster:
     except ImportError:
       raise ConfigurationError("cluster", address, "needs an extra: pip install -e '.[sweep]'") from None
     self._ray, self._needs = ray, needs
+    if address != LOCAL:
+      _probe(address)
     try:
       ray.init(
         address=address,
@@ -68,8 +73,7 @@ class Cluster:
         configure_logging=True,
       )
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-      fits = f"cannot be reached ({in_words(error)}); 'ray start --head' starts one, or take local"
-      raise ConfigurationError("cluster", address, fits) from None
+      raise _unreachable(address, in_words(error)) from None
     has = ray.cluster_resources()
     for flag, name, value in (
       ("cell.cpus", "CPU", needs.cpus),
@@ -134,7 +138,7 @@ def _task(command: Sequence[str], folder: pathlib.Path, time_out: float | None) 
 
 
 def check_address(address: str) -> None:
-  """Refuses what is no cluster's address, and one where nobody answers: Ray itself would take minutes to say so.
+  """Refuses what is no cluster's address, and one where nobody answers.
 
   Raises:
     ConfigurationError: what would fit.
@@ -150,8 +154,29 @@ def check_address(address: str) -> None:
   try:
     socket.create_connection((host.strip("[]"), int(port)), _REACH).close()
   except OSError as error:
-    fits = f"cannot be reached ({error.strerror or error}); 'ray start --head' starts one, or take local"
-    raise ConfigurationError("cluster", address, fits) from None
+    raise _unreachable(address, error.strerror or str(error)) from None
+
+
+def _probe(address: str) -> None:
+  """Refuses a cluster that does not let us in: Ray itself tries for minutes, and may end its process over it."""
+  try:
+    done = subprocess.run(
+      [sys.executable, "-c", _PROBE, address], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_JOIN
+    )
+  except subprocess.TimeoutExpired:
+    raise _unreachable(address, f"no cluster answers there within {_JOIN:.0f} s") from None
+  if done.returncode:
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    why = lines[-1] if lines else f"exit code {done.returncode}"
+    if "RAY_AUTH_MODE" not in os.environ:
+      why += "; one with token authentication wants RAY_AUTH_MODE=token"
+    raise _unreachable(address, why)
+
+
+def _unreachable(address: str, why: str) -> ConfigurationError:
+  return ConfigurationError(
+    "cluster", address, f"cannot be reached ({why}); 'ray start --head' starts one, or take local"
+  )
 
 
 def in_words(error: BaseException) -> str:

@@ -22,14 +22,20 @@ from dn_jax.sweep.display import Display
 from dn_jax.training.interruption import Interrupted
 
 STAND_IN = ROOT / "tests" / "stand_in_train.py"
-# The sweep of `cells`, as a process of its own: OUT DATA SEEDS.
+# The sweep of `cells`, as a process of its own: OUT DATA SEEDS [CLUSTER [RETRIES]].
 SWEEP = """
 import pathlib, sys
 import rich.console
 sys.path[:0] = [{tests!r}, {tests!r} + "/sweep"]
 import test_carry
-out, data, seeds = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
-test_carry.sweep(out, test_carry.cells(data, seeds), rich.console.Console(width=300))
+out, data, seeds, *more = sys.argv[1:]
+place = test_carry.carry.here
+if more:
+  from dn_jax.sweep import cluster
+  cluster._RETRIES = int(more[1]) if more[1:] else cluster._RETRIES
+  place = cluster.Cluster(more[0], cluster.Needs())
+console = rich.console.Console(width=300)
+test_carry.sweep(pathlib.Path(out), test_carry.cells(pathlib.Path(data), int(seeds)), console, place)
 """.format(tests=str(ROOT / "tests"))
 
 
@@ -38,11 +44,11 @@ def cells(data, seeds):
   return axes.cells_of([*flags.split(), str(data)], seeds)
 
 
-def sweep(out, wanted, console):
+def sweep(out, wanted, console, place=carry.here):
   there = collection.read(out)
   missing = carry.missing(wanted, there)
   display = Display(console, {cell.key: 1.0 for cell in missing})
-  return carry.sweep(carry.jobs_of(missing, there, STAND_IN), carry.here, None, display)
+  return carry.sweep(carry.jobs_of(missing, there, STAND_IN), place, None, display)
 
 
 def quiet():
