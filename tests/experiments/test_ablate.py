@@ -1,0 +1,107 @@
+"""experiments/ablate.py as a person runs it."""
+
+import csv
+import importlib.util
+import json
+import statistics
+import sys
+
+import fabricated
+import pytest
+from conftest import ROOT, run
+
+from dn_jax import command_line
+
+SMALL = ("--data.name", "digits", "--model.depth", "10", "--epochs", "1")
+
+
+@pytest.fixture
+def ablate(monkeypatch, capsys):
+  """Runs the script here; returns its exit code and what it printed, out and err."""
+  spec = importlib.util.spec_from_file_location("ablate", ROOT / "experiments" / "ablate.py")
+  script = importlib.util.module_from_spec(spec)
+  monkeypatch.setitem(sys.modules, "ablate", script)
+  spec.loader.exec_module(script)
+
+  def call(*words):
+    monkeypatch.setattr(sys, "argv", ["ablate.py", *map(str, words)])
+    try:
+      command_line.main(script.ablate)
+      code = 0
+    except SystemExit as stop:
+      code = stop.code
+    return code, *capsys.readouterr()
+
+  return call
+
+
+@pytest.mark.parametrize(
+  ("words", "line"),
+  [
+    (("--model.grwth-rate", "4"), "error: --model.grwth-rate 4: there is no such flag; did you mean model.growth-rate"),
+    (("--sedes", "3"), "error: --sedes 3: there is no such flag; did you mean seeds or seed?"),
+    (("--model.growth-rate", "four"), "  --model.growth-rate four: takes a whole number"),
+    (("--measure", "-1"), "error: --measure -1: must be at least 0"),
+    (("--seeds", "0"), "error: --seeds 0: must be at least 1"),
+    (("--cluster", "127.0.0.1:9"), "error: --cluster 127.0.0.1:9: cannot be reached (Connection refused)"),
+    (("--cluster", "ray://h:1"), "error: --cluster ray://h:1: local, auto, or HOST:PORT"),
+    (("--out", "gs://bucket/x"), "error: --out gs://bucket/x: a folder of this machine is needed"),
+    (("--file", "/no/such"), "error: --file /no/such: cannot be read (No such file or directory)"),
+  ],
+)
+def test_a_mistake_is_a_line_and_exit_code_2_and_nothing_is_written(ablate, tmp_path, monkeypatch, words, line):
+  monkeypatch.chdir(tmp_path)
+  code, out, err = ablate(*SMALL, *words)
+  assert code == 2
+  assert [each for each in err.splitlines() if each.startswith(line)], err
+  assert "Traceback" not in err + out
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_every_depth_that_does_not_fit_is_listed(ablate, tmp_path):
+  code, _, err = ablate(*SMALL[:2], "--model.depth", "10,11,12", "--out", tmp_path / "out")
+  assert code == 2
+  assert err.splitlines()[0] == "error: 2 of the values do not fit; nothing was started"
+  assert [line.split(":")[0].strip() for line in err.splitlines()[1:]] == ["--model.depth 11", "--model.depth 12"]
+
+
+def test_foreign_files_and_damaged_records_are_named_and_left_alone(ablate, tmp_path):
+  fabricated.finished(tmp_path / "whole", fabricated.config(epochs=1))
+  damaged = fabricated.finished(tmp_path / "damaged", fabricated.config(epochs=1, growth_rate=8))
+  (damaged / "summary.json").write_text("{")
+  (tmp_path / "notes.txt").write_text("mine")
+  before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+  words = ("--out", tmp_path, "--model.growth-rate", "4,8", "--dry-run", "--no-memory", "--measure", "0")
+  code, out, err = ablate(*SMALL, *words)
+  assert code == 0
+  assert err.splitlines() == [
+    f"skipped: {damaged / 'summary.json'}: cannot be read "
+    "(Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
+    f"skipped: {tmp_path / 'notes.txt'}: not a run's folder",
+  ]
+  assert f"2 runs, in {tmp_path}" in out.replace("\n", "")
+  assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
+  out = tmp_path / "out"
+  command = ("experiments/ablate.py", *SMALL, "--out", str(out), "--no-memory", "--measure", "0", "--seeds", "2")
+  done = run(*command, "--model.growth-rate", "4")
+  assert done.returncode == 0, done.stderr + done.stdout
+  folders = sorted(path for path in out.iterdir() if path.name != "report")
+  errors = [json.loads((path / "summary.json").read_text())["test_error"] for path in folders]
+  with (out / "report" / "table.csv").open() as file:
+    (row,) = csv.DictReader(file)
+  assert row["test error, %"] == f"{statistics.fmean(errors):.2f} ± {statistics.stdev(errors):.2f} (2)"
+  # Once more, with another network: on a cluster, as far as something is missing.
+  before = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+  more = run(*command, "--model.growth-rate", "4,6", "--cluster", "local")
+  assert more.returncode == 0, more.stderr + more.stdout
+  assert "2/2  " in more.stdout
+  again = run(*command, "--model.growth-rate", "4,6", "--cluster", "local")
+  assert again.returncode == 0, again.stderr + again.stdout
+  assert "test error  (" not in again.stdout  # No run's line.
+  with (out / "report" / "table.csv").open() as file:
+    assert [each["runs"] for each in csv.DictReader(file)] == ["2/2", "2/2"]
+  assert {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()} == before

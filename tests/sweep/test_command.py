@@ -1,0 +1,100 @@
+"""What the scripts of many runs share."""
+
+import io
+import pathlib
+
+import pytest
+import rich.console
+import test_carry
+from test_carry import STAND_IN, behave, events
+
+from dn_jax.configuration import ConfigurationError
+from dn_jax.sweep import carry, cluster, command, outlook
+from dn_jax.training.interruption import Interrupted
+
+data = test_carry.data  # The fixture.
+
+
+def carry_out(out, cells, **flags):
+  console = rich.console.Console(file=io.StringIO(), width=250)
+  flags = command.Sweep(**({"out": out, "memory": False, "measure": 0} | flags))
+  return command.carry_out(cells, flags, STAND_IN, console, [], f"runs in {out}"), console.file.getvalue()
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, data):
+  done, printed = carry_out(tmp_path / "[/b]", test_carry.cells(data, 2), dry_run=True)
+  assert done is None
+  assert f"runs in {tmp_path}/[/b]" in printed
+  assert not (tmp_path / "[").exists()
+
+
+def test_a_sweep_gives_its_runs_back_and_those_of_another_in_the_same_folder_stay_out(tmp_path, data):
+  carry_out(tmp_path / "out", test_carry.cells(data, 1))
+  done, printed = carry_out(tmp_path / "out", test_carry.cells(data, 2)[1:])
+  assert [(run.config.seed, run.test_error) for run in done] == [(1, 6.0)]
+  assert "1/1" in printed
+
+
+@pytest.mark.parametrize(
+  ("flags", "line"),
+  [
+    ({"measure": -1}, "--measure -1: must be at least 0"),
+    ({"time_out": 0.0}, "--time-out 0.0: must be above 0"),
+    ({"time_out": float("nan")}, "--time-out nan: must be above 0"),
+    ({"out": pathlib.Path("gs://bucket/sweep")}, "--out gs://bucket/sweep: a folder of this machine is needed"),
+    ({"out": pathlib.Path("s3://bucket")}, "--out s3://bucket: a folder of this machine is needed"),
+  ],
+)
+def test_a_value_that_does_not_fit_is_one_line_and_nothing_is_written(tmp_path, data, monkeypatch, flags, line):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ConfigurationError, match=line):
+    carry_out(**({"out": tmp_path / "out", "cells": test_carry.cells(data, 1)} | flags))
+  assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_cluster_is_tried_before_the_plan_and_not_at_all_where_nothing_is_missing(tmp_path, data, monkeypatch):
+  cells = test_carry.cells(data, 1)
+  with monkeypatch.context() as patch:
+    patch.setattr(outlook, "look", lambda *_: pytest.fail("planned before the cluster was tried"))
+    with pytest.raises(ConfigurationError, match="--cluster nowhere: local, auto, or HOST:PORT"):
+      carry_out(tmp_path / "out", cells, cluster="nowhere")
+  carry_out(tmp_path / "out", cells, cluster="nowhere", dry_run=True)
+  carry_out(tmp_path / "out", cells)
+  done, _ = carry_out(tmp_path / "out", cells, cluster="nowhere")
+  assert done[0].test_error == 5.0
+
+
+def test_a_cluster_is_left_whatever_happens(tmp_path, data, monkeypatch):
+  closed = []
+
+  class Place:
+    def __init__(self, address, needs):
+      pass
+
+    def close(self):
+      closed.append(True)
+
+  monkeypatch.setattr(command, "Cluster", Place)
+  monkeypatch.setattr(outlook, "look", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+  with pytest.raises(KeyboardInterrupt):
+    carry_out(tmp_path / "out", test_carry.cells(data, 1), cluster=cluster.LOCAL)
+  assert closed == [True]
+
+
+def test_a_sweep_that_was_stopped_says_what_shows_what_is_done(tmp_path, data, monkeypatch):
+  def stopped(*_):
+    raise Interrupted("stopped, and saved")
+
+  monkeypatch.setattr(carry, "sweep", stopped)
+  with pytest.raises(
+    Interrupted, match=r"stopped, and saved; 'python experiments/report\.py '.*/o u t'' shows what is done"
+  ):
+    carry_out(tmp_path / "o u t", test_carry.cells(data, 1))
+
+
+def test_a_failed_run_is_given_back_with_its_reason(tmp_path, data):
+  behave(data, _0=["fail"])
+  done, printed = carry_out(tmp_path / "out", test_carry.cells(data, 1))
+  assert done[0].failure["error"] == "no luck in [/b] $ here"
+  assert "failed: no luck in [/b] $ here" in printed
+  assert events(data) == [("0", "began")]
