@@ -64,7 +64,8 @@ def test_the_plan_counts_what_is_done_and_takes_times_from_it(tmp_path):
   assert (four.seconds, four.source) == (5.0, "runs")
   assert eight.source == "FLOPs"
   assert eight.seconds == pytest.approx(5.0 * eight.size.total / four.size.total)
-  # A training picture counts three forward passes, a tested one one. Digits has 1297 and 500; a batch's rest is left out.
+  # A training picture counts three forward passes, a tested one one. Digits has 1297 and 500; the rest of a batch is
+  # left out.
   assert four.size.total == four.size.flops * 2 * (3 * (1297 // 64 * 64) + 500)
   text = printed(rows)
   assert line_of(text, "4")[3:6] == ["2", "1", ""]
@@ -82,7 +83,18 @@ def test_the_time_of_a_run_has_its_start_in_it():
   assert "with 10 s a run to start and compile" in text
 
 
-def test_what_the_compiler_refuses_does_not_fit(tmp_path):
+def test_a_step_that_was_killed_or_refused_does_not_fit_and_the_others_are_asked_still(tmp_path, monkeypatch):
+  class Asked(Child):
+    def ask(self, question, config):
+      which = {4: killed, 8: refused}.get(config.model.growth_rate)
+      return super().ask(which, config) if which else 2**20
+
+  monkeypatch.setattr(outlook, "Child", Asked)
+  rows = rows_of("--model.growth-rate 4,8,12", tmp_path, memory=True)
+  assert [(row.refused, row.memory) for row in rows] == [(True, None), (True, None), (False, 2**20)]
+
+
+def test_what_the_compiler_refuses_does_not_fit():
   cells = axes.cells_of(["--data.name", "digits", "--model.depth", "10", "--epochs", "2"], 1)
   size = outlook.Size(1, 1, 1, 1)
   text = printed([outlook.Row(cells, 0, 0, size, refused=True), outlook.Row(cells, 0, 0, size, memory=2**21)], ())

@@ -159,6 +159,15 @@ def test_a_run_that_another_sweep_carries_out_is_left_to_it(folder):
   assert not (folder / process.LOG).exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says which files a process has")
+def test_the_runs_own_process_has_the_lock_too(folder):
+  code = (
+    "import os; held = [os.path.realpath('/proc/self/fd/' + n) for n in os.listdir('/proc/self/fd')]; "
+    f"exit('{folder}/lock' not in held)"
+  )
+  assert carry_out(python(code), folder, None).error == "it ended without a summary"  # And not with exit code 1.
+
+
 def test_a_run_that_another_sweep_has_finished_is_not_begun(tmp_path):
   folder = fabricated.finished(tmp_path / "run")
   assert carry_out(python("exit(1)"), folder, None).outcome is Outcome.DONE
