@@ -173,7 +173,7 @@ def test_an_error_from_ray_is_told_in_its_causes_words():
   cause = OSError(28, "No space left on device")
   error = ray.exceptions.RayTaskError("_task", "a traceback", cause, "ray", 1, "127.0.0.1").as_instanceof_cause()
   assert cluster.in_words(error) == "OSError: [Errno 28] No space left on device"
-  assert cluster.in_words(Exception("\x1b[36mray::_task()\x1b[39m (pid=1)\n  File x\nValueError: seven\n\n")) == (
+  assert cluster.in_words(Exception("\x1b[36mray::_task()\x1b[39m (pid=1)\n\x1b[31mValueError\x1b[0m: seven\n\n")) == (
     "ValueError: seven"
   )
   assert cluster.in_words(RuntimeError()) == "RuntimeError"
