@@ -1,8 +1,8 @@
 """Stands in for experiments/train.py where a sweep is tested: it keeps the same records, and trains nothing.
 
 What befalls a run is in the file behaviour.json of --data.dir, by seed: words that are used up one a start. `fail`,
-`kill` (itself, by SIGKILL), `orphan` (kills its parent), `slow` (a long epoch); without one it runs through. An epoch
-takes `pause` seconds. Events of all runs are lines of events.txt there.
+`kill` (itself, by SIGKILL), `orphan` (kills its parent), `told` (to stop, by SIGTERM), `slow` (a long epoch); without
+one it runs through. An epoch takes `pause` seconds. Events of all runs are lines of events.txt there.
 """
 
 import fcntl
@@ -54,6 +54,8 @@ with (folder / "busy").open("w") as busy:
       sys.exit("a line before\nerror: no luck in [/b] $ here\n  and more")
     if behaviour == "kill":
       os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "told" and epoch:
+      os.kill(os.getpid(), signal.SIGTERM)
     if behaviour == "orphan" and epoch:
       os.kill(os.getppid(), signal.SIGKILL)
       time.sleep(60)

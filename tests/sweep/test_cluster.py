@@ -82,8 +82,8 @@ def address(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_cluster_started_elsewhere_does_every_run_in_the_folder_that_was_meant(tmp_path, data, address):
-  """Relative folders; a run that fails, one whose worker is killed once, one whose worker is killed every time."""
-  behave(data, _0=["fail"], _1=["orphan"], _2=["orphan"] * 20, pause=0.05)
+  """Relative folders; runs that fail, whose worker is killed once, or every time, that are told to stop by others."""
+  behave(data, _0=["fail"], _1=["orphan"], _2=["orphan"] * 20, _3=["told"], pause=0.05)
   command = [sys.executable, "-c", SWEEP, "out", "data", "4", address, "2"]
   done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
@@ -94,7 +94,7 @@ def test_a_cluster_started_elsewhere_does_every_run_in_the_folder_that_was_meant
   assert "worker" in found[2].failure["error"]
   assert "\x1b" not in found[2].failure["error"]
   counted = collections.Counter(events(data))
-  assert [counted[seed, "began"] for seed in "0123"] == [1, 2, 3, 1]
+  assert [counted[seed, "began"] for seed in "0123"] == [1, 2, 3, 2]
   # Its first epoch was done before the worker was lost, and not again.
   logs = (found[1].folder / "log.txt").read_text()
   assert logs.count(" columns\n") == 2
