@@ -266,8 +266,9 @@ def names(wanted: Mapping[str, Sequence[Values]], config: RunConfig) -> bool:
   """Whether a resolved run has, of each flag, one of the wanted values; `model.name` is what the run is called.
 
   Raises:
-    UserError: values that do not parse, all of them listed.
+    ConfigurationError: a value that does not parse.
   """
-  _refuse(list(_misfits(wanted, one_value=False)))
+  for error in _misfits(wanted, one_value=False):
+    raise error
   found = {flag: jsonable(value) for flag, value, _ in fields(config)} | {"model.name": network_name(config)}
   return all(found[flag] in [jsonable(_value(flag, words)) for words in each] for flag, each in wanted.items())

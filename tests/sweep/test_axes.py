@@ -138,5 +138,5 @@ def test_a_run_is_named_by_one_of_the_wanted_values():
   assert axes.names(axes.axes_of(["--model.growth-rate", "4,8", "--data.name", "digits"]), config)
   assert not axes.names(axes.axes_of(["--model.growth-rate", "4,12"]), config)
   assert axes.names(axes.axes_of(["--model.blocks", "1 1 1", "--data.augment", "False"]), config)
-  with pytest.raises(UserError, match=r"--model\.depth x: takes a whole number"):
+  with pytest.raises(ConfigurationError, match=r"^--model\.depth x: takes a whole number$"):
     axes.names(axes.axes_of(["--model.depth", "x"]), config)

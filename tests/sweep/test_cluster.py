@@ -49,7 +49,7 @@ def processes_about(text):
   return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def address(tmp_path_factory):
   """A cluster of two processors, started in a directory of its own."""
   pytest.importorskip("ray", reason="needs Ray: pip install -e '.[sweep]'")
@@ -57,7 +57,12 @@ def address(tmp_path_factory):
   process = subprocess.Popen(
     [
       *(str(pathlib.Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"),
-      *(f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"),
+      *(
+        f"--port={port}",
+        f"--ray-client-server-port={free_port()}",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+      ),
     ],
     cwd=tmp_path_factory.mktemp("elsewhere"),
     env=ENVIRONMENT,
@@ -102,10 +107,6 @@ def test_a_cluster_started_elsewhere_does_every_run_in_the_folder_that_was_meant
   again = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
   assert again.returncode == 0, again.stderr
   all_done_once(tmp_path / "out", data, 4)
-
-
-@pytest.mark.slow
-def test_what_no_cluster_of_that_size_has_is_refused(address):
   code = f"from dn_jax.sweep.cluster import Cluster, Needs; Cluster({address!r}, Needs(gpus=3))"
   done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
   assert "ConfigurationError: --cell.gpus 3: the cluster has 0 in all" in done.stderr
