@@ -19,7 +19,8 @@ def train() -> None:
   config = tyro.cli(RunConfig, description=__doc__)
   config = resolve.resolve(config)  # Before anybody waits for others.
   processes.join(config.distributed)
-  console = rich.console.Console(quiet=not processes.is_first())
+  # A folder may have brackets in its name.
+  console = rich.console.Console(quiet=not processes.is_first(), markup=False)
   summary = experiment.train(config, console)
   table = rich.table.Table(title=f"{summary['network']} on {summary['data']}, seed {summary['seed']}")
   columns = {

@@ -17,7 +17,8 @@ from conftest import ROOT, metrics, run, small_run
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+  # Its name looks like an end of rich's markup.
+  folder = tmp_path_factory.mktemp("runs") / "[" / "b]"
   done = run(*small_run(folder, "--data.augment", "--model.dropout", "0.1", "--data.validation", "100"))
   assert done.returncode == 0, done.stderr
   return folder, done.stdout
