@@ -1,33 +1,53 @@
 """The paper's CIFAR and SVHN error tables, cell by cell: published, measured here, the difference.
 
-  python experiments/cifar_table.py --data-dir ~/data --seeds 3
+  python experiments/cifar_table.py --data.dir ~/data --seeds 3
   python experiments/cifar_table.py --rows densenet-bc-100-12 resnet-110 --columns c10+ --scale 0.02 --out runs/try
 
 Rows are networks of the zoo (python -m dn_jax zoo), columns c10, c10+, c100, c100+ and svhn. Each cell is trained with
-the protocol published for it. Started again, it does what is missing; `experiments/report.py OUT --trail` says where a
-number comes from.
+the protocol published for it. Started again, it does what is missing; `experiments/report.py OUT` makes the table
+again from the runs, and with --trail says where a number comes from.
 """
 
 import dataclasses
 import pathlib
 import sys
+from typing import Literal
 
 import rich.console
 import tyro
 
-from dn_jax import collection, command_line
-from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, ProtocolName, RunConfig, near
+from dn_jax import command_line
+from dn_jax.configuration import (
+  ConfigurationError,
+  DataConfig,
+  ModelConfig,
+  OptimizerConfig,
+  ProtocolName,
+  RunConfig,
+  near,
+)
 from dn_jax.models import zoo
 from dn_jax.report import collected, published_table
 from dn_jax.resolve import resolve
 from dn_jax.sweep import axes, command
-from dn_jax.training import protocol
 
 TRAIN = pathlib.Path(__file__).with_name("train.py").absolute()
 CAFFE = "densenet-caffe-40-12"
 ROWS = tuple(
   name for name, entry in zoo.NETWORKS.items() if not entry.imagenet and name != CAFFE and "1202" not in name
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+  dir: pathlib.Path | None = None
+  """Folder of the prepared data sets; by default TFDS's own (~/tensorflow_datasets)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  """Of activations; published: float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +66,8 @@ class Table(command.Sweep):
   """Train the cells too for which nothing was published."""
   protocol: ProtocolName | None = None
   """One for all cells, instead of each network's own; caffe alone also takes the network of the Caffe code."""
-  data_dir: pathlib.Path | None = None
-  """Folder of the prepared data sets."""
-  dtype: str = "float32"
-  """Of activations: float32 (as published) or bfloat16."""
+  data: Where = Where()
+  model: Activations = Activations()
 
 
 def cells_of(flags: Table) -> dict[tuple[str, str], list[axes.Cell]]:
@@ -68,32 +86,44 @@ def cells_of(flags: Table) -> dict[tuple[str, str], list[axes.Cell]]:
   for name in rows:
     if name not in zoo.NETWORKS or zoo.NETWORKS[name].imagenet:
       raise ConfigurationError("rows", name, near(name, (*ROWS, CAFFE)))
-  for column in flags.columns:
+  columns = tuple(map(str.lower, flags.columns))
+  for column in columns:
     if column not in zoo.COLUMNS:
       raise ConfigurationError("columns", column, f"one of {', '.join(zoo.COLUMNS)}")
   found = {}
   for name in rows:
-    for column in flags.columns:
+    for column in columns:
       if column in zoo.NETWORKS[name].errors or flags.unpublished:
         found[name, column] = [_cell(flags, name, column, seed) for seed in range(flags.seeds)]
   if not found:
-    raise ConfigurationError("columns", " ".join(flags.columns), "nothing is published for these rows; --unpublished?")
+    raise ConfigurationError("columns", " ".join(columns), "nothing is published for these rows; --unpublished?")
   return found
 
 
 def _cell(flags: Table, name: str, column: str, seed: int) -> axes.Cell:
-  data, augment = protocol.data_of_column(column)
-  asked = RunConfig(DataConfig(data, augment=augment), ModelConfig(name=name), protocol=flags.protocol)
-  whole = resolve(asked)
-  words = ["--data.name", data, "--model.name", name, "--seed", str(seed), "--model.dtype", flags.dtype]
-  words += ["--data.augment"] if augment else []
-  words += ["--data.dir", str(flags.data_dir)] if flags.data_dir else []
-  words += ["--protocol", flags.protocol] if flags.protocol else []
+  data, augment = published_table.data_of_column(column)
+  given = {"data.name": data, "model.name": name, "seed": str(seed), "model.dtype": flags.model.dtype}
+  config = RunConfig(
+    DataConfig(data, flags.data.dir, augment),
+    ModelConfig(name=name, dtype=flags.model.dtype),
+    protocol=flags.protocol,
+    seed=seed,
+  )
   if flags.scale != 1:
-    words += ["--epochs", str(max(1, round(flags.scale * whole.epochs)))]
-    if whole.optimizer.warmup_steps:
-      words += ["--optimizer.warmup-steps", str(round(flags.scale * whole.optimizer.warmup_steps))]
-  return axes.cells_of(words)[0]
+    whole = resolve(config)
+    warmup = round(flags.scale * whole.optimizer.warmup_steps)
+    config = dataclasses.replace(
+      config,
+      epochs=max(1, round(flags.scale * whole.epochs)),
+      optimizer=OptimizerConfig(warmup_steps=warmup),
+    )
+    given |= {"epochs": str(config.epochs), "optimizer.warmup-steps": str(warmup)}
+  given |= {"data.dir": str(flags.data.dir)} if flags.data.dir else {}
+  given |= {"protocol": flags.protocol} if flags.protocol else {}
+  words = [word for flag, value in given.items() for word in (f"--{flag}", value)]
+  if augment:
+    given, words = given | {"data.augment": "True"}, [*words, "--data.augment"]
+  return axes.Cell(tuple(words), resolve(config), given)
 
 
 def main() -> None:
@@ -112,21 +142,11 @@ def main() -> None:
   if done is None:
     return
   by_key = {run.key: run for run in done}
-  found = {where: [by_key[cell.key] for cell in group if cell.key in by_key] for where, group in cells.items()}
-  grid = published_table.table(
-    found,
-    list(dict.fromkeys(name for name, _ in cells)),
-    flags.columns,
-    {where: group[0].config.protocol for where, group in cells.items()},
-    flags.scale,
-  )
-  console.print(grid.rich())
-  there = collection.read(flags.out)
-  for path in collected.write(there, flags.out / collection.REPORT, [("cifar_table", grid)]):
-    console.print(str(path), highlight=False)
-  if failed := [run for run in done if run.failure]:
-    print(f"{len(failed)} of {len(done)} runs failed; why: log.txt in their folders", file=sys.stderr)
-    sys.exit(1)
+  entries = [
+    published_table.Entry(*where, group[0].config, [by_key[cell.key] for cell in group if cell.key in by_key])
+    for where, group in cells.items()
+  ]
+  collected.conclude(published_table.table(entries), done, flags.out, console)
 
 
 if __name__ == "__main__":

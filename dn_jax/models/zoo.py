@@ -23,6 +23,7 @@ class Published:
   errors:     test error in percent by column of `COLUMNS` or `IMAGENET_COLUMNS`
   source:     where the figures stand
   protocol:   whose training they were got with, see `dn_jax.training.protocol`
+  note:       what of these figures is of another network, or counted otherwise; else empty
   """
 
   name: str
@@ -32,6 +33,7 @@ class Published:
   errors: Mapping[str, float]
   source: str
   protocol: str = "densenet"
+  note: str = ""
 
   @property
   def imagenet(self) -> bool:
@@ -78,9 +80,15 @@ def _columns(errors: tuple[float | None, ...]) -> dict[str, float]:
 
 
 def _baseline(
-  name: str, title: str, protocol: str, parameters: float, errors: tuple[float | None, ...], **model: Any
+  name: str,
+  title: str,
+  protocol: str,
+  parameters: float,
+  errors: tuple[float | None, ...],
+  note: str = "",
+  **model: Any,
 ) -> Published:
-  return Published(name, title, model, parameters, _columns(errors), _TABLE_2, protocol)
+  return Published(name, title, model, parameters, _columns(errors), _TABLE_2, protocol, note)
 
 
 def _imagenet(
@@ -133,8 +141,7 @@ _ENTRIES = (
   # Trained with a cosine schedule: --optimizer.schedule cosine.
   _imagenet("densenet-264-cosine", (6, 12, 64, 48), 32, 33.3, (21.6,), _TORCH),
   _imagenet("densenet-264-48-cosine", (6, 12, 64, 48), 48, 72.7, (20.4,), _TORCH),
-  # As the paper's table prints them. Its SVHN figure for stochastic depth, 1.75, was a 152-layer network, and the
-  # 1202-layer one has 19.4M parameters.
+  # As the paper's table prints them.
   _baseline("resnet-110", "ResNet-110", "resnet", 1.7, (None, 6.61, None, None, None), family="resnet", depth=110),
   _baseline(
     "resnet-110-constant-depth",
@@ -153,6 +160,7 @@ _ENTRIES = (
     "stochastic-depth",
     1.7,
     (11.66, 5.23, 37.80, 24.58, 1.75),
+    "the published SVHN error, 1.75, is of a network of 152 layers",
     family="resnet",
     depth=110,
     survival=0.5,
@@ -163,6 +171,7 @@ _ENTRIES = (
     "stochastic-depth",
     10.2,
     (None, 4.91, None, None, None),
+    "it has 19.4M parameters, not the published 10.2M",
     family="resnet",
     depth=1202,
     survival=0.5,
@@ -182,6 +191,7 @@ _ENTRIES = (
     "preactivation",
     10.2,
     (10.56, 4.62, 33.47, 22.71, None),
+    "the published 10.2M parameters leave out those of batch norm; with them it has 10.3M",
     family="preactivation",
     depth=1001,
   ),

@@ -90,6 +90,13 @@ def distinguishing(found: Sequence[Run]) -> list[str]:
   return taken
 
 
+def common_flags(found: Sequence[Run]) -> dict[str, object]:
+  """The flags that say what a run is and that all runs have alike."""
+  everything = [identity(run.config) for run in found]
+  first = everything[0] if everything else {}
+  return {flag: value for flag, value in first.items() if all(one.get(flag) == value for one in everything)}
+
+
 def spread(errors: Sequence[float]) -> str:
   """Mean ± sample standard deviation (count), in percent: "4.51 ± 0.10 (3)"."""
   if not errors:
@@ -116,7 +123,7 @@ def table(cells: Sequence[Cell], title: str, notes: Sequence[str] = ()) -> Grid:
         f"{len(cell.finished)}/{len(cell.runs)}" + (f", {len(cell.failed)} failed" if cell.failed else ""),
       ]
     )
-  columns = ["network", *(["data"] if data else []), *(flag.removeprefix("model.") for flag in flags)]
+  columns = ["network", *(["data"] if data else []), *map(short_flag, flags)]
   return Grid(
     title,
     [*columns, "parameters", "MFLOPs", "test error, %", "runs"],
@@ -135,6 +142,11 @@ def in_words(value: Any) -> str:
   if isinstance(value, list):
     return "-".join(map(str, value))
   return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def short_flag(flag: str) -> str:
+  """A flag as a table's head or a picture's label has it: `model.depth` -> `depth`, `data.augment` stays."""
+  return flag.removeprefix("model.").removeprefix("optimizer.")
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

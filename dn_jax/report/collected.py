@@ -1,24 +1,27 @@
 """Everything there is to see of a collection of runs, written into a folder."""
 
 import pathlib
+import re
+import sys
 from collections.abc import Sequence
 
+import rich.console
 from matplotlib import pyplot
 
-from dn_jax.collection import Collection
+from dn_jax import collection
+from dn_jax.collection import Collection, Run
 from dn_jax.configuration import ConfigurationError
-from dn_jax.report import ablation, page, picture, pictures
+from dn_jax.report import ablation, page, picture, pictures, published_table
 from dn_jax.report.grid import Grid
 from dn_jax.runs import write_atomically
 
 
-def write(found: Collection, folder: pathlib.Path, tables: Sequence[tuple[str, Grid]] = ()) -> list[pathlib.Path]:
+def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
   """Writes tables (.md, .tex, .csv), pictures (.png, .svg) and report.html, which holds them all.
 
   Args:
-    found: the collection.
+    found: the collection; all that is written follows from it.
     folder: where to; made.
-    tables: names and tables; by default `table`, the one of `dn_jax.report.ablation`.
 
   Returns:
     What was written, the page first.
@@ -26,22 +29,48 @@ def write(found: Collection, folder: pathlib.Path, tables: Sequence[tuple[str, G
   Raises:
     ConfigurationError: the folder cannot be written.
   """
-  tables = tables or [("table", ablation.table(ablation.cells_of(found.runs), "Test error"))]
-  written = [folder / "report.html"]
+  tables = [("table", ablation.table(ablation.cells_of(found.runs), "Test error"))]
+  if entries := published_table.entries_of(found.runs):
+    tables.insert(0, ("cifar_table", published_table.table(entries)))
+  written, drawn = [folder / "report.html"], []
+  figures = pictures.draw(found.runs)
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(written[0], page.page(found, f"Runs in {found.folder}", [grid for _, grid in tables]))
     for name, grid in tables:
       for suffix, text in (("md", grid.markdown()), ("tex", grid.latex()), ("csv", grid.csv())):
         write_atomically(folder / f"{name}.{suffix}", text)
         written.append(folder / f"{name}.{suffix}")
-    for name, draw in pictures.drawings(found):
-      figure = draw()
-      for suffix in (".png", ".svg"):
-        path = folder / (name.lower().replace(" ", "_") + suffix)
-        picture.save(figure, path)
-        written.append(path)
-      pyplot.close(figure)
+    for name, figure in figures:
+      path = folder / re.sub(r"[^\w+]+", "_", name.lower())
+      drawn.append((name, picture.svg(figure)))
+      write_atomically(path.with_name(path.name + ".svg"), drawn[-1][1])
+      picture.save(figure, path.with_name(path.name + ".png"))
+      written += [path.with_name(path.name + suffix) for suffix in (".png", ".svg")]
+    write_atomically(written[0], page.page(found, f"Runs in {found.folder}", [grid for _, grid in tables], drawn))
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); give another folder") from None
+  finally:
+    for _, figure in figures:
+      pyplot.close(figure)
   return written
+
+
+def conclude(table: Grid, done: Sequence[Run], out: pathlib.Path, console: rich.console.Console) -> None:
+  """The end of a sweep: prints its table, writes the report of the folder, names what failed.
+
+  Args:
+    table: of the sweep.
+    done: its runs as they lie on disk.
+    out: folder of the runs.
+    console: where to.
+
+  Raises:
+    SystemExit: with code 1, where runs failed.
+    ConfigurationError: the report cannot be written.
+  """
+  console.print(table.rich())
+  for path in write(collection.read(out), out / collection.REPORT):
+    console.print(str(path), highlight=False, markup=False)
+  if failed := [run for run in done if run.failure]:
+    print(f"{len(failed)} of {len(done)} runs failed; why: log.txt in their folders", file=sys.stderr)
+    sys.exit(1)

@@ -1,7 +1,9 @@
 """Curves by epoch, from records: of one run, loss and error; of many, errors beside each other (figure 4, right)."""
 
 import itertools
+import math
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,79 +15,135 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from dn_jax.report import picture
 from dn_jax.training.loop import EpochRecord
 
-_COLOURS = {"train": "tab:blue", "valid": "tab:green", "test": "tab:orange"}
+_STYLES = {
+  "train": {"color": "tab:blue", "linestyle": "--", "marker": "s"},
+  "valid": {"color": "tab:green", "linestyle": ":", "marker": "^"},
+  "test": {"color": "tab:orange", "linestyle": "-", "marker": "o"},
+}
+# Lines that a panel can hold and be read, rows of panels that a picture can.
+_LINES, _ROWS = 6, 4
 
 
 def draw(records: Sequence[EpochRecord], title: str, path: pathlib.Path) -> None:
+  """Draws a run's curves into a file, see `draw_one`; a small one, since it is drawn again while the run goes on."""
+  figure = draw_one(records, title)
+  picture.save(figure, path, dpi=150)
+  pyplot.close(figure)
+
+
+def draw_one(records: Sequence[EpochRecord], title: str) -> Figure:
   """Draws loss and error of every split against the epoch; vertical lines where the learning rate drops.
 
   Args:
     records: of one run, oldest first; at least one.
     title: over the picture.
-    path: where the PNG goes.
   """
   epochs = [record.epoch for record in records]
-  figure, (losses, errors) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+  figure, (losses, errors) = pyplot.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
   figure.suptitle(title)
-  marker = "o" if len(records) < 4 else None
-  for split, colour in _COLOURS.items():
+  for split, style in _STYLES.items():
     if getattr(records[0], f"{split}_loss") is None:
       continue
     loss, error = ([getattr(record, f"{split}_{kind}") for record in records] for kind in ("loss", "error"))
-    losses.plot(epochs, loss, color=colour, marker=marker, label=f"{split} ({loss[-1]:.3g})")
-    errors.plot(epochs, error, color=colour, marker=marker, label=f"{split} ({error[-1]:.2%})")
+    style = style | {"markevery": _every(len(records), 0), "markersize": 4}
+    losses.plot(epochs, loss, **style, label=f"{split} ({loss[-1]:.3g})")
+    errors.plot(epochs, error, **style, label=f"{split} ({error[-1]:.2%})")
   for axes, name in ((losses, "cross-entropy"), (errors, "error")):
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(name)
-    axes.grid(alpha=0.3, which="both")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _by_epoch(axes, name)
     for before, after in itertools.pairwise(records):
       if after.learning_rate < 0.6 * before.learning_rate:
         axes.axvline(before.epoch + 0.5, color="gray", linestyle=":", linewidth=1)
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
   losses.set_yscale("log")
+  losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+  losses.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+  losses.yaxis.set_minor_formatter(NullFormatter())
   _as_percent(
     errors,
     [value for record in records for value in (record.train_error, record.valid_error, record.test_error) if value],
   )
-  picture.save(figure, path)
-  pyplot.close(figure)
+  return figure
 
 
-def draw_many(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> Figure:
-  """Draws test errors (full) and train errors (dashed) of many runs, a colour a group.
+def draw_many(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> list[Figure]:
+  """Draws test errors (left) and train errors (right) of many runs, a line a group.
+
+  Where there are more groups than a panel can hold, they are drawn in rows of panels with the same axes, and where
+  there are more than fit a page, in several figures.
 
   Args:
     groups: by name, the records of runs that differ in their seeds alone: the line is their mean, the band goes from
-      the least to the most, over the epochs that all of them have.
+      the least to the most, over the epochs that all of them have. Groups without an epoch are left out.
     title: over the picture.
   """
-  figure, axes = pyplot.subplots(figsize=(10, 5), layout="constrained")
+  groups = {name: runs for name, runs in groups.items() if min(map(len, runs), default=0)}
+  pages = _even(list(groups), _LINES * _ROWS)
+  return [
+    _page({name: groups[name] for name in page}, title + (f" ({n} of {len(pages)})" if len(pages) > 1 else ""))
+    for n, page in enumerate(pages, start=1)
+  ]
+
+
+def _page(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> Figure:
+  rows, styles = _even(list(groups), _LINES), picture.styles(list(groups))
+  figure, grid = pyplot.subplots(
+    len(rows), 2, figsize=(10.5, 1 + 2.9 * len(rows)), layout="constrained", squeeze=False, sharex=True, sharey=True
+  )
   figure.suptitle(title)
   above_zero: list[float] = []
-  styles = picture.styles(list(groups))
-  for name, runs in groups.items():
-    epochs = min(map(len, runs), default=0)
-    if not epochs:
-      continue
-    x = [record.epoch for record in runs[0][:epochs]]
-    colour = styles[name]["color"]
-    for split, line in (("test", "-"), ("train", "--")):
-      values = np.array([[getattr(record, f"{split}_error") for record in run[:epochs]] for run in runs])
-      mean = values.mean(axis=0)
-      label = f"{name} ({mean[-1]:.2%})" if split == "test" else None
-      axes.plot(x, mean, line, color=colour, label=label, marker="o" if epochs < 4 else None)
-      if len(runs) > 1:
-        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
-      above_zero += [value for value in values.flat if value]
+  for pair, names in zip(grid, rows, strict=True):
+    for order, name in enumerate(names):
+      runs = groups[name]
+      epochs = min(map(len, runs))
+      x = [record.epoch for record in runs[0][:epochs]]
+      for axes, split in zip(pair, ("test", "train"), strict=True):
+        values = np.array([[getattr(record, f"{split}_error") for record in run[:epochs]] for run in runs])
+        mean = values.mean(axis=0)
+        label = textwrap.fill(f"{name} ({mean[-1]:.2%})", 36, subsequent_indent="  ")
+        axes.plot(x, mean, label=label, markersize=4.5, linewidth=1.2, markevery=_every(epochs, order), **styles[name])
+        if len(runs) > 1:
+          band = {"color": styles[name]["color"], "alpha": 0.15, "linewidth": 0}
+          axes.fill_between(x, values.min(axis=0), values.max(axis=0), **band)
+        above_zero += [value for value in values.flat if value]
+    pair[1].legend(
+      *pair[0].get_legend_handles_labels(),
+      fontsize=9,
+      loc="upper left",
+      bbox_to_anchor=(1.0, 1.0),
+      frameon=False,
+      handlelength=3.2,
+      title="test error at the end",
+      title_fontsize=9,
+      alignment="left",
+    )
+  for axes, split in zip(grid[0], ("test", "train"), strict=True):
+    axes.set_title(f"{split} error", fontsize="medium")
+  for axes in grid.flat:
+    _by_epoch(axes, "")
+    _as_percent(axes, above_zero)
+    axes.label_outer()
+  for axes in grid[-1]:
+    axes.set_xlabel("epoch")
+  return figure
+
+
+def _by_epoch(axes: Axes, name: str) -> None:
   axes.set_xlabel("epoch")
-  axes.set_ylabel("error (full: test, dashed: train)")
+  axes.set_ylabel(name)
   axes.grid(alpha=0.3, which="both")
   axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-  _as_percent(axes, above_zero)
-  if axes.lines:
-    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
-  return figure
+
+
+def _every(epochs: int, order: int) -> tuple[int, int]:
+  """Which points of a line get its marker: about eight, those of neighbours beside each other."""
+  step = max(1, epochs // 8)
+  return (order * step // _LINES, step)
+
+
+def _even(names: Sequence[str], most: int) -> list[list[str]]:
+  """Cuts a list into as few parts as hold at most so many, of about the same length."""
+  parts = max(1, math.ceil(len(names) / most))
+  return [list(part) for part in np.array_split(np.array(names, dtype=object), parts)] if names else []
 
 
 def _as_percent(axes: Axes, above_zero: Sequence[float]) -> None:

@@ -1,15 +1,25 @@
-"""A network's own picture: one dense block with its connections, and the whole as blocks and transitions."""
+"""A network's own picture: the whole as blocks and transitions, and one dense block with its connections."""
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path
 
 from dn_jax.models.densenet import DenseNet
+from dn_jax.report import picture
 
-_LAYER, _TRANSITION, _ENDS = "#cfe0f5", "#f9dcc4", "#e6e6e6"
-# Layers of a block that are drawn; of more, the first and the last few.
+_FILL = {"layer": "#cfe0f5", "transition": "#f9dcc4", "ends": "#e6e6e6"}
+_COLOURS = ("#555555", "#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8")
+# Layers of a block that are drawn; of more, the first ones and the last.
 _DRAWN = 6
+# A unit of the drawing in inches, where it fits a page; the letters' size there, in points.
+_UNIT, _LETTERS = 0.72, 8.5
+_GAP, _BOX = 0.3, {"layer": 1.55, "transition": 1.25, "ends": 1.55}
+# From box to box in a block, and their width.
+_STEP, _LAYER = 1.75, 1.35
+# So that the line of words under the block fits.
+_SHORTEST = 9.0
 
 
 def draw(network: DenseNet, image_shape: tuple[int, int, int], title: str) -> Figure:
@@ -20,14 +30,24 @@ def draw(network: DenseNet, image_shape: tuple[int, int, int], title: str) -> Fi
     image_shape: (height, width, channels) of its pictures.
     title: over the picture.
   """
-  width = max(9.0, 2.0 + 2.35 * len(network.blocks) * 1.6)
+  parts = stages(network, image_shape)
+  columns = _columns(network.blocks[0])
+  length = max(sum(_BOX[kind] + _GAP for kind, *_ in parts), _STEP * len(columns), _SHORTEST) + 0.2
+  unit = min(_UNIT, (picture.LONGEST - 0.3) / length)
+  letters = _LETTERS * unit / _UNIT
+  heights = 1.9, 1.8 + _arc(len(columns) - 1)
   figure, (whole, block) = pyplot.subplots(
-    2, 1, figsize=(width, 6.4), layout="constrained", gridspec_kw={"height_ratios": (1, 2.1)}
+    2,
+    1,
+    figsize=(unit * length + 0.3, unit * sum(heights) + 0.7),
+    layout="constrained",
+    gridspec_kw={"height_ratios": heights},
   )
   figure.suptitle(title)
-  _draw_whole(whole, network, image_shape)
-  _draw_block(block, network)
+  _draw_whole(whole, parts, letters)
+  _draw_block(block, network, columns, letters)
   for axes in (whole, block):
+    axes.set_xlim(-0.1, length - 0.1)
     axes.set_axis_off()
   return figure
 
@@ -35,7 +55,7 @@ def draw(network: DenseNet, image_shape: tuple[int, int, int], title: str) -> Fi
 def stages(network: DenseNet, image_shape: tuple[int, int, int]) -> list[tuple[str, str, str]]:
   """The network from left to right: (kind, what it does, its output as size and channels) of each part."""
   size, channels = image_shape[0], network.initial_channels
-  parts = [("ends", f"input\n{image_shape[2]} channels", f"{size}x{image_shape[1]}")]
+  parts = [("ends", f"input\n{_channels(image_shape[2])}", f"{size}x{image_shape[1]}")]
   if network.stem == "imagenet":
     size = -(-size // 2)
     size = -(-size // 2)
@@ -45,7 +65,11 @@ def stages(network: DenseNet, image_shape: tuple[int, int, int]) -> list[tuple[s
   for number, layers in enumerate(network.blocks, start=1):
     channels += layers * network.growth_rate
     parts.append(
-      ("layer", f"dense block {number}\n{layers} layers, k={network.growth_rate}", f"{size}x{size}, {channels}")
+      (
+        "layer",
+        f"dense block {number}\n{layers} layer{'s' * (layers > 1)}, k={network.growth_rate}",
+        f"{size}x{size}, {channels}",
+      )
     )
     if number < len(network.blocks):
       channels, size = int(network.compression * channels), size // 2
@@ -54,81 +78,75 @@ def stages(network: DenseNet, image_shape: tuple[int, int, int]) -> list[tuple[s
   return parts
 
 
-def _draw_whole(axes: Axes, network: DenseNet, image_shape: tuple[int, int, int]) -> None:
+def _draw_whole(axes: Axes, parts: list[tuple[str, str, str]], letters: float) -> None:
   left = 0.0
-  for kind, text, output in stages(network, image_shape):
-    width = 2.1 if kind == "layer" else 1.45
-    _box(axes, left, 0.0, width, 1.0, {"layer": _LAYER, "transition": _TRANSITION, "ends": _ENDS}[kind], text)
-    axes.text(left + width / 2, -0.16, output, ha="center", va="top", fontsize=8)
+  for kind, text, output in parts:
+    width = _BOX[kind]
+    _box(axes, left, width, kind, text, letters)
+    axes.text(left + width / 2, -0.14, output, ha="center", va="top", fontsize=letters)
     if left:
-      axes.annotate("", (left, 0.5), (left - 0.35, 0.5), arrowprops={"arrowstyle": "->"})
-    left += width + 0.35
-  axes.set_xlim(-0.1, left - 0.25)
-  axes.set_ylim(-0.6, 1.1)
+      _arrow(axes, [(left - _GAP, 0.5), (left, 0.5)], "black")
+    left += width + _GAP
+  axes.set_ylim(-0.6, 1.3)
 
 
-def _draw_block(axes: Axes, network: DenseNet) -> None:
-  layers = network.blocks[0]
-  shown = list(range(1, layers + 1))
-  if layers > _DRAWN:
-    shown = [*range(1, _DRAWN - 1), None, layers]
-  columns = ["input", *shown, "output"]
-  places = {}
+def _columns(layers: int) -> list[str | int | None]:
+  """What stands beside what in a block's drawing; None: layers that are left out."""
+  shown = list(range(1, layers + 1)) if layers <= _DRAWN else [*range(1, _DRAWN - 1), None, layers]
+  return ["input", *shown, "output"]
+
+
+def _draw_block(axes: Axes, network: DenseNet, columns: list[str | int | None], letters: float) -> None:
+  layers, entering = network.blocks[0], network.initial_channels
+  places = []
   for n, name in enumerate(columns):
-    left = n * 2.0
+    left = n * _STEP
     if name is None:
-      axes.text(left + 0.65, 0.5, "...", ha="center", va="center", fontsize=16)
+      axes.text(left + _LAYER / 2, 0.5, "...", ha="center", va="center", fontsize=2 * letters)
       continue
     if name == "input":
-      text, colour = f"block's input\n{network.initial_channels} channels", _ENDS
+      kind, text = "ends", f"block's input\n{_channels(entering)}"
     elif name == "output":
-      total = network.initial_channels + layers * network.growth_rate
-      text, colour = f"all maps\n{total} channels", _ENDS
+      kind, text = "ends", f"all maps\n{entering + layers * network.growth_rate}\nchannels"
     else:
-      kernel = (
-        f"1x1 conv, {network.bottleneck_width * network.growth_rate}\nBN, ReLU\n" if network.bottleneck_width else ""
-      )
-      text, colour = f"layer {name}\nBN, ReLU\n{kernel}3x3 conv, {network.growth_rate}", _LAYER
-    _box(axes, left, 0.0, 1.3, 1.0, colour, text)
-    places[n] = left
-  order = sorted(places)
-  for i, source in enumerate(order):
-    for target in order[i + 1 :]:
-      near = target == source + 1
-      curve = 0.0 if near else -0.28 - 0.02 * (target - source)
-      start = (places[source] + 1.3, 0.5) if near else (places[source] + 0.65, 1.0)
-      end = (places[target], 0.5) if near else (places[target] + 0.3 + 0.7 * i / len(order), 1.0)
-      axes.add_patch(
-        FancyArrowPatch(
-          start,
-          end,
-          connectionstyle=f"arc3,rad={curve}",
-          arrowstyle="-|>",
-          mutation_scale=8,
-          linewidth=0.9,
-          color=_COLOURS[i % len(_COLOURS)],
-          shrinkA=0,
-          shrinkB=0,
-        )
-      )
-  axes.text(
-    0.0,
-    -0.16,
-    "dense block 1: each layer reads the concatenation of the block's input and of all earlier layers' maps",
-    va="top",
-    fontsize=9,
-  )
-  axes.set_xlim(-0.1, (len(columns) - 1) * 2.0 + 1.4)
-  axes.set_ylim(-0.4, 1.2 + 0.4 * len(order))
+      width = network.bottleneck_width * network.growth_rate
+      kernel = f"1x1 conv, {width}\nBN, ReLU\n" if width else ""
+      kind, text = "layer", f"layer {name}\nBN, ReLU\n{kernel}3x3 conv, {network.growth_rate}"
+    _box(axes, left, _LAYER, kind, text, letters)
+    places.append((n, left))
+  for i, (column, left) in enumerate(places):
+    colour = _COLOURS[i % len(_COLOURS)]
+    for target, end in places[i + 1 :]:
+      if target == column + 1:
+        _arrow(axes, [(left + _LAYER, 0.5), (end, 0.5)], colour)
+        continue
+      # From the top of a box to that of a later one; each target is entered from the left by near sources last.
+      start, end = left + 0.75 * _LAYER, end + 0.1 + 0.6 * _LAYER * (i + 0.5) / len(places)
+      top = 1.0 + _arc(target - column) * 4 / 3
+      _arrow(axes, [(start, 1.0), (start + 0.15, top), (end - 0.15, top), (end, 1.0)], colour)
+  reads = "each layer reads the concatenation of the block's input and of all earlier layers' maps"
+  axes.text(0.0, -0.2, f"dense block 1: {reads}", va="top", fontsize=letters)
+  axes.set_ylim(-0.6, 1.2 + _arc(len(columns) - 1))
 
 
-_COLOURS = ("#555555", "#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8")
+def _channels(count: int) -> str:
+  return f"{count} channel{'s' * (count > 1)}"
 
 
-def _box(axes: Axes, left: float, bottom: float, width: float, height: float, colour: str, text: str) -> None:
+def _arc(columns: int) -> float:
+  """How high an arrow over so many columns rises above the boxes."""
+  return 0.25 + 0.3 * (columns - 1)
+
+
+def _arrow(axes: Axes, points: list[tuple[float, float]], colour: str) -> None:
+  """A line, or a cubic curve, with a head at its end."""
+  codes = [Path.MOVETO, *([Path.LINETO] if len(points) == 2 else [Path.CURVE4] * 3)]
   axes.add_patch(
-    FancyBboxPatch(
-      (left, bottom), width, height, boxstyle="round,pad=0,rounding_size=0.08", facecolor=colour, edgecolor="black"
-    )
+    FancyArrowPatch(path=Path(points, codes), arrowstyle="-|>", mutation_scale=8, linewidth=0.9, color=colour)
   )
-  axes.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=8.5)
+
+
+def _box(axes: Axes, left: float, width: float, kind: str, text: str, letters: float) -> None:
+  style = "round,pad=0,rounding_size=0.08"
+  axes.add_patch(FancyBboxPatch((left, 0.0), width, 1.0, boxstyle=style, facecolor=_FILL[kind], edgecolor="black"))
+  axes.text(left + width / 2, 0.5, text, ha="center", va="center", fontsize=letters, linespacing=1.08)

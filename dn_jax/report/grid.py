@@ -4,11 +4,25 @@ import csv
 import dataclasses
 import html
 import io
+import re
 from collections.abc import Sequence
 
 import rich.table
+from rich.text import Text
 
-_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$"}
+# The last three would be other letters in LaTeX's first fonts.
+_LATEX = {
+  **{character: f"\\{character}" for character in "&%_#${}"},
+  "\\": r"\textbackslash{}",
+  "^": r"\textasciicircum{}",
+  "~": r"\textasciitilde{}",
+  "±": r"$\pm$",
+  **{character: f"${character}$" for character in "<>|"},
+}
+# Letters of a row from which a table does not fit a page.
+_LATEX_WIDE = 90
+# What Markdown would take for marks; an underscore within a word is none.
+_MARKDOWN = re.compile(r"[\\|`*<>\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,42 +43,48 @@ class Grid:
   left: int = 1
 
   def rich(self) -> rich.table.Table:
-    """For a terminal."""
+    """For a terminal; square brackets are shown, not taken for rich's marks."""
     result = rich.table.Table(
-      title=self.title, caption="\n".join(self.notes) or None, title_justify="left", caption_justify="left"
+      title=Text(self.title, "table.title"),
+      caption=Text("\n".join(self.notes), "table.caption") if self.notes else None,
+      title_justify="left",
+      caption_justify="left",
     )
     for number, column in enumerate(self.columns):
-      result.add_column(column, justify="left" if number < self.left else "right", overflow="fold")
+      result.add_column(Text(column), justify="left" if number < self.left else "right", overflow="fold")
     for row in self.rows:
-      result.add_row(*row)
+      result.add_row(*map(Text, row))
     return result
 
   def markdown(self) -> str:
     """As Markdown has it."""
-    escape = lambda cell: cell.replace("|", r"\|")
-    lines = [f"**{self.title}**", "", "| " + " | ".join(map(escape, self.columns)) + " |"]
+    escape = lambda text: _MARKDOWN.sub(lambda mark: "\\" + mark[0], " ".join(text.splitlines()))
+    lines = [f"**{escape(self.title)}**", "", "| " + " | ".join(map(escape, self.columns)) + " |"]
     lines.append("|" + "|".join("---" if number < self.left else "---:" for number in range(len(self.columns))) + "|")
     lines += ["| " + " | ".join(map(escape, row)) + " |" for row in self.rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
+    return "\n".join([*lines, "", *(f"- {escape(note)}" for note in self.notes)]).rstrip() + "\n"
 
   def latex(self) -> str:
-    """A `table` with `booktabs` rules."""
-    escape = lambda text: "".join(_LATEX.get(character, character) for character in text)
+    """A `table` with `booktabs` rules; a wide one is made as wide as the text (`graphicx`)."""
+    escape = lambda text: "".join(_LATEX.get(character, character) for character in " ".join(text.splitlines()))
     line = lambda cells: "  " + " & ".join(map(escape, cells)) + r" \\"
     letters = "l" * self.left + "r" * (len(self.columns) - self.left)
-    notes = "".join(f" {escape(note)}." for note in (note.rstrip(".") for note in self.notes))
+    wide = max(sum(map(len, cells)) for cells in (self.columns, *self.rows)) > _LATEX_WIDE
     return "\n".join(
       [
+        "% needs the packages booktabs and graphicx" if wide else "% needs the package booktabs",
         r"\begin{table}",
         r"  \centering",
-        f"  \\caption{{{escape(self.title)}.{notes}}}",
+        f"  \\caption{{{escape(self.title)}}}",
+        *([r"  \resizebox{\linewidth}{!}{%"] * wide),
         f"  \\begin{{tabular}}{{{letters}}}",
         r"  \toprule",
         line(self.columns),
         r"  \midrule",
         *map(line, self.rows),
         r"  \bottomrule",
-        r"  \end{tabular}",
+        r"  \end{tabular}" + "}" * wide,
+        *(f"  \\par\\footnotesize\\raggedright {escape(note)}" for note in self.notes),
         r"\end{table}",
         "",
       ]

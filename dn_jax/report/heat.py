@@ -1,79 +1,132 @@
-"""A table of two flags as colours: growth rate by depth, or any two others."""
+"""A table of two flags as colours: growth rate by depth, or any two others that are numbers."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dn_jax.report.ablation import Cell, in_words
+from dn_jax.report import picture
+from dn_jax.report.ablation import Cell, in_words, short_flag
 
 _PREFERRED = ("model.depth", "model.growth-rate")
+_PANELS, _ACROSS = 6, 3
+# Inches: of a square of the table, of what stands around a panel, of the colour bar and the title.
+_SQUARE, _AROUND, _BESIDE = (0.92, 0.62), (0.75, 0.9), (1.1, 0.6)
 
 
-def axes_of(cells: Sequence[Cell]) -> tuple[str, str] | None:
-  """The two flags to draw by: depth and growth rate where cells differ in both, else the first two; None: fewer."""
-  flags = [flag for flag in (cells[0].values if cells else ()) if len({repr(c.values[flag]) for c in cells}) > 1]
-  flags.sort(key=lambda flag: _PREFERRED.index(flag) if flag in _PREFERRED else len(_PREFERRED))
-  return (flags[0], flags[1]) if len(flags) > 1 else None
+class _Layout(NamedTuple):
+  """across, down: the flags; columns, rows: their values; panels: by name, of cells that differ in nothing else."""
+
+  across: str
+  down: str
+  columns: list[object]
+  rows: list[object]
+  panels: Mapping[str, list[Cell]]
+
+  @property
+  def grid(self) -> tuple[int, int]:
+    """Panels down and across."""
+    across = min(len(self.panels), _ACROSS, max(1, int((picture.LONGEST - _BESIDE[0]) / self.panel[0])))
+    return -(-len(self.panels) // across), across
+
+  @property
+  def panel(self) -> tuple[float, float]:
+    """Inches of a panel, with its labels."""
+    return _AROUND[0] + _SQUARE[0] * len(self.columns), _AROUND[1] + _SQUARE[1] * len(self.rows)
+
+  @property
+  def size(self) -> tuple[float, float]:
+    down, across = self.grid
+    return across * self.panel[0] + _BESIDE[0], down * self.panel[1] + _BESIDE[1]
+
+
+def can(cells: Sequence[Cell]) -> bool:
+  """Whether a heat map says something of these cells: see `draw`."""
+  return _layout(cells) is not None
 
 
 def draw(cells: Sequence[Cell], title: str) -> Figure | None:
-  """Mean test error as a colour, with mean, deviation and number of runs written in; None without two flags.
+  """Mean test error as a colour, with mean, deviation and number of runs written in.
 
-  Cells that differ in further flags are panels beside each other.
+  Cells that differ in further flags are panels. None where no two flags that are numbers differ, where most of the
+  table would be empty, where there are more panels than one can compare, or where no run is finished.
+
+  Args:
+    cells: all of them: what has failed or is not finished is written in too.
+    title: over the picture.
   """
-  if (axes_names := axes_of(cells)) is None:
-    return None
-  across, down = axes_names
-  rest = [flag for flag in cells[0].values if flag not in axes_names]
-  panels: dict[str, list[Cell]] = {}
-  for cell in cells:
-    name = ", ".join(f"{_short(flag)} {in_words(cell.values[flag])}" for flag in rest)
-    panels.setdefault(name, []).append(cell)
   means = [cell.mean for cell in cells if cell.mean is not None]
-  if not means:
+  if (layout := _layout(cells)) is None or not means:
     return None
-  columns, rows = (_ordered(cells, flag) for flag in (across, down))
-  width, height = 1.6 + 1.35 * len(columns), 1.3 + 0.75 * len(rows)
-  figure, grid = pyplot.subplots(
-    1, len(panels), figsize=(width * len(panels) + 1.2, height), layout="constrained", squeeze=False
-  )
+  down, across = layout.grid
+  figure, grid = pyplot.subplots(down, across, figsize=layout.size, layout="constrained", squeeze=False)
   figure.suptitle(title)
   low, high = min(means), max(means)
-  for axes, (name, group) in zip(grid[0], panels.items(), strict=True):
-    found = {(repr(cell.values[across]), repr(cell.values[down])): cell for cell in group}
-    values = np.full((len(rows), len(columns)), np.nan)
-    for r, row in enumerate(rows):
-      for c, column in enumerate(columns):
-        cell = found.get((repr(column), repr(row)))
-        if cell is None or cell.mean is None:
-          axes.text(c, r, "failed" if cell and cell.failed else "", ha="center", va="center", fontsize="small")
-          continue
-        values[r, c] = cell.mean
-        dark = high > low and (cell.mean - low) / (high - low) > 0.6
-        deviation = f"\n± {statistics.stdev(cell.errors):.2f} ({len(cell.errors)})" if len(cell.errors) > 1 else ""
-        axes.text(
-          c, r, f"{cell.mean:.2f}{deviation}", ha="center", va="center", color="white" if dark else "black", fontsize=9
-        )
-    image = axes.imshow(values, cmap="YlGnBu", vmin=low, vmax=high if high > low else low + 1, aspect="auto")
-    axes.set_xticks(range(len(columns)), [in_words(value) for value in columns])
-    axes.set_yticks(range(len(rows)), [in_words(value) for value in rows])
-    axes.set_xlabel(_short(across))
-    axes.set_ylabel(_short(down))
-    axes.set_title(name, fontsize="medium")
-    axes.invert_yaxis()
-  figure.colorbar(image, ax=grid[0, -1], label="test error, %")
+  for axes, (name, group) in zip(grid.flat, layout.panels.items(), strict=False):
+    image = _draw_panel(axes, group, layout, low, high)
+    axes.set_title(name, fontsize=9)
+  for axes in grid.flat[len(layout.panels) :]:
+    axes.set_axis_off()
+  figure.colorbar(image, ax=grid, label="test error, %", aspect=30)
   return figure
 
 
-def _short(flag: str) -> str:
-  name = flag.rpartition(".")[2]
-  return {"depth": "depth L", "growth-rate": "growth rate k"}.get(name, name)
+def _draw_panel(axes: Axes, cells: Sequence[Cell], layout: _Layout, low: float, high: float) -> object:
+  found = {(repr(cell.values[layout.across]), repr(cell.values[layout.down])): cell for cell in cells}
+  values = np.full((len(layout.rows), len(layout.columns)), np.nan)
+  for r, row in enumerate(layout.rows):
+    for c, column in enumerate(layout.columns):
+      cell = found.get((repr(column), repr(row)))
+      colour = "black"
+      if cell is None:
+        continue
+      if cell.mean is None:
+        text = "failed" if cell.failed else "not\nfinished"
+      else:
+        values[r, c] = cell.mean
+        text = f"{cell.mean:.2f}"
+        if len(cell.errors) > 1:
+          text += f"\n± {statistics.stdev(cell.errors):.2f} ({len(cell.errors)})"
+        if high > low and (cell.mean - low) / (high - low) > 0.55:
+          colour = "white"
+      axes.text(c, r, text, ha="center", va="center", color=colour, fontsize=9)
+  # From a colour that is seen on white paper; what is white was not measured.
+  image = axes.imshow(values, cmap="YlGnBu", vmin=low, vmax=high if high > low else low + 1, aspect="auto")
+  axes.set_xticks(range(len(layout.columns)), [in_words(value) for value in layout.columns])
+  axes.set_yticks(range(len(layout.rows)), [in_words(value) for value in layout.rows])
+  axes.set_xlabel(_words(layout.across))
+  axes.set_ylabel(_words(layout.down))
+  axes.invert_yaxis()
+  return image
 
 
-def _ordered(cells: Sequence[Cell], flag: str) -> list[object]:
-  values = {repr(cell.values[flag]): cell.values[flag] for cell in cells}
-  numbers = all(isinstance(value, int | float) for value in values.values())
-  return sorted(values.values(), key=(lambda value: value) if numbers else repr)
+def _layout(cells: Sequence[Cell]) -> _Layout | None:
+  flags = [flag for flag in (cells[0].values if cells else ()) if _numbers(cells, flag)]
+  flags.sort(key=lambda flag: _PREFERRED.index(flag) if flag in _PREFERRED else len(_PREFERRED))
+  if len(flags) < 2:
+    return None
+  across, down = flags[:2]
+  panels: dict[str, list[Cell]] = {}
+  for cell in cells:
+    rest = ((flag, value) for flag, value in cell.values.items() if flag not in (across, down))
+    panels.setdefault(", ".join(f"{_words(flag)} {in_words(value)}" for flag, value in rest), []).append(cell)
+  columns, rows = (sorted({cell.values[flag] for cell in cells}) for flag in (across, down))
+  layout = _Layout(across, down, columns, rows, panels)
+  full = 2 * len(cells) >= len(panels) * len(columns) * len(rows)
+  return layout if full and len(panels) <= _PANELS and max(layout.size) <= picture.LONGEST else None
+
+
+def _numbers(cells: Sequence[Cell], flag: str) -> bool:
+  """Whether a flag is a number in all cells, and not the same in all."""
+  values = [cell.values[flag] for cell in cells]
+  return len(set(map(repr, values))) > 1 and all(
+    isinstance(value, int | float) and not isinstance(value, bool) for value in values
+  )
+
+
+def _words(flag: str) -> str:
+  return {"model.depth": "depth L", "model.growth-rate": "growth rate k"}.get(flag, short_flag(flag))

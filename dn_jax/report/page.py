@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from dn_jax.collection import Collection, Run
 from dn_jax.configuration import identity
-from dn_jax.report import ablation, picture, pictures, trail
-from dn_jax.report.ablation import in_words
+from dn_jax.report import ablation
+from dn_jax.report.ablation import common_flags, in_words
 from dn_jax.report.grid import Grid
 
 _STYLE = """
@@ -22,25 +22,25 @@ td { overflow-wrap: anywhere }
 """
 
 
-def page(found: Collection, title: str, tables: Sequence[Grid] = ()) -> str:
+def page(found: Collection, title: str, tables: Sequence[Grid], drawn: Sequence[tuple[str, str]] = ()) -> str:
   """The page.
 
   Args:
     found: the collection.
     title: of the page.
-    tables: that come first; by default the one of `dn_jax.report.ablation`.
+    tables: that come first.
+    drawn: pictures, a name and the text of an SVG file each.
   """
-  cells = ablation.cells_of(found.runs)
   finished = sum(1 for run in found.runs if run.summary)
   failed = [run for run in found.runs if run.failure]
   parts = [
     f"<h1>{html.escape(title)}</h1>",
-    f"<p>{len(found.runs)} runs of {len(cells)} cells: {finished} finished, {len(failed)} failed, "
-    f"{len(found.runs) - finished - len(failed)} not finished.</p>",
-    *(grid.html() for grid in (tables or [ablation.table(cells, "Test error")])),
+    f"<p>{len(found.runs)} runs of {len(ablation.cells_of(found.runs))} cells: {finished} finished, "
+    f"{len(failed)} failed, {len(found.runs) - finished - len(failed)} not finished.</p>",
+    *(grid.html() for grid in tables),
   ]
-  for name, draw in pictures.drawings(found):
-    parts.append(f"<h2>{html.escape(name)}</h2>\n{picture.svg(draw)}")
+  # The element alone: a file's head refers to where its format is described.
+  parts += [f"<h2>{html.escape(name)}</h2>\n{svg[svg.index('<svg') :]}" for name, svg in drawn]
   parts += ["<h2>Configuration</h2>", _common(found.runs).html(), _differences(found.runs).html()]
   parts += ["<h2>Runs</h2>", _runs(found.runs).html()]
   if failed:
@@ -61,13 +61,13 @@ def page(found: Collection, title: str, tables: Sequence[Grid] = ()) -> str:
 
 
 def _common(found: Sequence[Run]) -> Grid:
-  rows = [[f"--{flag}", in_words(value)] for flag, value in trail.common_flags(found).items() if value is not None]
+  rows = [[f"--{flag}", in_words(value)] for flag, value in common_flags(found).items() if value is not None]
   return Grid("The same in all runs", ["flag", "value"], rows, left=2)
 
 
 def _differences(found: Sequence[Run]) -> Grid:
   """Flags with several values, and how many runs have each."""
-  common = trail.common_flags(found)
+  common = common_flags(found)
   everything = [identity(run.config) for run in found]
   rows = []
   for flag in dict.fromkeys(itertools.chain.from_iterable(everything)):

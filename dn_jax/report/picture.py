@@ -1,9 +1,10 @@
-"""What all pictures share: no window, print sizes, files written whole."""
+"""What all pictures share: no window, print sizes, styles that a black-and-white print tells apart, whole files."""
 
 import io
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 
@@ -12,17 +13,32 @@ from dn_jax.configuration import ConfigurationError
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
-# Colours that differ in brightness too, so that a black and white print can tell them apart.
+# Colours that differ in brightness too.
 COLOURS = ("#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8", "#8c564b", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 FORMATS = (".png", ".svg", ".pdf")
+# Of a file of pixels, a print's; and the longest side of a picture, inches, which makes 4,000 pixels at most.
+DPI = 300
+LONGEST = 13.0
 
 
-def save(figure: Figure, path: pathlib.Path) -> None:
-  """Writes a figure, whole or not at all: PNG, SVG or PDF, as the path ends; see `check_path`."""
+def save(figure: Figure, path: pathlib.Path, dpi: int = DPI) -> None:
+  """Writes a figure, whole or not at all: PNG, SVG or PDF, as the path ends; see `check_path`.
+
+  Raises:
+    OSError: it cannot be written.
+  """
   temporary = path.with_name(path.name + ".tmp")
-  figure.savefig(temporary, dpi=150, format=path.suffix.removeprefix("."))
-  temporary.replace(path)
+  try:
+    if path.suffix == ".svg":
+      temporary.write_text(svg(figure))
+    else:
+      figure.savefig(temporary, dpi=dpi, format=path.suffix.removeprefix("."))
+    temporary.replace(path)
+  except OSError:
+    temporary.unlink(missing_ok=True)
+    raise
 
 
 def check_path(flag: str, path: pathlib.Path) -> None:
@@ -38,18 +54,26 @@ def check_path(flag: str, path: pathlib.Path) -> None:
     raise ConfigurationError(flag, path, "is no file in a folder that can be written")
 
 
-def svg(draw: Callable[[], Figure]) -> str:
-  """A figure as an <svg> element, for a page."""
+def svg(figure: Figure) -> str:
+  """A figure as the text of an SVG file, the same for the same figure; it refers to nothing outside."""
   text = io.StringIO()
   with matplotlib.rc_context({"svg.hashsalt": "dn_jax", "svg.fonttype": "path"}):
-    figure = draw()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-  whole = text.getvalue()
-  return whole[whole.index("<svg") :]
+    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+  return text.getvalue()
 
 
-def styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
-  """A colour and a marker for each name."""
+def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+  """Colour, marker and dash of each name's line, neighbours unlike in all three.
+
+  Up to 32 differ in marker or dash, and so without colour too.
+  """
+  # Each round of markers begins at another colour and dash.
+  turns = {name: n + n // len(MARKERS) for n, name in enumerate(names)}
   return {
-    name: {"color": COLOURS[n % len(COLOURS)], "marker": MARKERS[n % len(MARKERS)]} for n, name in enumerate(names)
+    name: {
+      "color": COLOURS[turns[name] % len(COLOURS)],
+      "marker": MARKERS[n % len(MARKERS)],
+      "linestyle": DASHES[turns[name] % len(DASHES)],
+    }
+    for n, name in enumerate(names)
   }

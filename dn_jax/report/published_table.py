@@ -1,60 +1,130 @@
 """The paper's error tables, cell by cell: published, ours, and the difference."""
 
+import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
+from dn_jax import collection
 from dn_jax.collection import Run
+from dn_jax.configuration import RunConfig
+from dn_jax.data import catalog
 from dn_jax.models import zoo
+from dn_jax.report import treatment
 from dn_jax.report.ablation import spread
 from dn_jax.report.grid import Grid
-from dn_jax.training import protocol
 
 
-def table(
-  found: Mapping[tuple[str, str], Sequence[Run]],
-  rows: Sequence[str],
-  columns: Sequence[str],
-  protocols: Mapping[tuple[str, str], str],
-  scale: float,
-) -> Grid:
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A cell of the table.
+
+  name:   the row, of the zoo
+  column: of `zoo.COLUMNS`
+  config: of its runs, resolved; the seed aside
+  runs:   finished or not, or none
+  """
+
+  name: str
+  column: str
+  config: RunConfig
+  runs: Sequence[Run] = ()
+
+
+def data_of_column(column: str) -> tuple[str, bool]:
+  """A column of the paper's table -> the data set's name, and whether it is augmented: `c10+` -> cifar10, True."""
+  names = {info.column: info.name for info in catalog.CATALOG.values() if info.column}
+  return names[column.rstrip("+")], column.endswith("+")
+
+
+def column_of(config: RunConfig) -> str | None:
+  """The column that a run's pictures belong to; None: the paper has none."""
+  column = catalog.info_of(config.data.name).column + ("+" if config.data.augment else "")
+  return column if column in zoo.COLUMNS else None
+
+
+def entries_of(found: Iterable[Run]) -> list[Entry]:
+  """The cells of the paper's rows and columns that a collection has runs of, in the paper's order."""
+  entries = []
+  for runs in collection.cells(found).values():
+    config = runs[0].config
+    name, column = config.model.name, column_of(config)
+    if name in zoo.NETWORKS and column and config.protocol and not zoo.NETWORKS[name].imagenet:
+      entries.append(Entry(name, column, config, runs))
+  return entries
+
+
+def table(entries: Sequence[Entry]) -> Grid:
   """A row a network and a column a data set.
 
+  A network has a row for each way of training that is not the published one but for its length, and for each length
+  where a column has several.
+
   Args:
-    found: by row (a name of the zoo) and column, the runs of the cell, finished or not.
-    rows, columns: of the table.
-    protocols: by row and column, whose training it is.
-    scale: of every schedule; 1: as published.
+    entries: at least one.
   """
+  names, order = list(zoo.NETWORKS), list(zoo.COLUMNS)
+  entries = sorted(entries, key=lambda entry: (names.index(entry.name), order.index(entry.column)))
+  columns = [column for column in order if any(entry.column == column for entry in entries)]
   lines = []
-  for name in rows:
-    entry = zoo.NETWORKS[name]
-    cells = [cell(entry.errors.get(column), found.get((name, column), ())) for column in columns]
-    lines.append([entry.title, "" if entry.parameters is None else f"{entry.parameters}M", *cells])
+  for name, changes, by_column in _rows(entries):
+    published = zoo.NETWORKS[name]
+    label = ", ".join(filter(None, [published.title + ("*" if published.note else ""), changes]))
+    cells = [_cell(published.errors.get(column), by_column.get(column)) for column in columns]
+    lines.append([label, "" if published.parameters is None else f"{published.parameters}M", *cells])
   title = "Test error in percent: published | ours ± sample standard deviation over seeds (seeds) | difference"
-  if scale != 1:
-    title = f"REHEARSAL, every schedule shortened to {scale:g} of its epochs. {title}"
-  return Grid(title, ["network", "parameters", *map(str.upper, columns)], lines, notes(protocols), left=1)
+  if shares := sorted({share for entry in entries if (share := treatment.shortened(entry.config)) is not None}):
+    to = " to ".join(f"{share:.3g}" for share in dict.fromkeys((shares[0], shares[-1])))
+    title = f"REHEARSAL, schedules of {to} of their published epochs. {title}"
+  return Grid(title, ["network", "parameters", *map(str.upper, columns)], lines, notes(entries), left=1)
 
 
-def cell(published: float | None, runs: Sequence[Run]) -> str:
+def _rows(entries: Sequence[Entry]) -> list[tuple[str, str, dict[str, Entry]]]:
+  """(network, what is not as published, its cells by column) for each row."""
+  grouped: dict[tuple[str, str], dict[str, list[Entry]]] = {}
+  for entry in entries:
+    row = grouped.setdefault((entry.name, treatment.changes(entry.config)), {})
+    row.setdefault(entry.column, []).append(entry)
+  result = []
+  for (name, changes), by_column in grouped.items():
+    longest_first = {
+      column: sorted(found, key=lambda entry: -entry.config.epochs) for column, found in by_column.items()
+    }
+    rows = max(map(len, longest_first.values()))
+    for n in range(rows):
+      cells = {column: found[n] for column, found in longest_first.items() if n < len(found)}
+      epochs = "/".join(dict.fromkeys(str(entry.config.epochs) for entry in cells.values())) + " epochs"
+      result.append((name, ", ".join(filter(None, [changes, epochs if rows > 1 else ""])), cells))
+  return result
+
+
+def _cell(published: float | None, entry: Entry | None) -> str:
   """`5.24 | 5.31 ± 0.08 (3) | +0.07`; a dash for what there is not."""
-  errors = [run.test_error for run in runs if run.summary]
-  if published is None and not runs:
+  if published is None and entry is None:
     return "-"
+  runs = entry.runs if entry else ()
+  errors = [run.test_error for run in runs if run.summary]
   failed = sum(1 for run in runs if run.failure)
   ours = spread(errors) + (f", {failed} failed" if failed else "")
   difference = f"{statistics.fmean(errors) - published:+.2f}" if errors and published is not None else "-"
   return f"{'-' if published is None else f'{published:.2f}'} | {ours} | {difference}"
 
 
-def notes(protocols: Mapping[tuple[str, str], str]) -> list[str]:
-  """What stands under the table: whose protocol which cells were trained with, and what is from memory."""
+def notes(entries: Sequence[Entry]) -> list[str]:
+  """What stands under the table: how the cells were trained, by their own configurations, and what is from memory."""
   result = ["+: mirror and shift. Each cell: published | ours | difference of the two; -: not published, or not run."]
-  by_protocol: dict[str, list[tuple[str, str]]] = {}
-  for where, whose in protocols.items():
-    by_protocol.setdefault(whose, []).append(where)
-  for whose, cells in by_protocol.items():
-    networks = ", ".join(dict.fromkeys(zoo.NETWORKS[name].title for name, _ in cells))
-    said = dict.fromkeys(protocol.in_words(whose, column) for _, column in cells)
-    result.append(f"Protocol {whose} ({networks}): {'; '.join(said)}. Source: {protocol.SOURCES[whose]}.")
+  alike: dict[tuple[str, str], dict[str, list[str]]] = {}
+  for entry in entries:
+    by_column = alike.setdefault((entry.config.protocol, treatment.text(entry.config)), {})
+    by_column.setdefault(entry.column.upper(), []).append(zoo.NETWORKS[entry.name].title)
+  for (protocol, text), by_column in alike.items():
+    by_networks: dict[tuple[str, ...], list[str]] = {}
+    for column, titles in by_column.items():
+      by_networks.setdefault(tuple(dict.fromkeys(titles)), []).append(column)
+    where = "; ".join(f"{', '.join(columns)} of {', '.join(titles)}" for titles, columns in by_networks.items())
+    result.append(f"Protocol {protocol}: {text}. So were trained: {where}.")
+  sources = {treatment.source_of(entry.config): entry.config.protocol for entry in entries}
+  result += [f"Source of protocol {protocol}: {source}." for source, protocol in sources.items()]
+  for name in dict.fromkeys(entry.name for entry in entries):
+    if note := zoo.NETWORKS[name].note:
+      result.append(f"* {zoo.NETWORKS[name].title}: {note}.")
   return result

@@ -1,5 +1,7 @@
 """The paper's figure 5: mean absolute weights between layers, a heat map a dense block."""
 
+import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,33 +9,46 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+_ACROSS = 3
+
 
 def draw(blocks: Sequence[np.ndarray], title: str) -> Figure:
   """Draws the arrays of `dn_jax.models.reuse.mean_absolute_weights`, a panel a block.
 
-  Each panel has its own colours, from 0 to its strongest connection.
+  A transition's and a classifier's weights are of another size than those of layers, so the last column has its own
+  scale: colours go from 0 to the strongest connection of the block's layers, and to the strongest of the last column.
+  Both are written over the panel.
   """
+  across = min(len(blocks), _ACROSS)
+  down = math.ceil(len(blocks) / across)
   figure, grid = pyplot.subplots(
-    1, len(blocks), figsize=(1.0 + 3.9 * len(blocks), 4.3), layout="constrained", squeeze=False
+    down, across, figsize=(1.3 + 3.6 * across, 1.1 + 3.9 * down), layout="constrained", squeeze=False
   )
   figure.suptitle(title)
-  for number, (axes, weights) in enumerate(zip(grid[0], blocks, strict=True), start=1):
+  for number, (axes, weights) in enumerate(zip(grid.flat, blocks, strict=False), start=1):
     layers = len(weights) - 1
+    ends = [np.nanmax(weights[:, :-1]), np.nanmax(weights[:, -1])]
+    scales = np.array([ends[0] or 1.0] * layers + [ends[1] or 1.0])
     image = axes.imshow(
-      weights,
+      weights / scales,
       cmap="YlOrRd",
       vmin=0,
+      vmax=1,
       extent=(0.5, layers + 1.5, layers + 0.5, -0.5),
       aspect="auto",
       interpolation="nearest",
     )
-    axes.axvline(layers + 0.5, color="black", linewidth=0.8)
-    axes.axhline(0.5, color="black", linewidth=0.8)
-    axes.set_title(f"dense block {number}", fontsize="medium")
+    axes.axvline(layers + 0.5, color="black", linewidth=1.2)
+    axes.axhline(0.5, color="black", linewidth=0.6)
     end = "classifier" if number == len(blocks) else "transition"
+    axes.set_title(f"dense block {number}\nstrongest: {ends[0]:.3g}; of the {end}: {ends[1]:.3g}", fontsize=9)
     axes.set_xlabel(f"target layer (last: {end})")
-    axes.set_ylabel("source layer (0: input)" if number == 1 else "")
+    axes.set_ylabel("source layer (0: block's input)" if number % across == 1 or across == 1 else "")
     for axis in (axes.xaxis, axes.yaxis):
       axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    figure.colorbar(image, ax=axes, label="mean absolute weight" if number == len(blocks) else None)
+  for axes in grid.flat[len(blocks) :]:
+    axes.set_axis_off()
+  figure.colorbar(image, ax=grid, label="mean absolute weight / the strongest", aspect=30)
+  said = "The last column, a 1x1 convolution or the classifier, has a colour scale of its own."
+  figure.supxlabel(textwrap.fill(said, 50 * across), fontsize=9)
   return figure

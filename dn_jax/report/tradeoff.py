@@ -2,31 +2,30 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from dn_jax.configuration import ModelConfig
-from dn_jax.models import zoo
+from dn_jax.models import build, zoo
 from dn_jax.report import picture
 from dn_jax.report.ablation import Cell
 
-_FAMILIES = {
-  "resnet": "ResNet",
-  "preactivation": "ResNet (pre-activation)",
-  "wide": "Wide ResNet",
-}
+_FAMILIES = {"resnet": "ResNet", "preactivation": "ResNet (pre-activation)", "wide": "Wide ResNet"}
+_PUBLISHED = ", published"
 
 
 class Point(NamedTuple):
-  """A cell in the picture: errors in percent."""
+  """A cell in the picture: errors in percent; growth rate and depth where a network has them."""
 
   parameters: float
   flops: float | None
   mean: float
   deviation: float
+  growth_rate: int | None = None
+  depth: int | None = None
 
 
 def kind_of(model: ModelConfig) -> str:
@@ -38,38 +37,38 @@ def kind_of(model: ModelConfig) -> str:
 
 
 def points(cells: Sequence[Cell]) -> dict[str, list[Point]]:
-  """The cells with a result, by kind, smallest network first."""
+  """The cells with a finished run, by kind of network; on several data sets, by kind and data set."""
   found: dict[str, list[Point]] = {}
   several = len({cell.data for cell in cells}) > 1
   for cell in cells:
     if cell.mean is None:
       continue
-    name = kind_of(cell.runs[0].config.model) + (f", {cell.data}" if several else "")
+    model = cell.runs[0].config.model
+    name = kind_of(model) + (f", {cell.data}" if several else "")
     deviation = statistics.stdev(cell.errors) if len(cell.errors) > 1 else 0.0
-    point = Point(cell.of_summary("parameters"), cell.of_summary("flops"), cell.mean, deviation)
+    sizes = cell.of_summary("parameters"), cell.of_summary("flops")
+    point = Point(*sizes, cell.mean, deviation, model.growth_rate, model.depth)
     found.setdefault(name, []).append(point)
-  return {name: sorted(group) for name, group in sorted(found.items())}
+  return {name: sorted(group, key=lambda point: point.parameters) for name, group in sorted(found.items())}
+
+
+def lines(group: Sequence[Point]) -> list[list[Point]]:
+  """The points of a kind that a line joins: all of them, or, of a table of growth rates by depths, those of a rate."""
+  rates, depths = {p.growth_rate for p in group}, {p.depth for p in group}
+  table = len(rates) > 1 and len(depths) > 1 and len(group) == len(rates) * len(depths)
+  if table and len({(p.growth_rate, p.depth) for p in group}) == len(group):
+    return [[p for p in group if p.growth_rate == rate] for rate in sorted(rates)]
+  return [list(group)]
 
 
 def published_points(column: str) -> dict[str, list[tuple[float, float]]]:
-  """What was published in a column of the paper's table: (parameters, error) by kind."""
+  """What was published in a column of the paper's table, such as `c10+`: (parameters, error in percent) by kind."""
   found: dict[str, list[tuple[float, float]]] = {}
   for entry in zoo.NETWORKS.values():
     if column in entry.errors and entry.parameters:
-      name = entry.title.split(" (L=")[0].removeprefix("Wide-")
-      name = next((label for prefix, label in _BASELINES if entry.title.startswith(prefix)), name)
-      if "with stochastic depth" in entry.title and "reported" not in entry.title:
-        name = "ResNet with stochastic depth"
+      name = kind_of(build.complete(ModelConfig(name=entry.name)))
       found.setdefault(name, []).append((entry.parameters * 1e6, entry.errors[column]))
-  return {name: sorted(group) for name, group in found.items()}
-
-
-_BASELINES = (
-  ("Wide ResNet", "Wide ResNet"),
-  ("ResNet-164", "ResNet (pre-activation)"),
-  ("ResNet-1001", "ResNet (pre-activation)"),
-  ("ResNet", "ResNet"),
-)
+  return {name: sorted(group) for name, group in sorted(found.items())}
 
 
 def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Figure:
@@ -82,36 +81,44 @@ def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Fig
   """
   ours, theirs = points(cells), published_points(published) if published else {}
   styles = picture.styles(list(dict.fromkeys((*ours, *theirs))))
-  figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharey=True)
+  figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
   figure.suptitle(title)
   for name, group in ours.items():
-    for axes, sizes in ((left, [p.parameters for p in group]), (right, [p.flops for p in group])):
-      known = [(size, p.mean, p.deviation) for size, p in zip(sizes, group, strict=True) if size is not None]
-      if known:
-        x, mean, deviation = zip(*known, strict=True)
-        line = "-" if _one_curve(known) else ""
-        axes.errorbar(x, mean, yerr=deviation, label=name, capsize=3, linestyle=line, **styles[name])
+    for axes, size in ((left, "parameters"), (right, "flops")):
+      for n, line in enumerate(parts := lines([p for p in group if getattr(p, size) is not None])):
+        x, y = [getattr(p, size) for p in line], [p.mean for p in line]
+        style = _joined(styles[name], x)
+        label = name if n == 0 else None
+        axes.errorbar(
+          x, y, yerr=[p.deviation for p in line], label=label, capsize=3, markersize=6, linewidth=1, **style
+        )
+        if len(parts) > 1:
+          axes.annotate(f"k={line[0].growth_rate}", (x[0], y[0]), (4, 4), textcoords="offset points", fontsize=8)
   for name, group in theirs.items():
     x, errors = zip(*group, strict=True)
-    style = styles[name] | {"markerfacecolor": "none", "linestyle": ":"}
-    left.plot(x, errors, label=f"{name}, published", **style)
+    style = _joined(styles[name], x) | {"markerfacecolor": "none", "linewidth": 0.7, "markersize": 7}
+    left.plot(x, errors, label=name + _PUBLISHED, **style)
   for axes, name in ((left, "parameters"), (right, "FLOPs of a picture's forward pass")):
     axes.set_xscale("log")
     axes.set_xlabel(name)
     axes.grid(alpha=0.3, which="both")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    # Few enough that they do not touch: 1, 2, 5 of a decade where there are one or two.
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 150 * low else (1,)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axes.tick_params(axis="x", labelrotation=30)
   left.set_ylabel("test error, %")
   if ours or theirs:
-    left.legend(fontsize="small")
+    handles, names = left.get_legend_handles_labels()
+    # Ours first.
+    pairs = sorted(zip(handles, names, strict=True), key=lambda pair: pair[1].endswith(_PUBLISHED))
+    figure.legend(*zip(*pairs, strict=True), loc="outside right upper", fontsize=9, handlelength=3)
   return figure
 
 
-def _one_curve(known: Sequence[tuple[float, float, float]]) -> bool:
-  """Whether a line through the points says something: there are few, of different sizes."""
-  return 1 < len({size for size, *_ in known}) == len(known)
+def _joined(style: dict[str, Any], sizes: Sequence[float]) -> dict[str, Any]:
+  """A style whose line says something: none through networks of one size."""
+  return style if len(set(sizes)) == len(sizes) else style | {"linestyle": ""}
 
 
 def short(value: float) -> str:

@@ -1,9 +1,9 @@
 """The published protocols as data, by whose they are and data set.
 
 Sources: `densenet`: CVPR 2017 paper, section 4.2, and the authors' Torch code. `caffe`: the authors' Caffe
-code. `stochastic-depth`: its authors' Torch code. `wide`: its authors' scripts. `resnet`: its paper (64,000
-iterations of 128 pictures, here as 164 epochs of 391 or 390 steps). `preactivation`: its authors' Torch code,
-which is fb.resnet.torch's training, with the paper's batch and slow start.
+code. `stochastic-depth`: its authors' Torch code. `wide`: FROM MEMORY of its paper. `resnet`: its paper, FROM MEMORY
+(64,000 iterations of 128 pictures, here as 164 epochs of 391 or 390 steps). `preactivation`: its authors' Torch code,
+which is fb.resnet.torch's training, with the paper's batch, iterations and slow start FROM MEMORY.
 `digits` has no published protocol: everyone's is the one for CIFAR-10, with 40 epochs and nothing held out.
 Where a protocol says nothing of SVHN, DenseNet's is taken.
 """
@@ -86,43 +86,6 @@ PROTOCOLS: dict[tuple[str, str], Protocol] = {
     dropout_without_augmentation=0.4,
   ),
 }
-
-
-# Where each stands. "From memory" is said of what no code was at hand for.
-SOURCES: dict[str, str] = {
-  "densenet": "CVPR 2017 paper, section 4.2, and the authors' Torch code",
-  "caffe": "the authors' Caffe code",
-  "stochastic-depth": "its authors' Torch code",
-  "wide": "its authors' code",
-  "resnet": "its paper, section 4.2: batch, iterations, slow start FROM MEMORY; the rest fb.resnet.torch",
-  "preactivation": "its authors' Torch code (fb.resnet.torch); batch, epochs, slow start FROM MEMORY of its paper",
-}
-_DATA_OF_COLUMN = {"c10": "cifar10", "c100": "cifar100", "svhn": "svhn_cropped"}
-
-
-def data_of_column(column: str) -> tuple[str, bool]:
-  """A column of the paper's table -> the data set's name, and whether it is augmented: `c10+` -> cifar10, True."""
-  return _DATA_OF_COLUMN[column.rstrip("+")], column.endswith("+")
-
-
-def in_words(whose: str, column: str) -> str:
-  """A protocol on a column's data in a line: epochs, batch, rate and drops, decay, dropout, what is held out."""
-  data, augmented = data_of_column(column)
-  one = PROTOCOLS[whose, data]
-  dropout = 0.0 if augmented else one.dropout_without_augmentation
-  drops = " and ".join(f"{share:.0%}" for share in one.drops)
-  parts = [
-    f"{one.epochs} epochs",
-    f"batch {one.batch_size}",
-    f"rate {one.learning_rate:g} times {one.drop_factor:g} at {drops}",
-    f"weight decay {one.weight_decay:g}",
-    *([f"{one.warmup_steps} steps at a tenth of the rate"] if one.warmup_steps else []),
-    *([f"dropout {dropout:g}"] if dropout else []),
-    f"{one.validation:,} pictures held out, the best on them reported"
-    if one.validation
-    else "the last network reported",
-  ]
-  return f"{column.upper()} {', '.join(parts)}"
 
 
 def protocol_name(name: str | None, model: ModelConfig) -> str:

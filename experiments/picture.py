@@ -1,0 +1,224 @@
+"""A picture for a paper, as SVG, PNG (300 dpi) or PDF.
+
+python experiments/picture.py diagram --model.name densenet-bc-100-12 --to network.svg
+python experiments/picture.py reuse runs/cifar10+_densenet-40-12_seed0 --to reuse.pdf
+python experiments/picture.py reuse densenet121.pth --model.name densenet-121 --to reuse.png
+python experiments/picture.py curves runs/one runs/two --to curves.svg
+python experiments/picture.py sizes runs/cifar_table --data.name cifar10+ --to sizes.svg
+python experiments/picture.py heat runs/ablation --to heat.png
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import tyro
+from matplotlib.figure import Figure
+
+from dn_jax import collection, command_line, runs, trained, weights
+from dn_jax.configuration import ConfigurationError, ModelConfig, UserError, near
+from dn_jax.data import catalog
+from dn_jax.models import build, reuse
+from dn_jax.models.densenet import DenseNet
+from dn_jax.report import ablation, curves, diagram, heat, picture, pictures, reuse_map, tradeoff
+from dn_jax.resolve import slug
+
+Folder = Annotated[pathlib.Path, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+  name: str | None = None
+  """Whose pictures and classes: digits, cifar10, cifar100, svhn_cropped (default: CIFAR-10's, or ImageNet's)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  name: str | None = None
+  """Of a collection on several data sets, the one to draw: cifar10, cifar10+, ..."""
+
+
+def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Pictures = Pictures()) -> None:
+  """The network as blocks and transitions, and its first dense block with all connections.
+
+  Args:
+    to: file, .svg, .png or .pdf.
+    model: which DenseNet.
+    data: whose pictures.
+  """
+  picture.check_path("to", to)
+  complete = build.complete(dataclasses.replace(model, remat=None))
+  shape, classes = _input(complete, data.name)
+  build.check_pictures(complete, min(shape[:2]), 2)
+  _save(diagram.draw(_densenet(complete, classes), shape, _title(complete)), to)
+
+
+def draw_reuse(
+  source: Folder, to: pathlib.Path, model: ModelConfig = ModelConfig(), checkpoint: trained.Which = "reported"
+) -> None:
+  """Mean absolute weights from each layer of a dense block to each later one (the paper's figure 5).
+
+  Args:
+    source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
+    to: file, .svg, .png or .pdf.
+    model: of a file of weights, which DenseNet; a run knows its own.
+    checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
+  """
+  picture.check_path("to", to)
+  if source.is_dir():
+    if model != ModelConfig():
+      raise ConfigurationError("model", "(given)", f"{source} is a run's folder, which knows its network")
+    loaded = trained.load(source, checkpoint, lambda line: print(line, file=sys.stderr))
+    if not isinstance(loaded.network, DenseNet):
+      raise UserError(f"{source}: is a {loaded.config.model.family} network; only a DenseNet has dense blocks")
+    title = f"{slug(loaded.config)}, epoch {loaded.epoch}"
+    network, params = loaded.network, loaded.params
+  else:
+    network, params = _from_file(source, model)
+    title = source.name
+  _save(reuse_map.draw(reuse.mean_absolute_weights(network, params), title), to)
+
+
+def draw_curves(folders: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional], to: pathlib.Path) -> None:
+  """Curves by epoch: of one run, loss and error; of several, test and train errors (the paper's figure 4, right).
+
+  Args:
+    folders: runs, or folders of runs. Runs that differ in their seeds alone are one line.
+    to: file, .svg, .png or .pdf.
+  """
+  picture.check_path("to", to)
+  if not folders:
+    raise UserError("curves: give one or more folders of runs")
+  found = [run for folder in folders for run in _runs(folder)]
+  if len(found) == 1:
+    run = found[0]
+    if not (records := runs.read_records(run.folder)):
+      raise UserError(f"{run.folder}: no epoch of this run is done yet")
+    return _save(curves.draw_one(records, slug(run.config)), to)
+  groups = pictures.records_of(ablation.cells_of(found), finished=False)
+  figures = curves.draw_many(groups, "Error by epoch")
+  if not figures:
+    raise UserError(f"{', '.join(map(str, folders))}: no epoch of these runs is done yet")
+  if len(figures) > 1:
+    raise UserError(f"curves: {len(groups)} lines do not fit one picture; give fewer folders")
+  return _save(figures[0], to)
+
+
+def draw_sizes(runs: Folder, to: pathlib.Path, data: Data = Data(), published: bool = True) -> None:
+  """Test error against parameters and FLOPs by kind of network (the paper's figure 4, left and middle).
+
+  Args:
+    runs: folder of the runs.
+    to: file, .svg, .png or .pdf.
+    data: which pictures.
+    published: the paper's errors beside, hollow, where it has a column for these pictures.
+  """
+  picture.check_path("to", to)
+  name, cells = _cells(runs, data.name)
+  if not any(cell.finished for cell in cells):
+    raise UserError(f"{runs}: no run on {name} is finished")
+  column = pictures.published_column(cells) if published else None
+  _save(tradeoff.draw(cells, f"Test error by size, {name}", column), to)
+
+
+def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
+  """Test error by depth and growth rate, or by two other flags that are numbers.
+
+  Args:
+    runs: folder of the runs.
+    to: file, .svg, .png or .pdf.
+    data: which pictures.
+  """
+  picture.check_path("to", to)
+  name, cells = _cells(runs, data.name)
+  if (figure := heat.draw(cells, f"Test error on {name}, mean over seeds")) is None:
+    differ = ", ".join(cells[0].values) or "none"
+    fits = f"no heat map: it wants finished runs that differ in two numbers, such as depth and growth rate ({differ})"
+    raise UserError(f"{runs}: {fits}")
+  _save(figure, to)
+
+
+def _input(model: ModelConfig, data: str | None) -> tuple[tuple[int, int, int], int]:
+  """(height, width, channels) and classes."""
+  if model.stem == "imagenet" and data is None:
+    return (224, 224, 3), 1000
+  info = catalog.info_of(data or "cifar10")
+  return info.image_shape, info.num_classes
+
+
+def _densenet(complete: ModelConfig, classes: int) -> DenseNet:
+  if complete.family != "densenet":
+    raise ConfigurationError("model.family", complete.family, "has no dense blocks to draw; take a DenseNet")
+  return build.build(complete, classes)
+
+
+def _title(model: ModelConfig) -> str:
+  layers = f"L={model.depth}" if model.depth else f"blocks {'-'.join(map(str, model.blocks))}"
+  kind = tradeoff.kind_of(model)
+  return f"{model.name or kind} ({layers}, k={model.growth_rate})"
+
+
+def _from_file(path: pathlib.Path, model: ModelConfig) -> tuple[DenseNet, object]:
+  """The network that flags name, with a file's weights."""
+  state = weights.read(path)
+  shapes = {name.removeprefix("module."): value.shape for name, value in state.items()}
+  head, stem = shapes.get("classifier.weight", ()), shapes.get("features.conv0.weight", ())
+  # As the file has them; one that has neither is told what it lacks when it is compared.
+  classes, channels = head[0] if len(head) == 2 else 1000, stem[1] if len(stem) == 4 else 3
+  network = _densenet(build.complete(dataclasses.replace(model, remat=None)), classes)
+  images = jnp.zeros((1, 256, 256, channels))
+  template = jax.eval_shape(lambda key: network.init(key, images, False), jax.random.key(0))
+  try:
+    loaded = weights.from_pytorch(network, state, template, "train", lambda _: None)
+  except weights.WeightsError as error:
+    lines = str(error).splitlines()
+    more = f", and {len(lines) - 2} more" if len(lines) > 2 else ""
+    raise UserError(f"{path}: {lines[0]} ({' '.join(lines[1:2]).strip()}{more}); give --model.name") from None
+  return network, loaded["params"]
+
+
+def _runs(folder: pathlib.Path) -> list[collection.Run]:
+  if (folder / "config.json").exists():
+    return [collection.read_run(folder)]
+  if not folder.is_dir():
+    raise UserError(f"{folder}: is not a folder")
+  found = collection.read(folder)
+  for line in found.skipped:
+    print(f"skipped: {line}", file=sys.stderr)
+  if not found.runs:
+    raise UserError(f"{folder}: holds no run")
+  return list(found.runs)
+
+
+def _cells(folder: pathlib.Path, data: str | None) -> tuple[str, list[ablation.Cell]]:
+  """A collection's cells on one data set, and what that is called."""
+  groups = pictures.by_data(_runs(folder))
+  if data is None and len(groups) == 1:
+    return next(iter(groups.items()))
+  if data not in groups:
+    fits = near(data, groups) if data else f"the runs are of several; one of {', '.join(groups)}"
+    raise ConfigurationError("data.name", data or "(unset)", fits)
+  return data, groups[data]
+
+
+def _save(figure: Figure, to: pathlib.Path) -> None:
+  try:
+    picture.save(figure, to)
+  except OSError as error:
+    raise ConfigurationError("to", to, f"cannot be written ({error.strerror})") from None
+  print(to)
+
+
+Command = (
+  Annotated[None, tyro.conf.subcommand("diagram", constructor=draw_diagram)]
+  | Annotated[None, tyro.conf.subcommand("reuse", constructor=draw_reuse)]
+  | Annotated[None, tyro.conf.subcommand("curves", constructor=draw_curves)]
+  | Annotated[None, tyro.conf.subcommand("sizes", constructor=draw_sizes)]
+  | Annotated[None, tyro.conf.subcommand("heat", constructor=draw_heat)]
+)
+
+if __name__ == "__main__":
+  command_line.main(lambda: tyro.cli(Command, description=__doc__))
