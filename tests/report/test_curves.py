@@ -46,3 +46,28 @@ def test_errors_that_are_all_zero_are_drawn(tmp_path):
   record = dataclasses.replace(RECORD, train_error=0.0, test_error=0.0)
   curves.draw([record, dataclasses.replace(record, epoch=2)], "zero", tmp_path / "curves.png")
   assert (tmp_path / "curves.png").exists()
+
+
+def test_a_line_of_many_runs_is_their_mean_over_the_epochs_all_have_and_its_band_goes_from_least_to_most():
+  first = [dataclasses.replace(RECORD, epoch=n, train_error=0.2 / n, test_error=0.4 / n) for n in (1, 2, 3)]
+  second = [dataclasses.replace(record, test_error=record.test_error / 4) for record in first[:2]]
+  (figure,) = curves.draw_many({"two": [first, second], "one": [first], "none": [[]]}, "title")
+  test, train = figure.axes
+  assert [line.get_label() for line in test.lines] == ["two (12.50%)", "one (13.33%)"]
+  assert list(test.lines[0].get_ydata()) == pytest.approx([0.25, 0.125])
+  assert list(test.lines[1].get_ydata()) == pytest.approx([0.4, 0.2, 0.4 / 3])
+  assert list(train.lines[0].get_ydata()) == pytest.approx([0.2, 0.1])
+  (band,) = test.collections
+  edges = {tuple(round(float(x), 6) for x in point) for point in band.get_paths()[0].vertices}
+  assert edges == {(1, 0.1), (1, 0.4), (2, 0.05), (2, 0.2)}
+
+
+def test_no_runs_are_no_picture():
+  assert curves.draw_many({"none": [[]]}, "title") == []
+
+
+def test_the_splits_of_one_run_are_told_apart_without_colour():
+  figure = curves.draw_one([dataclasses.replace(RECORD, valid_loss=1.0, valid_error=0.3)], "title")
+  for axes in figure.axes:
+    looks = {(line.get_marker(), line.get_linestyle()) for line in axes.lines}
+    assert len(looks) == len(axes.lines) == 3

@@ -1,0 +1,122 @@
+"""experiments/cifar_table.py: which runs it makes, and the table of those that are done."""
+
+import pathlib
+import runpy
+
+import pytest
+import tyro
+import untrained
+from conftest import ROOT
+
+from dn_jax.configuration import ConfigurationError, RunConfig
+from dn_jax.data import catalog
+from dn_jax.models import zoo
+from dn_jax.resolve import resolve
+from dn_jax.training.protocol import PROTOCOLS
+
+
+@pytest.fixture(scope="module")
+def script():
+  return runpy.run_path(str(ROOT / "experiments" / "cifar_table.py"))
+
+
+def cells_of(script, **flags):
+  return script["cells_of"](script["Table"](**flags))
+
+
+def test_all_published_cells_are_trained_with_their_own_protocols(script):
+  cells = cells_of(script)
+  published = {
+    (name, column)
+    for name, entry in zoo.NETWORKS.items()
+    for column in entry.errors
+    if column in zoo.COLUMNS and name not in ("densenet-caffe-40-12", "resnet-1202-stochastic-depth")
+  }
+  assert set(cells) == published
+  for (name, column), group in cells.items():
+    (cell,) = group
+    assert cell.config.model.name == name
+    assert catalog.CATALOG[cell.config.data.name].column == column.rstrip("+")
+    assert cell.config.data.augment == column.endswith("+")
+    assert cell.config.protocol == zoo.NETWORKS[name].protocol
+    assert cell.config.epochs == PROTOCOLS[cell.config.protocol, cell.config.data.name].epochs
+
+
+def test_columns_are_taken_in_capitals_too(script):
+  assert set(cells_of(script, columns=("C10+", "svhn"), rows=("densenet-40-12",))) == {
+    ("densenet-40-12", "c10+"),
+    ("densenet-40-12", "svhn"),
+  }
+
+
+@pytest.mark.parametrize(
+  "flags",
+  [
+    {"columns": ("c10", "c10+"), "rows": ("densenet-40-12",)},
+    {"columns": ("c100+",), "rows": ("preactivation-164",), "scale": 0.02, "seeds": 2},
+    {"columns": ("svhn",), "rows": ("resnet-110-stochastic-depth",), "protocol": "wide"},
+  ],
+)
+def test_the_command_of_a_cell_trains_that_cell(flags, script):
+  where = {"data": script["Where"](pathlib.Path("/data")), "model": script["Activations"]("bfloat16")}
+  for group in cells_of(script, **flags, **where).values():
+    for seed, cell in enumerate(group):
+      parsed = resolve(tyro.cli(RunConfig, args=[*cell.flags, "--out", str(cell.config.out)]))
+      assert parsed == cell.config
+      assert (parsed.seed, parsed.model.dtype, parsed.data.dir) == (seed, "bfloat16", pathlib.Path("/data"))
+
+
+@pytest.mark.parametrize(("scale", "epochs"), [(0.02, 6), (0.001, 1), (1.0, 300)])
+def test_a_rehearsal_shortens_the_schedule_in_proportion(scale, epochs, script):
+  (group,) = cells_of(script, rows=("densenet-40-12",), columns=("c10+",), scale=scale).values()
+  assert group[0].config.epochs == epochs
+
+
+def test_one_protocol_can_be_asked_for_all_and_caffe_brings_its_network(script):
+  (group,) = cells_of(script, protocol="caffe").values()
+  assert group[0].config.model.name == "densenet-caffe-40-12"
+  (group,) = cells_of(script, protocol="densenet", rows=("resnet-110",), columns=("c10+",)).values()
+  assert group[0].config.batch_size == 64
+
+
+@pytest.mark.parametrize(
+  ("flags", "said"),
+  [
+    ({"rows": ("densenet-40-13",)}, "did you mean densenet-40-12"),
+    ({"rows": ("densenet-121",)}, "--rows densenet-121"),
+    ({"columns": ("c11",)}, "one of c10"),
+    ({"seeds": 0}, "--seeds 0: must be at least 1"),
+    ({"scale": 0.0}, "--scale 0.0"),
+    ({"rows": ("resnet-110",), "columns": ("svhn",)}, "nothing is published"),
+  ],
+)
+def test_what_is_no_cell_is_refused(flags, said, script):
+  with pytest.raises(ConfigurationError, match=said):
+    cells_of(script, **flags)
+
+
+def test_what_is_done_is_set_beside_what_was_published_and_can_be_made_again_from_the_records(
+  tmp_path, capsys, monkeypatch, script
+):
+  monkeypatch.setattr(catalog, "count", lambda config: (50_000, 0, 10_000))
+  out, rows, columns = tmp_path / "runs", ("densenet-40-12", "wide-16-8"), ("c10+", "c100+")
+  cells = cells_of(script, rows=rows, columns=columns, seeds=2, scale=0.01)
+  for (name, column), group in cells.items():
+    for cell in group:
+      untrained.run(out, cell.config, zoo.NETWORKS[name].errors[column] + 1 + cell.config.seed)
+  flags = ["--rows", *rows, "--columns", "C10+", "C100+", "--seeds", 2, "--scale", 0.01, "--no-memory", "--measure", 0]
+  untrained.script("cifar_table", *flags, "--out", out, "--data.dir", tmp_path)
+  printed = capsys.readouterr().out
+  first = (out / "report" / "cifar_table.csv").read_text()
+  assert first.splitlines()[0] == "network,parameters,C10+,C100+"
+  assert first.splitlines()[1].endswith("1.0M,5.24 | 6.74 ± 0.71 (2) | +1.50,24.42 | 25.92 ± 0.71 (2) | +1.50")
+  assert "REHEARSAL, schedules of 0.01 of their published epochs" in " ".join(printed.split())
+  markdown = (out / "report" / "cifar_table.md").read_text()
+  assert "3 epochs (published: 300)" in markdown
+  assert "2 epochs (published: 200)" in markdown
+  for path in (out / "report").iterdir():
+    path.unlink()
+  untrained.script("report", out)
+  assert (out / "report" / "cifar_table.csv").read_text() == first
+  assert (out / "report" / "cifar_table.md").read_text() == markdown
+  assert "REHEARSAL" in (out / "report" / "report.html").read_text()

@@ -1,0 +1,107 @@
+"""Tables of words in every spelling: what is in a cell comes out of it as it went in."""
+
+import csv
+import html.parser
+import io
+import re
+
+import pytest
+import rich.console
+
+from dn_jax.report.grid import Grid
+
+NASTY = r"[bold]a[/] \ {x}^2 ~50% & #1 $5_0_ 3 ± 0.1 | <b> `c` *d* \["
+CELLS = [NASTY, "[/red]", "plain", "trailing \\"]
+GRID = Grid(NASTY, ["[i]name[/i]", "a|b", "c", "d"], [CELLS, ["1", "2", "3", "4"]], [NASTY], left=1)
+
+
+def test_a_terminal_shows_brackets_as_they_are():
+  console = rich.console.Console(width=400, file=io.StringIO())
+  console.print(GRID.rich())
+  printed = console.file.getvalue()
+  assert printed.count(NASTY) == 3
+  (row,) = [line for line in printed.splitlines() if "[/red]" in line]
+  assert [cell.strip() for cell in row.strip("│").split("│")] == CELLS
+  assert "[i]name[/i]" in printed
+
+
+def unescaped_markdown(text):
+  """A cell as a reader of Markdown has it: a backslash before punctuation is none."""
+  return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
+
+
+def test_markdown_cells_come_back():
+  lines = GRID.markdown().splitlines()
+  row = lines[4]
+  cells = re.split(r"(?<!\\)(?:\\\\)*\|", row.strip("|").replace("| ", "|", 0))
+  assert row.startswith("| ")
+  cells = [cell.strip(" ") for cell in re.findall(r"(?:\\.|[^|\\])+", row.strip("|"))]
+  assert [unescaped_markdown(cell) for cell in cells] == CELLS
+  assert unescaped_markdown(lines[0].removeprefix("**").removesuffix("**")) == NASTY
+  assert unescaped_markdown(lines[-1].removeprefix("- ")) == NASTY
+  # No mark is left that Markdown would read.
+  assert not re.search(r"(?<!\\)(?:\\\\)*[*`<\[]", cells[0].replace("\\\\", ""))
+
+
+def untexed(text):
+  """A piece of LaTeX as it is set."""
+  names = {r"\textbackslash{}": "\\", r"\textasciicircum{}": "^", r"\textasciitilde{}": "~", r"$\pm$": "±"}
+  names |= {f"${sign}$": sign for sign in "<>|"} | {"\\" + sign: sign for sign in "&%_#${}"}
+  pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+  rest = re.sub(pattern, "", text)
+  assert not set(rest) & set("\\{}^~&%_#$"), rest
+  return re.sub(pattern, lambda match: names[match[0]], text)
+
+
+def test_latex_cells_come_back():
+  lines = GRID.latex().splitlines()
+  (row,) = [line for line in lines if "red" in line]
+  cells = re.split(r"(?<!\\) & ", row.strip().removesuffix(r" \\"))
+  assert [untexed(cell) for cell in cells] == CELLS
+  (caption,) = [line for line in lines if r"\caption" in line]
+  assert untexed(caption.strip().removeprefix(r"\caption{").removesuffix("}")) == NASTY
+
+
+@pytest.mark.parametrize("length", [3, 60])
+def test_latex_groups_close(length):
+  text = Grid("t", ["a", "b"], [["x" * length, "y" * length]], ["note"]).latex()
+  bare = re.sub(r"\\[{}]", "", text)
+  depth = [bare[: n + 1].count("{") - bare[: n + 1].count("}") for n in range(len(bare))]
+  assert min(depth) == 0
+  assert depth[-1] == 0
+  assert (r"\resizebox" in text) == (length == 60)
+  assert re.findall(r"\\begin\{(\w+)\}", text) == list(reversed(re.findall(r"\\end\{(\w+)\}", text)))
+
+
+def test_csv_cells_come_back():
+  assert list(csv.reader(io.StringIO(GRID.csv()))) == [list(GRID.columns), *map(list, GRID.rows)]
+
+
+class Cells(html.parser.HTMLParser):
+  def __init__(self):
+    super().__init__()
+    self.cells, self.open = [], False
+
+  def handle_starttag(self, tag, attrs):
+    if tag == "td":
+      self.open = True
+      self.cells.append("")
+
+  def handle_endtag(self, tag):
+    self.open = self.open and tag != "td"
+
+  def handle_data(self, data):
+    if self.open:
+      self.cells[-1] += data
+
+
+def test_html_cells_come_back():
+  parser = Cells()
+  parser.feed(GRID.html())
+  assert parser.cells == [*CELLS, "1", "2", "3", "4"]
+
+
+def test_a_line_break_in_a_cell_breaks_no_table():
+  grid = Grid("t", ["a"], [["two\nlines"]])
+  assert "| two lines |" in grid.markdown()
+  assert r"  two lines \\" in grid.latex()

@@ -1,0 +1,185 @@
+"""The paper's table: its cells against the folders, its notes against what ran."""
+
+import json
+import re
+import statistics
+
+import pytest
+import untrained
+
+from dn_jax import collection, runs
+from dn_jax.configuration import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from dn_jax.models import zoo
+from dn_jax.report import published_table, treatment
+from dn_jax.resolve import resolve
+
+small_table = untrained.small_table
+whole_table = untrained.whole_table
+
+COLUMN = {"cifar10": "C10", "cifar100": "C100", "svhn_cropped": "SVHN"}
+
+
+def table_of(folder):
+  return published_table.table(published_table.entries_of(collection.read(folder).runs))
+
+
+def protocol_notes(grid):
+  return [note for note in grid.notes if note.startswith("Protocol ")]
+
+
+def test_the_whole_table_is_the_papers_with_our_numbers_from_the_folders(whole_table):
+  grid = table_of(whole_table)
+  assert grid.columns == ["network", "parameters", "C10", "C10+", "C100", "C100+", "SVHN"]
+  assert "REHEARSAL" not in grid.title
+  ours = {}
+  for folder in whole_table.iterdir():
+    config = json.loads((folder / "config.json").read_text())
+    column = COLUMN[config["data"]["name"]] + "+" * config["data"]["augment"]
+    error = json.loads((folder / "summary.json").read_text())["test_error"]
+    ours.setdefault((config["model"]["name"], column), []).append(error)
+  titles = {entry.title: name for name, entry in zoo.NETWORKS.items()}
+  seen = 0
+  for row in grid.rows:
+    name = titles[row[0].rstrip("*")]
+    for column, cell in zip(grid.columns[2:], row[2:], strict=True):
+      published = zoo.NETWORKS[name].errors.get(column.lower())
+      if published is None:
+        assert cell == "-"
+        continue
+      errors = ours[name, column]
+      difference = statistics.mean(errors) - published
+      assert cell == f"{published:.2f} | {statistics.mean(errors):.2f} (1) | {difference:+.2f}"
+      seen += 1
+  assert seen == sum(map(len, ours.values())) == 58
+
+
+def test_an_error_of_several_seeds_has_its_deviation_and_what_failed_is_counted(tmp_path):
+  for seed, error in enumerate((5.0, 5.4, 5.9, None)):
+    config = RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="densenet-40-12"), seed=seed)
+    folder = untrained.run(tmp_path, config, error)
+  runs.write_failure(folder, {"error": "x", "exit_code": 1, "at": "now"})
+  (row,) = table_of(tmp_path).rows
+  errors = [5.0, 5.4, 5.9]
+  mean, deviation = statistics.mean(errors), statistics.stdev(errors)
+  assert row[2] == f"5.24 | {mean:.2f} ± {deviation:.2f} (3), 1 failed | {mean - 5.24:+.2f}"
+
+
+# Parts of a note and what they say of a configuration, read back.
+FIGURES = {
+  r"(\d+) epochs?\b": lambda config: config.epochs,
+  r"batch (\d+)": lambda config: config.batch_size,
+  r"rate ([\d.]+) times": lambda config: config.optimizer.learning_rate,
+  r"times ([\d.]+) at": lambda config: config.optimizer.drop_factor,
+  r"momentum ([\d.]+)": lambda config: config.optimizer.momentum,
+  r"weight decay ([\d.e-]+)": lambda config: config.optimizer.weight_decay,
+  r"dropout ([\d.]+)": lambda config: config.model.dropout,
+  r"([\d,]+) pictures held out": lambda config: config.data.validation,
+  r"(\d+) steps at a tenth": lambda config: config.optimizer.warmup_steps,
+}
+
+
+def check(note, config):
+  """Every figure of a note is the configuration's, and what it says nothing of is nothing."""
+  for pattern, value in FIGURES.items():
+    found = re.search(pattern, note)
+    assert float(found[1].replace(",", "") if found else 0) == value(config), (pattern, note)
+  assert ("Nesterov" in note) == config.optimizer.nesterov
+  drops = re.search(r"at ((?:\d+%(?:, | and )?)+)", note)[1]
+  assert [int(share) / 100 for share in re.findall(r"(\d+)%", drops)] == list(config.optimizer.drops)
+  assert ("the network best on them reported" in note) == (config.report == "best")
+  assert ("mirror image" in note) == (config.data.augment and config.data.padding == "reflect")
+  assert ("padded with zeros" in note) == (config.data.augment and config.data.padding == "zero")
+  assert ("not divided" in note) == (config.data.normalise == "mean")
+  assert ("by one deviation" in note) == (config.data.normalise == "pixel")
+  assert ("bfloat16" in note) == (config.model.dtype == "bfloat16")
+  assert ("last batch dropped" in note) == (config.last_batch == "drop")
+
+
+def test_every_cell_of_the_whole_table_is_under_a_note_with_its_own_figures(whole_table):
+  entries = published_table.entries_of(collection.read(whole_table).runs)
+  notes = protocol_notes(published_table.table(entries))
+  for entry in entries:
+    title = re.escape(zoo.NETWORKS[entry.name].title)
+    column = re.escape(entry.column.upper())
+    group = rf"(?:^|[ ,;]){column}(?:, [A-Z0-9+]+)* of [^;]*?(?<!Wide-){title}(?:[.,;]|$)"
+    matching = [note for note in notes if re.search(group, note.split("So were trained:")[1])]
+    assert len(matching) == 1, (entry.name, entry.column, matching)
+    check(matching[0], entry.config)
+
+
+@pytest.mark.parametrize(
+  "config",
+  [
+    RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="resnet-110"), protocol="densenet"),
+    RunConfig(DataConfig("cifar10"), ModelConfig(name="resnet-110"), protocol="densenet"),
+    RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="densenet-caffe-40-12")),
+    RunConfig(DataConfig("cifar10"), ModelConfig(name="densenet-40-12", dtype="bfloat16"), protocol="caffe"),
+    RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="wide-28-10"), epochs=4, last_batch="keep"),
+    RunConfig(DataConfig("cifar100"), ModelConfig(name="preactivation-164"), OptimizerConfig(warmup_steps=8), epochs=3),
+    RunConfig(DataConfig("svhn_cropped"), ModelConfig(name="wide-16-4-dropout")),
+  ],
+)
+def test_a_note_says_what_ran(config, tmp_path):
+  untrained.run(tmp_path, config, 9.0)
+  grid = table_of(tmp_path)
+  (note,) = protocol_notes(grid)
+  resolved = resolve(config)
+  check(note, resolved)
+  published = {"wide-28-10": 200, "preactivation-164": 164}.get(config.model.name)
+  if resolved.epochs in (3, 4):
+    assert f"{resolved.epochs} epochs (published: {published})" in note
+    share = f"{resolved.epochs / published:.3g}"
+    assert grid.title.startswith(f"REHEARSAL, schedules of {share} of their published epochs.")
+  else:
+    assert "published:" not in note
+    assert "REHEARSAL" not in grid.title
+
+
+def test_another_protocol_and_another_type_have_rows_of_their_own(tmp_path):
+  for flags in ({}, {"protocol": "densenet"}):
+    untrained.run(tmp_path, RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="resnet-110"), **flags), 7)
+  model = ModelConfig(name="resnet-110", dtype="bfloat16")
+  untrained.run(tmp_path, RunConfig(DataConfig("cifar10", augment=True), model), 8.0)
+  grid = table_of(tmp_path)
+  expected = {"ResNet-110", "ResNet-110, protocol densenet", "ResNet-110, dtype bfloat16"}
+  assert {row[0] for row in grid.rows} == expected
+  assert len(protocol_notes(grid)) == 3
+
+
+def test_rehearsals_of_several_lengths_have_rows_of_their_own(tmp_path):
+  for epochs in (3, 6):
+    config = RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="densenet-40-12"), epochs=epochs)
+    untrained.run(tmp_path, config, 60.0 / epochs)
+  grid = table_of(tmp_path)
+  assert [row[0] for row in grid.rows] == ["DenseNet (L=40, k=12), 6 epochs", "DenseNet (L=40, k=12), 3 epochs"]
+  assert grid.title.startswith("REHEARSAL, schedules of 0.01 to 0.02 of their published epochs.")
+
+
+def test_what_is_from_memory_and_what_is_another_networks_is_said(whole_table):
+  notes = table_of(whole_table).notes
+  sources = {note.split(":")[0].rpartition(" ")[2]: note for note in notes if note.startswith("Source of")}
+  assert set(sources) == {"densenet", "caffe", "stochastic-depth", "wide", "resnet", "preactivation"}
+  memory = {name for name, note in sources.items() if "FROM MEMORY" in note}
+  assert memory == {"wide", "resnet", "preactivation"}
+  assert any("ResNet-110 with stochastic depth: " in note and "1.75" in note and "152 layers" in note for note in notes)
+
+
+def test_a_schedule_that_a_protocol_says_nothing_of_is_said_to_be_borrowed():
+  config = resolve(RunConfig(DataConfig("svhn_cropped"), ModelConfig(name="resnet-110")))
+  assert "of SVHN it says nothing" in treatment.source_of(config)
+  config = resolve(RunConfig(DataConfig("cifar10"), ModelConfig(name="resnet-110")))
+  assert "SVHN" not in treatment.source_of(config)
+
+
+def test_runs_of_no_published_row_or_column_are_no_part_of_the_table(small_table, tmp_path):
+  assert published_table.entries_of(collection.read(small_table).runs) == []
+  untrained.run(tmp_path, RunConfig(DataConfig("cifar10"), ModelConfig(depth=46, growth_rate=12), epochs=2), 9.0)
+  untrained.run(tmp_path, RunConfig(DataConfig("digits"), ModelConfig(name="densenet-40-12"), epochs=2), 9.0)
+  assert published_table.entries_of(collection.read(tmp_path).runs) == []
+
+
+@pytest.mark.parametrize("column", zoo.COLUMNS)
+def test_a_column_is_a_data_set_and_back(column):
+  data, augment = published_table.data_of_column(column)
+  config = resolve(RunConfig(DataConfig(data, augment=augment), ModelConfig(name="densenet-40-12")))
+  assert published_table.column_of(config) == column

@@ -1,0 +1,38 @@
+"""The map of mean absolute weights."""
+
+import measures
+import numpy as np
+import pytest
+import untrained
+
+from dn_jax.report import reuse_map
+
+no_figure_stays_open = untrained.no_figure_stays_open
+
+# Two layers and a transition whose weights are ten times theirs; then one layer and the classifier.
+BLOCKS = [
+  np.array([[0.2, 0.1, 10.0], [np.nan, 0.4, 5.0], [np.nan, np.nan, 2.5]]),
+  np.array([[0.3, 0.06], [np.nan, 0.12]]),
+]
+
+
+def test_the_last_column_has_a_scale_of_its_own_and_the_picture_says_so():
+  figure = measures.laid_out(reuse_map.draw(BLOCKS, "title"))
+  first, second = (axes.images[0].get_array().filled(np.nan) for axes in figure.axes if axes.get_title())
+  np.testing.assert_allclose(first, [[0.5, 0.25, 1.0], [np.nan, 1.0, 0.5], [np.nan, np.nan, 0.25]])
+  np.testing.assert_allclose(second, [[1.0, 0.5], [np.nan, 1.0]])
+  titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+  assert titles[0].endswith("strongest: 0.4; of the transition: 10")
+  assert titles[1].endswith("strongest: 0.3; of the classifier: 0.12")
+  words = " ".join(text.get_text() for text in measures.texts(figure))
+  assert "last column" in words
+  assert "scale of its own" in words
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 4])
+def test_maps_of_large_networks_fit_a_page(blocks):
+  rng = np.random.default_rng(0)
+  figure = measures.laid_out(reuse_map.draw([rng.random((65, 65))] * blocks, "title"))
+  assert max(measures.pixels(figure)) <= 4000
+  assert measures.cut_off(figure) == []
+  assert measures.overlapping([(text.get_text(), text.get_window_extent()) for text in measures.texts(figure)]) == []

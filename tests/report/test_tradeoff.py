@@ -1,0 +1,98 @@
+"""Error against size: which points, which lines, and the published ones beside."""
+
+import csv
+import io
+import statistics
+
+import measures
+import pytest
+import untrained
+
+from dn_jax import collection
+from dn_jax.configuration import ModelConfig
+from dn_jax.models import build
+from dn_jax.report import ablation, pictures, tradeoff
+
+no_figure_stays_open = untrained.no_figure_stays_open
+small_table = untrained.small_table
+whole_table = untrained.whole_table
+
+# Table 2 of the paper and the table of wide DenseNets, C10+: kind, millions of parameters, error.
+C10_PLUS = """DenseNet,1.0,5.24
+DenseNet,7.0,4.10
+DenseNet,27.2,3.74
+DenseNet-BC,0.8,4.51
+DenseNet-BC,15.3,3.62
+DenseNet-BC,25.6,3.46
+DenseNet-BC,1.5,4.58
+DenseNet-BC,2.7,3.99
+DenseNet-BC,4.3,4.01
+ResNet,1.7,6.61
+ResNet,1.7,6.41
+ResNet with stochastic depth,1.7,5.23
+ResNet with stochastic depth,10.2,4.91
+ResNet (pre-activation),1.7,5.46
+ResNet (pre-activation),10.2,4.62
+Wide ResNet,11.0,4.81
+Wide ResNet,36.5,4.17
+"""
+
+
+def test_published_points_are_those_of_the_papers_column():
+  expected = {}
+  for kind, parameters, error in csv.reader(io.StringIO(C10_PLUS)):
+    expected.setdefault(kind, []).append((pytest.approx(1e6 * float(parameters)), float(error)))
+  found = tradeoff.published_points("c10+")
+  assert {kind: len(group) for kind, group in found.items()} == {kind: len(group) for kind, group in expected.items()}
+  for kind, group in expected.items():
+    assert all(point in found[kind] for point in group)
+
+
+@pytest.mark.parametrize(
+  ("flags", "kind"),
+  [
+    ({"depth": 40, "bottleneck": False, "compression": 1.0}, "DenseNet"),
+    ({"depth": 40, "bottleneck": True, "compression": 1.0}, "DenseNet-B"),
+    ({"depth": 40, "bottleneck": False, "compression": 0.5}, "DenseNet-C"),
+    ({"depth": 40, "bottleneck": True, "compression": 0.5}, "DenseNet-BC"),
+    ({"name": "resnet-110-stochastic-depth"}, "ResNet with stochastic depth"),
+  ],
+)
+def test_a_network_is_of_the_papers_kind(flags, kind):
+  assert tradeoff.kind_of(build.complete(ModelConfig(**flags))) == kind
+
+
+def test_the_legend_of_ours_and_the_published_points_covers_none(whole_table):
+  cells = pictures.by_data(collection.read(whole_table).runs)["cifar10+"]
+  assert pictures.published_column(cells) == "c10+"
+  figure = measures.laid_out(tradeoff.draw(cells, "title", "c10+"))
+  assert measures.covered_points(figure) == 0
+  assert measures.cut_off(figure) == []
+  (legend,) = figure.legends
+  labels = [text.get_text() for text in legend.get_texts()]
+  assert [label.endswith(", published") for label in labels] == [False] * 6 + [True] * 6
+  hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
+  assert sum(len(line.get_xdata()) for line in hollow) == 17
+
+
+def test_points_are_the_cells_of_the_collection(small_table):
+  cells = ablation.cells_of(collection.read(small_table).runs)
+  figure = tradeoff.draw(cells, "title")
+  drawn = [point for container in figure.axes[0].containers for point in container.lines[0].get_xydata().tolist()]
+  expected = [[cell.finished[0].summary["parameters"], statistics.mean(cell.errors)] for cell in cells]
+  assert sorted(drawn) == [pytest.approx(point) for point in sorted(expected)]
+
+
+def test_of_a_table_a_line_joins_networks_of_one_growth_rate(small_table):
+  (group,) = tradeoff.points(ablation.cells_of(collection.read(small_table).runs)).values()
+  assert [[(point.growth_rate, point.depth) for point in line] for line in tradeoff.lines(group)] == [
+    [(rate, depth) for depth in (10, 16, 22)] for rate in (4, 8, 12)
+  ]
+
+
+def test_a_line_joins_no_networks_of_one_size(tmp_path):
+  untrained.grid(tmp_path, [10], [4, 8], 1, epochs=1)
+  cells = ablation.cells_of(collection.read(tmp_path).runs)
+  figure = tradeoff.draw(cells, "title")
+  by_parameters, by_flops = ([c.lines[0].get_linestyle() for c in axes.containers] for axes in figure.axes)
+  assert (by_parameters, by_flops) == (["-"], ["None"])
