@@ -9,6 +9,7 @@ runs (`dn_jax.resolve`), so that a record holds no `None` that matters.
 import dataclasses
 import difflib
 import pathlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -28,6 +29,17 @@ class ConfigurationError(UserError):
     super().__init__(f"--{flag} {value}: {fits}")
     self.flag = flag
     self.fits = fits
+
+
+def check_folder(flag: str, folder: pathlib.Path) -> None:
+  """Refuses what a shell takes for a folder and is a bucket's address, such as gs://bucket/runs.
+
+  Raises:
+    ConfigurationError: what would fit.
+  """
+  if re.match(r"[a-z][a-z0-9]+:/", str(folder)):
+    url = re.sub(":/+", "://", str(folder), count=1)
+    raise ConfigurationError(flag, url, "a folder of this machine is needed; a bucket can be mounted as one")
 
 
 def carried_out(default: Any) -> Any:

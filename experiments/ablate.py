@@ -14,7 +14,7 @@ import sys
 import rich.console
 import tyro
 
-from dn_jax import collection, command_line
+from dn_jax import command_line
 from dn_jax.report import ablation, collected
 from dn_jax.sweep import axes, command
 
@@ -37,12 +37,7 @@ def ablate() -> None:
   done = command.carry_out(cells, flags, TRAIN, console, axes.varied(cells), f"{len(cells)} runs, in {flags.out}")
   if done is None:
     return
-  console.print(ablation.table(ablation.cells_of(done), "This sweep").rich())
-  for path in collected.write(collection.read(flags.out), flags.out / collection.REPORT):
-    console.print(str(path), highlight=False, markup=False)
-  if failed := [run for run in done if run.failure]:
-    print(f"{len(failed)} of {len(done)} runs failed; why: log.txt in their folders", file=sys.stderr)
-    sys.exit(1)
+  collected.conclude(ablation.table(ablation.cells_of(done), "This sweep"), done, flags.out, console)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from dn_jax.configuration import (
+  ConfigurationError,
   DataConfig,
   ModelConfig,
   OptimizerConfig,
@@ -88,3 +89,9 @@ def test_a_runs_name_says_data_network_and_seed(config, expected):
 def test_near_names_are_offered_or_all():
   assert near("cifar", ["cifar10", "digits"]) == "did you mean cifar10?"
   assert near("xyz", ["cifar10", "digits"]) == "one of cifar10, digits"
+
+
+@pytest.mark.parametrize("out", ["gs://bucket/runs", "s3://bucket/runs"])
+def test_a_buckets_address_is_refused_as_it_was_typed(out):
+  with pytest.raises(ConfigurationError, match=rf"--out {out}: a folder of this machine is needed"):
+    resolve(RunConfig(DataConfig("digits"), out=pathlib.Path(out)))

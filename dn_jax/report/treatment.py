@@ -12,7 +12,7 @@ SOURCES: dict[str, str] = {
   "densenet": "CVPR 2017 paper, section 4.2, and the authors' Torch code",
   "caffe": "the authors' Caffe code",
   "stochastic-depth": "its authors' Torch code",
-  "wide": "FROM MEMORY of its paper",
+  "wide": "its authors' code (scripts/train_cifar.sh, train_svhn.sh)",
   "resnet": "FROM MEMORY of its paper, section 4.2: batch, iterations, slow start; the rest fb.resnet.torch",
   "preactivation": "its authors' Torch code (fb.resnet.torch); FROM MEMORY of its paper: batch, iterations, slow start",
 }

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import rich.console
 
 from dn_jax import collection
 from dn_jax.collection import Run
-from dn_jax.configuration import ConfigurationError
+from dn_jax.configuration import ConfigurationError, check_folder
 from dn_jax.sweep import carry, outlook
 from dn_jax.sweep.axes import Cell
 from dn_jax.sweep.cluster import Cluster, Needs
@@ -95,9 +94,7 @@ def carry_out(
 
 
 def _check(sweep: Sweep) -> None:
-  if re.match(r"[a-z][a-z0-9]+:/", str(sweep.out)):
-    url = re.sub(":/+", "://", str(sweep.out), count=1)
-    raise ConfigurationError("out", url, "a folder of this machine is needed; a bucket can be mounted as one")
+  check_folder("out", sweep.out)
   if sweep.time_out is not None and not 0 < sweep.time_out < math.inf:
     raise ConfigurationError("time-out", sweep.time_out, "must be above 0")
   if sweep.measure < 0:

@@ -1,7 +1,7 @@
 """The published protocols as data, by whose they are and data set.
 
 Sources: `densenet`: CVPR 2017 paper, section 4.2, and the authors' Torch code. `caffe`: the authors' Caffe
-code. `stochastic-depth`: its authors' Torch code. `wide`: FROM MEMORY of its paper. `resnet`: its paper, FROM MEMORY
+code. `stochastic-depth`: its authors' Torch code. `wide`: its authors' scripts. `resnet`: its paper, FROM MEMORY
 (64,000 iterations of 128 pictures, here as 164 epochs of 391 or 390 steps). `preactivation`: its authors' Torch code,
 which is fb.resnet.torch's training, with the paper's batch, iterations and slow start FROM MEMORY.
 `digits` has no published protocol: everyone's is the one for CIFAR-10, with 40 epochs and nothing held out.

@@ -160,7 +160,7 @@ def test_what_is_from_memory_and_what_is_another_networks_is_said(whole_table):
   sources = {note.split(":")[0].rpartition(" ")[2]: note for note in notes if note.startswith("Source of")}
   assert set(sources) == {"densenet", "caffe", "stochastic-depth", "wide", "resnet", "preactivation"}
   memory = {name for name, note in sources.items() if "FROM MEMORY" in note}
-  assert memory == {"wide", "resnet", "preactivation"}
+  assert memory == {"resnet", "preactivation"}
   assert any("ResNet-110 with stochastic depth: " in note and "1.75" in note and "152 layers" in note for note in notes)
 
 
