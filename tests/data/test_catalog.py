@@ -54,9 +54,8 @@ def test_holding_out_more_of_a_rare_class_than_there_is_takes_others():
 def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
   parts = {"train": 5000, "extra": 6000, "test": 100}
   images = lambda split: np.full((parts[split], 32, 32, 3), 1 if split == "train" else 2, np.uint8)
-  monkeypatch.setattr(
-    catalog.tfds_folder, "opened", lambda name, folder: lambda split: (images(split), np.arange(parts[split]) % 10)
-  )
+  opened = catalog.tfds_folder.Opened(lambda split: (images(split), np.arange(parts[split]) % 10), parts.get)
+  monkeypatch.setattr(catalog.tfds_folder, "opened", lambda name, folder: opened)
   data = catalog.load(DataConfig("svhn_cropped", validation=6000))
   assert len(data.train.labels) == 5000
   source = data.valid.images[:, 0, 0, 0]

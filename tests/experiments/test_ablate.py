@@ -39,7 +39,7 @@ def ablate(monkeypatch, capsys):
   ("words", "line"),
   [
     (("--model.grwth-rate", "4"), "error: --model.grwth-rate 4: there is no such flag; did you mean model.growth-rate"),
-    (("--sedes", "3"), "error: --sedes 3: there is no such flag; did you mean seeds or seed?"),
+    (("--sedes", "3"), "error: --sedes 3: there is no such flag; did you mean seeds or "),
     (("--model.growth-rate", "four"), "  --model.growth-rate four: takes a whole number"),
     (("--measure", "-1"), "error: --measure -1: must be at least 0"),
     (("--seeds", "0"), "error: --seeds 0: must be at least 1"),
