@@ -56,7 +56,9 @@ def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
   images = lambda split: np.full((parts[split], 32, 32, 3), 1 if split == "train" else 2, np.uint8)
   opened = catalog.tfds_folder.Opened(lambda split: (images(split), np.arange(parts[split]) % 10), parts.get)
   monkeypatch.setattr(catalog.tfds_folder, "opened", lambda name, folder: opened)
-  data = catalog.load(DataConfig("svhn_cropped", validation=6000))
+  config = DataConfig("svhn_cropped", validation=6000)
+  data = catalog.load(config)
+  assert catalog.count(config) == tuple(len(split.labels) for split in (data.train, data.valid, data.test))
   assert len(data.train.labels) == 5000
   source = data.valid.images[:, 0, 0, 0]
   assert list(np.bincount(data.valid.labels[source == 1])) == [400] * 10
