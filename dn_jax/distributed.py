@@ -187,8 +187,12 @@ class Layout:
     return jax.jit(self.mapped(function, in_specs, out_specs), donate_argnums=tuple(donate))
 
   def compiled(self, program: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """A program of `everywhere`, compiled for arguments like these; pmap's compiles when it is first called."""
-    return program if self.parallel == "pmap" else program.lower(*arguments).compile()
+    """A program of `everywhere`, compiled for arguments like these.
+
+    By pmap, or where NaNs are looked for (JAX then takes a program apart), it is compiled when it is first called.
+    """
+    late = self.parallel == "pmap" or jax.config.jax_debug_nans
+    return program if late else program.lower(*arguments).compile()
 
   def mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any = PartitionSpec()) -> Callable[..., Any]:
     """A program for each device as one over all of them."""
