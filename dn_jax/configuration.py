@@ -143,7 +143,7 @@ class CheckpointConfig:
   every_steps: int | None = carried_out(None)
   """Steps between checkpoints within an epoch (between two commands to the device); by default none."""
   every_minutes: float | None = carried_out(None)
-  """Likewise, minutes; several processes look at the clock every 16 commands."""
+  """Likewise, minutes; several processes look at the clock about every 10 s."""
   any_version: bool = carried_out(False)
   """Go on from a checkpoint that another JAX wrote; the last digits may differ from an undisturbed run's."""
   keep: int = carried_out(2)

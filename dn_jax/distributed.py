@@ -32,7 +32,7 @@ class Layout:
   and not on the devices. These form gcd(G, D) rows; a row takes its equal share of the groups, and each of its
   devices holds the same part of every one of them.
 
-  devices:  all, of every process
+  devices:  those that share the batch, of every process
   groups:   G, the statistics groups
   parallel: what runs the program on every device
   shard:    whether parameters and momentum are cut over the devices too, each holding a part between steps
@@ -191,7 +191,7 @@ class Layout:
 
     By pmap, or where NaNs are looked for (JAX then takes a program apart), it is compiled when it is first called.
     """
-    late = self.parallel == "pmap" or jax.config.jax_debug_nans
+    late = self.parallel == "pmap" or jax.config.jax_debug_nans or jax.config.jax_debug_infs
     return program if late else program.lower(*arguments).compile()
 
   def mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any = PartitionSpec()) -> Callable[..., Any]:
@@ -232,7 +232,7 @@ def make_layout(
   """
   found = jax.devices()
   if devices is not None and not 1 <= devices <= len(found):
-    raise ConfigurationError("devices", devices, f"there {'is 1' if len(found) == 1 else f'are {len(found)}'}")
+    raise ConfigurationError("devices", devices, f"this machine has {len(found)}; at most that")
   if devices not in (None, len(found)) and jax.process_count() > 1:
     raise ConfigurationError("devices", devices, f"several processes take all of theirs, {len(found)}")
   return Layout(tuple(found[:devices]), groups, parallel, shard)

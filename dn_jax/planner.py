@@ -271,7 +271,7 @@ def _step(
 def _sources() -> str:
   """A digest of the files that make a training step: another version of them asks the compiler again."""
   package = pathlib.Path(__file__).parent
-  others = ("training/step.py", "training/optimizer.py", "planner.py", "targets.py")
+  others = ("distributed.py", "training/step.py", "training/optimizer.py", "planner.py", "targets.py")
   files = [*sorted((package / "models").glob("*.py")), *(package / name for name in others)]
   return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 

@@ -25,7 +25,7 @@ _SIGNS_OF_LOSS = ("gloo", "nccl", "coordination", "unavailable", "deadline_excee
 _LOST = "the same command, in all of them, goes on from the last checkpoint"
 
 # What tells that a scheduler started several processes; JAX finds the rest by itself.
-_SCHEDULERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+SCHEDULERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 class AgreedError(UserError):
@@ -39,7 +39,7 @@ def join(config: DistributedConfig) -> None:
     ConfigurationError: flags that do not go together, or a coordinator that cannot be reached.
     AgreedError: in every process, where one has other devices, other versions or other code.
   """
-  found = config.auto or any(int(os.environ.get(name) or 1) > 1 for name in _SCHEDULERS)
+  found = config.auto or any(int(os.environ.get(name) or 1) > 1 for name in SCHEDULERS)
   given = (config.coordinator, config.num_processes, config.process_id)
   if given != (None, None, None):
     _check(config)
@@ -179,8 +179,7 @@ def _sign_of_loss(error: BaseException | None) -> str | None:
   """What an error, or what it comes from, says of another process that is gone; JAX and Orbax raise ValueError too."""
   while error:
     reason = str(error).partition("\n")[0]
-    of_jax = isinstance(error, jax.errors.JaxRuntimeError)
-    if not reason.startswith(_OWN_FAULTS) and (of_jax or any(sign in reason.lower() for sign in _SIGNS_OF_LOSS)):
+    if not reason.startswith(_OWN_FAULTS) and any(sign in reason.lower() for sign in _SIGNS_OF_LOSS):
       return reason
     error = error.__cause__
   return None

@@ -61,6 +61,7 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     ("checkpoint.keep", config.checkpoint.keep, 2),
     ("statistics-groups", config.statistics_groups, 1),
     ("accumulation", config.accumulation, 1),
+    ("devices", config.devices, 1),
     ("distributed.timeout", config.distributed.timeout, 1),
     ("distributed.heartbeat", config.distributed.heartbeat, 1),
     ("steps-per-dispatch", config.steps_per_dispatch, 1),

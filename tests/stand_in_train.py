@@ -16,6 +16,7 @@ import time
 import fabricated
 
 from dn_jax import runs, tether
+from dn_jax.training import interruption
 
 tether.hold()
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
@@ -37,6 +38,7 @@ asked = json.loads((data / "behaviour.json").read_text()) if (data / "behaviour.
 starts = (data / "events.txt").read_text().count(f" {seed} began\n") if (data / "events.txt").exists() else 0
 behaviour = [*asked.get(seed, []), *[""] * (starts + 1)][starts]
 signal.signal(signal.SIGTERM, stop)
+signal.signal(interruption.ASK, stop)
 with (folder / "busy").open("w") as busy:
   try:
     fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)

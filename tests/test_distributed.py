@@ -205,8 +205,8 @@ def test_a_run_begun_on_eight_devices_with_its_state_cut_goes_on_on_one(tmp_path
       "--last-batch keep: the last batch has 17 pictures; 4 statistics groups do not divide it",
     ),
     (("--parallel", "xmap"), 1, "xmap"),
-    (("--devices", "9"), 2, "--devices 9: there are 2"),
-    (("--devices", "0"), 1, "--devices 0: there is 1"),
+    (("--devices", "9"), 2, "--devices 9: this machine has 2; at most that"),
+    (("--devices", "0"), 1, "--devices 0: must be at least 1"),
     (("--parallel", "pmap", "--shard-state"), 2, "--parallel pmap: every device holds the whole state under it"),
   ],
 )

@@ -25,11 +25,17 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]
   }
 
 
+def _title(record: Mapping[str, Any]) -> str:
+  network = record["network"]
+  kind = "" if any("bfloat16" in name for name in record["peers"]) else ", float32"
+  return f"DenseNet-BC (L={network['depth']}, k={network['growth_rate']}), batch {network['batch_size']}{kind}"
+
+
 def table(record: Mapping[str, Any]) -> rich.table.Table:
   """A row a network; seconds are of wall clock, memory that of the process above its bare import."""
-  network, machine = record["network"], record["machine"]
+  machine = record["machine"]
   result = rich.table.Table(
-    title=f"DenseNet-BC (L={network['depth']}, k={network['growth_rate']}), batch {network['batch_size']}, float32",
+    title=_title(record),
     caption=f"{machine['processor']}, {machine['cores']} cores. Step: median of {record['repeats']} rounds (least to "
     "most). Ratio: to the first row, median over rounds. Start: from launch to the first step done, with an empty "
     "compilation cache and with a warm one. Memory: most of the process above its bare import, after a warm start "
@@ -51,7 +57,8 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
       f"{record['ratios'][name][first]:.2f}",
       f"{peer['first_start']:.1f}",
       f"{peer['second_start']:.1f}",
-      f"{peer['peak']:,.0f} ({peer['first_peak']:,.0f})",
+      f"{peer['peak']:,.0f} ({peer['first_peak']:,.0f})"
+      + (f", device {peer['device_peak']:,.0f}" if peer.get("device_peak") else ""),
     )
   return result
 
@@ -60,13 +67,9 @@ def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
   """Step time and memory side by side, a bar a network; whiskers from the least to the most of the rounds."""
   peers = {name: peer for name, peer in record["peers"].items() if "seconds" in peer}
   names = list(peers)
-  network = record["network"]
   height = 1.4 + 0.4 * len(names)
   figure, (times, memory) = pyplot.subplots(1, 2, figsize=(10, height), layout="constrained", sharey=True)
-  figure.suptitle(
-    f"A training step of DenseNet-BC (L={network['depth']}, k={network['growth_rate']}), "
-    f"batch {network['batch_size']}, float32"
-  )
+  figure.suptitle(f"A training step of {_title(record)}")
   colours = ["tab:blue" if name.startswith("dn_jax") else "tab:gray" for name in names]
   medians = [statistics.median(peers[name]["seconds"]) for name in names]
   spread = [

@@ -72,7 +72,7 @@ def sweep(jobs: Sequence[Job], place: Place, time_out: float | None, display: Di
   Raises:
     Interrupted: SIGINT or SIGTERM came; what was under way has saved.
   """
-  failed, stopped = [], False
+  failed, stopped, unsaved = [], False, False
   with Interruption() as interruption, display:
     looked: dict[str, float] = {}
 
@@ -93,8 +93,9 @@ def sweep(jobs: Sequence[Job], place: Place, time_out: float | None, display: Di
         if not (job.folder / "failure.json").exists():  # Its worker could not.
           write_failure(job.folder, end.error, None)
       stopped |= end.outcome is Outcome.STOPPED
+      unsaved |= end.outcome is Outcome.STOPPED and bool(end.error)
     if stopped or interruption.asked():
-      raise Interrupted("stopped, and saved")
+      raise Interrupted("stopped" if unsaved else "stopped, and saved")
   return failed
 
 

@@ -69,7 +69,7 @@ class Display:
     if end.outcome is Outcome.FAILED:
       result = f"failed: {end.error}"
     elif end.outcome is Outcome.STOPPED:
-      result = "stopped, and saved"
+      result = f"stopped, {end.error or 'and saved'}"
     else:
       result = _test_error(folder)
     self._print(

@@ -12,10 +12,10 @@ import rich.console
 import rich.markup
 import rich.table
 
-from dn_jax import collection, planner
+from dn_jax import collection, distributed, planner, targets
 from dn_jax.assembly import assemble
 from dn_jax.collection import Collection
-from dn_jax.configuration import RunConfig
+from dn_jax.configuration import ConfigurationError, RunConfig
 from dn_jax.data import catalog
 from dn_jax.models import build, summary
 from dn_jax.resolve import data_name, network_name
@@ -54,7 +54,7 @@ class Row:
   """A cell of the sweep's table: runs that differ in their seeds alone.
 
   memory:  that a training step takes on a device, in bytes; None where not asked for
-  refused: the compiler, or memory, did not take the step
+  refused: why the step cannot be taken here: the compiler, memory, or the devices; empty where it can
   seconds: that a run takes once it has started; None where nothing was measured
   source:  of `seconds`: "runs" (finished ones), "steps" (a few), "FLOPs" (others' steps, by FLOPs)
   start:   seconds that a run takes to start and to compile; 0 where that was not measured
@@ -65,7 +65,7 @@ class Row:
   failed: int
   size: Size
   memory: int | None = None
-  refused: bool = False
+  refused: str = ""
   seconds: float | None = None
   source: str = ""
   start: float = 0.0
@@ -90,6 +90,8 @@ def size_of(config: RunConfig) -> Size:
   network = build.build(dataclasses.replace(config.model, remat="none"), info.num_classes)
   rows = summary.layers(network, info.image_shape)
   train, valid, test = catalog.count(config.data)
+  if config.batch_size > train:
+    raise ConfigurationError("batch-size", config.batch_size, f"there are {train} training pictures; at most that")
   if config.last_batch == "drop":
     train -= train % config.batch_size
   return Size(
@@ -136,16 +138,16 @@ def look(
         with console.status(f"memory of {number + 1} of {len(rows)}: {rich.markup.escape(_title(row))}"):
           try:
             rows[number] = dataclasses.replace(row, memory=child.ask(step_memory, row.cells[0].config))
-          except Refused:
-            rows[number] = dataclasses.replace(row, refused=True)
+          except Refused as error:
+            rows[number] = dataclasses.replace(row, refused=str(error))
     unknown = [n for n in sorted(range(len(rows)), key=lambda n: rows[n].size.flops) if rows[n].seconds is None]
     for number in unknown[:measure]:
       row = rows[number]
       with console.status(f"timing a few steps of {rich.markup.escape(_title(row))}"):
         try:
           first, per_step = child.ask(step_seconds, row.cells[0].config)
-        except Refused:
-          rows[number] = dataclasses.replace(row, refused=True)
+        except Refused as error:
+          rows[number] = dataclasses.replace(row, refused=str(error))
           continue
         training = row.size.pictures / row.cells[0].config.batch_size * per_step
         whole = training * row.size.total / (3.0 * row.size.flops * row.size.pictures)
@@ -156,16 +158,19 @@ def look(
 
 
 def step_memory(config: RunConfig) -> int:
-  """Bytes that a training step takes on each device of this machine.
+  """Bytes that a training step takes on each device of this machine that the run takes.
 
   Raises:
     Refused: the compiler does not take it.
+    ConfigurationError: there are no such devices, or they do not divide the batch.
   """
   info = catalog.info_of(config.data.name)
-  arguments = (info.num_classes, info.image_shape, config.batch_size)
+  distributed.make_layout(config.statistics_groups, devices=config.devices)
+  arguments = (info.num_classes, info.image_shape, config.batch_size, targets.here(config.devices))
   options = {"groups": config.statistics_groups, "accumulation": config.accumulation}
   if config.model.remat == "auto":
-    _, plan = planner.choose(config.model, *arguments, **options)
+    of_a_picture = math.prod(info.image_shape) + 4  # Bytes, its label included.
+    _, plan = planner.choose(config.model, *arguments, beside=sum(catalog.count(config.data)) * of_a_picture, **options)
   else:
     plan = planner.plan(config.model, *arguments, **options)
   if plan.refusal:
@@ -225,8 +230,11 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
       f"with {duration(start)} a run to start and compile, as here" if start else "without starting and compiling"
     )
     caption += f"\ntime: of the runs still to do, one after another, {starting}: an estimate from {'; '.join(sources)}"
+  for row in rows:
+    if row.refused:
+      caption += f"\n{_title(row)} does not fit here: {row.refused}"
   escape = rich.markup.escape
-  result = rich.table.Table(title=escape(title), caption=caption, title_justify="left", caption_justify="left")
+  result = rich.table.Table(title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left")
   for name in (*axes, *(() if axes else ("network",))):
     result.add_column(escape(name.removeprefix("model.").removeprefix("data.")), overflow="fold")
   for name in ("parameters", "MFLOPs", "runs", "done", "failed", "all FLOPs", "memory", "time"):

@@ -8,18 +8,18 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, NamedTuple
 
-from dn_jax import runs, tether
+from dn_jax import processes, runs, tether
 from dn_jax.sweep import lock
 from dn_jax.training import interruption
 
 LOG = "log.txt"
 # Seconds between two looks at a process, and until one that was asked to stop is killed.
 _LOOK, _PATIENCE = 0.2, 300.0
-# How a process ends that was told to stop: saved; or before it listens to signals, with nothing to save yet.
-_TOLD = (interruption.EXIT_CODE, -signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+# How a process ends that was told to stop and did not save: before it listens to signals, or told a second time.
+_TOLD = {code for number in (signal.SIGTERM, signal.SIGINT, interruption.ASK) for code in (-number, 128 + number)}
 # Columns of a log: lines are not broken.
 _WIDE = "500"
 
@@ -36,10 +36,10 @@ class Outcome(enum.Enum):
 class End(NamedTuple):
   """How a run ended.
 
-  outcome: STOPPED where it saved and ended because it was told to, by us or by somebody else; TAKEN where another
-    sweep is carrying it out
+  outcome: STOPPED where it ended because it was told to, by us or by somebody else; TAKEN where another sweep is
+    carrying it out
   seconds: that it took
-  error:   a line, of one that failed
+  error:   a line, of one that failed, or stopped without saving
   """
 
   outcome: Outcome
@@ -78,8 +78,10 @@ def carry_out(
         exit_code, ended_by_us = _run(command, log, mine, time_out, stop)
       if _finished(folder):  # Whatever befell it afterwards.
         return end(Outcome.DONE)
-      if not ended_by_us and exit_code in _TOLD:
+      if not ended_by_us and exit_code == interruption.EXIT_CODE:
         return end(Outcome.STOPPED)
+      if not ended_by_us and exit_code in _TOLD:
+        return end(Outcome.STOPPED, "without saving; it goes on from its last checkpoint")
       said = last_words(folder / LOG, said_from) if exit_code else "it ended without a summary"
       error = ended_by_us or killed_by(exit_code) or said
       write_failure(folder, error, exit_code)
@@ -101,7 +103,7 @@ def _run(
     stdin=subprocess.DEVNULL,
     stdout=log,
     stderr=subprocess.STDOUT,
-    env={**tether.environment(), "COLUMNS": _WIDE},
+    env={**_alone(tether.environment()), "COLUMNS": _WIDE},
     start_new_session=True,
     pass_fds=(mine.fileno(),),
   )
@@ -111,7 +113,7 @@ def _run(
         why = f"stopped after its time-out of {time_out:,.0f} s; started again, it goes on"
       if asked is None and (why or stop()):
         asked = time.monotonic()
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(interruption.ASK)
       if asked is not None and time.monotonic() - asked > _PATIENCE:
         why = why or f"killed: it did not end within {_PATIENCE:.0f} s of being asked to"
         process.kill()
@@ -122,10 +124,15 @@ def _run(
   return process.returncode, why
 
 
+def _alone(environment: Mapping[str, str]) -> dict[str, str]:
+  """Without what says that a scheduler started several processes: each run of a sweep is one by itself."""
+  return {name: value for name, value in environment.items() if name not in processes.SCHEDULERS}
+
+
 def _end(process: subprocess.Popen) -> None:
   """Has a process save and end; kills it where that takes too long, or where we are told a second time."""
   try:
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(interruption.ASK)
     process.wait(_PATIENCE)
   except subprocess.TimeoutExpired:
     pass

@@ -170,6 +170,8 @@ class Checkpoints:
   def _find_faults(self, say: Callable[[str], None], *, set_aside: bool) -> dict[str, str]:
     if set_aside:
       self._put_back()
+    elif any(self._folder.glob(f"*{_REPLACED}")):
+      say("a save was cut off; the run, started again, puts the checkpoint back that it was to take the place of")
     found = {str(step): reason for step in steps_on_disk(self._folder) if (reason := fault(self._folder / str(step)))}
     for step, reason in found.items():
       say(f"checkpoint of step {step} is not used: {reason}")

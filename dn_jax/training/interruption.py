@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 
 # "Try again": the run is saved, and the same command goes on.
 EXIT_CODE = 75
+# To stop, as SIGTERM says it, but as often as one likes: what a sweep sends its runs. Who signals the sweep may signal
+# them too, and of two SIGTERMs the second ends a process.
+ASK = signal.SIGUSR1
 # More than a `struct sigaction` takes anywhere.
 _ACTION_BYTES = 1024
 
@@ -29,31 +32,36 @@ def _heard(numbers: tuple[int, ...], act: Callable[[dict[int, ctypes.Array]], No
   """While entered, the first of some signals is noted and not raised; the next ends the process as if nothing was.
 
   Args:
-    numbers: of the signals.
+    numbers: of the signals; ASK is noted too, and never ends anything.
     act: called once, in a thread of its own, whatever the main thread is in; of the actions there were before.
   """
   if threading.current_thread() is not threading.main_thread():  # Elsewhere Python allows no handlers.
     yield
     return
   libc = ctypes.CDLL(None)
-  handlers, actions = {}, {number: ctypes.create_string_buffer(_ACTION_BYTES) for number in numbers}
+  heard = (*numbers, ASK)
+  handlers, actions = {}, {number: ctypes.create_string_buffer(_ACTION_BYTES) for number in heard}
   pipe, end = os.pipe()
   os.set_blocking(end, False)
 
   def listen() -> None:
-    noted = False
+    acted = told = False
     while byte := os.read(pipe, 1):
-      if byte[0] not in numbers:
+      if byte[0] not in heard:
         continue
-      if noted:  # Both came before the thread saw the first.
+      if not acted:
+        act(actions)
+        acted = True
+      if byte[0] == ASK:
+        continue
+      if told:  # Both came before the thread saw the first.
         os.kill(os.getpid(), byte[0])
-      noted = True
-      act(actions)
+      told = True
       for number in numbers:  # Python's own `signal.signal` is for the main thread.
         libc.signal(number, None)  # SIG_DFL
     os.close(pipe)
 
-  for number in numbers:
+  for number in heard:
     libc.sigaction(number, None, actions[number])
     handlers[number] = signal.signal(number, lambda number, frame: None)
   before = signal.set_wakeup_fd(end, warn_on_full_buffer=False)
@@ -62,7 +70,7 @@ def _heard(numbers: tuple[int, ...], act: Callable[[dict[int, ctypes.Array]], No
     yield
   finally:
     signal.set_wakeup_fd(before)
-    for number in numbers:
+    for number in heard:
       signal.signal(number, handlers[number])
       libc.sigaction(number, actions[number], None)
     os.close(end)

@@ -9,7 +9,7 @@ import time
 import fabricated
 import pytest
 import rich.console
-from conftest import ROOT
+from conftest import ROOT, run
 
 from dn_jax import collection
 from dn_jax.configuration import ConfigurationError
@@ -91,14 +91,35 @@ def test_a_step_that_was_killed_or_refused_does_not_fit_and_the_others_are_asked
 
   monkeypatch.setattr(outlook, "Child", Asked)
   rows = rows_of("--model.growth-rate 4,8,12", tmp_path, memory=True)
-  assert [(row.refused, row.memory) for row in rows] == [(True, None), (True, None), (False, 2**20)]
+  assert [(bool(row.refused), row.memory) for row in rows] == [(True, None), (True, None), (False, 2**20)]
+
+
+def test_a_plan_is_of_the_devices_that_a_run_takes():
+  code = (
+    f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}]\n"
+    "import dataclasses, fabricated\nfrom dn_jax.configuration import ConfigurationError\n"
+    "from dn_jax.sweep.outlook import step_memory\n"
+    "of = lambda devices: dataclasses.replace(fabricated.config(), devices=devices)\n"
+    "print(step_memory(of(1)), step_memory(of(4)), step_memory(of(None)))\n"
+    "try: step_memory(of(5))\nexcept ConfigurationError as error: print(error)"
+  )
+  done = run("-c", code, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+  numbers, refusal = done.stdout.splitlines()
+  one, four, everything = map(int, numbers.split())
+  assert one > four == everything
+  assert refusal == "--devices 5: this machine has 4; at most that"
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_anything_is_asked(tmp_path):
+  with pytest.raises(ConfigurationError, match="--batch-size 2000: there are 1297 training pictures; at most that"):
+    rows_of("--batch-size 2000", tmp_path)
 
 
 def test_what_the_compiler_refuses_does_not_fit():
   cells = axes.cells_of(["--data.name", "digits", "--model.depth", "10", "--epochs", "2"], 1)
   size = outlook.Size(1, 1, 1, 1)
-  text = printed([outlook.Row(cells, 0, 0, size, refused=True), outlook.Row(cells, 0, 0, size, memory=2**21)], ())
-  assert text.count("does not fit") == 1
+  text = printed([outlook.Row(cells, 0, 0, size, refused="too much"), outlook.Row(cells, 0, 0, size, memory=2**21)], ())
+  assert text.count("does not fit here: too much") == 1
   assert "2 MiB" in text
 
 

@@ -88,14 +88,17 @@ def test_a_run_that_we_tell_to_stop_before_it_listens_has_stopped(folder):
 
 
 def test_a_run_that_fails_while_it_stops_has_failed(folder):
-  code = "import signal, time; signal.signal(15, lambda *_: exit('error: disk full')); open('{}', 'w'); time.sleep(60)"
+  code = (
+    "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: exit('error: disk full')); "
+    "open('{}', 'w'); time.sleep(60)"
+  )
   ready = folder / "ready"
   end = carry_out(python(code.format(ready)), folder, None, stop=ready.exists)
   assert (end.outcome, end.error) == (Outcome.FAILED, "disk full")
 
 
 def test_a_time_out_lets_the_run_save_and_counts_as_failed(folder):
-  code = "import signal, time; signal.signal(15, lambda *_: exit(75)); time.sleep(60)"
+  code = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: exit(75)); time.sleep(60)"
   end = carry_out(python(code), folder, 1.0)
   assert end.outcome is Outcome.FAILED
   assert failure(folder)["exit_code"] == 75
@@ -105,7 +108,7 @@ def test_a_time_out_lets_the_run_save_and_counts_as_failed(folder):
 def test_a_run_that_does_not_stop_is_killed(folder, monkeypatch):
   monkeypatch.setattr(process, "_PATIENCE", 0.5)
   ready = folder / "ready"
-  code = f"import signal, time; signal.signal(15, signal.SIG_IGN); open('{ready}', 'w'); time.sleep(60)"
+  code = f"import signal, time; signal.signal(signal.SIGUSR1, signal.SIG_IGN); open('{ready}', 'w'); time.sleep(60)"
   end = carry_out(python(code), folder, None, stop=ready.exists)
   assert end.outcome is Outcome.FAILED
   assert "did not end within" in end.error
@@ -119,7 +122,7 @@ def test_where_the_sweep_is_taken_away_the_run_does_not_stay_and_the_reason_is_n
   monkeypatch.setattr(process, "_PATIENCE", 0.5)
   pid = folder / "pid"
   code = (
-    "import os, signal, time; signal.signal(15, signal.SIG_IGN); "
+    "import os, signal, time; signal.signal(signal.SIGUSR1, signal.SIG_IGN); "
     f"open('{pid}.new', 'w').write(str(os.getpid())); os.rename('{pid}.new', '{pid}'); time.sleep(60)"
   )
 
@@ -197,3 +200,10 @@ def test_a_run_dies_with_its_sweep(folder, tmp_path):
         break
     assert time.monotonic() < deadline
     time.sleep(0.01)
+
+
+def test_a_run_is_one_process_wherever_the_sweep_was_started(folder, monkeypatch):
+  monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+  monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+  code = "import os; exit(f'error: {sorted(set(os.environ) & {\"SLURM_STEP_NUM_TASKS\", \"OMPI_COMM_WORLD_SIZE\"})}')"
+  assert carry_out(python(code), folder, None).error == "[]"

@@ -10,6 +10,8 @@ import time
 import pytest
 from conftest import ROOT, small_run
 
+from dn_jax.training.interruption import ASK
+
 # Waits to be asked to stop, then goes into a command to the device that never ends; arguments: port, count, number.
 WAITING = """
 import sys, time
@@ -71,6 +73,20 @@ def test_the_second_signal_ends_a_process_that_is_in_a_command_to_the_device(end
   assert process.poll() is None
   process.send_signal(number)
   assert process.wait(5) == -number
+
+
+def test_what_a_sweep_sends_its_runs_ends_nothing_and_counts_for_no_signal(ended):
+  ended += start(WAITING)
+  (process,) = ended
+  assert process.stdout.readline() == "ready\n"
+  process.send_signal(ASK)
+  assert process.stdout.readline() == "asked\n"
+  for number in (ASK, signal.SIGTERM, ASK):
+    process.send_signal(number)
+    time.sleep(0.3)
+    assert process.poll() is None
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(5) == -signal.SIGTERM
 
 
 def test_two_signals_end_a_process_that_is_deep_in_its_first_command(ended):
