@@ -205,5 +205,5 @@ def test_a_run_dies_with_its_sweep(folder, tmp_path):
 def test_a_run_is_one_process_wherever_the_sweep_was_started(folder, monkeypatch):
   monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
   monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
-  code = "import os; exit(f'error: {sorted(set(os.environ) & {\"SLURM_STEP_NUM_TASKS\", \"OMPI_COMM_WORLD_SIZE\"})}')"
+  code = 'import os; exit(f\'error: {sorted(set(os.environ) & {"SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"})}\')'
   assert carry_out(python(code), folder, None).error == "[]"
