@@ -1,4 +1,5 @@
-# make demo   train a DenseNet on scanned digits, minutes on a laptop
+# make demo   train a DenseNet on scanned digits, about a minute of training on two cores
+# make setup  .venv with what the demo needs
 # make test   the tests
 # make lint   ruff
 # make pins   requirements.txt and requirements-test.txt anew, from setup.cfg

@@ -1,11 +1,11 @@
 """A picture for a paper, as SVG, PNG (300 dpi) or PDF.
 
-python experiments/picture.py diagram --model.name densenet-bc-100-12 --to network.svg
-python experiments/picture.py reuse runs/cifar10+_densenet-40-12_seed0 --to reuse.pdf
-python experiments/picture.py reuse densenet121.pth --model.name densenet-121 --to reuse.png
-python experiments/picture.py curves runs/one runs/two --to curves.svg
-python experiments/picture.py sizes runs/cifar_table --data.name cifar10+ --to sizes.svg
-python experiments/picture.py heat runs/ablation --to heat.png
+  python experiments/picture.py diagram --model.name densenet-bc-100-12 --to network.svg
+  python experiments/picture.py reuse runs/cifar10+_densenet-40-12_seed0 --to reuse.pdf
+  python experiments/picture.py reuse densenet121.pth --model.name densenet-121 --to reuse.png
+  python experiments/picture.py curves runs/one runs/two --to curves.svg
+  python experiments/picture.py sizes runs/cifar_table --data.name cifar10+ --to sizes.svg
+  python experiments/picture.py heat runs/ablation --to heat.png
 """
 
 import dataclasses

@@ -17,7 +17,7 @@ from typing import Annotated
 import tyro
 
 from dn_jax import collection, command_line
-from dn_jax.configuration import ConfigurationError, near
+from dn_jax.configuration import ConfigurationError, UserError, near
 from dn_jax.models import zoo
 from dn_jax.report import ablation, collected, published_table
 from dn_jax.report import trail as trail_report
@@ -48,12 +48,12 @@ def report() -> None:
   if not flags.trail and rest:
     raise ConfigurationError(rest[0].lstrip("-"), " ".join(rest[1:]), "goes with --trail")
   if not flags.runs.is_dir():
-    raise ConfigurationError("runs", flags.runs, "is not a folder")
+    raise UserError(f"{flags.runs}: is not a folder")
   found = collection.read(flags.runs)
   for line in found.skipped:
     print(f"skipped: {line}", file=sys.stderr)
   if not found.runs:
-    raise ConfigurationError("runs", flags.runs, "holds no run")
+    raise UserError(f"{flags.runs}: holds no run")
   if not flags.trail:
     for path in collected.write(found, flags.to or flags.runs / collection.REPORT):
       print(path)
