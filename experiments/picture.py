@@ -6,6 +6,8 @@
   python experiments/picture.py curves runs/one runs/two --to curves.svg
   python experiments/picture.py sizes runs/cifar_table --data.name cifar10+ --to sizes.svg
   python experiments/picture.py heat runs/ablation --to heat.png
+
+Each has a --help of its own.
 """
 
 import dataclasses
