@@ -65,15 +65,17 @@ def _heard(numbers: tuple[int, ...], act: Callable[[dict[int, ctypes.Array]], No
     libc.sigaction(number, None, actions[number])
     handlers[number] = signal.signal(number, lambda number, frame: None)
   before = signal.set_wakeup_fd(end, warn_on_full_buffer=False)
-  threading.Thread(target=listen, daemon=True).start()
+  listener = threading.Thread(target=listen, daemon=True)
+  listener.start()
   try:
     yield
   finally:
     signal.set_wakeup_fd(before)
+    os.close(end)
+    listener.join()  # It may be about to change what is put back here.
     for number in heard:
       signal.signal(number, handlers[number])
       libc.sigaction(number, actions[number], None)
-    os.close(end)
 
 
 @contextlib.contextmanager

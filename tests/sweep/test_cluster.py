@@ -124,7 +124,7 @@ def test_a_stop_of_a_sweep_on_a_local_cluster_saves_every_run_and_leaves_no_proc
     assert process.poll() is None
     time.sleep(0.05)
   os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
-  _, stderr = process.communicate(timeout=60)
+  _, stderr = process.communicate(timeout=240)
   assert "Interrupted: stopped, and saved" in stderr
   counted = collections.Counter(events(data))
   assert (counted["0", "stopped"], counted["1", "stopped"]) == (1, 1)
