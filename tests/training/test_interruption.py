@@ -135,7 +135,7 @@ import os, signal
 from dn_jax.training.interruption import Interruption
 heard = []
 signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-for _ in range(2):
+for _ in range(100):  # What listens may be late.
   with Interruption() as interruption:
     os.kill(os.getpid(), signal.SIGTERM)
     while not interruption.asked():
