@@ -1,10 +1,12 @@
 """Where tests compile and what they share."""
 
+import fcntl
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -60,6 +62,14 @@ def prepare(folder: pathlib.Path, file_format: str = "array_record", side: int =
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> pathlib.Path:
   return prepare(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture
+def one_cluster():
+  """Tests that start a Ray cluster do so one after another, whatever runs tests at the same time."""
+  with (pathlib.Path(tempfile.gettempdir()) / "dn_jax-tests-ray.lock").open("w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
 
 
 def run(*command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:

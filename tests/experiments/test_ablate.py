@@ -84,6 +84,7 @@ def test_foreign_files_and_damaged_records_are_named_and_left_alone(ablate, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_cluster")
 def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
   out = tmp_path / "out"
   command = ("experiments/ablate.py", *SMALL, "--out", str(out), "--no-memory", "--measure", "0", "--seeds", "2")

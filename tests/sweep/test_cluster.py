@@ -50,7 +50,7 @@ def processes_about(text):
 
 
 @pytest.fixture
-def address(tmp_path_factory):
+def address(tmp_path_factory, one_cluster):
   """A cluster of two processors, started in a directory of its own."""
   pytest.importorskip("ray", reason="needs Ray: pip install -e '.[sweep]'")
   port = free_port()
@@ -113,6 +113,7 @@ def test_a_cluster_started_elsewhere_does_every_run_in_the_folder_that_was_meant
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_cluster")
 def test_a_stop_of_a_sweep_on_a_local_cluster_saves_every_run_and_leaves_no_process(tmp_path, data):
   pytest.importorskip("ray", reason="needs Ray: pip install -e '.[sweep]'")
   behave(data, _0=["slow"], _1=["slow"])
