@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import pathlib
 import re
+import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -222,6 +223,20 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
       yield from fields(value, flag + ".")
     else:
       yield flag, value, not field.metadata.get("carried_out", False)
+
+
+def flag_types(config: type) -> dict[str, Any]:
+  """The flags of a nested configuration's class, and their types."""
+
+  def of(config: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, hint in typing.get_type_hints(config).items():
+      flag = prefix + name.replace("_", "-")
+      if dataclasses.is_dataclass(hint):
+        yield from of(hint, flag + ".")
+      else:
+        yield flag, hint
+
+  return dict(of(config))
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

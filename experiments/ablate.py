@@ -15,6 +15,7 @@ import rich.console
 import tyro
 
 from dn_jax import command_line
+from dn_jax.configuration import flag_types
 from dn_jax.report import ablation, collected
 from dn_jax.sweep import axes, command
 
@@ -32,7 +33,7 @@ class Ablation(command.Sweep):
 def ablate() -> None:
   flags, rest = tyro.cli(Ablation, description=__doc__, return_unknown_args=True)
   lines = axes.lines_of(flags.file) if flags.file else ((),)
-  cells = axes.cells_of(rest, flags.seeds, lines, also=axes.flags_of(Ablation))
+  cells = axes.cells_of(rest, flags.seeds, lines, also=flag_types(Ablation))
   console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
   done = command.carry_out(cells, flags, TRAIN, console, axes.varied(cells), f"{len(cells)} runs, in {flags.out}")
   if done is None:

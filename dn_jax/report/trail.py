@@ -3,13 +3,10 @@
 import math
 import statistics
 import textwrap
-import typing
-from collections.abc import Iterator
-from typing import Any
 
 from dn_jax import runs
 from dn_jax.collection import Run
-from dn_jax.configuration import RunConfig, fields
+from dn_jax.configuration import RunConfig, fields, flag_types
 from dn_jax.report.ablation import Cell, spread
 from dn_jax.training.loop import EpochRecord
 
@@ -34,7 +31,7 @@ def lines(cell: Cell) -> list[str]:
 
 def flags_of(config: RunConfig) -> list[list[str]]:
   """The flags of `experiments/train.py` that make a resolved run again, but for its seed: a flag and its value each."""
-  known, named = _types(), ("model.name", "protocol")
+  known, named = flag_types(RunConfig), ("model.name", "protocol")
   result = []
   for flag, value, part_of_run in fields(config):
     if value is None or flag == "seed" or not (part_of_run or flag in named):
@@ -45,18 +42,6 @@ def flags_of(config: RunConfig) -> list[list[str]]:
     else:
       result.append([f"--{flag}", *(map(str, value) if isinstance(value, tuple) else [str(value)])])
   return result
-
-
-def _types() -> dict[str, Any]:
-  def of(config: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, hint in typing.get_type_hints(config).items():
-      flag = prefix + name.replace("_", "-")
-      if hasattr(hint, "__dataclass_fields__"):
-        yield from of(hint, flag + ".")
-      else:
-        yield flag, hint
-
-  return dict(of(RunConfig, ""))
 
 
 def _filled(pairs: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import tyro
 
 from dn_jax import collection
-from dn_jax.configuration import ConfigurationError, RunConfig, UserError, fields, jsonable, near
+from dn_jax.configuration import ConfigurationError, RunConfig, UserError, fields, flag_types, jsonable, near
 from dn_jax.resolve import network_name, resolve
 
 Values = tuple[str, ...]
@@ -64,7 +64,7 @@ def cells_of(
     tokens: flags and values, of every run.
     seeds: how many, counted from 0; None: as --seed says.
     lines: flags and values of a file, line by line; each with `tokens`, and before them where both have a flag.
-    also: flags besides a run's that the person may have meant, see `flags_of`.
+    also: flags besides a run's that the person may have meant, see `dn_jax.configuration.flag_types`.
 
   Raises:
     UserError: flags or values that cannot be, all of them listed.
@@ -166,23 +166,9 @@ def _grouped(tokens: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     yield flag, words
 
 
-def flags_of(config: type) -> dict[str, Any]:
-  """The flags of a nested configuration's class, and their types."""
-
-  def of(config: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, hint in typing.get_type_hints(config).items():
-      flag = prefix + name.replace("_", "-")
-      if dataclasses.is_dataclass(hint):
-        yield from of(hint, flag + ".")
-      else:
-        yield flag, hint
-
-  return dict(of(config))
-
-
 @functools.cache
 def _types() -> Mapping[str, Any]:
-  return flags_of(RunConfig)
+  return flag_types(RunConfig)
 
 
 def _misfits(axes: Mapping[str, Sequence[Values]], one_value: bool = True) -> Iterator[ConfigurationError]:

@@ -8,7 +8,7 @@ import fabricated
 import pytest
 import tyro
 
-from dn_jax.configuration import ConfigurationError, RunConfig, UserError
+from dn_jax.configuration import ConfigurationError, RunConfig, UserError, flag_types
 from dn_jax.resolve import resolve
 from dn_jax.sweep import axes, command
 
@@ -121,7 +121,7 @@ def test_all_values_that_do_not_parse_are_listed():
 def test_a_flag_that_cannot_be_is_one_line(words, line):
   with pytest.raises(UserError, match=line) as error:
     axes.cells_of(
-      [*SMALL, *words] if words[0].startswith("--") else words, also=axes.flags_of(command.Sweep) | {"seeds": int}
+      [*SMALL, *words] if words[0].startswith("--") else words, also=flag_types(command.Sweep) | {"seeds": int}
     )
   assert "\n" not in str(error.value)
 
