@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -129,6 +130,8 @@ class Preempted(Exception):
 
 def _task(command: Sequence[str], folder: pathlib.Path, time_out: float | None) -> End:
   """On a worker: a run from its newest checkpoint to its end."""
+  # Ray cancels by Python's own handler of SIGINT; a worker lacks it where the sweep began in a shell's background.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   begin = time.monotonic()
   while (end := carry_out((sys.executable, *command), folder, time_out)).outcome is Outcome.TAKEN:
     time.sleep(_LOOK)  # By another sweep, or what a lost worker left is just ending.

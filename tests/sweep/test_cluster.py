@@ -118,9 +118,12 @@ def test_a_stop_of_a_sweep_on_a_local_cluster_saves_every_run_and_leaves_no_proc
   pytest.importorskip("ray", reason="needs Ray: pip install -e '.[sweep]'")
   behave(data, _0=["slow"], _1=["slow"])
   command = [sys.executable, "-c", SWEEP, str(tmp_path / "out"), str(data), str(os.cpu_count() + 2), "local"]
+  # SIGINT is ignored at first, as in a shell's background.
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
   process = subprocess.Popen(
     command, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
   )
+  signal.signal(signal.SIGINT, before)
   while not {("0", "began"), ("1", "began")} <= set(events(data)):
     assert process.poll() is None
     time.sleep(0.05)

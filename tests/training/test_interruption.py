@@ -134,6 +134,7 @@ def test_afterwards_signals_do_what_they_did_before():
 import os, signal
 from dn_jax.training.interruption import Interruption
 heard = []
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Not there in a shell's background.
 signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
 for _ in range(100):  # What listens may be late.
   with Interruption() as interruption:
