@@ -7,8 +7,9 @@ only its own scale and bias (`BatchNorm`). It is the same function as batch norm
 statistics included, with O(L) reads for statistics instead of O(L^2).
 """
 
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -149,4 +150,49 @@ class BatchNorm(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
     slope = scale * jax.lax.rsqrt(features.variance + self.epsilon)
     offset = bias - features.mean * slope
-    return (features.values * slope + offset).astype(self.dtype)
+    values = features.values
+    x = _scaled_prefix(*values, slope, offset) if isinstance(values, Prefix) else values * slope + offset
+    return x.astype(self.dtype)
+
+
+class Prefix(NamedTuple):
+  """The first channels of a concatenation, as a reader gets them that is differentiated one by one.
+
+  On the CPU a sum over pixels has XLA copy the slice that it reads, and the copy live from the layer's first operation
+  to its last. So the backward pass cuts the channels out again, once their gradient is there.
+
+  port:  [batch, height, width, first channels]; only its shape counts. Its gradient is that of these channels
+  whole: [batch, height, width, channels]; gets no gradient
+  """
+
+  port: jax.Array
+  whole: jax.Array
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return self.port.shape
+
+
+@jax.custom_vjp
+def _scaled_prefix(port: jax.Array, whole: jax.Array, slope: jax.Array, offset: jax.Array) -> jax.Array:
+  return whole[..., : port.shape[-1]] * slope + offset
+
+
+def _forward(port: jax.Array, whole: jax.Array, slope: jax.Array, offset: jax.Array) -> Any:
+  return _scaled_prefix(port, whole, slope, offset), (port, whole, slope)
+
+
+def _backward(residuals: Any, gradient: jax.Array) -> Any:
+  port, whole, slope = residuals
+  barrier = functools.partial(jax.lax.platform_dependent, cpu=_after_one_another, default=lambda *arrays: arrays)
+  whole, gradient = barrier(whole, gradient)
+  of_slope = jnp.sum(gradient * whole[..., : port.shape[-1]], axis=(0, 1, 2))
+  of_slope, gradient = barrier(of_slope, gradient)
+  return (gradient * slope).astype(port.dtype), None, of_slope, jnp.sum(gradient, axis=(0, 1, 2))
+
+
+def _after_one_another(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+  return jax.lax.optimization_barrier(arrays)
+
+
+_scaled_prefix.defvjp(_forward, _backward)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from dn_jax.models.batch_cut import BatchCut
-from dn_jax.models.batch_stats import FeatureMap, Features, concatenate, statistics_gradient
+from dn_jax.models.batch_stats import FeatureMap, Features, Prefix, concatenate, statistics_gradient
 
 
 def _apply(layer: nn.Module, variables: Any, rngs: Any, features: Features) -> tuple[FeatureMap, Any]:
@@ -75,9 +75,12 @@ def _backward(layer: nn.Module, cut: BatchCut | None, residuals: Any, gradients:
     of_output = own.values + statistics_gradient(output, own.mean, own.variance, cut)
     # The barrier is what keeps the layers' order: nothing of this one is made before its gradient is there.
     maps, gradient, of_output = jax.lax.optimization_barrier((maps, gradient, of_output))
-    read, _ = _split(maps, rest)
+    read = FeatureMap(
+      jnp.zeros((*maps.values.shape[:-1], rest), maps.values.dtype), maps.mean[:rest], maps.variance[:rest]
+    )
 
-    def values(params: Any, read: FeatureMap, its_variables=its_variables, its_rngs=its_rngs) -> jax.Array:
+    def values(params: Any, read: FeatureMap, its_variables=its_variables, its_rngs=its_rngs, maps=maps) -> jax.Array:
+      read = read._replace(values=Prefix(read.values, maps.values))
       return _apply(layer, {**its_variables, "params": params}, its_rngs, (read,))[0].values
 
     _, pull_back = jax.vjp(values, its_variables["params"], read)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 # Pixels whose gathered neighbours (nine times the output channels) stay in a processor's cache, and the most
 # pieces that a batch is cut into (each is compiled for itself).
-_PIECE = 8192
-_MOST_PIECES = 16
+_PIECE = 16384
+_MOST_PIECES = 8
 
 
 def convolve(
