@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 
-from dn_jax import distributed, memory
+from dn_jax import distributed
 from dn_jax.configuration import ConfigurationError, RunConfig
 from dn_jax.data import catalog
 from dn_jax.data.augment import epoch_order, mirror_and_shift, normalise
-from dn_jax.models import build
+from dn_jax.models import build, initial
 from dn_jax.training import epoch, loop, optimizer, step
 
 
@@ -46,15 +46,12 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
   schedule = optimizer.learning_rate(config.optimizer, plan.epochs, plan.steps_per_epoch)
   sgd = optimizer.sgd(config.optimizer, schedule)
 
-  def fresh_state(key: jax.Array) -> step.TrainState:
-    return step.create_state(network, sgd, key, info.image_shape)
+  def fresh_state() -> step.TrainState:
+    variables = initial.variables(network, weights_key, info.image_shape)
+    state = jax.jit(lambda variables: step.state_of(variables, sgd))(variables)
+    return distributed.place_state(state, specs, layout.mesh)
 
-  def placed_state() -> step.TrainState:
-    state = distributed.place_state(jax.jit(fresh_state)(weights_key), specs, layout.mesh)
-    memory.give_back()
-    return state
-
-  shapes = jax.eval_shape(fresh_state, weights_key)
+  shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), weights_key)
   specs = step.specs_of(shapes, layout)
   order_of = jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures))
   return Assembly(
@@ -72,7 +69,7 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
     evaluate=evaluator(config, dataset, config.evaluation_batch_size, layout.mesh),
     order_of=lambda number: distributed.replicate(order_of(number), layout.mesh),
     rate_of=schedule,
-    fresh_state=placed_state,
+    fresh_state=fresh_state,
     template=distributed.placed(shapes, specs, layout.mesh),
   )
 

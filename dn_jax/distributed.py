@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dn_jax import memory
 from dn_jax.configuration import ConfigurationError
 from dn_jax.models.batch_cut import BatchCut
 
@@ -190,9 +191,16 @@ class Layout:
     """A program of `everywhere`, compiled for arguments like these.
 
     By pmap, or where NaNs are looked for (JAX then takes a program apart), it is compiled when it is first called.
+    What tracing leaves is given back before, and what compiling leaves after.
     """
-    late = self.parallel == "pmap" or jax.config.jax_debug_nans or jax.config.jax_debug_infs
-    return program if late else program.lower(*arguments).compile()
+    if self.parallel == "pmap" or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+      return program
+    lowered = program.lower(*arguments)
+    memory.give_back()
+    compiled = lowered.compile()
+    del lowered
+    memory.give_back()
+    return compiled
 
   def mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any = PartitionSpec()) -> Callable[..., Any]:
     """A program for each device as one over all of them."""

@@ -181,7 +181,7 @@ def _measure(
         arguments = [*map(str, network), *([str(torch_network)] if of_torch and torch_network else [])]
         environment = {
           "JAX_COMPILATION_CACHE_DIR": f"{caches}/{name}",
-          "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+          "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
           "TORCHINDUCTOR_CACHE_DIR": f"{caches}/{name}",
         }
         try:

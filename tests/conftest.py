@@ -15,9 +15,13 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import jax
+
 from dn_jax.cache import keep_compiled_programs
 
 keep_compiled_programs()
+# Of the thousands of small programs that tests compile, none is worth a file.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 ROOT = pathlib.Path(__file__).parent.parent
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"

@@ -16,25 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from dn_jax.models import block_gradient, remat
+from dn_jax.models import block_gradient, initial, remat
 from dn_jax.models.batch_cut import BatchCut
 from dn_jax.models.batch_stats import BatchNorm, FeatureMap, Features, MeasureMap, concatenate
 from dn_jax.models.convolution import convolve, convolve_with_own_gradient
 from dn_jax.models.dropout import Dropout
 
 ModuleFactory = Callable[..., Any]
-
-# Convolutions ~ N(0, 2 / (kh * kw * out_channels)) (He et al. 2015, in the authors' Torch code), or with the
-# inputs counted instead ("msra" in the Caffe code).
-CONVOLUTION_INIT = {mode: nn.initializers.variance_scaling(2.0, mode, "normal") for mode in ("fan_out", "fan_in")}
-
-
-# The classifier's weight: uniform(-1/sqrt(in), 1/sqrt(in)), which is Torch's own default for a linear layer,
-# or uniform(-sqrt(3/in), sqrt(3/in)) ("xavier" in the Caffe code).
-CLASSIFIER_INIT = {
-  "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-  "xavier": nn.initializers.variance_scaling(1.0, "fan_in", "uniform"),
-}
 
 
 class DenseLayer(nn.Module):
@@ -236,7 +224,7 @@ class DenseNet(nn.Module):
       nn.Conv,
       padding="SAME",
       use_bias=False,
-      kernel_init=CONVOLUTION_INIT[self.convolution_init],
+      kernel_init=initial.CONVOLUTION[self.convolution_init],
       conv_general_dilated=convolve_with_own_gradient if own_gradient else convolve,
       precision=self.precision,
       dtype=self.dtype,
@@ -269,7 +257,7 @@ class DenseNet(nn.Module):
     x = pooled(norm, name="last")(features, train)
     classifier = nn.Dense(
       self.num_classes,
-      kernel_init=CLASSIFIER_INIT[self.classifier_init],
+      kernel_init=initial.CLASSIFIER[self.classifier_init],
       precision=self.precision,
       dtype=self.param_dtype,
       param_dtype=self.param_dtype,

@@ -16,8 +16,9 @@ from dn_jax.models import remat
 from dn_jax.models.batch_cut import BatchCut
 from dn_jax.models.batch_stats import BatchNorm, MeasureMap
 from dn_jax.models.convolution import convolve
-from dn_jax.models.densenet import CLASSIFIER_INIT, CONVOLUTION_INIT, ModuleFactory
+from dn_jax.models.densenet import ModuleFactory
 from dn_jax.models.dropout import Dropout
+from dn_jax.models.initial import CLASSIFIER, CONVOLUTION
 
 # Convolutions of a unit, and what else the depth counts: the stem and the classifier, and for "wide" two
 # shortcuts that its authors count.
@@ -153,7 +154,7 @@ class ResNet(nn.Module):
       nn.Conv,
       padding=((1, 1), (1, 1)),
       use_bias=False,
-      kernel_init=CONVOLUTION_INIT[self.convolution_init],
+      kernel_init=CONVOLUTION[self.convolution_init],
       conv_general_dilated=convolve,
       precision=self.precision,
       dtype=self.dtype,
@@ -189,7 +190,7 @@ class ResNet(nn.Module):
     x = jnp.mean(x, axis=(1, 2)).astype(self.param_dtype)
     return nn.Dense(
       self.num_classes,
-      kernel_init=CLASSIFIER_INIT[self.classifier_init],
+      kernel_init=CLASSIFIER[self.classifier_init],
       precision=self.precision,
       dtype=self.param_dtype,
       param_dtype=self.param_dtype,

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dn_jax.models.densenet import CLASSIFIER_INIT, DenseNet
+from dn_jax.models.densenet import DenseNet
+from dn_jax.models.initial import CLASSIFIER
 
 
 def block_features(network: DenseNet, variables: Mapping[str, Any], images: jax.Array) -> list[jax.Array]:
@@ -45,7 +46,7 @@ def reset_classifier(
   if num_classes < 1:
     raise ValueError(f"num_classes {num_classes}: must be at least 1")
   old = variables["params"]["classifier"]["kernel"]
-  kernel = CLASSIFIER_INIT[network.classifier_init](key, (old.shape[0], num_classes), old.dtype)
+  kernel = CLASSIFIER[network.classifier_init](key, (old.shape[0], num_classes), old.dtype)
   classifier = {"kernel": kernel, "bias": jnp.zeros((num_classes,), old.dtype)}
   return network.clone(num_classes=num_classes), {
     **variables,

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from dn_jax import memory
 from dn_jax.distributed import Layout
 from dn_jax.training.step import Batch, Totals, TrainState
 
@@ -103,7 +102,6 @@ def make_advance(
   def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
     if batch_size not in compiled:
       compiled[batch_size] = layout.compiled(program(batch_size), *arguments)
-      memory.give_back()  # Before the step takes its own.
     return compiled[batch_size](*arguments)
 
   return advance

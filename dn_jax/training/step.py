@@ -1,6 +1,6 @@
 """One step of training, one of evaluation: pure functions of a state and a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import chex
@@ -78,7 +78,11 @@ def create_state(
   network: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, image_shape: tuple[int, int, int]
 ) -> TrainState:
   """A fresh state: published initialisation, statistics 0 and 1, no momentum."""
-  variables = network.init(key, jnp.zeros((1, *image_shape)), False)
+  return state_of(network.init(key, jnp.zeros((1, *image_shape)), False), optimizer)
+
+
+def state_of(variables: Mapping[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
+  """A state from a network's variables: no steps, no momentum."""
   params = variables["params"]
   return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
 

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax_device import batch, device, device_peak, versions
 
-from dn_jax import memory
 from dn_jax.configuration import ModelConfig, OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
 from dn_jax.distributed import make_layout_of_one
-from dn_jax.models import build
+from dn_jax.models import build, initial
 from dn_jax.training import epoch, optimizer, step
 
 __all__ = ["device", "device_peak", "start", "versions"]
@@ -38,8 +37,9 @@ def start(depth, growth_rate, batch_size, *options):
   model = build.complete(model)
   network = build.build(model, 10)
   sgd = optimizer.sgd(OptimizerConfig(0.1, 0.9, True, 1e-4), lambda _: 0.1)
-  state = jax.jit(lambda key: step.create_state(network, sgd, key, (32, 32, 3)))(jax.random.key(0))
-  memory.give_back()  # As dn_jax.assembly does.
+  # As dn_jax.assembly does.
+  variables = initial.variables(network, jax.random.key(0), (32, 32, 3))
+  state = jax.jit(lambda variables: step.state_of(variables, sgd))(variables)
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
   train_step = step.make_train_step(network, sgd)
   take = _from_data if "data" in options else _from_a_batch
@@ -50,8 +50,7 @@ def _from_a_batch(train_step, state, batch_size):
   images, labels = batch(batch_size)
   one = step.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(batch_size))
   key = jax.random.key(1)
-  compiled = jax.jit(train_step, donate_argnums=0).lower(state, one, key).compile()
-  memory.give_back()  # As dn_jax.training.epoch does.
+  compiled = make_layout_of_one().compiled(jax.jit(train_step, donate_argnums=0), state, one, key)
 
   def take():
     nonlocal state
