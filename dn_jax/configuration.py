@@ -9,7 +9,6 @@ runs (`dn_jax.resolve`), so that a record holds no `None` that matters.
 import dataclasses
 import difflib
 import pathlib
-import re
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
@@ -30,17 +29,6 @@ class ConfigurationError(UserError):
     super().__init__(f"--{flag} {value}: {fits}")
     self.flag = flag
     self.fits = fits
-
-
-def check_folder(flag: str, folder: pathlib.Path) -> None:
-  """Refuses what a shell takes for a folder and is a bucket's address, such as gs://bucket/runs.
-
-  Raises:
-    ConfigurationError: what would fit.
-  """
-  if re.match(r"[a-z][a-z0-9]+:/", str(folder)):
-    url = re.sub(":/+", "://", str(folder), count=1)
-    raise ConfigurationError(flag, url, "a folder of this machine is needed; a bucket can be mounted as one")
 
 
 def carried_out(default: Any) -> Any:
@@ -258,7 +246,7 @@ def jsonable(value: Any) -> Any:
   """A configuration's value as JSON gives it back."""
   if isinstance(value, tuple):
     return list(value)
-  if isinstance(value, pathlib.Path):
+  if isinstance(value, pathlib.PurePath):
     return str(value)
   return value
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import rich.console
 
-from dn_jax import distributed, planner, processes, program, runs, targets, trained
+from dn_jax import distributed, folders, planner, processes, program, runs, targets, trained
 from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
 from dn_jax.configuration import ConfigurationError, RunConfig, fields, jsonable
 from dn_jax.data import catalog
@@ -125,6 +125,9 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
 def _train(config: RunConfig, console: rich.console.Console, interruption: Interruption | None) -> dict[str, Any]:
   config = resolve(config)
   folder = config.out
+  for flag in ("profile", "tensorboard"):
+    if getattr(config, flag) and folders.is_bucket(folder):
+      raise ConfigurationError(flag, True, "is written to a folder of this machine, and --out is a bucket's")
   processes.agree(_program(config))
   groups, devices = config.statistics_groups, config.devices
   layout = processes.together(lambda: distributed.make_layout(groups, config.parallel, devices=devices))

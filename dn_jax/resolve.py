@@ -4,7 +4,8 @@ import dataclasses
 import math
 import pathlib
 
-from dn_jax.configuration import ConfigurationError, RunConfig, check_folder
+from dn_jax import folders
+from dn_jax.configuration import ConfigurationError, RunConfig
 from dn_jax.data import catalog
 from dn_jax.models import build
 from dn_jax.training import protocol
@@ -22,9 +23,7 @@ def resolve(config: RunConfig) -> RunConfig:
   config = dataclasses.replace(config, model=model, protocol=whose)
   config = protocol.fill_in(config)
   _check(config, info)
-  if config.out is None:
-    config = dataclasses.replace(config, out=pathlib.Path("runs") / slug(config))
-  return config
+  return dataclasses.replace(config, out=folders.of("out", config.out or pathlib.Path("runs") / slug(config)))
 
 
 def network_name(config: RunConfig) -> str:
@@ -67,8 +66,6 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     ("steps-per-dispatch", config.steps_per_dispatch, 1),
     ("evaluation-batch-size", config.evaluation_batch_size, 1),
   ]
-  if config.out is not None:
-    check_folder("out", config.out)
   for flag, value, least in at_least:
     if value is not None and value < least:
       why = " (the newest may be cut short while it is written)" if flag == "checkpoint.keep" else ""

@@ -27,6 +27,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dn_jax import folders
 from dn_jax.configuration import ConfigurationError, RunConfig, UserError, difference, from_dict, identity, to_dict
 from dn_jax.training.loop import EpochRecord
 
@@ -38,16 +39,6 @@ RESULTS_COLUMNS = ("epoch", "train_loss", "train_error", "valid_loss", "valid_er
 
 class RunError(UserError):
   """A folder that is not a run, or a record in it that cannot be read."""
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Replaces a file whole: a reader, or a run killed here, sees the old one or the new one."""
-  temporary = path.with_name(path.name + ".tmp")
-  with temporary.open("w") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
 
 
 def create(folder: pathlib.Path, config: RunConfig, data: dict[str, Any]) -> None:
@@ -70,9 +61,9 @@ def create(folder: pathlib.Path, config: RunConfig, data: dict[str, Any]) -> Non
       check_data(folder, data)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
       raise ConfigurationError("out", folder, "is not a run's folder, and not empty; take another")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "data.json", json.dumps(data, indent=2) + "\n")
-    write_atomically(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+    folders.make(folder)
+    folders.write_whole(folder / "data.json", json.dumps(data, indent=2) + "\n")
+    folders.write_whole(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
 
@@ -143,13 +134,13 @@ def read_config(folder: pathlib.Path) -> RunConfig:
 def write_records(folder: pathlib.Path, records: Sequence[EpochRecord]) -> None:
   """Writes metrics.jsonl and results.csv anew from all records so far: no line twice, none missing."""
   lines = (json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
-  write_atomically(folder / "metrics.jsonl", "".join(lines))
+  folders.write_whole(folder / "metrics.jsonl", "".join(lines))
   table = io.StringIO()
   writer = csv.writer(table, lineterminator="\n")
   writer.writerow(RESULTS_COLUMNS)
   for record in records:
     writer.writerow("" if (value := getattr(record, column)) is None else value for column in RESULTS_COLUMNS)
-  write_atomically(folder / "results.csv", table.getvalue())
+  folders.write_whole(folder / "results.csv", table.getvalue())
 
 
 def read_records(folder: pathlib.Path) -> list[EpochRecord]:
@@ -174,7 +165,7 @@ def read_records(folder: pathlib.Path) -> list[EpochRecord]:
 
 def write_summary(folder: pathlib.Path, summary: dict[str, Any]) -> None:
   """Writes summary.json: the run is finished."""
-  write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+  folders.write_whole(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 def read_summary(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -195,10 +186,10 @@ def claim(folder: pathlib.Path, config: RunConfig) -> None:
   # Two sweeps may do this at the same time, with the same text: each replaces the file by one of its own.
   mine = folder / f"{CLAIM}.{socket.gethostname()}-{os.getpid()}"
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    folders.make(folder)
     if not (folder / "config.json").exists():
-      write_atomically(mine, json.dumps(to_dict(config), indent=2) + "\n")
-      os.replace(mine, folder / "config.json")
+      folders.write_whole(mine, json.dumps(to_dict(config), indent=2) + "\n")
+      folders.replace(mine, folder / "config.json")
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
 
@@ -213,7 +204,7 @@ def write_failure(folder: pathlib.Path, failure: dict[str, Any] | None) -> None:
   if failure is None:
     path.unlink(missing_ok=True)
   else:
-    write_atomically(path, json.dumps(failure, indent=2) + "\n")
+    folders.write_whole(path, json.dumps(failure, indent=2) + "\n")
 
 
 def read_failure(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -291,8 +282,10 @@ def _fits(value: Any, hint: Any) -> bool:
 def _set_aside(path: pathlib.Path) -> None:
   """Moves a record into set-aside/, under a number."""
   aside = path.parent / "set-aside"
-  aside.mkdir(exist_ok=True)
-  os.rename(path, next(target for n in range(1000) if not (target := aside / f"{path.stem}-{n}{path.suffix}").exists()))
+  folders.make(aside)
+  folders.move(
+    path, next(target for n in range(1000) if not (target := aside / f"{path.stem}-{n}{path.suffix}").exists())
+  )
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import sys
 import rich.console
 import tyro
 
-from dn_jax import command_line
+from dn_jax import command_line, folders
 from dn_jax.configuration import flag_types
 from dn_jax.report import ablation, collected
 from dn_jax.sweep import axes, command
@@ -32,6 +32,7 @@ class Ablation(command.Sweep):
 
 def ablate() -> None:
   flags, rest = tyro.cli(Ablation, description=__doc__, return_unknown_args=True)
+  flags = dataclasses.replace(flags, out=folders.of("out", flags.out))
   lines = axes.lines_of(flags.file) if flags.file else ((),)
   cells = axes.cells_of(rest, flags.seeds, lines, also=flag_types(Ablation))
   console = rich.console.Console(width=None if sys.stdout.isatty() else 140)

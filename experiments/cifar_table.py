@@ -16,7 +16,7 @@ from typing import Literal
 import rich.console
 import tyro
 
-from dn_jax import command_line
+from dn_jax import command_line, folders
 from dn_jax.configuration import (
   ConfigurationError,
   DataConfig,
@@ -128,6 +128,7 @@ def _cell(flags: Table, name: str, column: str, seed: int) -> axes.Cell:
 
 def main() -> None:
   flags = tyro.cli(Table, description=__doc__)
+  flags = dataclasses.replace(flags, out=folders.of("out", flags.out))
   cells = cells_of(flags)
   everything = [cell for column in zip(*cells.values(), strict=True) for cell in column]  # First seeds first.
   console = rich.console.Console(width=None if sys.stdout.isatty() else 200)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dn_jax import command_line, experiment
+from dn_jax import command_line, experiment, folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ def evaluate(
     checkpoint: the network whose error the run reports, the last, or the best on validation.
     batch_size: pictures at a time.
   """
+  run = folders.of("run", run)
   result = experiment.evaluate(run, split, checkpoint, batch_size, data.dir, lambda line: print(line, file=sys.stderr))
   within = f" and {result['steps']:,} steps of the next" if result["steps"] else ""
   print(f"{split}, {result['pictures']:,} pictures, network of epoch {result['epoch']}{within}")

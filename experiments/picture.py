@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import tyro
 from matplotlib.figure import Figure
 
-from dn_jax import collection, command_line, runs, trained, weights
+from dn_jax import collection, command_line, folders, runs, trained, weights
 from dn_jax.configuration import ConfigurationError, ModelConfig, UserError, near
 from dn_jax.data import catalog
 from dn_jax.models import build, reuse
@@ -70,6 +70,7 @@ def draw_reuse(
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
   """
   picture.check_path("to", to)
+  source = folders.of("source", source)
   if source.is_dir():
     if model != ModelConfig():
       raise ConfigurationError("model", "(given)", f"{source} is a run's folder, which knows its network")
@@ -84,17 +85,17 @@ def draw_reuse(
   _save(reuse_map.draw(reuse.mean_absolute_weights(network, params), title), to)
 
 
-def draw_curves(folders: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional], to: pathlib.Path) -> None:
+def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional], to: pathlib.Path) -> None:
   """Curves by epoch: of one run, loss and error; of several, test and train errors (the paper's figure 4, right).
 
   Args:
-    folders: runs, or folders of runs. Runs that differ in their seeds alone are one line.
+    sources: runs, or folders of runs. Runs that differ in their seeds alone are one line.
     to: file, .svg, .png or .pdf.
   """
   picture.check_path("to", to)
-  if not folders:
+  if not sources:
     raise UserError("curves: give one or more folders of runs")
-  found = [run for folder in folders for run in _runs(folder)]
+  found = [run for folder in sources for run in _runs(folder)]
   if len(found) == 1:
     run = found[0]
     if not (records := runs.read_records(run.folder)):
@@ -103,7 +104,7 @@ def draw_curves(folders: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
   groups = pictures.records_of(ablation.cells_of(found), finished=False)
   figures = curves.draw_many(groups, "Error by epoch")
   if not figures:
-    raise UserError(f"{', '.join(map(str, folders))}: no epoch of these runs is done yet")
+    raise UserError(f"{', '.join(map(str, sources))}: no epoch of these runs is done yet")
   if len(figures) > 1:
     raise UserError(f"curves: {len(groups)} lines do not fit one picture; give fewer folders")
   return _save(figures[0], to)
@@ -183,6 +184,7 @@ def _from_file(path: pathlib.Path, model: ModelConfig) -> tuple[DenseNet, object
 
 
 def _runs(folder: pathlib.Path) -> list[collection.Run]:
+  folder = folders.of("runs", folder)
   if (folder / "config.json").exists():
     return [collection.read_run(folder)]
   if not folder.is_dir():

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from dn_jax import collection, command_line
+from dn_jax import collection, command_line, folders
 from dn_jax.configuration import ConfigurationError, UserError, near
 from dn_jax.models import zoo
 from dn_jax.report import ablation, collected, published_table
@@ -41,6 +41,7 @@ class Report:
 
 def report() -> None:
   flags, rest = tyro.cli(Report, description=__doc__, return_unknown_args=True)
+  flags = dataclasses.replace(flags, runs=folders.of("runs", flags.runs), to=flags.to and folders.of("to", flags.to))
   columns = tuple(map(str.lower, flags.columns))
   _check(flags.rows, columns)
   if not flags.trail and (flags.rows or flags.columns):

@@ -26,7 +26,7 @@ import rich.console
 import rich.table
 import tyro
 
-from dn_jax import command_line, runs
+from dn_jax import command_line, folders, runs
 from dn_jax.configuration import ConfigurationError
 from dn_jax.training.checkpoint import steps_on_disk
 
@@ -274,7 +274,7 @@ def torture(
     console.print(f"lost: {line}", highlight=False)
   print(f"faults tried: {tally.faults.total()}, runs compared: {tally.compared}, runs lost: {len(tally.lost)}")
   if json_path:
-    runs.write_atomically(
+    folders.write_whole(
       json_path,
       json.dumps({"faults": dict(tally.faults), "compared": tally.compared, "lost": tally.lost, "seed": seed}, indent=2)
       + "\n",

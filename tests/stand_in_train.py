@@ -15,7 +15,7 @@ import time
 
 import fabricated
 
-from dn_jax import runs, tether
+from dn_jax import folders, runs, tether
 from dn_jax.training import interruption
 
 tether.hold()
@@ -63,7 +63,7 @@ with (folder / "busy").open("w") as busy:
       time.sleep(60)
     time.sleep(60 if behaviour == "slow" else asked.get("pause", 0.0))
     records = [fabricated.record(n + 1, 0.05) for n in range(epoch + 1)]
-    runs.write_atomically(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    folders.write_whole(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
   event("finished")
   summary = fabricated.summary(config, 5.0 + config.seed)
   runs.write_summary(folder, summary)

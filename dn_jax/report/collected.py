@@ -8,12 +8,11 @@ from collections.abc import Sequence
 import rich.console
 from matplotlib import pyplot
 
-from dn_jax import collection
+from dn_jax import collection, folders
 from dn_jax.collection import Collection, Run
 from dn_jax.configuration import ConfigurationError
 from dn_jax.report import ablation, page, picture, pictures, published_table
 from dn_jax.report.grid import Grid
-from dn_jax.runs import write_atomically
 
 
 def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -35,18 +34,18 @@ def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
   written, drawn = [folder / "report.html"], []
   figures = pictures.draw(found.runs)
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    folders.make(folder)
     for name, grid in tables:
       for suffix, text in (("md", grid.markdown()), ("tex", grid.latex()), ("csv", grid.csv())):
-        write_atomically(folder / f"{name}.{suffix}", text)
+        folders.write_whole(folder / f"{name}.{suffix}", text)
         written.append(folder / f"{name}.{suffix}")
     for name, figure in figures:
       path = folder / re.sub(r"[^\w+]+", "_", name.lower())
       drawn.append((name, picture.svg(figure)))
-      write_atomically(path.with_name(path.name + ".svg"), drawn[-1][1])
+      folders.write_whole(path.with_name(path.name + ".svg"), drawn[-1][1])
       picture.save(figure, path.with_name(path.name + ".png"))
       written += [path.with_name(path.name + suffix) for suffix in (".png", ".svg")]
-    write_atomically(written[0], page.page(found, f"Runs in {found.folder}", [grid for _, grid in tables], drawn))
+    folders.write_whole(written[0], page.page(found, f"Runs in {found.folder}", [grid for _, grid in tables], drawn))
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); give another folder") from None
   finally:

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 
+from dn_jax import folders
 from dn_jax.configuration import ConfigurationError
 
 matplotlib.use("Agg")
@@ -29,16 +30,12 @@ def save(figure: Figure, path: pathlib.Path, dpi: int = DPI) -> None:
   Raises:
     OSError: it cannot be written.
   """
-  temporary = path.with_name(path.name + ".tmp")
-  try:
-    if path.suffix == ".svg":
-      temporary.write_text(svg(figure))
-    else:
-      figure.savefig(temporary, dpi=dpi, format=path.suffix.removeprefix("."))
-    temporary.replace(path)
-  except OSError:
-    temporary.unlink(missing_ok=True)
-    raise
+  if path.suffix == ".svg":
+    folders.write_whole(path, svg(figure))
+    return
+  content = io.BytesIO()
+  figure.savefig(content, dpi=dpi, format=path.suffix.removeprefix("."))
+  folders.write_whole(path, content.getvalue())
 
 
 def check_path(flag: str, path: pathlib.Path) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from dn_jax import collection, runs
+from dn_jax import collection, folders, runs
 from dn_jax.collection import Collection
 from dn_jax.resolve import slug
 from dn_jax.sweep.axes import Cell
@@ -60,7 +60,7 @@ def jobs_of(cells: Sequence[Cell], there: Collection, train: pathlib.Path) -> li
   jobs = []
   for cell in cells:
     # A cluster's workers are started in other directories.
-    folder = collection.place_for(there, cell.config, slug(cell.config)).absolute()
+    folder = folders.absolute(collection.place_for(there, cell.config, slug(cell.config)))
     runs.claim(folder, cell.config)
     jobs.append(Job(cell, folder, (str(train), *cell.flags, "--out", str(folder))))
   return jobs

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from dn_jax import folders
 from dn_jax.configuration import ConfigurationError
 from dn_jax.sweep.carry import Job
 from dn_jax.sweep.process import LOG, End, Outcome, carry_out
@@ -102,7 +103,7 @@ class Cluster:
       retry_exceptions=[Preempted],
     )
     asked, begin = False, time.monotonic()
-    logged = {job.folder: _size(job.folder / LOG) for job in jobs}
+    logged = {job.folder: folders.size(job.folder / LOG) for job in jobs}
     under_way: dict[Any, Job] = {task.remote(job.command, job.folder, time_out): job for job in jobs}
     while under_way:
       if not asked and stop():
@@ -118,7 +119,9 @@ class Cluster:
           end = End(Outcome.STOPPED, time.monotonic() - begin)
         except ray.exceptions.RayError as error:
           end = End(Outcome.FAILED, time.monotonic() - begin, in_words(error))
-        if end.outcome is not Outcome.STOPPED or _size(job.folder / LOG) > logged[job.folder]:  # Else it never began.
+        if (
+          end.outcome is not Outcome.STOPPED or folders.size(job.folder / LOG) > logged[job.folder]
+        ):  # Else it never began.
           yield job, end
       for job in under_way.values():
         look(job)
@@ -133,6 +136,7 @@ def _task(command: Sequence[str], folder: pathlib.Path, time_out: float | None) 
   # Ray cancels by Python's own handler of SIGINT; a worker lacks it where the sweep began in a shell's background.
   signal.signal(signal.SIGINT, signal.default_int_handler)
   begin = time.monotonic()
+  folder = folders.of("out", folder)
   while (end := carry_out((sys.executable, *command), folder, time_out)).outcome is Outcome.TAKEN:
     time.sleep(_LOOK)  # By another sweep, or what a lost worker left is just ending.
   if end.outcome is Outcome.STOPPED:
@@ -189,7 +193,3 @@ def in_words(error: BaseException) -> str:
     return f"{type(cause).__name__}: {in_words(cause)}"
   lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
   return lines[-1] if lines else type(error).__name__
-
-
-def _size(path: pathlib.Path) -> int:
-  return path.stat().st_size if path.exists() else 0

@@ -13,7 +13,7 @@ import rich.console
 
 from dn_jax import collection
 from dn_jax.collection import Run
-from dn_jax.configuration import ConfigurationError, check_folder
+from dn_jax.configuration import ConfigurationError
 from dn_jax.sweep import carry, outlook
 from dn_jax.sweep.axes import Cell
 from dn_jax.sweep.cluster import Cluster, Needs
@@ -94,7 +94,6 @@ def carry_out(
 
 
 def _check(sweep: Sweep) -> None:
-  check_folder("out", sweep.out)
   if sweep.time_out is not None and not 0 < sweep.time_out < math.inf:
     raise ConfigurationError("time-out", sweep.time_out, "must be above 0")
   if sweep.measure < 0:

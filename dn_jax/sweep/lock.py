@@ -7,12 +7,16 @@ the sweep alone is killed, the lock is held until the run has ended too.
 
 On NFS, Linux turns flock into a lock that the server keeps, for all its hosts (flock(2), "NFS details"); mounted with
 `nolock` or `local_lock=flock` it holds on one host alone, as it does on Lustre with `localflock`. A file system that
-has no locks at all answers with an error; the run is then carried out without one, as good as can be.
+has no locks at all answers with an error; the run is then carried out without one, as good as can be. So it is in a
+bucket (gs://): there one sweep at a time is for people to see to.
 """
 
 import fcntl
+import os
 import pathlib
 from typing import IO
+
+from dn_jax import folders
 
 LOCK = "lock"
 
@@ -29,6 +33,8 @@ def take(folder: pathlib.Path) -> IO[bytes] | None:
   Raises:
     OSError: the folder cannot be written.
   """
+  if folders.is_bucket(folder):
+    return open(os.devnull, "ab")
   file = (folder / LOCK).open("ab")
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

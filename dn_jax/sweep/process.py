@@ -7,11 +7,12 @@ import pathlib
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
-from dn_jax import processes, runs, tether
+from dn_jax import folders, processes, runs, tether
 from dn_jax.sweep import lock
 from dn_jax.training import interruption
 
@@ -71,18 +72,19 @@ def carry_out(
       if _finished(folder):  # By another sweep, since this one looked.
         return end(Outcome.DONE)
       runs.write_failure(folder, None)
-      with (folder / LOG).open("ab") as log:
-        log.write(f"\n{now()} $ {shlex.join(command)}\n".encode())
-        log.flush()
-        said_from = log.tell()
-        exit_code, ended_by_us = _run(command, log, mine, time_out, stop)
+      with _log_of(folder) as path:
+        with path.open("ab") as log:
+          log.write(f"\n{now()} $ {shlex.join(command)}\n".encode())
+          log.flush()
+          said_from = log.tell()
+          exit_code, ended_by_us = _run(command, log, mine, time_out, stop)
+        said = last_words(path, said_from) if exit_code else "it ended without a summary"
       if _finished(folder):  # Whatever befell it afterwards.
         return end(Outcome.DONE)
       if not ended_by_us and exit_code == interruption.EXIT_CODE:
         return end(Outcome.STOPPED)
       if not ended_by_us and exit_code in _TOLD:
         return end(Outcome.STOPPED, "without saving; it goes on from its last checkpoint")
-      said = last_words(folder / LOG, said_from) if exit_code else "it ended without a summary"
       error = ended_by_us or killed_by(exit_code) or said
       write_failure(folder, error, exit_code)
       return end(Outcome.FAILED, error)
@@ -90,6 +92,23 @@ def carry_out(
     error = f"{refused.filename or folder}: {refused.strerror or refused}"
     write_failure(folder, error, None)
     return end(Outcome.FAILED, error)
+
+
+@contextlib.contextmanager
+def _log_of(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """The file that a run prints to. Nothing can be added to an object of a bucket: there it is put when the run ends."""
+  kept = folder / LOG
+  if not folders.is_bucket(folder):
+    yield kept
+    return
+  with tempfile.TemporaryDirectory() as near:
+    log = pathlib.Path(near) / LOG
+    if kept.exists():
+      log.write_bytes(kept.read_bytes())
+    try:
+      yield log
+    finally:
+      folders.write_whole(kept, log.read_bytes())
 
 
 def _run(

@@ -23,7 +23,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from dn_jax import processes
+from dn_jax import folders, processes
 from dn_jax.configuration import UserError
 from dn_jax.training.loop import Begun, EpochRecord
 from dn_jax.training.step import Totals, TrainState
@@ -40,8 +40,8 @@ class NoCheckpointError(UserError):
 def digests(folder: pathlib.Path) -> dict[str, str]:
   """BLAKE2 digest of every file below a folder, by relative path."""
   result = {}
-  for path in sorted(folder.rglob("*")):
-    if path.is_file() and path.name != _DIGESTS:
+  for path in folders.files(folder):
+    if path.name != _DIGESTS:
       with path.open("rb") as file:
         result[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "blake2b").hexdigest()
   return result
@@ -49,11 +49,9 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 def seal(folder: pathlib.Path) -> None:
   """Writes a finished checkpoint's digests into it, atomically."""
-  temporary = folder / (_DIGESTS + ".tmp")
   found = digests(folder)
-  found.pop(temporary.name, None)
-  temporary.write_text(json.dumps(found, indent=1))
-  os.replace(temporary, folder / _DIGESTS)
+  found.pop(_DIGESTS + ".tmp", None)  # Of a seal that was cut off.
+  folders.write_whole(folder / _DIGESTS, json.dumps(found, indent=1))
 
 
 def fault(folder: pathlib.Path) -> str | None:
@@ -145,7 +143,7 @@ class Checkpoints:
   def __init__(self, folder: pathlib.Path, keep: int, say: Callable[[str], None], *, read_only: bool = False):
     # Orbax tells absl's log about every file; what matters here is said by `say` or raised.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    self._run, self._folder = folder.parent, folder.absolute()
+    self._run, self._folder = folder.parent, folders.absolute(folder)
     faults = processes.by_first(lambda: self._find_faults(say, set_aside=not read_only))
     self._damaged = {int(step): reason for step, reason in faults.items()}
     # A checkpoint's quality is -(validation error, epoch): of equals, the first is the best, as in
@@ -184,17 +182,17 @@ class Checkpoints:
     for old in self._folder.glob(f"*{_REPLACED}"):
       new = old.with_suffix("")
       if fault(new) is None:
-        shutil.rmtree(old)
+        folders.remove(old)
         continue
       if new.exists():
         self._set_aside(int(new.name))
-      os.rename(old, new)
+      folders.move(old, new)
 
   def _set_aside(self, step: int) -> None:
     aside = self._folder.parent / "set-aside"
-    aside.mkdir(exist_ok=True)
+    folders.make(aside)
     target = next(path for n in range(1000) if not (path := aside / f"checkpoint-{step}-{n}").exists())
-    os.rename(self._folder / str(step), target)
+    folders.move(self._folder / str(step), target)
 
   def steps(self) -> list[int]:
     """Steps of the whole checkpoints, newest first."""
@@ -235,7 +233,7 @@ class Checkpoints:
     if step in self._manager.all_steps():
       # Trained, stopped before its evaluation was done, and gone on with.
       where = self._folder / str(step)
-      processes.by_first(lambda: os.rename(where, f"{where}{_REPLACED}"))
+      processes.by_first(lambda: folders.move(where, where.with_name(f"{step}{_REPLACED}")))
       self._manager.reload()
     with _refused_by_disk():
       self._manager.save(step, args=what, metrics=metrics)
@@ -244,8 +242,11 @@ class Checkpoints:
   def _check_room(self, arrays: Any, records: int) -> None:
     """Refuses to begin what the disk cannot hold: TensorStore, once at it, ends in a hundred tracebacks.
 
-    A leaf takes its bytes and less than 2 KiB, a record less than 512 bytes, the rest less than 64 KiB.
+    A leaf takes its bytes and less than 2 KiB, a record less than 512 bytes, the rest less than 64 KiB. A bucket has
+    room for all.
     """
+    if folders.is_bucket(self._folder):
+      return
     leaves = jax.tree.leaves(arrays)
     with written_to(self._run):
       if shutil.disk_usage(self._folder).free < sum(leaf.nbytes + 2048 for leaf in leaves) + 512 * records + 65536:
@@ -255,7 +256,7 @@ class Checkpoints:
     self._manager.wait_until_finished()
     if processes.is_first():
       seal(self._folder / str(step))
-      shutil.rmtree(self._folder / f"{step}{_REPLACED}", ignore_errors=True)
+      folders.remove(self._folder / f"{step}{_REPLACED}")
 
   def _finish(self) -> None:
     if self._sealing:

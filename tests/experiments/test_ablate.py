@@ -45,7 +45,10 @@ def ablate(monkeypatch, capsys):
     (("--seeds", "0"), "error: --seeds 0: must be at least 1"),
     (("--cluster", "127.0.0.1:9"), "error: --cluster 127.0.0.1:9: cannot be reached (Connection refused)"),
     (("--cluster", "ray://h:1"), "error: --cluster ray://h:1: local, auto, or HOST:PORT"),
-    (("--out", "gs://bucket/x"), "error: --out gs://bucket/x: a folder of this machine is needed"),
+    (
+      ("--out", "s3://bucket/x"),
+      "error: --out s3://bucket/x: a folder of this machine is needed, or gs://BUCKET/FOLDER",
+    ),
     (("--file", "/no/such"), "error: --file /no/such: cannot be read (No such file or directory)"),
   ],
 )

@@ -149,7 +149,7 @@ def test_a_disk_that_takes_nothing_fails_this_run_alone(folder, monkeypatch):
   def full(*_):
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(runs, "write_atomically", full)
+  monkeypatch.setattr(runs.folders, "write_whole", full)
   end = carry_out(python("exit('error: lost')"), folder, None)
   assert (end.outcome, end.error) == (Outcome.FAILED, "lost")
   end = carry_out(["/no/such/python"], folder, None)
