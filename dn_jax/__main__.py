@@ -8,7 +8,7 @@ import rich.table
 import tyro
 
 from dn_jax import command_line, planner, targets
-from dn_jax.configuration import ConfigurationError, ModelConfig, near
+from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, near
 from dn_jax.data import catalog
 from dn_jax.models import build, summary, zoo
 from dn_jax.report import plan_table
@@ -133,7 +133,9 @@ def _pictures(
   if model.stem == "imagenet" and data.name is None:
     shape, classes = (224, 224, 3), 1000
   else:
-    info = catalog.info_of(data.name or "cifar10")
+    info = catalog.info_of(DataConfig(data.name or "cifar10"))
+    if info.streamed and num_classes is None:
+      raise ConfigurationError("data.name", data.name, "has pictures of any size and class; give --num-classes")
     shape, classes = info.image_shape, info.num_classes
   return (image_size, image_size, shape[2]) if image_size else shape, num_classes or classes
 

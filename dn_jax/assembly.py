@@ -3,17 +3,20 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 from dn_jax import distributed
-from dn_jax.configuration import ConfigurationError, RunConfig
-from dn_jax.data import catalog
-from dn_jax.data.augment import epoch_order, mirror_and_shift, normalise
+from dn_jax.configuration import ConfigurationError, DataConfig, RunConfig
+from dn_jax.data import catalog, sources, stream
+from dn_jax.data.augment import epoch_order, jitter_light_mirror, mirror_and_shift, normalise
 from dn_jax.models import build, initial
-from dn_jax.training import epoch, loop, optimizer, step
+from dn_jax.training import epoch, feed, loop, optimizer, step
+
+# Pictures that are tested on without worker processes, which take seconds to start.
+_FEW = 5000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +32,19 @@ class Assembly:
   fresh_state: Callable[[], step.TrainState]
   template: step.TrainState
 
+  @property
+  def feed(self) -> feed.Feed | None:
+    """Where training pictures come from that do not lie on the device."""
+    return self.splits.train if isinstance(self.splits.train, feed.Feed) else None
 
-def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
-  """Builds network, optimizer, data on the devices and compiled functions of a resolved configuration.
+
+def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], None] = print) -> Assembly:
+  """Builds network, optimizer, data on the devices (or its way there) and compiled functions of a configuration.
+
+  Args:
+    config: resolved.
+    dataset: of the configuration.
+    say: told of pictures that cannot be read.
 
   Raises:
     ConfigurationError: the batch does not fit the data or the devices.
@@ -53,34 +66,92 @@ def assemble(config: RunConfig, dataset: catalog.Dataset) -> Assembly:
 
   shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), weights_key)
   specs = step.specs_of(shapes, layout)
-  order_of = jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures))
+  train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params)
+  of_a_step = (train_step, prepared(config, dataset), layout, augmentation_key, dropout_key)
+  if _is_streamed(dataset):
+    splits = _streamed(config, dataset, layout, plan, say)
+    advance, order_of = feed.make_advance(*of_a_step, specs), lambda number: number
+  else:
+    splits = on_devices(dataset, layout.mesh)
+    advance = epoch.make_advance(*of_a_step, plan.steps_per_dispatch, specs)
+    in_order = jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures))
+    order_of = lambda number: distributed.replicate(in_order(number), layout.mesh)
   return Assembly(
     plan=plan,
-    splits=on_devices(dataset, layout.mesh),
-    advance=epoch.make_advance(
-      step.make_train_step(network, sgd, layout, config.accumulation, specs.params),
-      prepared(config, dataset),
-      layout,
-      augmentation_key,
-      dropout_key,
-      plan.steps_per_dispatch,
-      specs,
-    ),
-    evaluate=evaluator(config, dataset, config.evaluation_batch_size, layout.mesh),
-    order_of=lambda number: distributed.replicate(order_of(number), layout.mesh),
+    splits=splits,
+    advance=advance,
+    evaluate=evaluator(config, dataset, config.evaluation_batch_size, layout),
+    order_of=order_of,
     rate_of=schedule,
     fresh_state=fresh_state,
     template=distributed.placed(shapes, specs, layout.mesh),
   )
 
 
+def _is_streamed(dataset: catalog.Dataset) -> bool:
+  # A sweep that times a step makes up a few pictures, which lie on the device.
+  return not isinstance(dataset.train, catalog.Split)
+
+
+def _streamed(
+  config: RunConfig,
+  dataset: catalog.Dataset,
+  layout: distributed.Layout,
+  plan: loop.Plan,
+  say: Callable[[str], None],
+) -> loop.Splits:
+  if config.parallel == "pmap":
+    raise ConfigurationError("parallel", "pmap", "each device would need all pictures of a batch; streams need jit")
+  data, rows = config.data, feed.own_rows(layout, plan.batch_size)
+  workers = stream.worker_processes(data.workers)
+  training = stream.Training(dataset.train, config.seed, data.size, plan.batch_size, rows, data.augment, data.resize)
+  bad = stream.Bad(dataset.train, data.bad_share, say)
+  steps = plan.epochs * plan.steps_per_epoch
+  train = feed.Feed(training, steps, workers, feed.placer(layout), bad.note)
+  tested = functools.partial(batches_of, data=data, layout=layout, batch_size=config.evaluation_batch_size, say=say)
+  return loop.Splits(train, tested(dataset.valid) if dataset.valid else None, tested(dataset.test))
+
+
+def batches_of(
+  source: sources.Source,
+  data: DataConfig,
+  layout: distributed.Layout,
+  batch_size: int,
+  say: Callable[[str], None],
+  crops: int = 1,
+) -> feed.Batches:
+  """What a network is tested on, from a source: so many pictures at a time, or a few more.
+
+  Args:
+    source: of the pictures.
+    data: with sizes, workers and share of bad pictures.
+    layout: the devices.
+    batch_size: pictures at a time.
+    say: told of pictures that cannot be read; each once.
+    crops: 1, or 10.
+  """
+  divisible = math.ceil(batch_size / len(layout.devices)) * len(layout.devices)
+  rows = feed.neighbouring_rows(layout, divisible)
+  testing = stream.Testing(source, data.size, data.resize, crops, divisible, rows)
+  bad = stream.Bad(source, data.bad_share, say)
+
+  def batches() -> Iterator[feed.Columns]:
+    for columns in testing.batches(stream.worker_processes(data.workers) if len(source) >= _FEW else 0):
+      bad.note(columns.pop("bad"))
+      yield columns
+
+  return batches
+
+
 def _plan(config: RunConfig, dataset: catalog.Dataset, layout: distributed.Layout) -> loop.Plan:
   plan = loop.Plan(
     epochs=config.epochs,
     batch_size=config.batch_size,
-    train_pictures=len(dataset.train.labels),
+    train_pictures=catalog.pictures(dataset.train),
     keep_last_batch=config.last_batch == "keep",
-    steps_per_dispatch=config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32),
+    steps_per_dispatch=1
+    if _is_streamed(dataset)
+    else config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32),
   )
   if plan.batch_size > plan.train_pictures:
     fits = f"there are {plan.train_pictures} training pictures; at most that"
@@ -112,14 +183,22 @@ def prepared(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array
   normalised = _normalised(config, dataset)
   if not config.data.augment:
     return lambda images, key, numbers: normalised(images)
+  if dataset.info.streamed:
+    return lambda images, key, numbers: normalised(jitter_light_mirror(images, key, numbers))
   info, padding = dataset.info, config.data.padding
   shift = functools.partial(mirror_and_shift, mirror=info.mirror, pad=info.pad, padding=padding)
   return lambda images, key, numbers: shift(normalised(images), key, numbers)
 
 
-def evaluator(config: RunConfig, dataset: catalog.Dataset, batch_size: int, mesh: jax.sharding.Mesh) -> epoch.Evaluate:
+def evaluator(
+  config: RunConfig, dataset: catalog.Dataset, batch_size: int, layout: distributed.Layout
+) -> epoch.Evaluate:
   """Measures a resolved configuration's network on a split, so many pictures at a time or a few more."""
-  network = build.build(config.model, dataset.info.num_classes)
+  network, mesh = build.build(config.model, dataset.info.num_classes), layout.mesh
+  if _is_streamed(dataset):
+    gather = functools.partial(distributed.gathered, mesh=mesh)
+    logits_of = step.make_logits(network)
+    return feed.make_evaluate(logits_of, step.totals_of, _normalised(config, dataset), feed.placer(layout), gather)
   divisible = math.ceil(batch_size / mesh.size) * mesh.size
   cut, gather = (functools.partial(each, mesh=mesh) for each in (distributed.cut, distributed.gathered))
   return epoch.make_evaluate(step.make_eval_step(network), _normalised(config, dataset), cut, divisible, gather)

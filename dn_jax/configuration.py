@@ -41,17 +41,27 @@ class DataConfig:
   """Which pictures."""
 
   name: str = "cifar10"
-  """digits, cifar10, cifar100 or svhn_cropped."""
+  """digits, cifar10, cifar100 or svhn_cropped; read picture by picture: folder (CLASS/PICTURE, or train and val with
+  these inside), imagenet2012, or any other with one label a picture that TFDS prepared."""
   dir: pathlib.Path | None = carried_out(None)
-  """Folder of TFDS-prepared data sets; by default TFDS's own (~/tensorflow_datasets)."""
+  """Folder of TFDS-prepared data sets; by default TFDS's own (~/tensorflow_datasets). With `folder`: that folder."""
   augment: bool = False
-  """The "+" of the paper's tables: mirror, pad and crop."""
+  """The "+" of the paper's tables: mirror, pad and crop. Read picture by picture: ImageNet's, a crop of random area and
+  aspect, mirrored, colours jittered, lighting changed."""
   padding: Literal["zero", "reflect"] | None = None
   """What is beyond a shifted picture's border: zeros after normalising, or the picture's mirror image."""
   normalise: Literal["channel", "pixel", "mean"] | None = None
   """By the data set's published constants; a mean picture and one deviation; a mean picture alone."""
   validation: int | None = None
   """Pictures held out of the training set, evenly over the classes (published: 0; SVHN 6000)."""
+  size: int | None = None
+  """Side of the crop that the network sees, of pictures that are read one by one (ImageNet: 224)."""
+  resize: int | None = None
+  """Their shorter side before the middle is cropped, where they are not augmented (ImageNet: 256, or as 8 to 7)."""
+  workers: int = carried_out(-1)
+  """Processes that decode them; 0: threads of this one; -1: as many as there are processors, at most 16."""
+  bad_share: float = carried_out(0.01)
+  """Share of them that may be unreadable; another is taken in such a one's place, and more stop the run."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jax
 import rich.console
 
 from dn_jax import distributed, folders, planner, processes, program, runs, targets, trained
-from dn_jax.assembly import Assembly, assemble, evaluator, on_devices
+from dn_jax.assembly import Assembly, assemble, batches_of, evaluator, on_devices
 from dn_jax.configuration import ConfigurationError, RunConfig, fields, jsonable
 from dn_jax.data import catalog
 from dn_jax.models import build
@@ -141,7 +141,7 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   data = catalog.fingerprint(dataset)
   processes.agree({"data": data})
   config = _with_remat_policy(config, dataset, console)
-  parts = processes.together(lambda: assemble(config, dataset))
+  parts = processes.together(lambda: assemble(config, dataset, console.print))
   processes.by_first(lambda: runs.create(folder, config, data))
 
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))
@@ -189,7 +189,8 @@ def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: ric
       if recorded != "auto":  # A sweep writes the configuration down before the run has begun.
         return recorded, "as the run began"
     info = dataset.info
-    beside = sum(split.images.nbytes + split.labels.nbytes for split in dataset[1:] if split is not None)
+    splits = [split for split in dataset[1:] if isinstance(split, catalog.Split)]
+    beside = sum(split.images.nbytes + split.labels.nbytes for split in splits)
     console.print("remat auto: asking the compiler what a step takes", highlight=False)
     policy, plan = planner.choose(
       config.model,
@@ -261,6 +262,8 @@ def _drive(
     finally:
       if profile:
         profile.close()
+      if parts.feed:
+        parts.feed.close()
   if processes.is_first():
     recorder.draw()
     runs.write_records(folder, records)
@@ -328,10 +331,14 @@ def evaluate(
     raise ConfigurationError("split", split, "this run held out no validation pictures")
   dataset = catalog.load(config.data)
   runs.check_data(folder, catalog.fingerprint(dataset))
-  mesh = distributed.make_layout().mesh
+  layout = distributed.make_layout()
   network = trained.load(folder, which, say)
-  measure = evaluator(network.config, dataset, batch_size, mesh)
-  totals = measure(network.params, network.batch_stats, getattr(on_devices(dataset, mesh), split), lambda: None)
+  measure = evaluator(network.config, dataset, batch_size, layout)
+  if dataset.info.streamed:
+    where = batches_of(getattr(dataset, split), config.data, layout, batch_size, say)
+  else:
+    where = getattr(on_devices(dataset, layout.mesh), split)
+  totals = measure(network.params, network.batch_stats, where, lambda: None)
   means = totals.means()
   return {
     "error": 100 * means["error"],

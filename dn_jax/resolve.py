@@ -17,10 +17,13 @@ def resolve(config: RunConfig) -> RunConfig:
   Raises:
     ConfigurationError: a flag's value does not fit.
   """
-  info = catalog.info_of(config.data.name)
+  info = catalog.info_of(config.data)
   model = build.complete(config.model)
   whose = config.protocol or protocol.protocol_name(config.model.name, model)
   config = dataclasses.replace(config, model=model, protocol=whose)
+  if info.streamed:
+    data = dataclasses.replace(config.data, size=info.image_shape[0], resize=info.resize)
+    config = dataclasses.replace(config, data=data)
   config = protocol.fill_in(config)
   _check(config, info)
   return dataclasses.replace(config, out=folders.of("out", config.out or pathlib.Path("runs") / slug(config)))
@@ -55,6 +58,9 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     ("batch-size", config.batch_size, 1),
     ("seed", config.seed, 0),
     ("data.validation", config.data.validation, 0),
+    ("data.size", config.data.size, 1),
+    ("data.resize", config.data.resize, config.data.size or 1),
+    ("data.workers", config.data.workers, -1),
     ("checkpoint.every-epochs", config.checkpoint.every_epochs, 1),
     ("checkpoint.every-steps", config.checkpoint.every_steps, 1),
     ("checkpoint.keep", config.checkpoint.keep, 2),
@@ -91,6 +97,19 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
       config.checkpoint.every_minutes,
       config.checkpoint.every_minutes is None or config.checkpoint.every_minutes > 0,
       "must be above 0",
+    ),
+    ("data.bad-share", config.data.bad_share, 0 <= config.data.bad_share < 1, "at least 0, below 1"),
+    (
+      "data.normalise",
+      config.data.normalise,
+      not info.streamed or config.data.normalise == "channel",
+      "pictures that are read one by one have no mean picture; take channel",
+    ),
+    (
+      "last-batch",
+      config.last_batch,
+      not info.streamed or config.last_batch == "drop",
+      "batches that are read picture by picture have one size; take drop",
     ),
     (
       "report",

@@ -1,7 +1,7 @@
 """What a run leaves on disk, and reading it back.
 
 config.json     the resolved configuration: what the run is and how it was carried out
-data.json       how many pictures each split has, and a digest of their labels
+data.json       how many pictures each split has, a digest of their labels, and the classes' names where known
 metrics.jsonl   a line an epoch (`dn_jax.training.loop.EpochRecord`); errors are fractions of 1
 results.csv     the same in the columns that users of the PyTorch implementation know
 summary.json    written at the end: `test_error` in percent, parameters, FLOPs, time, versions, the code's commit
@@ -87,8 +87,9 @@ def check_data(folder: pathlib.Path, data: dict[str, Any]) -> None:
   """
   recorded = read_data(folder)
   if recorded is not None and recorded != data:
-    fits = f"was started with other pictures ({recorded}) than are there now ({data}); point --data.dir to those"
-    raise ConfigurationError("out", folder, fits)
+    was, now = ({name: value for name, value in each.items() if name != "classes"} for each in (recorded, data))
+    what = f"pictures ({was}) than are there now ({now})" if was != now else "classes than are there now"
+    raise ConfigurationError("out", folder, f"was started with other {what}; point --data.dir to those")
 
 
 def finished(folder: pathlib.Path, config: RunConfig) -> dict[str, Any] | None:
@@ -233,6 +234,19 @@ def read_data(folder: pathlib.Path) -> dict[str, Any] | None:
   return data
 
 
+def read_classes(folder: pathlib.Path) -> tuple[str, ...] | None:
+  """The names of the classes of a run's pictures; None where they are not on record.
+
+  Raises:
+    RunError: the record is damaged.
+  """
+  data = read_data(folder)
+  if data is None or "classes" not in data:
+    return None
+  check(folder / "data.json", data, {"classes": list[str]})
+  return tuple(data["classes"])
+
+
 def check(path: pathlib.Path, record: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
   """Refuses a record that lacks one of these fields, or has another type of it.
 
@@ -268,8 +282,8 @@ def _fits(value: Any, hint: Any) -> bool:
     return any(_fits(value, each) for each in inner)
   if kind is typing.Literal:
     return value in inner
-  if kind is tuple:
-    return isinstance(value, tuple) and all(_fits(each, inner[0]) for each in value)
+  if kind in (tuple, list):
+    return isinstance(value, kind) and all(_fits(each, inner[0]) for each in value)
   if kind is dict:
     return isinstance(value, dict) and all(
       _fits(name, inner[0]) and _fits(each, inner[1]) for name, each in value.items()

@@ -52,10 +52,11 @@ def load(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -> Trai
   config = runs.read_config(folder)
   if which == "best" and not config.data.validation:
     raise ConfigurationError("checkpoint", which, "this run held out no validation pictures")
-  info, mesh = catalog.info_of(config.data.name), distributed.make_layout().mesh
+  info, mesh = catalog.info_of(config.data), distributed.make_layout().mesh
+  num_classes = len(classes) if (classes := runs.read_classes(folder)) else info.num_classes
   if config.model.remat == "auto":  # Written down by a sweep; the run has not begun.
     config = dataclasses.replace(config, model=build.complete(dataclasses.replace(config.model, remat=None)))
-  network = build.build(config.model, info.num_classes)
+  network = build.build(config.model, num_classes)
   sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0))
   shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), jax.random.key(0))
   template = distributed.placed(shapes, PartitionSpec(), mesh)

@@ -21,7 +21,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from dn_jax import collection, command_line, folders, runs, trained, weights
-from dn_jax.configuration import ConfigurationError, ModelConfig, UserError, near
+from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, UserError, near
 from dn_jax.data import catalog
 from dn_jax.models import build, reuse
 from dn_jax.models.densenet import DenseNet
@@ -148,7 +148,9 @@ def _input(model: ModelConfig, data: str | None) -> tuple[tuple[int, int, int], 
   """(height, width, channels) and classes."""
   if model.stem == "imagenet" and data is None:
     return (224, 224, 3), 1000
-  info = catalog.info_of(data or "cifar10")
+  info = catalog.info_of(DataConfig(data or "cifar10"))
+  if info.streamed:
+    raise ConfigurationError("data.name", data, near(data, catalog.CATALOG))
   return info.image_shape, info.num_classes
 
 

@@ -12,27 +12,32 @@ import pathlib
 import tyro
 
 from dn_jax import command_line
-from dn_jax.configuration import ConfigurationError, UserError
-from dn_jax.data import catalog
+from dn_jax.configuration import ConfigurationError, UserError, near
+from dn_jax.data.catalog import CATALOG
 
 
 @dataclasses.dataclass(frozen=True)
 class What:
   name: str
-  """cifar10, cifar100 or svhn_cropped."""
+  """cifar10, cifar100, svhn_cropped, or any other of TFDS."""
   dir: pathlib.Path | None = None
   """Where to; by default TFDS's own folder (~/tensorflow_datasets)."""
 
 
 def prepare(data: What) -> None:
   """Downloads and prepares a data set."""
-  if catalog.info_of(data.name).name == "digits":
+  if data.name == "digits":
     raise ConfigurationError("data.name", data.name, "ships with scikit-learn; nothing to prepare")
   if not importlib.util.find_spec("tensorflow"):
     raise UserError("preparing a data set needs TensorFlow: pip install -e '.[prepare]'")
   import tensorflow_datasets as tfds
 
-  builder = tfds.builder(data.name, data_dir=data.dir, file_format="array_record")
+  try:
+    builder = tfds.builder(data.name, data_dir=data.dir, file_format="array_record")
+  except Exception:  # No such name, or a builder that needs more than is installed.
+    raise ConfigurationError(
+      "data.name", data.name, f"TFDS has none of that name; {near(data.name, CATALOG)}"
+    ) from None
   try:
     builder.download_and_prepare()
   except Exception as error:  # No network, no space, no right to write: each library has its own kinds.

@@ -14,7 +14,7 @@ from dn_jax.resolve import resolve
 def grey(name, value=200):
   """A data set of one grey."""
   split = catalog.Split(np.full((8, 32, 32, 3), value, np.uint8), np.zeros(8, np.int32))
-  return catalog.Dataset(catalog.info_of(name), split, None, split)
+  return catalog.Dataset(catalog.info_of(DataConfig(name)), split, None, split)
 
 
 def test_pictures_are_normalised_then_padded_so_that_a_border_is_the_mean():
@@ -39,7 +39,7 @@ def test_a_runs_padding_and_normalisation_reach_its_pictures():
   split = catalog.Split(
     np.random.RandomState(0).randint(0, 256, (8, 32, 32, 3)).astype(np.uint8), np.zeros(8, np.int32)
   )
-  data = catalog.Dataset(catalog.info_of("cifar10"), split, None, split)
+  data = catalog.Dataset(catalog.info_of(DataConfig("cifar10")), split, None, split)
   images, numbers = jnp.asarray(split.images), jnp.arange(8)
 
   def input_of(**flags):

@@ -1,12 +1,21 @@
 """What happens to a picture between the data set and the network: on the device, from the seed alone.
 
-Order of the authors' Torch code: normalise, mirror, pad (with zeros: the border is the mean picture), crop.
+Small pictures, in the order of the authors' Torch code: normalise, mirror, pad (with zeros: the border is the mean
+picture), crop. ImageNet's, cropped on the host, in the order of fb.resnet.torch, which the authors' code is built on:
+jitter of colours, lighting, normalise, mirror.
 """
 
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+
+# ImageNet's principal components of colour: deviations, and a direction in each column (Krizhevsky et al. 2012; the
+# numbers of fb.resnet.torch).
+_LIGHT_DEVIATIONS = (0.2175, 0.0188, 0.0045)
+_LIGHT_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+# Of red, green and blue in a grey value.
+_GREY = (0.299, 0.587, 0.114)
 
 # numpy's names.
 _MODES = {"zero": "constant", "reflect": "reflect"}
@@ -66,6 +75,69 @@ def mirror_and_shift(
     return image
 
   return jax.vmap(one)(images, picture)
+
+
+def jitter_light_mirror(
+  images: jax.Array, key: jax.Array, picture: jax.Array, *, jitter: float = 0.4, lighting: float = 0.1
+) -> jax.Array:
+  """ImageNet's augmentation as published, but for the crop.
+
+  Brightness, contrast and saturation, in an order drawn for each picture, each a blend of the picture with black, with
+  its mean grey value, with its grey picture, by a factor uniform in [1 - jitter, 1 + jitter] (nothing is clipped);
+  then along each principal component of colour a multiple of its deviation, N(0, lighting); then mirrored with
+  probability 1/2. A picture's draws depend on the key and its number alone, as in `mirror_and_shift`.
+
+  Args:
+    images: uint8 [batch, height, width, 3].
+    key: one for each training step.
+    picture: int32 [batch], the pictures' numbers in the data set.
+    jitter, lighting: strengths; 0: none.
+
+  Returns:
+    float32 [batch, height, width, 3], of the scale of the pixels (0 to 255), not yet normalised.
+  """
+
+  def one(image: jax.Array, number: jax.Array) -> jax.Array:
+    keys = jax.random.split(jax.random.fold_in(key, number), 4)
+    factors = 1 + jax.random.uniform(keys[0], (3,), jnp.float32, -jitter, jitter)
+    order = jax.random.permutation(keys[1], 3)
+    multiples = lighting * jax.random.normal(keys[2], (3,), jnp.float32)
+    flip = jax.random.bits(keys[3], dtype=jnp.uint32) >> 31 == 1
+    image = jittered(image.astype(jnp.float32) / 255, factors, order)
+    image = 255 * (image + light(multiples))
+    return jnp.where(flip, image[:, ::-1], image)
+
+  return jax.vmap(one)(images, picture)
+
+
+def jittered(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
+  """Blends one picture [height, width, 3] with black, its mean grey value and its grey picture.
+
+  Args:
+    image: any scale.
+    factors: [3], how much of the picture is in each blend: of brightness, contrast, saturation.
+    order: int [3], a permutation: which comes first, second, third.
+  """
+
+  def grey(image: jax.Array) -> jax.Array:
+    return jnp.sum(image * jnp.asarray(_GREY, image.dtype), axis=-1, keepdims=True)
+
+  def blend(image: jax.Array, kind: jax.Array) -> jax.Array:
+    shades = grey(image)
+    other = jnp.select(
+      [kind == 0, kind == 1], [jnp.zeros_like(shades), jnp.broadcast_to(jnp.mean(shades), shades.shape)], shades
+    )
+    return factors[kind] * image + (1 - factors[kind]) * other
+
+  for place in range(3):
+    image = blend(image, order[place])
+  return image
+
+
+def light(multiples: jax.Array) -> jax.Array:
+  """What is added to red, green and blue (of 0 to 1) for multiples [3] of the principal components' deviations."""
+  along = multiples * jnp.asarray(_LIGHT_DEVIATIONS, jnp.float32)
+  return jnp.sum(jnp.asarray(_LIGHT_DIRECTIONS, jnp.float32) * along, axis=1)
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array | int, count: int) -> jax.Array:

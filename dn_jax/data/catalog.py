@@ -1,10 +1,12 @@
-"""A name -> a data set: uint8 pictures and labels, whole, on the host.
+"""A name -> a data set: uint8 pictures and labels, whole, on the host; or where to read them one by one.
 
-Data sets here fit a device's memory (SVHN, the largest: 1.9 GB). Splits and held-out pictures are the same
-for every seed of a run. Nothing is ever downloaded; `experiments/prepare.py` does that when a person asks.
+The data sets of the catalog fit a device's memory (SVHN, the largest: 1.9 GB). All others are streamed: `folder`, a
+folder of one's own, and every other name that TFDS prepared. Splits and held-out pictures are the same for every seed
+of a run. Nothing is ever downloaded; `experiments/prepare.py` does that when a person asks.
 """
 
 import dataclasses
+import difflib
 import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dn_jax.configuration import ConfigurationError, DataConfig, near
-from dn_jax.data import tfds_folder
+from dn_jax.data import sources, tfds_folder
+from dn_jax.data.sources import Source
 
 
 class Split(NamedTuple):
@@ -33,6 +36,8 @@ class DatasetInfo:
   column:             the paper's column, without "+"; empty where it has none
   train_splits:       splits that together are the training set
   validation_shares:  share of a validation set that each of those gives
+  streamed:           whether pictures are read one by one, and resized; `num_classes` is then 0 until they are opened
+  resize:             of those, the shorter side of a picture that is tested on, before it is cropped
   """
 
   name: str
@@ -45,15 +50,17 @@ class DatasetInfo:
   column: str = ""
   train_splits: tuple[str, ...] = ("train",)
   validation_shares: tuple[float, ...] = (1.0,)
+  streamed: bool = False
+  resize: int = 0
 
 
 class Dataset(NamedTuple):
   """A data set as a run uses it; `valid` is None where nothing is held out."""
 
   info: DatasetInfo
-  train: Split
-  valid: Split | None
-  test: Split
+  train: Split | Source
+  valid: Split | Source | None
+  test: Split | Source
 
 
 # CIFAR: per-channel constants of the authors' Torch code. SVHN: pixels / 255 (paper, section 4.1).
@@ -79,15 +86,47 @@ CATALOG: Mapping[str, DatasetInfo] = {
 }
 
 
-def info_of(name: str) -> DatasetInfo:
-  """What is known of a data set.
+# ImageNet's, as every published network has them.
+_IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# Sizes of ImageNet's protocol: a crop, and the shorter side of a tested picture before it.
+_CROP, _RESIZE = 224, 256
+
+
+def info_of(data: DataConfig) -> DatasetInfo:
+  """What is known of a data set before it is opened.
 
   Raises:
-    ConfigurationError: it is unknown; near names are offered.
+    ConfigurationError: it is unknown, and near names are offered; or --data.size does not apply.
   """
-  if name not in CATALOG:
-    raise ConfigurationError("data.name", name, near(name, CATALOG))
-  return CATALOG[name]
+  if data.name in CATALOG:
+    for flag, value in (("data.size", data.size), ("data.resize", data.resize)):
+      if value is not None:
+        raise ConfigurationError(flag, value, f"{data.name} has a size; for pictures that are read one by one")
+    return CATALOG[data.name]
+  if difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6) and not tfds_folder.is_there(
+    data.name, data.dir
+  ):
+    raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))
+  size = _CROP if data.size is None else data.size
+  resize = round(size * _RESIZE / _CROP) if data.resize is None else data.resize
+  return DatasetInfo(
+    data.name, 0, (size, size, 3), _IMAGENET_MEAN, _IMAGENET_STD, pad=0, column="", streamed=True, resize=resize
+  )
+
+
+def known(data: DataConfig) -> DatasetInfo:
+  """`info_of` with the number of classes, for which a streamed data set is opened.
+
+  Raises:
+    ConfigurationError: as `load`, but for what only reading shows.
+  """
+  info = info_of(data)
+  return dataclasses.replace(info, num_classes=len(sources.opened(data).train.classes)) if info.streamed else info
+
+
+def pictures(split: Split | Source) -> int:
+  """How many."""
+  return len(split.labels) if isinstance(split, Split) else len(split)
 
 
 def load(config: DataConfig) -> Dataset:
@@ -97,7 +136,10 @@ def load(config: DataConfig) -> Dataset:
     ConfigurationError: it is unknown, not prepared (with the command that prepares it), not what its name
       says, or too small for the validation split.
   """
-  info = info_of(config.name)
+  info = info_of(config)
+  if info.streamed:
+    splits = sources.opened(config)
+    return Dataset(dataclasses.replace(info, num_classes=len(splits.train.classes)), *splits)
   read = _source(config).read
   test = check(info, "test", *read("test"))
   held_out = config.validation or 0
@@ -108,7 +150,7 @@ def load(config: DataConfig) -> Dataset:
       "data.validation", held_out, f"{info.name} has {total} training pictures; at least 0, and fewer than that"
     )
   shares = [round(held_out * share) for share in info.validation_shares]
-  pairs = [hold_out(part, share, info.num_classes) for part, share in zip(parts, shares, strict=True)]
+  pairs = [hold_out(part, share) for part, share in zip(parts, shares, strict=True)]
   train, valid = (
     splits[0] if len(splits) == 1 else Split(*(np.concatenate(arrays) for arrays in zip(*splits, strict=True)))
     for splits in zip(*pairs, strict=True)
@@ -122,8 +164,12 @@ def count(config: DataConfig) -> tuple[int, int, int]:
   Raises:
     ConfigurationError: as `load`, but for what only reading shows.
   """
+  info = info_of(config)
+  if info.streamed:
+    splits = sources.opened(config)
+    return len(splits.train), len(splits.valid or ()), len(splits.test)
   source, held_out = _source(config), config.validation or 0
-  train = sum(source.count(split) for split in info_of(config.name).train_splits)
+  train = sum(source.count(split) for split in info.train_splits)
   if not 0 <= held_out < train:
     raise ConfigurationError(
       "data.validation", held_out, f"{config.name} has {train} training pictures; fewer than that"
@@ -132,25 +178,32 @@ def count(config: DataConfig) -> tuple[int, int, int]:
 
 
 def _source(config: DataConfig) -> tfds_folder.Opened:
-  if info_of(config.name).name == "digits":
+  if config.name == "digits":
     return tfds_folder.Opened(_digits, lambda split: len(_digits(split)[1]))
   return tfds_folder.opened(config.name, config.dir)
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-  """What tells this data set's pictures from others of its name: counts, and a digest of all labels."""
+  """What tells this data set's pictures from others of its name.
+
+  Counts, and a digest of all labels; of streamed pictures a digest of their files' names (or of TFDS's splits), and the
+  classes' names.
+  """
   splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
-  labels = hashlib.blake2b(digest_size=16)
-  for split in splits.values():
-    if split is not None:
-      labels.update(np.ascontiguousarray(split.labels, "<i4").tobytes())
-  return {
-    "pictures": {name: len(split.labels) for name, split in splits.items() if split},
-    "labels": labels.hexdigest(),
+  told = hashlib.blake2b(digest_size=16)
+  for split in filter(None, splits.values()):
+    if isinstance(split, Split):
+      told.update(np.ascontiguousarray(split.labels, "<i4").tobytes())
+    else:
+      told.update(split.told_by().encode())
+  found = {
+    "pictures": {name: pictures(split) for name, split in splits.items() if split is not None},
+    "labels": told.hexdigest(),
   }
+  return found if isinstance(dataset.train, Split) else found | {"classes": list(dataset.train.classes)}
 
 
-def hold_out(split: Split, count: int, num_classes: int) -> tuple[Split, Split]:
+def hold_out(split: Split, count: int) -> tuple[Split, Split]:
   """Takes `count` pictures out of a split, as evenly over the classes as can be; always the same ones.
 
   Returns:
@@ -165,15 +218,7 @@ def hold_out(split: Split, count: int, num_classes: int) -> tuple[Split, Split]:
     raise ConfigurationError(
       "data.validation", count, f"a part of the training set has {len(split.labels)} pictures; hold out fewer"
     )
-  rank = np.empty(len(split.labels), np.int64)
-  shuffled = np.random.RandomState(0).permutation(len(split.labels))
-  for label in range(num_classes):
-    members = shuffled[split.labels[shuffled] == label]
-    rank[members] = np.arange(len(members))
-  # The first of every class, then the second of every class, and so on.
-  chosen = shuffled[np.argsort(rank[shuffled], kind="stable")[:count]]
-  held = np.zeros(len(split.labels), bool)
-  held[chosen] = True
+  held = sources.held_out(split.labels, count)
   return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
 
 

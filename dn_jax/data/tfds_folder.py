@@ -26,6 +26,11 @@ def default_folder() -> pathlib.Path:
   return pathlib.Path(tfds.core.constants.DATA_DIR).expanduser()
 
 
+def is_there(name: str, folder: pathlib.Path | None) -> bool:
+  """Whether a folder of that name is where TFDS prepares its data sets."""
+  return ((folder or default_folder()) / name).is_dir()
+
+
 def prepare_command(name: str, folder: pathlib.Path | None) -> str:
   """What a person types to get the data set."""
   where = f" --data.dir {folder}" if folder else ""
@@ -35,8 +40,8 @@ def prepare_command(name: str, folder: pathlib.Path | None) -> str:
 class Opened(NamedTuple):
   """A prepared data set: functions of a split's name.
 
-  read:  -> (images [n, height, width, channels], labels [n])
-  count: -> n, without reading any
+  read:    -> (images [n, height, width, channels], labels [n])
+  count:   -> n, without reading any
   """
 
   read: Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -49,29 +54,8 @@ def opened(name: str, folder: pathlib.Path | None) -> Opened:
   Raises:
     ConfigurationError: no such folder, not prepared there, or prepared so that it cannot be read here.
   """
-  if folder is not None and not folder.is_dir():
-    raise ConfigurationError("data.dir", folder, "is not a folder")
-  root = folder or default_folder()
-  versions = [
-    path
-    for path in (root / name).glob("*")
-    if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").is_file()
-  ]
-  if not versions:
-    raise ConfigurationError(
-      "data.name", name, f"is not prepared in {root}; to get it: {prepare_command(name, folder)}"
-    )
-  newest = max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
-
-  import tensorflow_datasets as tfds
-
-  logging.getLogger("absl").setLevel(logging.ERROR)
-  try:
-    builder = tfds.builder_from_directory(newest)
-  except ImportError:
-    raise _needs_tensorflow(newest) from None
-  except Exception as error:  # TFDS raises many kinds for a damaged record.
-    raise ConfigurationError("data.dir", newest, f"cannot be opened ({_first_line(error)})") from None
+  newest = newest_version(name, folder)
+  builder = _builder(newest)
 
   def count(split: str) -> int:
     if split not in builder.info.splits:
@@ -86,10 +70,88 @@ def opened(name: str, folder: pathlib.Path | None) -> Opened:
       return _stacked(_rows(builder, split), pictures)
     except ImportError:
       raise _needs_tensorflow(newest) from None
-    except Exception as error:  # Likewise.
+    except Exception as error:  # As in `_builder`.
       raise ConfigurationError("data.dir", newest, f"split {split!r} cannot be read ({_first_line(error)})") from None
 
   return Opened(read, count)
+
+
+def newest_version(name: str, folder: pathlib.Path | None) -> pathlib.Path:
+  """The folder of a data set's newest prepared version.
+
+  Raises:
+    ConfigurationError: no such folder, or it is not prepared there.
+  """
+  if folder is not None and not folder.is_dir():
+    raise ConfigurationError("data.dir", folder, "is not a folder")
+  root = folder or default_folder()
+  versions = [
+    path
+    for path in (root / name).glob("*")
+    if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").is_file()
+  ]
+  if not versions:
+    raise ConfigurationError(
+      "data.name", name, f"is not prepared in {root}; to get it: {prepare_command(name, folder)}"
+    )
+  return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
+
+
+class Described(NamedTuple):
+  """What a prepared data set says of itself.
+
+  splits:  pictures of each
+  classes: names of the labels
+  """
+
+  splits: dict[str, int]
+  classes: tuple[str, ...]
+
+
+def described(version: pathlib.Path) -> Described:
+  """A prepared data set of pictures with one label each, in a format of random access.
+
+  Raises:
+    ConfigurationError: it is none.
+  """
+  import tensorflow_datasets as tfds
+
+  builder = _builder(version)
+  features = dict(builder.info.features or {})
+  image, label = (features.get(name) for name in ("image", "label"))
+  if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+    raise ConfigurationError("data.name", builder.name, "has no image and label for each picture, which is needed")
+  if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+    raise ConfigurationError(
+      "data.dir", version, "is not in array_record format, which alone is read picture by picture; prepare it so again"
+    )
+  return Described({name: split.num_examples for name, split in builder.info.splits.items()}, tuple(label.names))
+
+
+def undecoded(version: pathlib.Path, split: str) -> Any:
+  """A split's records by number, `image` as the file's bytes.
+
+  Raises:
+    ConfigurationError: it cannot be opened.
+  """
+  import tensorflow_datasets as tfds
+
+  try:
+    return _builder(version).as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+  except Exception as error:  # As in `_builder`.
+    raise ConfigurationError("data.dir", version, f"split {split!r} cannot be read ({_first_line(error)})") from None
+
+
+def _builder(version: pathlib.Path) -> Any:
+  import tensorflow_datasets as tfds
+
+  logging.getLogger("absl").setLevel(logging.ERROR)
+  try:
+    return tfds.builder_from_directory(version)
+  except ImportError:
+    raise _needs_tensorflow(version) from None
+  except Exception as error:  # TFDS raises many kinds for a damaged record.
+    raise ConfigurationError("data.dir", version, f"cannot be opened ({_first_line(error)})") from None
 
 
 def _rows(builder: Any, split: str) -> Iterator[dict[str, Any]]:

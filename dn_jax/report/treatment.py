@@ -5,7 +5,8 @@ from dn_jax.data import catalog
 from dn_jax.models import zoo
 from dn_jax.report.ablation import in_words, short_flag
 from dn_jax.resolve import resolve
-from dn_jax.training.protocol import PROTOCOLS, Protocol
+from dn_jax.training import protocol
+from dn_jax.training.protocol import Protocol
 
 # Where each protocol stands. "From memory" is said of what no text or code was at hand for.
 SOURCES: dict[str, str] = {
@@ -25,7 +26,7 @@ _NORMALISED = {
 
 def protocol_of(config: RunConfig) -> Protocol:
   """The published protocol that a resolved run was filled in from."""
-  return PROTOCOLS[config.protocol, config.data.name]
+  return protocol.of(config.protocol, config.data.name)
 
 
 def source_of(config: RunConfig) -> str:
@@ -56,7 +57,7 @@ def text(config: RunConfig) -> str:
     f"weight decay {sgd.weight_decay:g}",
     f"dropout {model.dropout:g}" if model.dropout else "no dropout",
     f"input {_normalised(data)}",
-    *([f"shifted pictures padded with {'zeros' if data.padding == 'zero' else 'their mirror image'}"] * data.augment),
+    *_augmented(data),
     f"{data.validation:,} pictures held out" if data.validation else "nothing held out",
     "the network best on them reported" if config.report == "best" else "the last network reported",
     *([f"activations in {model.dtype}"] if model.dtype != "float32" else []),
@@ -86,8 +87,15 @@ def changes(config: RunConfig) -> str:
   return ", ".join(words)
 
 
+def _augmented(data: DataConfig) -> list[str]:
+  if catalog.info_of(data).streamed:
+    crop = "crops of random area and aspect, mirrored, with jitter of colours and lighting (fb.resnet.torch)"
+    return [f"{crop if data.augment else 'the middle'}, {data.size} pixels"]
+  return [f"shifted pictures padded with {'zeros' if data.padding == 'zero' else 'their mirror image'}"] * data.augment
+
+
 def _normalised(data: DataConfig) -> str:
-  info = catalog.info_of(data.name)
+  info = catalog.info_of(data)
   if data.normalise == "channel" and not any(info.mean):
     return f"by {info.std[0]:g}"
   return _NORMALISED[data.normalise]

@@ -86,7 +86,7 @@ def size_of(config: RunConfig) -> Size:
   Raises:
     ConfigurationError: its data set is not there, or has no such pictures.
   """
-  info = catalog.info_of(config.data.name)
+  info = catalog.known(config.data)
   network = build.build(dataclasses.replace(config.model, remat="none"), info.num_classes)
   rows = summary.layers(network, info.image_shape)
   train, valid, test = catalog.count(config.data)
@@ -164,7 +164,7 @@ def step_memory(config: RunConfig) -> int:
     Refused: the compiler does not take it.
     ConfigurationError: there are no such devices, or they do not divide the batch.
   """
-  info = catalog.info_of(config.data.name)
+  info = catalog.known(config.data)
   distributed.make_layout(config.statistics_groups, devices=config.devices)
   arguments = (info.num_classes, info.image_shape, config.batch_size, targets.here(config.devices))
   options = {"groups": config.statistics_groups, "accumulation": config.accumulation}
@@ -184,7 +184,7 @@ def step_seconds(config: RunConfig) -> tuple[float, float]:
   The pictures are made up.
   """
   start = time.perf_counter()
-  info = catalog.info_of(config.data.name)
+  info = catalog.known(config.data)
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (config.batch_size, *info.image_shape), np.uint8)
   split = catalog.Split(images, rng.integers(0, info.num_classes, config.batch_size).astype(np.int32))

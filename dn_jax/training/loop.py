@@ -11,6 +11,7 @@ import numpy as np
 
 from dn_jax.configuration import UserError
 from dn_jax.training.epoch import Advance, DeviceSplit, Evaluate
+from dn_jax.training.feed import Batches, Feed
 from dn_jax.training.step import Totals, TrainState
 
 
@@ -23,7 +24,8 @@ class EpochRecord:
   """One line of metrics.jsonl.
 
   Errors are fractions of 1; `epoch` and `step` count what is done, from 1; None where there is no such split.
-  `seconds` are of training, `evaluation_seconds` of evaluation.
+  `seconds` are of training, `evaluation_seconds` of evaluation; `waiting_seconds`, of training, went by until pictures
+  were there that are read one by one.
   """
 
   epoch: int
@@ -39,6 +41,7 @@ class EpochRecord:
   seconds: float
   evaluation_seconds: float
   images_per_second: float
+  waiting_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +100,11 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-  """The pictures of a run, on the device."""
+  """The pictures of a run: on the device, or where `advance` and `evaluate` get them from (`dn_jax.training.feed`)."""
 
-  train: DeviceSplit
-  valid: DeviceSplit | None
-  test: DeviceSplit
+  train: DeviceSplit | Feed
+  valid: DeviceSplit | Batches | None
+  test: DeviceSplit | Batches
 
 
 # How often a person is told, in seconds; reading a running total waits for the device.
@@ -116,7 +119,7 @@ def run(
   splits: Splits,
   advance: Advance,
   evaluate: Evaluate,
-  order_of: Callable[[int], jax.Array],
+  order_of: Callable[[int], Any],
   rate_of: Callable[[int], Any],
   watcher: Watcher,
   epochs_done: int = 0,
@@ -129,7 +132,7 @@ def run(
     state: after `epochs_done` epochs and `begun.steps` steps.
     plan, splits: see there.
     advance, evaluate: from `dn_jax.training.epoch`.
-    order_of: an epoch counted from 0 -> the order of its pictures, int32 [train_pictures].
+    order_of: an epoch counted from 0 -> what `advance` takes for the order of its pictures.
     rate_of: a step counted from 0 -> its learning rate.
     watcher: told of progress and of each epoch.
     epochs_done: epochs behind the state.
@@ -143,7 +146,7 @@ def run(
     NotFiniteError: a step's loss is not finite; it names epoch, step and learning rate.
   """
   for epoch in range(epochs_done, plan.epochs):
-    begin = time.perf_counter() - begun.seconds
+    begin, waited = time.perf_counter() - begun.seconds, _waited(splits)
     if totals is None:
       totals = Totals.zero_beside(state.step)
     order, last = order_of(epoch), epoch * plan.steps_per_epoch + plan.steps_per_epoch
@@ -180,19 +183,24 @@ def run(
       seconds=trained - begin,
       evaluation_seconds=time.perf_counter() - trained,
       images_per_second=int(totals.count) / (trained - begin),
+      waiting_seconds=_waited(splits) - waited,
     )
     watcher.epoch(record, state)
     begun, totals = Begun(), None
   return state
 
 
+def _waited(splits: Splits) -> float:
+  return splits.train.waited if isinstance(splits.train, Feed) else 0.0
+
+
 def _train_epoch(
   state: TrainState,
   totals: Totals,
   plan: Plan,
-  split: DeviceSplit,
+  split: DeviceSplit | Feed,
   advance: Advance,
-  order: jax.Array,
+  order: Any,
   epoch: int,
   rate_of: Callable[[int], Any],
   watcher: Watcher,

@@ -64,13 +64,15 @@ class ProgressDisplay:
     rate = f"{record.images_per_second:,.0f} pictures/s"
     self._show(record.epoch + 1, record.epoch * self._pictures, record.train_loss, record.train_error, rate)
     valid = "" if record.valid_error is None else f"  valid {record.valid_error:.2%}"
+    share = record.waiting_seconds / record.seconds
+    waiting = f" (waiting for them {share:.0%})" if record.waiting_seconds else ""
     left = datetime.timedelta(
       seconds=round((self._epochs - record.epoch) * (record.seconds + record.evaluation_seconds))
     )
     self._console.print(
       f"epoch {record.epoch:>{len(str(self._epochs))}}/{self._epochs}  rate {record.learning_rate:<7.3g} "
       f"train loss {record.train_loss:.4f} error {record.train_error:.2%}{valid}  test {record.test_error:.2%}  "
-      f"{rate}  left {left}",
+      f"{rate}{waiting}  left {left}",
       highlight=False,
       soft_wrap=True,
     )

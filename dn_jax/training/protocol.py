@@ -5,7 +5,8 @@ code. `stochastic-depth`: its authors' Torch code. `wide`: its authors' scripts.
 (64,000 iterations of 128 pictures, here as 164 epochs of 391 or 390 steps). `preactivation`: its authors' Torch code,
 which is fb.resnet.torch's training, with the paper's batch, iterations and slow start FROM MEMORY.
 `digits` has no published protocol: everyone's is the one for CIFAR-10, with 40 epochs and nothing held out.
-Where a protocol says nothing of SVHN, DenseNet's is taken.
+Where a protocol says nothing of SVHN, DenseNet's is taken. All data sets whose pictures are read one by one have the
+paper's protocol for ImageNet.
 """
 
 import dataclasses
@@ -39,6 +40,7 @@ class Protocol:
 
 _DENSENET = Protocol(epochs=300, dropout_without_augmentation=0.2)
 _DENSENET_SVHN = dataclasses.replace(_DENSENET, epochs=40, validation=6000, report="best")
+_IMAGENET = Protocol(epochs=90, batch_size=256, drops=(1 / 3, 2 / 3))
 _HE = Protocol(epochs=164, batch_size=128, warmup_steps=400)
 _STOCHASTIC_DEPTH = Protocol(epochs=500, batch_size=128, normalise="pixel", validation=5000, report="best")
 _WIDE = Protocol(
@@ -88,6 +90,11 @@ PROTOCOLS: dict[tuple[str, str], Protocol] = {
 }
 
 
+def of(whose: str, data: str) -> Protocol:
+  """By whose it is and the data set's name."""
+  return PROTOCOLS.get((whose, data), _IMAGENET)
+
+
 def protocol_name(name: str | None, model: ModelConfig) -> str:
   """Whose protocol a network is trained with, where a person does not say.
 
@@ -106,7 +113,7 @@ def fill_in(config: RunConfig) -> RunConfig:
   A validation split that a person asks for where none was published makes the best network the reported one
   (hyper-parameters chosen on held-out pictures), unless --report says otherwise.
   """
-  protocol = PROTOCOLS[config.protocol, config.data.name]
+  protocol = of(config.protocol, config.data.name)
 
   def filled(part: object) -> dict[str, object]:
     return {

@@ -207,11 +207,15 @@ def make_train_step(
   return train_step
 
 
+def make_logits(network: nn.Module) -> Callable[[Any, Any, jax.Array], jax.Array]:
+  """(params, batch_stats, normalised pictures) -> logits, with running averages."""
+  return lambda params, batch_stats, images: network.apply(
+    {"params": params, "batch_stats": batch_stats}, images, False
+  )
+
+
 def make_eval_step(network: nn.Module) -> Callable[[Any, Any, Batch], Totals]:
   """The evaluation step: (params, batch_stats, batch) -> totals, with running averages."""
 
-  def eval_step(params: Any, batch_stats: Any, batch: Batch) -> Totals:
-    logits = network.apply({"params": params, "batch_stats": batch_stats}, batch.images, False)
-    return totals_of(logits, batch)
-
-  return eval_step
+  logits_of = make_logits(network)
+  return lambda params, batch_stats, batch: totals_of(logits_of(params, batch_stats, batch.images), batch)

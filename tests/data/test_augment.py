@@ -94,3 +94,57 @@ def test_an_epochs_order_has_every_picture_once_and_is_its_own():
   assert not np.array_equal(orders[0], orders[1])
   assert not np.array_equal(orders[0], np.asarray(augment.epoch_order(jax.random.key(1), 0, 50)))
   assert np.array_equal(orders[2], np.asarray(augment.epoch_order(key, 2, 50)))
+
+
+def grey(image):
+  return 0.299 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_colours_are_jittered_by_blends_with_black_mean_grey_and_grey(order):
+  image = np.random.RandomState(0).uniform(size=(5, 4, 3))
+  factors = np.array([1.3, 0.7, 1.2])
+  expected = image
+  for kind in order:
+    shades = grey(expected)[..., None]
+    other = [np.zeros_like(shades), np.full_like(shades, shades.mean()), shades][kind]
+    expected = factors[kind] * expected + (1 - factors[kind]) * other
+  with jax.enable_x64(True):
+    found = augment.jittered(jnp.asarray(image), jnp.asarray(factors), jnp.asarray(order))
+  np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_lighting_adds_multiples_of_the_principal_components():
+  deviations = np.array([0.2175, 0.0188, 0.0045])
+  vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+  # The table is of unit vectors that stand upright on each other: a number mistyped would show here.
+  np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=2e-4)
+  multiples = np.array([0.3, -1.1, 2.0])
+  np.testing.assert_allclose(augment.light(jnp.asarray(multiples)), vectors @ (multiples * deviations), rtol=1e-5)
+
+
+def test_draws_of_jitter_lighting_and_mirror_are_as_published():
+  # Of a constant grey picture, brightness alone changes the mean; of black, lighting alone.
+  count = 4000
+  numbers = jnp.arange(count, dtype=jnp.int32)
+  draw = jax.jit(lambda images, **how: augment.jitter_light_mirror(images, jax.random.key(1), numbers, **how))
+  grey_pictures = jnp.full((count, 1, 1, 3), 100, jnp.uint8)
+  factors = (
+    np.asarray(augment.jitter_light_mirror(grey_pictures, jax.random.key(1), numbers, lighting=0))[:, 0, 0, 0] / 100
+  )
+  assert 0.6 <= factors.min() < 0.61
+  assert 1.39 < factors.max() <= 1.4
+  counts, _ = np.histogram(factors, 10, (0.6, 1.4))
+  assert sum((n - count / 10) ** 2 / (count / 10) for n in counts) < 27.9  # Chi-squared, 9 degrees: once in a thousand.
+  shifts = np.asarray(draw(jnp.zeros((count, 1, 1, 3), jnp.uint8)))[:, 0, 0] / 255
+  vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+  np.testing.assert_allclose((shifts @ vectors).std(axis=0), 0.1 * np.array([0.2175, 0.0188, 0.0045]), rtol=0.06)
+  halves = jnp.zeros((count, 1, 2, 3), jnp.uint8).at[:, :, 0].set(255)
+  mirrored = (
+    np.asarray(augment.jitter_light_mirror(halves, jax.random.key(1), numbers, jitter=0, lighting=0))[:, 0, 0, 0] == 0
+  )
+  assert abs(mirrored.mean() - 0.5) < 0.03
+  # A picture's draws are its own, wherever it stands.
+  together = augment.jitter_light_mirror(halves[:6], jax.random.key(2), numbers[:6])
+  backwards = augment.jitter_light_mirror(halves[:6], jax.random.key(2), numbers[:6][::-1])[::-1]
+  np.testing.assert_array_equal(together, backwards)

@@ -27,7 +27,7 @@ def test_digits_are_scikit_learns_split_evenly_and_without_overlap():
 
 
 def test_digits_constants_are_those_of_its_training_pictures():
-  info, train = catalog.info_of("digits"), catalog.load(DataConfig("digits")).train
+  info, train = catalog.info_of(DataConfig("digits")), catalog.load(DataConfig("digits")).train
   assert info.mean[0] == pytest.approx(train.images.mean(), abs=1e-3)
   assert info.std[0] == pytest.approx(train.images.std(), abs=1e-3)
 
@@ -38,16 +38,16 @@ def numbered(labels):
 
 def test_held_out_pictures_are_even_over_classes_and_gone_from_the_rest():
   split = numbered([n % 4 for n in range(102)])
-  rest, held = catalog.hold_out(split, 21, 4)
+  rest, held = catalog.hold_out(split, 21)
   assert sorted(np.concatenate([rest.images, held.images]).ravel()) == list(range(102))
   assert sorted(np.bincount(held.labels)) == [5, 5, 5, 6]
   assert np.array_equal(held.images.ravel() % 4, held.labels)
-  again = catalog.hold_out(split, 21, 4)[1]
+  again = catalog.hold_out(split, 21)[1]
   assert np.array_equal(held.images, again.images)
 
 
 def test_holding_out_more_of_a_rare_class_than_there_is_takes_others():
-  _, held = catalog.hold_out(numbered([0] * 50 + [1] * 3), 20, 2)
+  _, held = catalog.hold_out(numbered([0] * 50 + [1] * 3), 20)
   assert list(np.bincount(held.labels)) == [17, 3]
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_loaded_is_refused_by_flag(config, message):
 )
 def test_a_split_that_is_not_what_its_name_says_is_refused(images, labels, message):
   with pytest.raises(ConfigurationError, match=message):
-    catalog.check(catalog.info_of("cifar10"), "train", images, labels)
+    catalog.check(catalog.info_of(DataConfig("cifar10")), "train", images, labels)
 
 
 def test_a_mean_picture_and_one_deviation_are_those_of_the_training_pictures():
@@ -116,7 +116,7 @@ def test_a_mean_picture_and_one_deviation_are_those_of_the_training_pictures():
   ],
 )
 def test_published_constants(name, mean, std, classes, mirror, pad):
-  info = catalog.info_of(name)
+  info = catalog.info_of(DataConfig(name))
   assert (info.mean, info.std, info.num_classes, info.mirror, info.pad) == (mean, std, classes, mirror, pad)
 
 

@@ -25,7 +25,7 @@ def test_digits_are_trained_on_as_the_page_says():
   config = resolve(RunConfig(DataConfig("digits", augment=True)))
   assert (config.epochs, config.batch_size, config.data.validation, config.report) == (40, 64, 0, "last")
   assert resolve(RunConfig(DataConfig("digits"))).model.dropout == 0.0
-  info = catalog.info_of("digits")
+  info = catalog.info_of(DataConfig("digits"))
   assert (info.mirror, info.pad) == (False, 1)
 
 

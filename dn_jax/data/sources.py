@@ -1,0 +1,260 @@
+"""Where pictures come from that are read one by one: a folder of class folders, or records that TFDS prepared.
+
+A source is cheap to copy into a worker process, and hands out a picture's bytes and label by number.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from dn_jax.configuration import ConfigurationError, DataConfig
+from dn_jax.data import tfds_folder
+from dn_jax.data.pictures import SUFFIXES
+
+FOLDER = "folder"
+# What the halves of a folder of one's own may be called, in the order in which they are looked for.
+_TRAIN, _TEST = ("train", "training"), ("val", "valid", "validation", "test")
+# Of a folder without halves, one picture in so many is tested on.
+_ONE_IN = 10
+
+
+class Source(Protocol):
+  """Pictures by number.
+
+  classes: the labels' names, in their order
+  """
+
+  classes: tuple[str, ...]
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, number: int) -> tuple[bytes, int]:
+    """A picture file's content, and its label."""
+
+  def name_of(self, number: int) -> str:
+    """What a person calls this picture: a path, or a record."""
+
+  def told_by(self) -> str:
+    """What tells these pictures from others, as far as that is known without reading them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassFolders:
+  """A folder with one folder a class.
+
+  files:  of all classes, in the order of their names
+  labels: of each file
+  """
+
+  folder: pathlib.Path
+  classes: tuple[str, ...]
+  files: tuple[str, ...]
+  labels: tuple[int, ...]
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def __getitem__(self, number: int) -> tuple[bytes, int]:
+    return pathlib.Path(self.name_of(number)).read_bytes(), self.labels[number]
+
+  def name_of(self, number: int) -> str:
+    return f"{self.folder}/{self.files[number]}"
+
+  def told_by(self) -> str:
+    return "\n".join(self.files)
+
+
+def class_folders(flag: str, folder: pathlib.Path, classes: Sequence[str] | None = None) -> ClassFolders:
+  """Lists a folder of class folders; folders within a class are of the class.
+
+  Args:
+    flag: that gave the folder.
+    folder: FOLDER/CLASS/PICTURE.
+    classes: the classes that there must be, in the order of their labels; by default all there are, by name.
+
+  Raises:
+    ConfigurationError: no folder, no class folders or one alone, a class without pictures, or other classes than asked.
+  """
+  if not folder.is_dir():
+    raise ConfigurationError(flag, folder, "is not a folder")
+  found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+  if not found:
+    raise ConfigurationError(flag, folder, "has no class folders; put pictures at CLASS/PICTURE in it")
+  if classes is None and len(found) == 1:
+    raise ConfigurationError(flag, folder, f"has one class folder, {found[0]}; at least two are needed")
+  classes = tuple(found if classes is None else classes)
+  if set(classes) != set(found):
+    lacks, strange = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
+    words = [f"lacks {_some(lacks)}"] * bool(lacks) + [f"has {_some(strange)} besides"] * bool(strange)
+    raise ConfigurationError(flag, folder, f"{' and '.join(words)}, unlike the classes that were trained on")
+  files: list[str] = []
+  labels: list[int] = []
+  for label, name in enumerate(classes):
+    here = sorted(
+      path.relative_to(folder).as_posix()
+      for path in (folder / name).rglob("*")
+      if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+    if not here:
+      raise ConfigurationError(flag, folder / name, f"has no pictures ({', '.join(sorted(SUFFIXES))})")
+    files += here
+    labels += [label] * len(here)
+  return ClassFolders(folder, classes, tuple(files), tuple(labels))
+
+
+def _some(names: Sequence[str]) -> str:
+  return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """Some pictures of a source, by their numbers there."""
+
+  source: Source
+  numbers: np.ndarray
+
+  @property
+  def classes(self) -> tuple[str, ...]:
+    return self.source.classes
+
+  def __len__(self) -> int:
+    return len(self.numbers)
+
+  def __getitem__(self, number: int) -> tuple[bytes, int]:
+    return self.source[int(self.numbers[number])]
+
+  def name_of(self, number: int) -> str:
+    return self.source.name_of(int(self.numbers[number]))
+
+  def told_by(self) -> str:
+    return f"{self.numbers.tolist()} of\n{self.source.told_by()}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+  """A split of a data set that TFDS prepared as array_record, with `image` and `label`."""
+
+  folder: pathlib.Path
+  split: str
+  classes: tuple[str, ...]
+  size: int
+
+  def __len__(self) -> int:
+    return self.size
+
+  @functools.cached_property
+  def _rows(self) -> Any:
+    return tfds_folder.undecoded(self.folder, self.split)
+
+  def __getitem__(self, number: int) -> tuple[bytes, int]:
+    row = self._rows[number]
+    return row["image"], int(row["label"])
+
+  def name_of(self, number: int) -> str:
+    return f"{self.folder}, split {self.split}, record {number}"
+
+  def told_by(self) -> str:
+    return f"{self.split} {self.size}"
+
+  def __getstate__(self) -> dict[str, Any]:
+    # A worker process opens the files itself.
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+class Sources(NamedTuple):
+  """The splits of a data set."""
+
+  train: Source
+  valid: Source | None
+  test: Source
+
+
+def opened(data: DataConfig) -> Sources:
+  """Opens a data set whose pictures are read one by one; none is read yet.
+
+  A folder has its halves inside (train and val), or class folders of which one picture in ten is tested on, always the
+  same ones, as evenly over the classes as can be. Of TFDS's data sets the split `test` is tested on, or `validation`
+  where that has no labels (ImageNet) or is not there. Pictures held out are even over the classes in a folder, and any
+  in TFDS's, whose labels are not known beforehand.
+
+  Raises:
+    ConfigurationError: there is no such data set, or it is not fit.
+  """
+  train, test = _folder(data) if data.name == FOLDER else _records(data)
+  count = data.validation or 0
+  if not 0 <= count < len(train):
+    raise ConfigurationError("data.validation", count, f"there are {len(train)} training pictures; at least 0, fewer")
+  if not count:
+    return Sources(train, None, test)
+  labels = np.asarray(_labels(train), np.int32)
+  return Sources(*_apart(train, held_out(labels, count)), test)
+
+
+def _folder(data: DataConfig) -> tuple[Source, Source]:
+  if data.dir is None:
+    raise ConfigurationError(
+      "data.dir", "(unset)", "--data.name folder needs the folder: CLASS/PICTURE, or train and val"
+    )
+  if not data.dir.is_dir():
+    raise ConfigurationError("data.dir", data.dir, "is not a folder")
+  train, test = (
+    next((data.dir / name for name in names if (data.dir / name).is_dir()), None) for names in (_TRAIN, _TEST)
+  )
+  if train and test:
+    pictures = class_folders("data.dir", train)
+    return pictures, class_folders("data.dir", test, pictures.classes)
+  if train:
+    raise ConfigurationError("data.dir", data.dir, f"has {train.name} and none of {', '.join(_TEST)} beside it")
+  whole = class_folders("data.dir", data.dir)
+  if len(whole) < _ONE_IN:
+    raise ConfigurationError("data.dir", data.dir, f"has {len(whole)} pictures; at least {_ONE_IN} are needed")
+  return _apart(whole, held_out(np.asarray(whole.labels), len(whole) // _ONE_IN))
+
+
+def _records(data: DataConfig) -> tuple[Source, Source]:
+  version = tfds_folder.newest_version(data.name, data.dir)
+  splits, classes = tfds_folder.described(version)
+  wanted = ["validation"] if data.name == "imagenet2012" else ["test", "validation"]
+  test = next((name for name in wanted if name in splits), None)
+  if "train" not in splits or test is None:
+    raise ConfigurationError("data.name", data.name, f"has the splits {', '.join(splits)}; train and test are needed")
+  train, test = (Records(version, name, classes, splits[name]) for name in ("train", test))
+  return train, test
+
+
+def _labels(source: Source) -> Sequence[int]:
+  """Where they are known, else all alike."""
+  if isinstance(source, Part):
+    labels = _labels(source.source)
+    return [labels[number] for number in source.numbers]
+  return source.labels if isinstance(source, ClassFolders) else [0] * len(source)
+
+
+def _apart(source: Source, held: np.ndarray) -> tuple[Part, Part]:
+  return Part(source, np.flatnonzero(~held)), Part(source, np.flatnonzero(held))
+
+
+def held_out(labels: np.ndarray, count: int) -> np.ndarray:
+  """Which pictures to hold out, as evenly over the classes as can be; always the same ones.
+
+  Args:
+    labels: int [n].
+    count: how many, at most n.
+
+  Returns:
+    bool [n].
+  """
+  rank = np.empty(len(labels), np.int64)
+  shuffled = np.random.RandomState(0).permutation(len(labels))
+  for label in np.unique(labels):
+    members = shuffled[labels[shuffled] == label]
+    rank[members] = np.arange(len(members))
+  # The first of every class, then the second of every class, and so on.
+  chosen = shuffled[np.argsort(rank[shuffled], kind="stable")[:count]]
+  held = np.zeros(len(labels), bool)
+  held[chosen] = True
+  return held

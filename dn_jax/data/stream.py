@@ -1,0 +1,226 @@
+"""Batches of pictures that are read one by one: Grain's worker processes read, decode and crop, ahead of the device.
+
+Where an epoch takes its pictures and what is cropped out of each depends on (seed, epoch, picture) alone, so a position
+in the stream is all of its state: a run that goes on within an epoch opens the stream at its next step.
+"""
+
+import dataclasses
+import functools
+import gc
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from dn_jax import tether
+from dn_jax.configuration import UserError
+from dn_jax.data import pictures
+from dn_jax.data.sources import Source
+
+# Pictures after a bad one of which the first good one takes its place.
+_MOST_TRIES = 100
+# Batches that each worker process, or all threads together, may be ahead.
+_AHEAD = 2
+_MOST_WORKERS = 16
+
+Rows = dict[str, np.ndarray]
+
+
+def order(seed: int, epoch: int, count: int) -> np.ndarray:
+  """int [count]: how an epoch, counted from 0, takes its pictures."""
+  return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+_order = functools.lru_cache(maxsize=2)(order)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """What a run trains on, by step.
+
+  source:     all training pictures
+  seed:       of order and crops
+  size:       side of a crop
+  batch_size: pictures a step, over all processes
+  rows:       this process's places in a batch, in the order in which it wants them
+  augmented:  random crops; else the middle of each picture
+  resize:     shorter side before the middle is cropped
+  """
+
+  source: Source
+  seed: int
+  size: int
+  batch_size: int
+  rows: tuple[int, ...]
+  augmented: bool
+  resize: int
+
+  @property
+  def steps_per_epoch(self) -> int:
+    return len(self.source) // self.batch_size
+
+  def picture(self, position: int) -> dict[str, Any]:
+    """One picture of a stream that has `rows` of every step after another.
+
+    A picture that cannot be read is passed over for the next one in the data set.
+
+    Returns:
+      image: uint8 [size, size, 3]; label; number: of the picture; bad: the number of one that was passed over, or -1.
+
+    Raises:
+      UserError: a hundred pictures in a row cannot be read.
+    """
+    step, row = divmod(position, len(self.rows))
+    epoch, step = divmod(step, self.steps_per_epoch)
+    drawn = int(_order(self.seed, epoch, len(self.source))[step * self.batch_size + self.rows[row]])
+    for tried in range(_MOST_TRIES):
+      number = (drawn + tried) % len(self.source)
+      try:
+        whole, label = _read(self.source, number)
+      except (pictures.BadPictureError, OSError):
+        continue
+      if self.augmented:
+        image = pictures.random_area_crop(whole, self.size, np.random.default_rng([self.seed, epoch, number, 1]))
+      else:
+        image = pictures.centre_crop(pictures.with_short_side(whole, self.resize), self.size)
+      return {
+        "image": image,
+        "label": np.int32(label),
+        "number": np.int32(number),
+        "bad": np.int32(drawn if tried else -1),
+      }
+    raise UserError(f"{self.source.name_of(drawn)}, and {_MOST_TRIES - 1} pictures after it: cannot be read")
+
+  def batches(self, first_step: int, steps: int, workers: int) -> Iterator[Rows]:
+    """This process's rows of some steps, counted over all epochs; see `picture`. Its `close` ends the workers."""
+    positions = grain.MapDataset.range(first_step * len(self.rows), (first_step + steps) * len(self.rows))
+    return _ahead(positions.map(self.picture), len(self.rows), workers)
+
+
+@dataclasses.dataclass(frozen=True)
+class Testing:
+  """What a network is tested on, in the source's order.
+
+  source:     all pictures
+  size:       side of a crop
+  resize:     shorter side before it is cropped
+  crops:      the middle alone, or ten
+  batch_size: pictures a step, over all processes; the last step's are filled up
+  rows:       this process's places in a batch
+  """
+
+  source: Source
+  size: int
+  resize: int
+  crops: int
+  batch_size: int
+  rows: tuple[int, ...]
+
+  @property
+  def steps(self) -> int:
+    return -(-len(self.source) // self.batch_size)
+
+  def picture(self, position: int) -> dict[str, Any]:
+    """One picture of a stream.
+
+    Returns:
+      image: uint8 [crops, size, size, 3]; label; weight: 1, or 0 where there is no picture to see; bad: its number
+      where it cannot be read, else -1.
+    """
+    step, row = divmod(position, len(self.rows))
+    number, bad = step * self.batch_size + self.rows[row], -1
+    if number < len(self.source):
+      try:
+        whole, label = _read(self.source, number)
+        whole = pictures.with_short_side(whole, self.resize)
+        image = (
+          pictures.ten_crops(whole, self.size) if self.crops == 10 else pictures.centre_crop(whole, self.size)[None]
+        )
+        return {"image": image, "label": np.int32(label), "weight": np.float32(1), "bad": np.int32(-1)}
+      except (pictures.BadPictureError, OSError):
+        bad = number
+    nothing = np.zeros((self.crops, self.size, self.size, 3), np.uint8)
+    return {"image": nothing, "label": np.int32(0), "weight": np.float32(0), "bad": np.int32(bad)}
+
+  def batches(self, workers: int) -> Iterator[Rows]:
+    """This process's rows of all steps; see `picture`. Its `close` ends the workers."""
+    positions = grain.MapDataset.range(self.steps * len(self.rows))
+    return _ahead(positions.map(self.picture), len(self.rows), workers)
+
+
+def worker_processes(asked: int) -> int:
+  """How many a person's --data.workers means."""
+  return min(os.cpu_count() or 1, _MOST_WORKERS) if asked < 0 else asked
+
+
+class Bad:
+  """Pictures that could not be read: each is named once, and more than a share of them stops the run.
+
+  Args:
+    source: of the pictures.
+    share: of them that may be bad.
+    say: told of each.
+  """
+
+  def __init__(self, source: Source, share: float, say: Callable[[str], None]):
+    self._source, self._share, self._say = source, share, say
+    self._found: set[int] = set()
+
+  def __len__(self) -> int:
+    return len(self._found)
+
+  def note(self, numbers: np.ndarray) -> None:
+    """Takes a batch's column `bad`.
+
+    Raises:
+      UserError: they are too many.
+    """
+    for number in sorted({int(number) for number in numbers if number >= 0} - self._found):
+      self._found.add(number)
+      name = self._source.name_of(number)
+      self._say(f"skipped: {name}: no picture that can be read")
+      if len(self._found) > self._share * len(self._source):
+        raise UserError(
+          f"{len(self._found)} of {len(self._source)} pictures cannot be read, the last {name}; "
+          f"--data.bad-share {self._share:g} allows fewer"
+        )
+
+
+def _read(source: Source, number: int) -> tuple[np.ndarray, int]:
+  content, label = source[number]
+  return pictures.decode(content, source.name_of(number)), label
+
+
+def _ahead(dataset: grain.MapDataset, rows: int, workers: int) -> Iterator[Rows]:
+  if not flags.FLAGS.is_parsed():  # Grain asks absl's flags, which nothing here parses.
+    flags.FLAGS.mark_as_parsed()
+  if workers:
+    # Each worker makes whole batches, one of its threads reading while another decodes.
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD)
+    begin = functools.partial(_begin_worker, os.getpid())
+    batches = dataset.batch(rows, drop_remainder=True).to_iter_dataset(options).mp_prefetch(processes, begin)
+  else:
+    threads = min(os.cpu_count() or 1, _MOST_WORKERS)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD * rows)
+    batches = dataset.to_iter_dataset(options).batch(rows, drop_remainder=True)
+  iterator = iter(batches)
+  try:
+    for columns in iterator:
+      # Grain's arrays lie in memory that workers share, which is given back when the last reference goes: here.
+      yield {name: np.array(rows) for name, rows in columns.items()}
+      del columns
+  finally:
+    iterator.close()
+    del iterator, batches
+    gc.collect()  # Grain's iterators are cycles, which hold the last of that memory.
+
+
+def _begin_worker(parent: int, index: int, workers: int) -> None:
+  del index, workers
+  tether.tie(parent)
+  cv2.setNumThreads(0)  # The workers are parallel enough.

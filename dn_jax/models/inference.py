@@ -1,0 +1,141 @@
+"""A DenseNet as it is evaluated: running averages and norms as one affine map, folded where a convolution comes before.
+
+A norm folds into the convolution that writes what it reads if nothing else reads that: a layer's second norm into its
+1x1 convolution, the ImageNet stem's norm into the 7x7 one. A layer's first norm reads what many others read too, and
+stays, as a slope and an offset.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dn_jax.models.densenet import DenseNet
+
+Folded = dict[str, Any]
+
+
+def fold(network: DenseNet, variables: Mapping[str, Any]) -> Folded:
+  """What `feature_maps` and `logits` take, computed once from a network's variables.
+
+  Args:
+    network: the DenseNet.
+    variables: `params` and `batch_stats`.
+
+  Returns:
+    Arrays by part: `stem`, `block1` (a list, layer by layer), `transition1`, ..., `last`, `classifier`. A convolution
+    is a `kernel` [height, width, in, out], with a `bias` [out] where a norm is folded into it; a norm that stays is
+    `slope` and `offset`, [channels] each.
+  """
+  params, stats = variables["params"], variables["batch_stats"]
+
+  def affine(norm: Mapping[str, jax.Array], maps: list[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
+    mean, variance = (jnp.concatenate([of_map[name] for of_map in maps]) for name in ("mean", "var"))
+    slope = norm["scale"] * jax.lax.rsqrt(variance + network.epsilon)
+    return {"slope": slope, "offset": norm["bias"] - mean * slope}
+
+  def folded(conv: Mapping[str, jax.Array], norm: Mapping[str, jax.Array], of_map: Any) -> dict[str, jax.Array]:
+    after = affine(norm, [of_map])
+    return {"kernel": conv["kernel"] * after["slope"], "bias": after["offset"]}
+
+  stem = params["stem"]
+  result: Folded = {
+    "stem": folded(stem["conv"], stem["norm"], stats["stem"]["conv_output"])
+    if network.stem == "imagenet"
+    else {"kernel": stem["conv"]["kernel"]}
+  }
+  maps = [stats["stem"]["output"]]
+  for number, layers in enumerate(network.blocks, start=1):
+    block = []
+    for index in range(1, layers + 1):
+      layer, of_layer = (tree[f"block{number}"][f"layer{index}"] for tree in (params, stats))
+      part = {"norm": affine(layer["norm1"], maps)}
+      if network.bottleneck_width:
+        part["bottleneck"] = folded(layer["conv1"], layer["norm2"], of_layer["bottleneck"])
+      part["kernel"] = layer["conv2" if network.bottleneck_width else "conv1"]["kernel"]
+      block.append(part)
+      maps.append(of_layer["output"])
+    result[f"block{number}"] = block
+    if number < len(network.blocks):
+      transition = params[f"transition{number}"]
+      result[f"transition{number}"] = {"norm": affine(transition["norm"], maps), "kernel": transition["conv"]["kernel"]}
+      maps = [stats[f"transition{number}"]["output"]]
+  return result | {"last": affine(params["last"]["norm"], maps), "classifier": dict(params["classifier"])}
+
+
+def feature_maps(network: DenseNet, folded: Folded, images: jax.Array) -> jax.Array:
+  """What the network's global pooling reads: [batch, height', width', channels], after the last norm and ReLU.
+
+  Args:
+    network: the DenseNet that was folded.
+    folded: from `fold`.
+    images: [batch, height, width, channels], normalised; any size, any number (of `jax.export` too).
+  """
+
+  def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    size = kernel.shape[0]
+    if size == 1:
+      return jnp.matmul(x, kernel[0, 0].astype(x.dtype), precision=network.precision)
+    pad = (size // 2, size // 2)
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel.astype(x.dtype),
+      (stride, stride),
+      (pad, pad),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      precision=network.precision,
+    )
+
+  def normed(x: jax.Array, norm: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.nn.relu(x * norm["slope"].astype(x.dtype) + norm["offset"].astype(x.dtype))
+
+  def with_bias(x: jax.Array, part: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.nn.relu(x + part["bias"].astype(x.dtype))
+
+  x, stem = images.astype(network.dtype), folded["stem"]
+  if network.stem == "imagenet":
+    x = with_bias(conv(x, stem["kernel"], stride=2), stem)
+    x = _pool(x, 3, jax.lax.max, -jnp.inf, pad=1)
+  else:
+    x = conv(x, stem["kernel"])
+  for number in range(1, len(network.blocks) + 1):
+    for layer in folded[f"block{number}"]:
+      y = normed(x, layer["norm"])
+      if "bottleneck" in layer:
+        y = with_bias(conv(y, layer["bottleneck"]["kernel"]), layer["bottleneck"])
+      x = jnp.concatenate([x, conv(y, layer["kernel"])], axis=-1)
+    if number < len(network.blocks):
+      transition = folded[f"transition{number}"]
+      x = conv(_pool(normed(x, transition["norm"]), 2, jax.lax.add, 0.0) / 4, transition["kernel"])
+  return normed(x, folded["last"])
+
+
+def _pool(x: jax.Array, window: int, of_two: Any, initial: float, pad: int = 0) -> jax.Array:
+  padding = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+  return jax.lax.reduce_window(x, jnp.asarray(initial, x.dtype), of_two, (1, window, window, 1), (1, 2, 2, 1), padding)
+
+
+def logits(folded: Folded, maps: jax.Array) -> jax.Array:
+  """[batch, classes] from `feature_maps`: the classifier of their means."""
+  classifier = folded["classifier"]
+  pooled = jnp.mean(maps, axis=(1, 2)).astype(classifier["kernel"].dtype)
+  return pooled @ classifier["kernel"] + classifier["bias"]
+
+
+def class_activation(folded: Folded, maps: jax.Array, classes: jax.Array) -> jax.Array:
+  """What each place adds to a class's logit (class activation mapping, Zhou et al. 2016).
+
+  Global pooling being a mean, a picture's map has the logit for its mean: nothing is approximated.
+
+  Args:
+    folded: from `fold`.
+    maps: [batch, height', width', channels], of `feature_maps`.
+    classes: int [batch], one for each picture.
+
+  Returns:
+    [batch, height', width'].
+  """
+  classifier = folded["classifier"]
+  maps = maps.astype(classifier["kernel"].dtype)
+  return jnp.einsum("bhwc,cb->bhw", maps, classifier["kernel"][:, classes]) + classifier["bias"][classes][:, None, None]

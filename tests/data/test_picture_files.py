@@ -1,0 +1,129 @@
+"""Picture files, against Pillow and by definition."""
+
+import io
+
+import numpy as np
+import pytest
+from photographs import jpeg, photograph
+from PIL import Image
+
+from dn_jax.data import pictures
+
+PICTURE = photograph(0)
+
+
+def encoded(image, kind, **options):
+  content = io.BytesIO()
+  image.save(content, kind, **options)
+  return content.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA", "1"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "bmp", "tiff"])
+def test_pictures_of_all_kinds_become_three_channels_as_pillow_has_them(mode, kind):
+  try:
+    content = encoded(Image.fromarray(PICTURE).convert("RGBA" if mode == "LA" else "RGB").convert(mode), kind)
+  except OSError:
+    pytest.skip(f"there is no {kind} of mode {mode}")
+  expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+  found = pictures.decode(content, "picture")
+  assert found.dtype == np.uint8
+  assert found.shape == expected.shape
+  # Decoders of JPEG and WebP may round differently.
+  assert np.abs(found - expected).max() <= (4 if kind in ("jpeg", "webp") else 0)
+
+
+def test_exif_turns_a_picture_upright():
+  exif = Image.Exif()
+  exif[0x112] = 6  # The camera lay on its side.
+  found = pictures.decode(jpeg(PICTURE, exif=exif), "picture")
+  assert found.shape == (80, 60, 3)
+  assert np.abs(found.astype(int) - np.rot90(PICTURE, -1)).mean() < 4
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [(b"", "x: is empty"), (b"a text file\n", "x: is no picture"), (jpeg(PICTURE)[:600], "x: is no picture that can be")],
+)
+def test_what_is_no_picture_is_named(content, message):
+  with pytest.raises(pictures.BadPictureError, match=message):
+    pictures.decode(content, "x")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+  with pytest.raises(pictures.BadPictureError, match=r"none\.jpg: cannot be read \(No such file"):
+    pictures.read(tmp_path / "none.jpg")
+
+
+@pytest.mark.parametrize(
+  ("shape", "expected"), [((60, 80), (32, 42)), ((80, 60), (42, 32)), ((32, 99), (32, 99)), ((10, 10), (32, 32))]
+)
+def test_the_shorter_side_is_resized_and_the_other_rounded_down(shape, expected):
+  assert pictures.with_short_side(photograph(1, *shape), 32).shape == (*expected, 3)
+
+
+def test_ten_crops_are_corners_centre_and_mirror_images():
+  picture = np.arange(7 * 9 * 3, dtype=np.uint8).reshape(7, 9, 3)
+  ten = pictures.ten_crops(picture, 4)
+  by_hand = [picture[:4, :4], picture[:4, 5:], picture[3:, :4], picture[3:, 5:], picture[2:6, 2:6]]
+  assert np.array_equal(ten[:5], by_hand)
+  assert np.array_equal(ten[5:], [crop[:, ::-1] for crop in by_hand])
+  assert np.array_equal(pictures.ten_crops(picture[:4, :4], 4)[0], picture[:4, :4])
+
+
+def test_a_crop_larger_than_the_picture_is_refused():
+  with pytest.raises(ValueError, match="a picture of 60x80 pixels has no crop of 61x61"):
+    pictures.centre_crop(PICTURE, 61)
+
+
+def test_random_crops_have_the_published_areas_and_aspects():
+  rng = np.random.default_rng(0)
+  height, width = 300, 400
+  found = np.array([pictures.random_area(height, width, rng) for _ in range(20000)])
+  assert (found[:, 2] > 0).mean() == 1.0
+  top, left, tall, wide = found.T
+  assert (top + tall <= height).all()
+  assert (left + wide <= width).all()
+  assert top.min() == left.min() == 0
+  shares = tall * wide / (height * width)
+  assert 0.078 < shares.min() < 0.085
+  assert 0.95 < shares.max() <= 1
+  # What fits whatever its aspect (a side of at most 300 pixels) is of uniform area: 8 to 56 %.
+  small = shares[shares < 0.56]
+  counts, _ = np.histogram(small, 12, (0.08, 0.56))
+  expected = len(small) / 12
+  assert (
+    sum((count - expected) ** 2 / expected for count in counts) < 31.3
+  )  # Chi-squared, 11 degrees: once in a thousand.
+  aspects = wide / tall
+  assert 0.74 < aspects.min() < 0.76
+  assert 1.32 < aspects.max() < 1.35
+  of_small = aspects[shares < 0.56]
+  # As often tall as wide, and of the longer sides' ratio half below 7/6... for a draw below 1 its inverse counts.
+  assert abs((of_small > 1).mean() - 0.5) < 0.02
+
+
+def test_a_picture_so_long_that_no_crop_fits_gives_its_middle():
+  long = photograph(3, 8, 400)
+  assert pictures.random_area(8, 400, np.random.default_rng(0))[2] in (0, *range(1, 9))
+  crop = pictures.random_area_crop(long, 16, np.random.default_rng(1))
+  assert crop.shape == (16, 16, 3)
+  assert pictures.random_area(1, 4000, np.random.default_rng(0)) == (0, 0, 0, 0)
+
+
+def test_a_crop_of_everything_is_the_picture_resized():
+  class Everything:
+    def uniform(self, low, high):
+      return 1.0
+
+    def random(self):
+      return 0.0
+
+    def integers(self, stop):
+      return 0
+
+  square = photograph(2, 64, 64)
+  found = pictures.random_area_crop(square, 32, Everything())
+  # Halved, the average of two by two.
+  expected = square.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+  assert np.abs(found - expected).max() <= 1

@@ -1,0 +1,126 @@
+"""Batches of pictures that are read one by one."""
+
+import itertools
+
+import numpy as np
+import pytest
+from photographs import class_folders, halves
+
+from dn_jax.configuration import DataConfig, UserError
+from dn_jax.data import pictures, sources, stream
+
+
+def training(folder, **changes):
+  source = sources.opened(DataConfig("folder", folder)).train
+  return stream.Training(
+    **{"source": source, "seed": 3, "size": 24, "batch_size": 4, "rows": (0, 1, 2, 3), "augmented": True, "resize": 28}
+    | changes
+  )
+
+
+def same(a, b):
+  return all(np.array_equal(x[name], y[name]) for x, y in zip(a, b, strict=True) for name in x)
+
+
+def test_every_epoch_takes_every_picture_once_in_an_order_of_its_own(tmp_path):
+  halves(tmp_path)
+  epochs = [list(training(tmp_path).batches(first, 6, 0)) for first in (0, 6)]
+  orders = [np.concatenate([batch["number"] for batch in epoch]).tolist() for epoch in epochs]
+  assert sorted(orders[0]) == sorted(orders[1]) == list(range(24))
+  assert orders[0] != orders[1]
+  for batch in epochs[0]:
+    assert batch["image"].shape == (4, 24, 24, 3)
+    assert batch["image"].dtype == np.uint8
+    assert (batch["label"] == batch["number"] // 8).all()
+
+
+def test_a_stream_opened_in_mid_epoch_goes_on_with_the_next_picture(tmp_path):
+  whole = list(training(halves(tmp_path)).batches(0, 14, 0))
+  assert same(whole[9:], list(training(tmp_path).batches(9, 5, 0)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_worker_processes_give_the_same_batches(tmp_path, workers):
+  stream_of = training(halves(tmp_path))
+  assert same(list(stream_of.batches(2, 7, 0)), list(stream_of.batches(2, 7, workers)))
+
+
+def test_processes_share_a_batch(tmp_path):
+  whole = list(training(halves(tmp_path)).batches(0, 8, 0))
+  for rows in ((0, 1), (3, 2)):
+    for batch, part in zip(whole, training(tmp_path, rows=rows).batches(0, 8, 0), strict=True):
+      assert np.array_equal(batch["image"][list(rows)], part["image"])
+      assert np.array_equal(batch["number"][list(rows)], part["number"])
+
+
+def test_crops_are_of_seed_epoch_and_picture(tmp_path):
+  halves(tmp_path)
+
+  def crops(**changes):
+    batches = training(tmp_path, **changes).batches(0, 12, 0)
+    return [
+      {int(n): image for batch in epoch for n, image in zip(batch["number"], batch["image"], strict=True)}
+      for epoch in itertools.batched(batches, 6)
+    ]
+
+  first, second = crops()
+  assert not any(np.array_equal(first[n], second[n]) for n in range(24))
+  other = crops(batch_size=4, seed=4)[0]
+  assert not any(np.array_equal(first[n], other[n]) for n in range(24))
+  middle, again = crops(augmented=False)
+  assert all(np.array_equal(middle[n], again[n]) for n in range(24))
+  whole = pictures.read(tmp_path / "train" / "dog" / "2.jpg")
+  assert np.array_equal(middle[10], pictures.centre_crop(pictures.with_short_side(whole, 28), 24))
+
+
+def test_a_bad_picture_is_passed_over_for_the_next_and_named_once(tmp_path):
+  halves(tmp_path)
+  (tmp_path / "train" / "cat" / "5.jpg").write_text("a text file")
+  said, found = [], []
+  source = training(tmp_path).source
+  bad = stream.Bad(source, 0.05, said.append)
+  for batch in training(tmp_path).batches(0, 12, 0):
+    bad.note(batch["bad"])
+    found += batch["number"].tolist()
+  assert 5 not in found
+  assert found.count(6) == 4
+  assert said == [f"skipped: {tmp_path}/train/cat/5.jpg: no picture that can be read"]
+  assert len(bad) == 1
+
+
+def test_more_bad_pictures_than_a_share_stop_it():
+  source = [None] * 100
+  source = type("Source", (), {"__len__": lambda self: 100, "name_of": lambda self, n: f"picture {n}"})()
+  bad = stream.Bad(source, 0.01, lambda line: None)
+  bad.note(np.array([-1, 7, 7, -1]))
+  with pytest.raises(UserError, match=r"2 of 100 pictures cannot be read, the last picture 9; --data.bad-share 0.01"):
+    bad.note(np.array([9, 7]))
+
+
+def test_a_source_of_bad_pictures_alone_is_an_error(tmp_path):
+  class_folders(tmp_path)
+  for path in tmp_path.rglob("*.jpg"):
+    path.write_text("")
+  with pytest.raises(UserError, match=r"\.jpg, and 99 pictures after it: cannot be read"):
+    next(training(tmp_path, batch_size=2, rows=(0, 1)).batches(0, 2, 0))
+
+
+@pytest.mark.parametrize("crops", [1, 10])
+def test_a_test_sees_every_picture_once_and_fills_the_last_batch_up(tmp_path, crops):
+  source = sources.opened(DataConfig("folder", halves(tmp_path))).test
+  (tmp_path / "val" / "dog" / "1.jpg").write_text("")
+  batches = list(stream.Testing(source, 24, 28, crops, 4, (0, 1, 2, 3)).batches(0))
+  columns = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+  assert columns["image"].shape == (12, crops, 24, 24, 3)
+  assert columns["weight"].tolist() == [1, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 0]
+  assert columns["bad"].tolist() == [-1] * 4 + [4] + [-1] * 7
+  assert columns["label"][columns["weight"] > 0].tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+  whole = pictures.with_short_side(pictures.read(tmp_path / "val" / "owl" / "2.jpg"), 28)
+  expected = pictures.ten_crops(whole, 24) if crops == 10 else pictures.centre_crop(whole, 24)[None]
+  assert np.array_equal(columns["image"][8], expected)
+
+
+def test_workers_are_as_many_as_asked_or_as_processors(monkeypatch):
+  monkeypatch.setattr(stream.os, "cpu_count", lambda: 6)
+  assert [stream.worker_processes(n) for n in (0, 3, -1)] == [0, 3, 6]

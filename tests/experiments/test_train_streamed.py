@@ -1,0 +1,120 @@
+"""Training on a folder of pictures as a person runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, metrics, run
+from photographs import halves
+
+from dn_jax import runs
+from dn_jax.report import treatment
+
+
+def command(folder, out, *flags):
+  return [
+    *("experiments/train.py", "--data.name", "folder", "--data.dir", str(folder), "--data.size", "16"),
+    *("--data.augment", "--model.depth", "10", "--model.growth-rate", "4", "--epochs", "3", "--batch-size", "8"),
+    *("--data.workers", "0", "--out", str(out), *flags),
+  ]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+  return halves(tmp_path_factory.mktemp("photographs"), each=16)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, photographs):
+  folder = tmp_path_factory.mktemp("streamed") / "run"
+  done = run(*command(photographs, folder))
+  assert done.returncode == 0, done.stderr
+  return folder, done
+
+
+def test_a_run_on_a_folder_leaves_what_every_run_leaves_and_is_evaluated(undisturbed):
+  folder, done = undisturbed
+  assert "48 training pictures, 3 epochs of 6 steps" in " ".join(done.stdout.split())
+  assert "(waiting for them " in done.stdout
+  config = json.loads((folder / "config.json").read_text())
+  assert (config["data"]["size"], config["data"]["resize"], config["batch_size"]) == (16, 18, 8)
+  assert json.loads((folder / "data.json").read_text())["classes"] == ["cat", "dog", "owl"]
+  lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+  assert all(0 < line["waiting_seconds"] < line["seconds"] for line in lines)
+  evaluated = run("experiments/evaluate.py", folder)
+  assert f"top-1 error: {100 * lines[-1]['test_error']:.2f} %" in evaluated.stdout, evaluated.stderr
+  # Read back, as reports do.
+  report = run("experiments/report.py", folder.parent)
+  assert report.returncode == 0, report.stderr
+  assert "crops of random area and aspect" in treatment.text(runs.read_config(folder))
+
+
+@pytest.mark.slow
+def test_a_run_killed_within_an_epoch_with_workers_goes_on_with_the_next_picture(photographs, undisturbed, tmp_path):
+  out = tmp_path / "run"
+  flags = command(photographs, out, "--checkpoint.every-steps", "1", "--data.workers", "2")
+  process = subprocess.Popen([sys.executable, *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
+  while not (out / "checkpoints" / "9").is_dir():
+    assert process.poll() is None
+    time.sleep(0.02)
+  children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  again = run(*flags)
+  assert again.returncode == 0, again.stderr
+  assert "going on after epoch" in again.stdout
+  assert metrics(out) == metrics(undisturbed[0])
+  for line in children.stdout.split():  # Its workers ended with it.
+    assert not os.path.exists(f"/proc/{line}")
+  assert "leaked" not in again.stderr
+
+
+@pytest.mark.slow
+def test_a_run_is_the_same_on_four_devices(photographs, undisturbed, tmp_path):
+  flags = ("--statistics-groups", "2")
+  for name, count in (("one", 1), ("four", 4)):
+    environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    done = run(*command(photographs, tmp_path / name, *flags), **environment)
+    assert done.returncode == 0, done.stderr
+  one, four = (metrics(tmp_path / name) for name in ("one", "four"))
+  assert four[0]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=1e-4)
+  assert four[0]["test_loss"] == pytest.approx(one[0]["test_loss"], rel=1e-2)
+  assert one[0]["train_loss"] != pytest.approx(metrics(undisturbed[0])[0]["train_loss"], rel=1e-4)
+
+
+def test_bad_pictures_are_named_and_passed_over_and_too_many_stop_the_run(tmp_path):
+  folder = halves(tmp_path / "photographs")
+  (folder / "train" / "dog" / "3.jpg").write_text("a text file")
+  done = run(*command(folder, tmp_path / "few", "--data.bad-share", "0.1", "--epochs", "1"))
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.replace("\n", "").count("dog/3.jpg: no picture") == 1
+  done = run(*command(folder, tmp_path / "many", "--epochs", "1"))
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1].startswith("error: 1 of 24 pictures cannot be read, the last ")
+
+
+@pytest.mark.parametrize(
+  ("flags", "answer"),
+  [
+    (["--data.size", "0"], "--data.size 0: must be at least 1"),
+    (["--data.size", "32", "--data.resize", "16"], "--data.resize 16: must be at least 32"),
+    (["--data.workers", "-2"], "--data.workers -2: must be at least -1"),
+    (["--data.bad-share", "1"], "--data.bad-share 1.0: at least 0, below 1"),
+    (["--data.normalise", "pixel"], "--data.normalise pixel: pictures that are read one by one have no mean picture"),
+    (["--last-batch", "keep"], "--last-batch keep: batches that are read picture by picture have one size; take drop"),
+    (["--parallel", "pmap"], "--parallel pmap: each device would need all pictures of a batch"),
+    (["--batch-size", "64"], "--batch-size 64: there are 48 training pictures; at most that"),
+    (["--data.dir", "/nowhere"], "--data.dir /nowhere: is not a folder"),
+    (["--data.validation", "48"], "--data.validation 48: there are 48 training pictures"),
+  ],
+)
+def test_a_mistake_gets_one_line_and_writes_nothing(photographs, tmp_path, flags, answer):
+  done = run(*command(photographs, tmp_path / "run", *flags))
+  assert done.returncode == 2
+  assert len(done.stderr.strip().splitlines()) == 1
+  assert done.stderr.startswith(f"error: {answer}")
+  assert not (tmp_path / "run").exists()
