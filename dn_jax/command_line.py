@@ -1,5 +1,7 @@
 """What every script shares: a mistake as one line, exit codes, and the compilation cache."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -24,6 +26,9 @@ def main(command: Callable[[], object]) -> None:
   except Interrupted as stop:
     print(f"{stop}; the same command goes on from there", file=sys.stderr)
     sys.exit(stop.exit_code)
+  except BrokenPipeError:  # Who read the output has gone, as `head` does; what Python still writes goes nowhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     sys.exit(130)

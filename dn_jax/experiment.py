@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import pathlib
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +11,8 @@ from typing import Any
 import jax
 import rich.console
 
-from dn_jax import distributed, folders, planner, processes, program, runs, targets, trained
-from dn_jax.assembly import Assembly, assemble, batches_of, evaluator, on_devices
+from dn_jax import distributed, folders, planner, processes, program, runs, targets
+from dn_jax.assembly import Assembly, assemble
 from dn_jax.configuration import ConfigurationError, RunConfig, fields, jsonable
 from dn_jax.data import catalog
 from dn_jax.models import build
@@ -294,59 +293,6 @@ def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters:
     "python": platform.python_version(),
     "versions": program.versions(),
     "commit": program.commit(),
-  }
-
-
-def evaluate(
-  folder: pathlib.Path,
-  split: str,
-  which: trained.Which,
-  batch_size: int,
-  data_dir: pathlib.Path | None,
-  say: Callable[[str], None],
-) -> dict[str, Any]:
-  """Measures a run's network on a split.
-
-  Args:
-    folder: of the run.
-    split: `train`, `valid` or `test`.
-    which: `last`, `best` (on validation), or `reported`: the one whose error the run reports.
-    batch_size: pictures at a time.
-    data_dir: where the data set is now, if it has moved.
-    say: told of checkpoints that are not used.
-
-  Returns:
-    `error` and `top5_error` in percent, `loss`, `pictures`, and what the network has behind it: whole epochs
-    (`epoch`) and `steps` of the next.
-
-  Raises:
-    UserError: no run, no whole checkpoint, no such split.
-  """
-  if batch_size < 1:
-    raise ConfigurationError("batch-size", batch_size, "must be at least 1")
-  config = runs.read_config(folder)
-  if data_dir:
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
-  if split == "valid" and not config.data.validation:
-    raise ConfigurationError("split", split, "this run held out no validation pictures")
-  dataset = catalog.load(config.data)
-  runs.check_data(folder, catalog.fingerprint(dataset))
-  layout = distributed.make_layout()
-  network = trained.load(folder, which, say)
-  measure = evaluator(network.config, dataset, batch_size, layout)
-  if dataset.info.streamed:
-    where = batches_of(getattr(dataset, split), config.data, layout, batch_size, say)
-  else:
-    where = getattr(on_devices(dataset, layout.mesh), split)
-  totals = measure(network.params, network.batch_stats, where, lambda: None)
-  means = totals.means()
-  return {
-    "error": 100 * means["error"],
-    "top5_error": 100 * means["top5_error"],
-    "loss": means["loss"],
-    "pictures": int(totals.count),
-    "epoch": network.epoch,
-    "steps": network.steps,
   }
 
 

@@ -318,6 +318,22 @@ def _read_pth(path: pathlib.Path) -> State:
   return result
 
 
+def about(path: pathlib.Path) -> dict[str, Any] | None:
+  """What `write` was told about a file of weights; None where there is nothing of it.
+
+  Raises:
+    WeightsError: it is there and cannot be read.
+  """
+  if path.suffix != ".safetensors":
+    return None
+  try:
+    with safetensors.safe_open(path, "numpy") as file:
+      metadata = file.metadata() or {}
+    return dict(json.loads(metadata[_METADATA])) if _METADATA in metadata else None
+  except (OSError, safetensors.SafetensorError, ValueError, TypeError) as error:
+    raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
+
+
 def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None) -> None:
   """Writes a state dict as safetensors; `about` (JSON) goes into the file's metadata."""
   metadata = {"format": "pt"} | ({_METADATA: json.dumps(about)} if about else {})

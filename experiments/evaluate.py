@@ -1,6 +1,8 @@
-"""Top-1 and top-5 error of a run's network on any split.
+"""Top-1 and top-5 error of a run's network on any split, or of a file of weights on any pictures.
 
-python experiments/evaluate.py runs/cifar10+_densenet-bc-100-12_seed0 --split test
+  python experiments/evaluate.py runs/cifar10+_densenet-bc-100-12_seed0 --split test
+  python experiments/evaluate.py --weights densenet121.safetensors --model.name densenet-121 \\
+    --data.name folder --data.dir photos --crops 10
 """
 
 import dataclasses
@@ -10,37 +12,61 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dn_jax import command_line, experiment, folders
+from dn_jax import classifier, command_line, evaluation, folders, trained
+from dn_jax.configuration import ConfigurationError, DataConfig, UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Where:
+class Pictures:
+  name: str | None = None
+  """With --weights: folder, or a data set of TFDS's such as imagenet2012."""
   dir: pathlib.Path | None = None
-  """Folder of the data set, if it has moved since."""
+  """Folder of the data set; of a run, if it has moved since."""
+  workers: int = -1
+  """Processes that decode; 0: threads; -1: as many as there are processors."""
+  bad_share: float = 0.01
+  """Share of the pictures that may be unreadable; these do not count."""
 
 
 def evaluate(
-  run: Annotated[pathlib.Path, tyro.conf.Positional],
+  run: Annotated[pathlib.Path | None, tyro.conf.Positional] = None,
   split: Literal["train", "valid", "test"] = "test",
-  checkpoint: Literal["reported", "last", "best"] = "reported",
+  checkpoint: trained.Which = "reported",
+  weights: pathlib.Path | None = None,
+  asked: Annotated[classifier.Asked, tyro.conf.arg(name="")] = classifier.Asked(),
+  crops: Literal[1, 10] = 1,
   batch_size: int = 256,
-  data: Where = Where(),
+  data: Pictures = Pictures(),
 ) -> None:
-  """Measures a run.
+  """Measures a network.
 
   Args:
-    run: the run's folder.
-    split: which pictures.
-    checkpoint: the network whose error the run reports, the last, or the best on validation.
+    run: the run's folder; or give --weights.
+    split: which pictures of a run's data set.
+    checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
+    weights: a file of weights (.safetensors, .pth) in PyTorch's names.
+    crops: the middle of each picture, or its corners and middle and their mirror images, probabilities averaged.
     batch_size: pictures at a time.
   """
-  run = folders.of("run", run)
-  result = experiment.evaluate(run, split, checkpoint, batch_size, data.dir, lambda line: print(line, file=sys.stderr))
-  within = f" and {result['steps']:,} steps of the next" if result["steps"] else ""
-  print(f"{split}, {result['pictures']:,} pictures, network of epoch {result['epoch']}{within}")
-  print(f"top-1 error: {result['error']:.2f} %")
-  print(f"top-5 error: {result['top5_error']:.2f} %")
+  say = lambda line: print(line, file=sys.stderr)
+  if (run is None) == (weights is None):
+    raise UserError("give a run's folder, or --weights FILE")
+  if run is not None:
+    if asked != classifier.Asked() or data.name:
+      raise UserError(f"{run}: a run knows its network, pictures and sizes; those flags are for --weights")
+    found = evaluation.of_run(folders.of("run", run), split, checkpoint, batch_size, data.dir, crops, say)
+    within = f" and {found.steps:,} steps of the next" if found.steps else ""
+    print(f"{split}, {found.pictures:,} pictures, network of epoch {found.epoch}{within}")
+  else:
+    if weights.is_dir():
+      raise ConfigurationError("weights", weights, "is a folder; of a run, give it without --weights")
+    pictures = DataConfig(data.name or "folder", data.dir, workers=data.workers, bad_share=data.bad_share)
+    known = classifier.load(weights, asked, checkpoint, None, say)
+    found = evaluation.of_classifier(known, pictures, batch_size, crops, say)
+    print(f"{found.pictures:,} pictures, {crops} crop{'s' * (crops > 1)} of {known.input.size} pixels")
+  print(f"top-1 error: {found.error:.2f} %")
+  print(f"top-5 error: {found.top5_error:.2f} %")
 
 
 if __name__ == "__main__":
-  command_line.main(lambda: tyro.cli(evaluate))
+  command_line.main(lambda: tyro.cli(evaluate, description=__doc__))

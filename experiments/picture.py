@@ -15,12 +15,10 @@ import pathlib
 import sys
 from typing import Annotated
 
-import jax
-import jax.numpy as jnp
 import tyro
 from matplotlib.figure import Figure
 
-from dn_jax import collection, command_line, folders, runs, trained, weights
+from dn_jax import classifier, collection, command_line, folders, runs, trained
 from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, UserError, near
 from dn_jax.data import catalog
 from dn_jax.models import build, reuse
@@ -80,7 +78,8 @@ def draw_reuse(
     title = f"{slug(loaded.config)}, epoch {loaded.epoch}"
     network, params = loaded.network, loaded.params
   else:
-    network, params = _from_file(source, model)
+    _, network, variables = classifier.network_of_file(source, model, "train", lambda _: None)
+    params = variables["params"]
     title = source.name
   _save(reuse_map.draw(reuse.mean_absolute_weights(network, params), title), to)
 
@@ -164,25 +163,6 @@ def _title(model: ModelConfig) -> str:
   layers = f"L={model.depth}" if model.depth else f"blocks {'-'.join(map(str, model.blocks))}"
   kind = tradeoff.kind_of(model)
   return f"{model.name or kind} ({layers}, k={model.growth_rate})"
-
-
-def _from_file(path: pathlib.Path, model: ModelConfig) -> tuple[DenseNet, object]:
-  """The network that flags name, with a file's weights."""
-  state = weights.read(path)
-  shapes = {name.removeprefix("module."): value.shape for name, value in state.items()}
-  head, stem = shapes.get("classifier.weight", ()), shapes.get("features.conv0.weight", ())
-  # As the file has them; one that has neither is told what it lacks when it is compared.
-  classes, channels = head[0] if len(head) == 2 else 1000, stem[1] if len(stem) == 4 else 3
-  network = _densenet(build.complete(dataclasses.replace(model, remat=None)), classes)
-  images = jnp.zeros((1, 256, 256, channels))
-  template = jax.eval_shape(lambda key: network.init(key, images, False), jax.random.key(0))
-  try:
-    loaded = weights.from_pytorch(network, state, template, "train", lambda _: None)
-  except weights.WeightsError as error:
-    lines = str(error).splitlines()
-    more = f", and {len(lines) - 2} more" if len(lines) > 2 else ""
-    raise UserError(f"{path}: {lines[0]} ({' '.join(lines[1:2]).strip()}{more}); give --model.name") from None
-  return network, loaded["params"]
 
 
 def _runs(folder: pathlib.Path) -> list[collection.Run]:

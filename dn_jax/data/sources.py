@@ -194,6 +194,27 @@ def opened(data: DataConfig) -> Sources:
   return Sources(*_apart(train, held_out(labels, count)), test)
 
 
+def tested(data: DataConfig, classes: Sequence[str] | None) -> Source:
+  """What a network that was trained elsewhere is tested on: a folder's val half or all of it, or TFDS's test split.
+
+  Args:
+    data: which.
+    classes: the network's, where their names are known: labels are in their order.
+
+  Raises:
+    ConfigurationError: as `opened`; or the classes are not the network's.
+  """
+  if data.name != FOLDER:
+    _, test = _records(data)
+    if classes is not None and tuple(classes) != test.classes:
+      raise ConfigurationError("data.name", data.name, "its classes are not the network's, or stand in another order")
+    return test
+  if data.dir is None:
+    raise ConfigurationError("data.dir", "(unset)", "--data.name folder needs the folder: CLASS/PICTURE")
+  half = next((data.dir / name for name in _TEST if (data.dir / name).is_dir()), data.dir)
+  return class_folders("data.dir", half, classes)
+
+
 def _folder(data: DataConfig) -> tuple[Source, Source]:
   if data.dir is None:
     raise ConfigurationError(

@@ -136,6 +136,5 @@ def class_activation(folded: Folded, maps: jax.Array, classes: jax.Array) -> jax
   Returns:
     [batch, height', width'].
   """
-  classifier = folded["classifier"]
-  maps = maps.astype(classifier["kernel"].dtype)
-  return jnp.einsum("bhwc,cb->bhw", maps, classifier["kernel"][:, classes]) + classifier["bias"][classes][:, None, None]
+  kernel, bias = (jnp.asarray(folded["classifier"][name]) for name in ("kernel", "bias"))
+  return jnp.einsum("bhwc,cb->bhw", maps.astype(kernel.dtype), kernel[:, classes]) + bias[classes][:, None, None]

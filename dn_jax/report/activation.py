@@ -1,0 +1,47 @@
+"""A class activation map over its picture."""
+
+import pathlib
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from dn_jax.report import picture
+
+
+def draw(image: np.ndarray, activation: np.ndarray, title: str) -> Figure:
+  """The picture, and beside it the same under the map; its scale is in units of the logit, white where it adds nothing.
+
+  Args:
+    image: uint8 [size, size, 3], as the network saw it.
+    activation: [height, width], what each place adds to a class's logit.
+    title: the class.
+  """
+  figure = Figure(figsize=(7.2, 3.3), layout="constrained")
+  plain, mapped = figure.subplots(1, 2)
+  plain.imshow(image)
+  size = len(image)
+  mapped.imshow(np.mean(image, axis=-1), cmap="gray", vmin=0, vmax=255, extent=(0, size, size, 0))
+  largest = float(np.abs(activation).max()) or 1.0
+  drawn = mapped.imshow(
+    activation,
+    cmap="RdBu_r",
+    vmin=-largest,
+    vmax=largest,
+    alpha=0.6,
+    extent=(0, size, size, 0),
+    interpolation="bilinear",
+  )
+  figure.colorbar(drawn, ax=mapped, label="adds to the logit", shrink=0.9)
+  for axes, name in ((plain, "what the network saw"), (mapped, title)):
+    axes.set_title(name, fontsize=10)
+    axes.set_axis_off()
+  return figure
+
+
+def write(path: pathlib.Path, image: np.ndarray, activation: np.ndarray, title: str) -> None:
+  """Draws it into a file.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  picture.save(draw(image, activation, title), path, dpi=150)
