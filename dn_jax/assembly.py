@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 
-from dn_jax import distributed
+from dn_jax import distributed, starting
 from dn_jax.configuration import ConfigurationError, DataConfig, RunConfig
 from dn_jax.data import catalog, sources, stream
 from dn_jax.data.augment import epoch_order, jitter_light_mirror, mirror_and_shift, normalise
-from dn_jax.models import build, initial
+from dn_jax.models import build
 from dn_jax.training import epoch, feed, loop, optimizer, step
 
 # Pictures that are tested on without worker processes, which take seconds to start.
@@ -56,17 +56,22 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   plan = _plan(config, dataset, layout)
   weights_key, order_key, augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed), 4)
   network = build.build(config.model, info.num_classes)
-  schedule = optimizer.learning_rate(config.optimizer, plan.epochs, plan.steps_per_epoch)
-  sgd = optimizer.sgd(config.optimizer, schedule)
+  schedule = optimizer.learning_rate(config.optimizer, plan.epochs, plan.steps_per_epoch, plan.batch_size)
+  sgd = optimizer.sgd(config.optimizer, schedule, config.freeze)
+  drawn = functools.partial(starting.variables, config, network, weights_key, info.image_shape, say)
+  # A file that does not fit is refused before anything is written; one that is gone stops no run that has begun.
+  begun = config.out is not None and (config.out / "checkpoints").exists()
+  read = drawn() if config.weights is not None and not begun else None
 
   def fresh_state() -> step.TrainState:
-    variables = initial.variables(network, weights_key, info.image_shape)
+    variables = drawn() if read is None else read
     state = jax.jit(lambda variables: step.state_of(variables, sgd))(variables)
     return distributed.place_state(state, specs, layout.mesh)
 
   shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), weights_key)
   specs = step.specs_of(shapes, layout)
-  train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params)
+  objective = step.Objective(config.optimizer.label_smoothing, config.freeze_statistics)
+  train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params, objective)
   of_a_step = (train_step, prepared(config, dataset), layout, augmentation_key, dropout_key)
   if _is_streamed(dataset):
     splits = _streamed(config, dataset, layout, plan, say)

@@ -131,6 +131,16 @@ class OptimizerConfig:
   """By what the rate is multiplied there."""
   warmup_steps: int | None = None
   """Steps at the start with a tenth of the rate."""
+  rate_batch: int | None = None
+  """Batch that the rate is meant for: it is scaled by --batch-size over this (Goyal et al. 2017). Unset: it is not."""
+  warmup_epochs: float = 0.0
+  """Epochs in which the rate rises linearly: from what it is before it is scaled up, else from a tenth."""
+  label_smoothing: float = 0.0
+  """Share of a label that training's loss spreads over all classes (what is logged is the plain cross-entropy)."""
+  average: float = 0.0
+  """Decay of a moving average of the parameters over steps; above 0 it is what is tested and kept. E.g. 0.9999."""
+  classifier_rate: float = 1.0
+  """The classifier's own rate, in units of all others'."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +194,14 @@ class RunConfig:
   """Pictures a step, over all devices."""
   seed: int = 0
   """Of weights, order, augmentation and dropout."""
+  weights: pathlib.Path | None = None
+  """Start from a file of weights (.safetensors, .pth) in PyTorch's names; it may say what network it is."""
+  reset_classifier: bool = False
+  """With --weights: a fresh classifier, for other classes."""
+  freeze: tuple[str, ...] = ()
+  """Parts that keep their weights: stem, block1, transition1, ..., last, classifier; layers as block1/layer2."""
+  freeze_statistics: bool = False
+  """Batch norm takes its running averages in training too, as they are, and nothing is dropped out."""
   statistics_groups: int = 1
   """Equal parts of a batch that batch norm sees one by one, as on so many GPUs; 1: the whole batch."""
   last_batch: Literal["drop", "keep"] = "drop"

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import pathlib
 
-from dn_jax import folders
+from dn_jax import folders, starting
 from dn_jax.configuration import ConfigurationError, RunConfig
 from dn_jax.data import catalog
 from dn_jax.models import build
@@ -18,8 +18,9 @@ def resolve(config: RunConfig) -> RunConfig:
     ConfigurationError: a flag's value does not fit.
   """
   info = catalog.info_of(config.data)
-  model = build.complete(config.model)
-  whose = config.protocol or protocol.protocol_name(config.model.name, model)
+  asked = starting.model_of(config)
+  model = build.complete(asked)
+  whose = config.protocol or protocol.protocol_name(asked.name, model)
   config = dataclasses.replace(config, model=model, protocol=whose)
   if info.streamed:
     data = dataclasses.replace(config.data, size=info.image_shape[0], resize=info.resize)
@@ -64,6 +65,7 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     ("checkpoint.every-epochs", config.checkpoint.every_epochs, 1),
     ("checkpoint.every-steps", config.checkpoint.every_steps, 1),
     ("checkpoint.keep", config.checkpoint.keep, 2),
+    ("optimizer.rate-batch", config.optimizer.rate_batch, 1),
     ("statistics-groups", config.statistics_groups, 1),
     ("accumulation", config.accumulation, 1),
     ("devices", config.devices, 1),
@@ -90,6 +92,15 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
       all(0 < share <= 1 for share in sgd.drops),
       "shares of the epochs, above 0, at most 1",
     ),
+    (
+      "optimizer.warmup-epochs",
+      sgd.warmup_epochs,
+      0 <= sgd.warmup_epochs <= config.epochs,
+      "at least 0, within the run",
+    ),
+    ("optimizer.label-smoothing", sgd.label_smoothing, 0 <= sgd.label_smoothing < 1, "at least 0, below 1"),
+    ("optimizer.average", sgd.average, 0 <= sgd.average < 1, "at least 0, below 1"),
+    ("optimizer.classifier-rate", sgd.classifier_rate, 0 < sgd.classifier_rate < math.inf, "must be above 0"),
     ("optimizer.warmup-steps", sgd.warmup_steps, sgd.warmup_steps >= 0, "must be at least 0"),
     ("optimizer.drop-factor", sgd.drop_factor, 0 < sgd.drop_factor <= 1, "above 0, at most 1"),
     (
@@ -120,4 +131,5 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
   ):
     if not fits:
       raise ConfigurationError(flag, value, words)
+  starting.check(config)
   build.check_pictures(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)

@@ -57,7 +57,7 @@ def load(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -> Trai
   if config.model.remat == "auto":  # Written down by a sweep; the run has not begun.
     config = dataclasses.replace(config, model=build.complete(dataclasses.replace(config.model, remat=None)))
   network = build.build(config.model, num_classes)
-  sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0))
+  sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0), config.freeze)
   shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), jax.random.key(0))
   template = distributed.placed(shapes, PartitionSpec(), mesh)
   with Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, say, read_only=True) as checkpoints:
@@ -67,4 +67,5 @@ def load(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -> Trai
         raise ConfigurationError("checkpoint", which, "no epoch of this run is done yet; take last")
       if begun.steps or runs.best_record(records) != records[-1]:
         state, records, begun, _ = checkpoints.restore(template, runs.best_record(records).step)
-  return Trained(config, network, state.params, state.batch_stats, len(records), begun.steps)
+  params = optimizer.tested(state.params, state.opt_state)
+  return Trained(config, network, params, state.batch_stats, len(records), begun.steps)

@@ -53,6 +53,18 @@ def text(config: RunConfig) -> str:
     if sgd.schedule == "cosine"
     else f"rate {sgd.learning_rate:g} times {sgd.drop_factor:g} at {drops}",
     *([warmup] if sgd.warmup_steps or published.warmup_steps else []),
+    *([f"the rate scaled by the batch over {sgd.rate_batch}"] if sgd.rate_batch else []),
+    *([f"rising to it in {sgd.warmup_epochs:g} epochs"] if sgd.warmup_epochs else []),
+    *([f"labels smoothed by {sgd.label_smoothing:g}"] if sgd.label_smoothing else []),
+    *([f"a moving average of the parameters tested, decay {sgd.average:g}"] if sgd.average else []),
+    *([f"the classifier at {sgd.classifier_rate:g} times the rate"] if sgd.classifier_rate != 1 else []),
+    *(
+      [f"from the weights {config.weights}" + ", a fresh classifier" * config.reset_classifier]
+      if config.weights
+      else []
+    ),
+    *([f"{', '.join(config.freeze)} frozen"] if config.freeze else []),
+    *(["batch norm's running averages frozen"] if config.freeze_statistics else []),
     f"momentum {sgd.momentum:g}" + (" (Nesterov)" if sgd.nesterov else ""),
     f"weight decay {sgd.weight_decay:g}",
     f"dropout {model.dropout:g}" if model.dropout else "no dropout",

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from dn_jax.configuration import UserError
+from dn_jax.training import optimizer
 from dn_jax.training.epoch import Advance, DeviceSplit, Evaluate
 from dn_jax.training.feed import Batches, Feed
 from dn_jax.training.step import Totals, TrainState
@@ -161,7 +162,7 @@ def run(
         watcher.save(last, state, totals, Begun(plan.steps_per_epoch, seconds))
 
     measured = {
-      name: evaluate(state.params, state.batch_stats, split, stop_if_asked).means()
+      name: evaluate(optimizer.tested(state.params, state.opt_state), state.batch_stats, split, stop_if_asked).means()
       for name, split in (("validation", splits.valid), ("test", splits.test))
       if split
     }

@@ -2,7 +2,10 @@
 
 import collections
 import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -17,18 +20,35 @@ def drop_epochs(config: OptimizerConfig, epochs: int) -> list[int]:
   return [math.ceil(round(share * epochs, 9)) for share in config.drops]
 
 
-def learning_rate(config: OptimizerConfig, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+def learning_rate(
+  config: OptimizerConfig, epochs: int, steps_per_epoch: int, batch_size: int | None = None
+) -> optax.Schedule:
   """The rate of a step, counted from 0 over the whole run.
 
   `steps`: multiplied by `drop_factor` at each of `drops` (shares of the epochs), on whole epochs; the
   authors' Torch code, which counts epochs from 1, drops one epoch earlier than its PyTorch successor and
   this. `cosine`: lr / 2 * (1 + cos(pi * t / T)) with t counted from 1, so that the last step's rate is 0.
-  The first `warmup_steps` have a tenth of what the schedule says.
+  The first `warmup_steps` have a tenth of what the schedule says. Under `rate_batch` all is scaled by the batch over
+  that, and in the first `warmup_epochs` the rate rises linearly to what the schedule says, from the unscaled rate where
+  that is lower (Goyal et al. 2017, section 2.2), else from a tenth.
+
+  Args:
+    config: filled in.
+    epochs, steps_per_epoch: of the run.
+    batch_size: pictures a step; needed under `rate_batch`.
   """
   schedule = _schedule(config, epochs, steps_per_epoch)
-  if not config.warmup_steps:
+  scale = batch_size / config.rate_batch if config.rate_batch else 1.0
+  rising = config.warmup_epochs * steps_per_epoch
+  first = 1 / scale if scale > 1 else 0.1
+  if not config.warmup_steps and not rising and scale == 1:
     return schedule
-  return lambda step: schedule(step) * jnp.where(step < config.warmup_steps, 0.1, 1.0)
+
+  def scaled(step: Any) -> Any:
+    rate = scale * schedule(step) * jnp.where(step < (config.warmup_steps or 0), 0.1, 1.0)
+    return rate * (first + (1 - first) * jnp.minimum(step / rising, 1.0)) if rising else rate
+
+  return scaled
 
 
 def _schedule(config: OptimizerConfig, epochs: int, steps_per_epoch: int) -> optax.Schedule:
@@ -41,12 +61,76 @@ def _schedule(config: OptimizerConfig, epochs: int, steps_per_epoch: int) -> opt
   return optax.piecewise_constant_schedule(config.learning_rate, dict(boundaries))
 
 
-def sgd(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+def sgd(
+  config: OptimizerConfig, schedule: optax.Schedule, frozen: Sequence[str] = ()
+) -> optax.GradientTransformationExtraArgs:
   """Torch's SGD: decay added to the gradient, momentum without dampening, then the rate.
 
   d = g + weight_decay * w;  b = momentum * b + d;  w -= rate * (d + momentum * b)  (Nesterov)
+
+  Args:
+    config: filled in; its `classifier_rate` multiplies the classifier's rate, its `average` keeps an average.
+    schedule: the rate by step.
+    frozen: paths of modules whose parameters stay as they are, `block1` or `block1/layer2`.
   """
-  return optax.chain(
+  plain = optax.chain(
     optax.add_decayed_weights(config.weight_decay),
     optax.sgd(schedule, config.momentum or None, nesterov=config.nesterov),
   )
+  if frozen or config.classifier_rate != 1:
+    apart = {
+      "plain": plain,
+      "classifier": optax.chain(plain, optax.scale(config.classifier_rate)),
+      "frozen": optax.set_to_zero(),
+    }
+    plain = optax.multi_transform(apart, lambda params: kinds(params, frozen))
+  return optax.chain(plain, averaging(config.average)) if config.average else plain
+
+
+def kinds(params: Any, frozen: Sequence[str]) -> Any:
+  """What the optimizer does with each parameter: `plain`, `classifier` or `frozen`."""
+
+  def kind(path: Any, leaf: Any) -> str:
+    del leaf
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    if any(f"{name}/".startswith(f"{prefix}/") for prefix in frozen):
+      return "frozen"
+    return "classifier" if name.startswith("classifier/") else "plain"
+
+  return jax.tree.map_with_path(kind, params)
+
+
+class Averaged(NamedTuple):
+  """The moving average of a run's parameters, within its optimizer's state; `count`: of steps."""
+
+  count: jax.Array
+  params: Any
+
+
+def averaging(decay: float) -> optax.GradientTransformation:
+  """Keeps a moving average of the parameters that an update leads to; changes no update, and comes last in a chain.
+
+  a = d * a + (1 - d) * w after each step t = 1, 2, ..., with d = min(decay, (1 + t) / (10 + t)), so that what was
+  drawn at the start is soon forgotten.
+  """
+
+  def init(params: Any) -> Averaged:
+    return Averaged(jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, params))
+
+  def update(updates: Any, state: Averaged, params: Any) -> tuple[Any, Averaged]:
+    count = state.count + 1
+    d = jnp.minimum(decay, (1 + count) / (10 + count))
+    average = jax.tree.map(lambda a, w, u: (d * a + (1 - d) * (w + u)).astype(a.dtype), state.params, params, updates)
+    return updates, Averaged(count, average)
+
+  return optax.GradientTransformation(init, update)
+
+
+def tested(params: Any, opt_state: Any) -> Any:
+  """The parameters that a run tests: their moving average where there is one."""
+  found = [state for state in jax.tree.leaves(opt_state, is_leaf=_is_average) if _is_average(state)]
+  return found[0].params if found else params
+
+
+def _is_average(state: Any) -> bool:
+  return isinstance(state, Averaged)

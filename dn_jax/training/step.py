@@ -1,5 +1,6 @@
 """One step of training, one of evaluation: pure functions of a state and a batch."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -110,23 +111,42 @@ def totals_of(logits: jax.Array, batch: Batch) -> Totals:
   )
 
 
-def make_loss(network: nn.Module) -> Callable[..., Any]:
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """What a step makes small, where it is not the published one.
+
+  label_smoothing:   share of each label that is spread over all classes
+  freeze_statistics: whether batch norm takes its running averages, and nothing is dropped out
+  """
+
+  label_smoothing: float = 0.0
+  freeze_statistics: bool = False
+
+
+def make_loss(network: nn.Module, objective: Objective = Objective()) -> Callable[..., Any]:
   """(params, batch_stats, batch, key, group) -> (mean cross-entropy, (logits, new batch_stats)).
 
   `group` is the number of a statistics group, which drops out what no other does, or None: the batch is whole.
   """
+  smoothing, frozen = objective.label_smoothing, objective.freeze_statistics
 
   def loss(params: Any, batch_stats: Any, batch: Batch, key: jax.Array, group: jax.Array | None = None) -> Any:
     rngs = {"dropout": key if group is None else jax.random.fold_in(key, group), "depth": key}
     variables = {"params": params, "batch_stats": batch_stats}
-    logits, updated = network.apply(variables, batch.images, True, mutable=["batch_stats"], rngs=rngs)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-    return jnp.mean(losses), (logits, updated["batch_stats"])
+    logits, updated = network.apply(variables, batch.images, not frozen, mutable=["batch_stats"], rngs=rngs)
+    if smoothing:
+      labels = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[-1], dtype=logits.dtype), smoothing)
+      losses = optax.softmax_cross_entropy(logits, labels)
+    else:
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    return jnp.mean(losses), (logits, batch_stats if frozen else updated["batch_stats"])
 
   return loss
 
 
-def make_gradients(network: nn.Module, layout: Layout, accumulation: int = 1) -> Callable[..., Any]:
+def make_gradients(
+  network: nn.Module, layout: Layout, accumulation: int = 1, objective: Objective = Objective()
+) -> Callable[..., Any]:
   """(params, batch_stats, batch, key) -> (gradients of the mean loss, new batch_stats, totals), of one device.
 
   Each statistics group is normalised by itself; gradients and running averages are the means of the groups'.
@@ -135,8 +155,9 @@ def make_gradients(network: nn.Module, layout: Layout, accumulation: int = 1) ->
     network: with the layout's cut.
     layout: how the global batch lies on devices; the device's batch is its parts of its groups, group by group.
     accumulation: the groups are gone through in so many pieces, one after another; divides their number.
+    objective: see there.
   """
-  loss = make_loss(network)
+  loss = make_loss(network, objective)
   groups = layout.groups_of_device // accumulation
 
   def of_piece(params: Any, batch_stats: Any, batch: Batch, key: jax.Array, numbers: jax.Array) -> Any:
@@ -180,6 +201,7 @@ def make_train_step(
   layout: Layout | None = None,
   accumulation: int = 1,
   specs: Any = None,
+  objective: Objective = Objective(),
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]]:
   """The training step: (state, batch, dropout key) -> (new state, the batch's totals before its update).
 
@@ -191,9 +213,10 @@ def make_train_step(
       one device has everything, in one statistics group.
     accumulation: see `make_gradients`.
     specs: how the parameters lie, from the layout; by default whole, and the same on all devices.
+    objective: see there.
   """
   layout = layout or make_layout_of_one()
-  gradients_of = make_gradients(network.clone(cut=layout.cut), layout, accumulation)
+  gradients_of = make_gradients(network.clone(cut=layout.cut), layout, accumulation, objective)
 
   def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Totals]:
     chex.assert_equal_shape_prefix((batch.images, batch.labels), 1)

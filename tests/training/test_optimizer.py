@@ -61,3 +61,58 @@ def test_the_cosine_counts_from_one_and_ends_at_zero():
   for step in range(20):
     assert float(rate(step)) == pytest.approx(0.05 * (1 + math.cos(math.pi * (step + 1) / 20)), abs=1e-7)
   assert float(rate(19)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_rate_for_another_batch_is_scaled_and_rises_to_that():
+  config = dataclasses.replace(PUBLISHED, rate_batch=256, warmup_epochs=5, drops=(1 / 3, 2 / 3))
+  rate = optimizer.learning_rate(config, 90, 10, batch_size=1024)
+  # Goyal et al. 2017: from 0.1 in equal steps to 0.4 over five epochs, then the published drops.
+  for step, expected in [(0, 0.1), (25, 0.25), (50, 0.4), (299, 0.4), (300, 0.04), (600, 0.004)]:
+    assert float(rate(step)) == pytest.approx(expected, rel=1e-5), step
+  smaller = optimizer.learning_rate(dataclasses.replace(config, warmup_epochs=0), 90, 10, batch_size=64)
+  assert float(smaller(0)) == pytest.approx(0.025)
+  unscaled = optimizer.learning_rate(dataclasses.replace(config, rate_batch=None), 90, 10, batch_size=64)
+  assert [float(unscaled(step)) for step in (0, 25, 50)] == pytest.approx([0.01, 0.055, 0.1])
+
+
+PARAMS = {
+  "block1": {"layer1": {"kernel": jnp.ones(2)}, "layer10": {"kernel": jnp.ones(2)}},
+  "classifier": {"bias": jnp.ones(2)},
+}
+
+
+def test_frozen_parts_stay_and_the_classifier_has_a_rate_of_its_own():
+  config = dataclasses.replace(PUBLISHED, classifier_rate=10.0, weight_decay=0.5)
+  sgd = optimizer.sgd(config, optax.constant_schedule(0.1), ("block1/layer1",))
+  plain = optimizer.sgd(dataclasses.replace(config, classifier_rate=1.0), optax.constant_schedule(0.1))
+  gradients = {
+    "block1": {"layer1": {"kernel": jnp.full(2, 3.0)}, "layer10": {"kernel": jnp.full(2, 2.0)}},
+    "classifier": {"bias": jnp.full(2, -1.0)},
+  }
+  ours, theirs = (sgd, sgd.init(PARAMS)), (plain, plain.init(PARAMS))
+  for _ in range(3):
+    (found, state), (expected, other) = (each.update(gradients, kept, PARAMS) for each, kept in (ours, theirs))
+    ours, theirs = (sgd, state), (plain, other)
+    assert not found["block1"]["layer1"]["kernel"].any()
+    np.testing.assert_array_equal(found["block1"]["layer10"]["kernel"], expected["block1"]["layer10"]["kernel"])
+    np.testing.assert_allclose(found["classifier"]["bias"], 10 * expected["classifier"]["bias"], rtol=1e-6)
+
+
+def test_a_moving_average_is_that_of_the_parameters_after_each_step():
+  config = dataclasses.replace(PUBLISHED, average=0.9)
+  sgd = optimizer.sgd(config, optax.constant_schedule(0.1))
+  plain = optimizer.sgd(PUBLISHED, optax.constant_schedule(0.1))
+  params = other = jnp.asarray([1.0, -2.0])
+  state, kept, average = sgd.init(params), plain.init(params), np.asarray(params, np.float64)
+  rng = np.random.RandomState(0)
+  for t in range(1, 120):
+    gradient = jnp.asarray(rng.randn(2), jnp.float32)
+    updates, state = sgd.update(gradient, state, params)
+    params = optax.apply_updates(params, updates)
+    same, kept = plain.update(gradient, kept, other)
+    other = optax.apply_updates(other, same)
+    d = min(0.9, (1 + t) / (10 + t))
+    average = d * average + (1 - d) * np.asarray(params)
+  np.testing.assert_array_equal(params, other)
+  np.testing.assert_allclose(optimizer.tested(params, state), average, rtol=1e-5)
+  np.testing.assert_array_equal(optimizer.tested(params, kept), params)

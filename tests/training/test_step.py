@@ -1,12 +1,15 @@
-"""Totals of a batch, by hand."""
+"""Totals of a batch, and what a step makes small, by hand."""
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import relative
 
-from dn_jax.training.step import Batch, Totals, totals_of
+from dn_jax.models.densenet import DenseNet
+from dn_jax.training.step import Batch, Objective, Totals, make_loss, totals_of
 
 
 def batch(labels, weights=None):
@@ -59,3 +62,43 @@ def test_ranks_are_those_of_argsort():
   totals = totals_of(jnp.asarray(logits), batch(labels))
   assert int(totals.top1_errors) == np.sum(order[:, 0] != labels)
   assert int(totals.top5_errors) == np.sum(~(order[:, :5] == labels[:, None]).any(axis=1))
+
+
+NETWORK = DenseNet((1, 1), 4, 5, 8, dropout_rate=0.3)
+IMAGES = jnp.asarray(np.random.RandomState(0).randn(6, 8, 8, 3), jnp.float32)
+LABELS = np.array([0, 1, 2, 3, 4, 0])
+
+
+def test_smoothed_labels_are_spread_over_all_classes():
+  state = NETWORK.init(jax.random.key(0), IMAGES, False)
+  one = Batch(IMAGES, jnp.asarray(LABELS), jnp.ones(6))
+  arguments = (state["params"], state["batch_stats"], one, jax.random.key(1))
+  plain, (logits, _) = make_loss(NETWORK)(*arguments)
+  smoothed, (again, _) = make_loss(NETWORK, Objective(label_smoothing=0.1))(*arguments)
+  np.testing.assert_array_equal(logits, again)
+  logits = np.asarray(logits, np.float64)
+  logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+  labels = np.full((6, 5), 0.1 / 5)
+  labels[np.arange(6), LABELS] += 0.9
+  assert float(plain) == pytest.approx(-logs[np.arange(6), LABELS].mean(), rel=1e-5)
+  assert float(smoothed) == pytest.approx(-(labels * logs).sum(axis=1).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["none", "dense_layer", "layer_by_layer"])
+def test_frozen_statistics_are_used_and_stay(policy):
+  network = NETWORK.clone(remat=policy)
+  state = network.init(jax.random.key(0), IMAGES, False)
+  stats = jax.tree.map(lambda leaf: leaf + 0.3, state["batch_stats"])
+  one = Batch(IMAGES, jnp.asarray(LABELS), jnp.ones(6))
+  loss = make_loss(network, Objective(freeze_statistics=True))
+
+  def by_hand(params):
+    logits = network.clone(remat="none").apply({"params": params, "batch_stats": stats}, IMAGES, False)
+    return -jnp.mean(jax.nn.log_softmax(logits)[np.arange(6), LABELS])
+
+  (found, (_, kept)), gradients = jax.value_and_grad(loss, has_aux=True)(state["params"], stats, one, jax.random.key(1))
+  expected, theirs = jax.value_and_grad(by_hand)(state["params"])
+  assert float(found) == pytest.approx(float(expected), rel=1e-6)
+  jax.tree.map(np.testing.assert_array_equal, kept, stats)
+  for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(theirs), strict=True):
+    assert relative(a, b) < 1e-4
