@@ -7,6 +7,8 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Mapping
 
 _VARIABLE = "DN_JAX_TETHERED_TO"
@@ -31,3 +33,17 @@ def tie(parent: int) -> None:
   ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
   if os.getppid() != parent:  # It ended before.
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def follow(parent: int, every: float = 1.0) -> None:
+  """Ends this process soon after its parent, of that number, by looking every so many seconds.
+
+  For a process that a thread started which may end before either: to the kernel the parent of `tie` is that thread.
+  """
+
+  def look() -> None:
+    while os.getppid() == parent:
+      time.sleep(every)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+  threading.Thread(target=look, daemon=True).start()

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -222,5 +223,8 @@ def _ahead(dataset: grain.MapDataset, rows: int, workers: int) -> Iterator[Rows]
 
 def _begin_worker(parent: int, index: int, workers: int) -> None:
   del index, workers
-  tether.tie(parent)
+  tether.follow(parent)
+  # Ctrl-C, and a scheduler's warning, reach all processes of a run; the first decides what is done about it.
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
   cv2.setNumThreads(0)  # The workers are parallel enough.

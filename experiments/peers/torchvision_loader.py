@@ -21,7 +21,9 @@ def main(folder: str, batch_size: int, workers: int) -> None:
     ]
   )
   pictures = datasets.ImageFolder(folder, prepare)
-  loader = torch.utils.data.DataLoader(pictures, batch_size, shuffle=True, num_workers=workers, drop_last=True)
+  loader = torch.utils.data.DataLoader(
+    pictures, batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
+  )
   # As the other: whole epochs, the first batches not counted.
   skipped, begin, number = 2 * max(workers, 1), 0.0, 0
   total = len(loader) + skipped

@@ -68,9 +68,32 @@ def test_a_run_killed_within_an_epoch_with_workers_goes_on_with_the_next_picture
   assert again.returncode == 0, again.stderr
   assert "going on after epoch" in again.stdout
   assert metrics(out) == metrics(undisturbed[0])
+  assert "leaked" not in again.stderr
   for line in children.stdout.split():  # Its workers ended with it.
     assert not os.path.exists(f"/proc/{line}")
-  assert "leaked" not in again.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_which_reaches_the_workers_too_saves_and_stops(photographs, tmp_path):
+  out = tmp_path / "run"
+  flags = command(photographs, out, "--data.workers", "2", "--epochs", "3000")
+  process = subprocess.Popen(
+    [sys.executable, *flags],
+    cwd=ROOT,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+  while not (out / "metrics.jsonl").exists():
+    assert process.poll() is None
+    time.sleep(0.02)
+  os.killpg(process.pid, signal.SIGINT)
+  _, said = process.communicate(timeout=120)
+  assert process.returncode == 75
+  assert "stopped as asked, and saved after step" in said
+  assert "Traceback" not in said
+  assert "leaked" not in said
 
 
 @pytest.mark.slow

@@ -1,0 +1,31 @@
+"""The stream's measuring script."""
+
+import json
+
+import pytest
+from photographs import class_folders
+from untrained import refused, script
+
+
+@pytest.mark.slow
+def test_rates_are_measured_and_written(tmp_path, capsys):
+  class_folders(tmp_path / "photos", each=6)
+  flags = ("--pictures", tmp_path / "photos", "--batch-size", "4", "--repeats", "2", "--workers", "1")
+  script("loading", *flags, "--json", tmp_path / "rates.json")
+  rates = json.loads((tmp_path / "rates.json").read_text())
+  assert set(rates) == {"dn_jax, 1 processes", "dn_jax, threads alone", "dn_jax, with colours and lighting"}
+  assert all(len(found) == 2 and min(found) > 0 for found in rates.values())
+  assert "18 pictures, batches of 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("flags", "answer"),
+  [
+    (["--repeats", "0"], "error: --repeats 0: must be at least 1"),
+    (["--workers", "-1"], "error: --workers -1: must be at least 0"),
+    (["--torch-python", "/nowhere/python"], "error: --torch-python /nowhere/python: is no program"),
+    (["--pictures", "/nowhere"], "error: --pictures /nowhere: is not a folder"),
+  ],
+)
+def test_a_mistake_is_one_line(capsys, flags, answer):
+  assert refused(capsys, "loading", *flags) == answer
