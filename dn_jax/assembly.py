@@ -108,11 +108,10 @@ def _streamed(
   if config.parallel == "pmap":
     raise ConfigurationError("parallel", "pmap", "each device would need all pictures of a batch; streams need jit")
   data, rows = config.data, feed.own_rows(layout, plan.batch_size)
-  workers = stream.worker_processes(data.workers)
   training = stream.Training(dataset.train, config.seed, data.size, plan.batch_size, rows, data.augment, data.resize)
   bad = stream.Bad(dataset.train, data.bad_share, say)
   steps = plan.epochs * plan.steps_per_epoch
-  train = feed.Feed(training, steps, workers, feed.placer(layout), bad.note)
+  train = feed.Feed(training, steps, data.workers, feed.placer(layout), bad.note)
   tested = functools.partial(batches_of, data=data, layout=layout, batch_size=config.evaluation_batch_size, say=say)
   return loop.Splits(train, tested(dataset.valid) if dataset.valid else None, tested(dataset.test))
 
@@ -141,7 +140,7 @@ def batches_of(
   bad = stream.Bad(source, data.bad_share, say)
 
   def batches() -> Iterator[feed.Columns]:
-    for columns in testing.batches(stream.worker_processes(data.workers) if len(source) >= _FEW else 0):
+    for columns in testing.batches(data.workers if len(source) >= _FEW else 0):
       bad.note(columns.pop("bad"))
       yield columns
 

@@ -58,8 +58,8 @@ class DataConfig:
   """Side of the crop that the network sees, of pictures that are read one by one (ImageNet: 224)."""
   resize: int | None = None
   """Their shorter side before the middle is cropped, where they are not augmented (ImageNet: 256, or as 8 to 7)."""
-  workers: int = carried_out(-1)
-  """Processes that decode them; 0: threads of this one; -1: as many as there are processors, at most 16."""
+  workers: int = carried_out(0)
+  """Processes that read and decode them; 0: threads of this one, as many as there are processors, at most 16."""
   bad_share: float = carried_out(0.01)
   """Share of them that may be unreadable; another is taken in such a one's place, and more stop the run."""
 

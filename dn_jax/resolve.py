@@ -61,7 +61,7 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     ("data.validation", config.data.validation, 0),
     ("data.size", config.data.size, 1),
     ("data.resize", config.data.resize, config.data.size or 1),
-    ("data.workers", config.data.workers, -1),
+    ("data.workers", config.data.workers, 0),
     ("checkpoint.every-epochs", config.checkpoint.every_epochs, 1),
     ("checkpoint.every-steps", config.checkpoint.every_steps, 1),
     ("checkpoint.keep", config.checkpoint.keep, 2),

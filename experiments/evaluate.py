@@ -22,8 +22,8 @@ class Pictures:
   """With --weights: folder, or a data set of TFDS's such as imagenet2012."""
   dir: pathlib.Path | None = None
   """Folder of the data set; of a run, if it has moved since."""
-  workers: int = -1
-  """Processes that decode; 0: threads; -1: as many as there are processors."""
+  workers: int = 0
+  """Processes that decode; 0: threads of this one."""
   bad_share: float = 0.01
   """Share of the pictures that may be unreadable; these do not count."""
 

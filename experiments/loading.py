@@ -3,7 +3,7 @@
   python experiments/loading.py --torch-python ~/torch/bin/python
 
 Both read the same JPEG files, crop at random to 224 pixels, mirror and normalise. Here mirror and normalisation run on
-the device; they are counted too, as they would be in a training step. Without --torch-python this project's alone.
+the device, and are counted too. The stream's own way is threads; processes are measured beside it.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Loading:
   batch_size: int = 64
   """Pictures a batch."""
   workers: int = 2
-  """Processes that decode, here and there."""
+  """Processes of torchvision's loader, and of the stream where it has processes."""
   repeats: int = 3
   """Times that each is measured, in turns."""
   torch_python: pathlib.Path | None = None
@@ -110,15 +110,13 @@ def loading(flags: Loading) -> None:
     files = sources.class_folders("pictures", folder)
     if len(files) < flags.batch_size:
       raise ConfigurationError("batch-size", flags.batch_size, f"there are {len(files)} pictures; at most that")
+    measured = functools.partial(ours, folder, flags.batch_size)
     ways = {
-      f"dn_jax, {flags.workers} processes" if flags.workers else "dn_jax, threads": functools.partial(
-        ours, folder, flags.batch_size, flags.workers, plain=True
-      ),
-      "dn_jax, threads alone": functools.partial(ours, folder, flags.batch_size, 0, plain=True),
-      "dn_jax, with colours and lighting": functools.partial(
-        ours, folder, flags.batch_size, flags.workers, plain=False
-      ),
+      "dn_jax": functools.partial(measured, 0, plain=True),
+      "dn_jax, colours and lighting too": functools.partial(measured, 0, plain=False),
     }
+    if flags.workers:
+      ways[f"dn_jax, {flags.workers} processes"] = functools.partial(measured, flags.workers, plain=True)
     if flags.torch_python:
       ways["torchvision"] = functools.partial(theirs, flags.torch_python, folder, flags.batch_size, flags.workers)
     rates: dict[str, list[float]] = {name: [] for name in ways}

@@ -220,7 +220,7 @@ def test_a_run_is_a_classifier_too(tmp_path):
   class_folders(tmp_path / "photos", each=10)
   script(
     "train", "--data.name", "folder", "--data.dir", tmp_path / "photos", "--data.size", "16", "--model.depth", "10",
-    "--model.growth-rate", "4", "--epochs", "1", "--batch-size", "9", "--data.workers", "0", "--out", tmp_path / "run",
+    "--model.growth-rate", "4", "--epochs", "1", "--batch-size", "9", "--out", tmp_path / "run",
   )  # fmt: skip
   found = loaded(tmp_path / "run")
   assert (found.classes, found.input.size, found.input.resize) == (CLASSES, 16, 18)

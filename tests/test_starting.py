@@ -17,7 +17,7 @@ from dn_jax.resolve import resolve
 def command(folder, out, *flags):
   return [
     *("experiments/train.py", "--data.name", "folder", "--data.dir", str(folder), "--data.size", "16"),
-    *("--epochs", "1", "--batch-size", "8", "--data.workers", "0", "--out", str(out), *flags),
+    *("--epochs", "1", "--batch-size", "8", "--out", str(out), *flags),
   ]
 
 

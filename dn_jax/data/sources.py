@@ -13,7 +13,7 @@ import numpy as np
 
 from dn_jax.configuration import ConfigurationError, DataConfig
 from dn_jax.data import tfds_folder
-from dn_jax.data.pictures import SUFFIXES
+from dn_jax.data.pictures import SUFFIXES, BadPictureError
 
 FOLDER = "folder"
 # What the halves of a folder of one's own may be called, in the order in which they are looked for.
@@ -151,7 +151,10 @@ class Records:
     return tfds_folder.undecoded(self.folder, self.split)
 
   def __getitem__(self, number: int) -> tuple[bytes, int]:
-    row = self._rows[number]
+    try:
+      row = self._rows[number]
+    except Exception as error:  # A reader's own kinds, for a record that is damaged.
+      raise BadPictureError(f"{self.name_of(number)}: cannot be read ({error})") from None
     return row["image"], int(row["label"])
 
   def name_of(self, number: int) -> str:

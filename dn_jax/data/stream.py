@@ -1,4 +1,4 @@
-"""Batches of pictures that are read one by one: Grain's worker processes read, decode and crop, ahead of the device.
+"""Batches of pictures that are read one by one: Grain's threads or processes read, decode and crop ahead of time.
 
 Where an epoch takes its pictures and what is cropped out of each depends on (seed, epoch, picture) alone, so a position
 in the stream is all of its state: a run that goes on within an epoch opens the stream at its next step.
@@ -6,10 +6,9 @@ in the stream is all of its state: a run that goes on within an epoch opens the 
 
 import dataclasses
 import functools
-import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -24,9 +23,9 @@ from dn_jax.data.sources import Source
 
 # Pictures after a bad one of which the first good one takes its place.
 _MOST_TRIES = 100
-# Batches that each worker process, or all threads together, may be ahead.
+# Finished batches that each worker process, or all threads together, may be ahead.
 _AHEAD = 2
-_MOST_WORKERS = 16
+_MOST_THREADS = 16
 
 Rows = dict[str, np.ndarray]
 
@@ -64,8 +63,8 @@ class Training:
   def steps_per_epoch(self) -> int:
     return len(self.source) // self.batch_size
 
-  def picture(self, position: int) -> dict[str, Any]:
-    """One picture of a stream that has `rows` of every step after another.
+  def picture(self, step: int, row: int) -> dict[str, Any]:
+    """One row of a step's batch.
 
     A picture that cannot be read is passed over for the next one in the data set.
 
@@ -75,9 +74,8 @@ class Training:
     Raises:
       UserError: a hundred pictures in a row cannot be read.
     """
-    step, row = divmod(position, len(self.rows))
     epoch, step = divmod(step, self.steps_per_epoch)
-    drawn = int(_order(self.seed, epoch, len(self.source))[step * self.batch_size + self.rows[row]])
+    drawn = int(_order(self.seed, epoch, len(self.source))[step * self.batch_size + row])
     for tried in range(_MOST_TRIES):
       number = (drawn + tried) % len(self.source)
       try:
@@ -98,8 +96,11 @@ class Training:
 
   def batches(self, first_step: int, steps: int, workers: int) -> Iterator[Rows]:
     """This process's rows of some steps, counted over all epochs; see `picture`. Its `close` ends the workers."""
-    positions = grain.MapDataset.range(first_step * len(self.rows), (first_step + steps) * len(self.rows))
-    return _ahead(positions.map(self.picture), len(self.rows), workers)
+    return _ahead(grain.MapDataset.range(first_step, first_step + steps).map(self.batch), workers)
+
+  def batch(self, step: int) -> Rows:
+    """This process's rows of a step, counted over all epochs; see `picture`."""
+    return _stacked([self.picture(step, row) for row in self.rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,15 +126,14 @@ class Testing:
   def steps(self) -> int:
     return -(-len(self.source) // self.batch_size)
 
-  def picture(self, position: int) -> dict[str, Any]:
-    """One picture of a stream.
+  def picture(self, number: int) -> dict[str, Any]:
+    """One picture, or where there are no more a place that is not counted.
 
     Returns:
       image: uint8 [crops, size, size, 3]; label; weight: 1, or 0 where there is no picture to see; bad: its number
       where it cannot be read, else -1.
     """
-    step, row = divmod(position, len(self.rows))
-    number, bad = step * self.batch_size + self.rows[row], -1
+    bad = -1
     if number < len(self.source):
       try:
         whole, label = _read(self.source, number)
@@ -149,13 +149,11 @@ class Testing:
 
   def batches(self, workers: int) -> Iterator[Rows]:
     """This process's rows of all steps; see `picture`. Its `close` ends the workers."""
-    positions = grain.MapDataset.range(self.steps * len(self.rows))
-    return _ahead(positions.map(self.picture), len(self.rows), workers)
+    return _ahead(grain.MapDataset.range(self.steps).map(self.batch), workers)
 
-
-def worker_processes(asked: int) -> int:
-  """How many a person's --data.workers means."""
-  return min(os.cpu_count() or 1, _MOST_WORKERS) if asked < 0 else asked
+  def batch(self, step: int) -> Rows:
+    """This process's rows of a step."""
+    return _stacked([self.picture(step * self.batch_size + row) for row in self.rows])
 
 
 class Bad:
@@ -196,29 +194,22 @@ def _read(source: Source, number: int) -> tuple[np.ndarray, int]:
   return pictures.decode(content, source.name_of(number)), label
 
 
-def _ahead(dataset: grain.MapDataset, rows: int, workers: int) -> Iterator[Rows]:
+def _stacked(rows: Sequence[dict[str, Any]]) -> Rows:
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _ahead(steps: grain.MapDataset, workers: int) -> Iterator[Rows]:
+  """Batches by step, made ahead of time; whole ones each, since Grain takes its time for every element."""
   if not flags.FLAGS.is_parsed():  # Grain asks absl's flags, which nothing here parses.
     flags.FLAGS.mark_as_parsed()
-  if workers:
-    # Each worker makes whole batches, one of its threads reading while another decodes.
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD)
-    begin = functools.partial(_begin_worker, os.getpid())
-    batches = dataset.batch(rows, drop_remainder=True).to_iter_dataset(options).mp_prefetch(processes, begin)
-  else:
-    threads = min(os.cpu_count() or 1, _MOST_WORKERS)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_AHEAD * rows)
-    batches = dataset.to_iter_dataset(options).batch(rows, drop_remainder=True)
-  iterator = iter(batches)
-  try:
-    for columns in iterator:
-      # Grain's arrays lie in memory that workers share, which is given back when the last reference goes: here.
-      yield {name: np.array(rows) for name, rows in columns.items()}
-      del columns
-  finally:
-    iterator.close()
-    del iterator, batches
-    gc.collect()  # Grain's iterators are cycles, which hold the last of that memory.
+  if not workers:
+    threads = min(os.cpu_count() or 1, _MOST_THREADS)
+    return iter(steps.to_iter_dataset(grain.ReadOptions(threads, threads + _AHEAD)))
+  # A worker has one thread. Batches come through a pipe: shared memory is no faster, and a container may have 64 MB.
+  batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+  batches = grain.experimental.WithOptionsIterDataset(batches, grain.experimental.DatasetOptions(min_shm_size=2**40))
+  processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD)
+  return iter(batches.mp_prefetch(processes, functools.partial(_begin_worker, os.getpid())))
 
 
 def _begin_worker(parent: int, index: int, workers: int) -> None:

@@ -1,6 +1,7 @@
 """Folders of one's own, and what TFDS prepared, picture by picture."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -120,3 +121,20 @@ def test_other_files_are_other_pictures(tmp_path):
 def test_a_size_is_for_pictures_that_are_read_one_by_one():
   with pytest.raises(ConfigurationError, match=r"--data.size 64: cifar10 has a size"):
     catalog.info_of(DataConfig("cifar10", size=64))
+
+
+def test_a_damaged_record_is_a_bad_picture(prepared, tmp_path):
+  shutil.copytree(prepared / "cifar10", tmp_path / "own")
+  (shard,) = (tmp_path / "own").rglob("*train.array_record*")
+  content = bytearray(shard.read_bytes())
+  middle = len(content) // 2
+  content[middle : middle + 4000] = bytes(4000)
+  shard.write_bytes(content)
+  source, bad = sources.opened(DataConfig("own", tmp_path)).train, []
+  for number in range(len(source)):
+    try:
+      pictures.decode(source[number][0], "")
+    except pictures.BadPictureError as error:
+      bad.append(str(error))
+  assert 0 < len(bad) <= len(source)
+  assert any(", split train, record " in line for line in bad)

@@ -119,8 +119,3 @@ def test_a_test_sees_every_picture_once_and_fills_the_last_batch_up(tmp_path, cr
   whole = pictures.with_short_side(pictures.read(tmp_path / "val" / "owl" / "2.jpg"), 28)
   expected = pictures.ten_crops(whole, 24) if crops == 10 else pictures.centre_crop(whole, 24)[None]
   assert np.array_equal(columns["image"][8], expected)
-
-
-def test_workers_are_as_many_as_asked_or_as_processors(monkeypatch):
-  monkeypatch.setattr(stream.os, "cpu_count", lambda: 6)
-  assert [stream.worker_processes(n) for n in (0, 3, -1)] == [0, 3, 6]
