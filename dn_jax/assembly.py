@@ -107,6 +107,9 @@ def _streamed(
 ) -> loop.Splits:
   if config.parallel == "pmap":
     raise ConfigurationError("parallel", "pmap", "each device would need all pictures of a batch; streams need jit")
+  if config.steps_per_dispatch not in (None, 1):
+    fits = "pictures that are read one by one come a step at a time; 1"
+    raise ConfigurationError("steps-per-dispatch", config.steps_per_dispatch, fits)
   data, rows = config.data, feed.own_rows(layout, plan.batch_size)
   training = stream.Training(dataset.train, config.seed, data.size, plan.batch_size, rows, data.augment, data.resize)
   bad = stream.Bad(dataset.train, data.bad_share, say)

@@ -49,7 +49,7 @@ def of_run(
     folder: of the run.
     split: `train`, `valid` or `test`.
     which: `last`, `best` (on validation), or `reported`: the one whose error the run reports.
-    batch_size: pictures at a time.
+    batch_size: crops at a time.
     data_dir: where the data set is now, if it has moved.
     crops: 1, or 10 of pictures that are read one by one.
     say: told of checkpoints that are not used, and of pictures that cannot be read.
@@ -71,7 +71,7 @@ def of_run(
   network = trained.load(folder, which, say)
   measure = evaluator(network.config, dataset, batch_size, layout)
   if dataset.info.streamed:
-    where: Any = batches_of(getattr(dataset, split), config.data, layout, batch_size, say, crops)
+    where: Any = batches_of(getattr(dataset, split), config.data, layout, max(1, batch_size // crops), say, crops)
   else:
     where = getattr(on_devices(dataset, layout.mesh), split)
   totals = measure(network.params, network.batch_stats, where, lambda: None)
@@ -86,7 +86,7 @@ def of_classifier(
   Args:
     known: the network and its input.
     data: `folder` or a name of TFDS, and where; sizes are the network's.
-    batch_size: pictures at a time.
+    batch_size: crops at a time.
     crops: 1, or 10.
     say: told of pictures that cannot be read.
 
@@ -110,7 +110,11 @@ def of_classifier(
     functools.partial(distributed.gathered, mesh=layout.mesh),
   )
   params, batch_stats = distributed.replicate(jax.device_get((known.params, known.batch_stats)), layout.mesh)
-  return _measured(measure(params, batch_stats, batches_of(source, data, layout, batch_size, say, crops), lambda: None))
+  return _measured(
+    measure(
+      params, batch_stats, batches_of(source, data, layout, max(1, batch_size // crops), say, crops), lambda: None
+    )
+  )
 
 
 def _check(batch_size: int) -> None:

@@ -46,7 +46,7 @@ def evaluate(
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
     weights: a file of weights (.safetensors, .pth) in PyTorch's names.
     crops: the middle of each picture, or its corners and middle and their mirror images, probabilities averaged.
-    batch_size: pictures at a time.
+    batch_size: pictures at a time, each crop counting as one.
   """
   say = lambda line: print(line, file=sys.stderr)
   if (run is None) == (weights is None):

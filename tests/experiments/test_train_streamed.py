@@ -130,6 +130,7 @@ def test_bad_pictures_are_named_and_passed_over_and_too_many_stop_the_run(tmp_pa
     (["--data.normalise", "pixel"], "--data.normalise pixel: pictures that are read one by one have no mean picture"),
     (["--last-batch", "keep"], "--last-batch keep: batches that are read picture by picture have one size; take drop"),
     (["--parallel", "pmap"], "--parallel pmap: each device would need all pictures of a batch"),
+    (["--steps-per-dispatch", "4"], "--steps-per-dispatch 4: pictures that are read one by one come a step at a time"),
     (["--batch-size", "64"], "--batch-size 64: there are 48 training pictures; at most that"),
     (["--data.dir", "/nowhere"], "--data.dir /nowhere: is not a folder"),
     (["--data.validation", "48"], "--data.validation 48: there are 48 training pictures"),

@@ -5,6 +5,7 @@ import pytest
 from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from dn_jax.data import catalog
 from dn_jax.resolve import resolve
+from dn_jax.training import optimizer
 
 
 # Paper, sections 4.1 and 4.2: epochs, batch, held-out pictures, reported network, dropout without augmentation.
@@ -118,3 +119,14 @@ def test_resolving_twice_changes_nothing():
   for name in ("densenet-bc-100-12", "resnet-110-stochastic-depth", "wide-28-10", "densenet-caffe-40-12"):
     once = resolve(RunConfig(DataConfig("svhn_cropped"), ModelConfig(name=name)))
     assert resolve(once) == once
+
+
+def test_imagenet_is_trained_as_published():
+  config = resolve(RunConfig(DataConfig("imagenet2012", augment=True), ModelConfig(name="densenet-121")))
+  sgd = config.optimizer
+  assert (config.epochs, config.batch_size, config.report) == (90, 256, "last")
+  assert (sgd.learning_rate, sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.1, 0.9, True, 1e-4)
+  assert optimizer.drop_epochs(sgd, config.epochs) == [30, 60]
+  assert (config.model.dropout, config.data.validation) == (0.0, 0)
+  assert (config.data.size, config.data.resize) == (224, 256)
+  assert resolve(RunConfig(DataConfig("imagenet2012"), ModelConfig(name="densenet-121"))).model.dropout == 0.0
