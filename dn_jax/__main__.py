@@ -55,10 +55,10 @@ def print_plan(
   accumulation: int = 1,
   target: tuple[str, ...] = (targets.HERE,),
 ) -> None:
-  """Compiles the training step under every remat policy and prints what it takes; trains nothing.
+  """Compiles the training step under every remat policy, or the given one, and prints what it takes; trains nothing.
 
   Args:
-    model: which network; --model.remat does not count.
+    model: which network; with --model.remat, under that policy alone.
     data: whose pictures.
     image_size: height and width, instead of the data set's.
     num_classes: instead of the data set's.
@@ -72,12 +72,14 @@ def print_plan(
   for flag, value in (("statistics-groups", statistics_groups), ("accumulation", accumulation)):
     if value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")
-  complete = build.complete(dataclasses.replace(model, remat="none"))
+  asked_for = model.remat not in (None, "auto")
+  complete = build.complete(model if asked_for else dataclasses.replace(model, remat="none"))
+  policies = (complete.remat,) if asked_for else build.remat_policies(complete)
   shape, classes = _pictures(complete, data, image_size, num_classes)
   build.check_pictures(complete, min(shape[:2]), batch_size, statistics_groups)
   for where in targets.targets(target):
     plans = {}
-    for policy in build.remat_policies(complete):
+    for policy in policies:
       asked = dataclasses.replace(complete, remat=policy)
       with _console.status(f"compiling for {where.name}: {policy}"):
         plans[policy] = planner.plan(asked, classes, shape, batch_size, where, statistics_groups, accumulation)
