@@ -53,7 +53,7 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   layout = distributed.make_layout(
     config.statistics_groups, config.parallel, shard=config.shard_state, devices=config.devices
   )
-  plan = _plan(config, dataset, layout)
+  plan = plan_of(config, dataset, layout)
   weights_key, order_key, augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed), 4)
   network = build.build(config.model, info.num_classes)
   schedule = optimizer.learning_rate(config.optimizer, plan.epochs, plan.steps_per_epoch, plan.batch_size)
@@ -150,7 +150,12 @@ def batches_of(
   return batches
 
 
-def _plan(config: RunConfig, dataset: catalog.Dataset, layout: distributed.Layout) -> loop.Plan:
+def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distributed.Layout) -> loop.Plan:
+  """The course of a resolved configuration's run.
+
+  Raises:
+    ConfigurationError: the batch does not fit the data or the devices.
+  """
   plan = loop.Plan(
     epochs=config.epochs,
     batch_size=config.batch_size,
@@ -177,7 +182,8 @@ def _plan(config: RunConfig, dataset: catalog.Dataset, layout: distributed.Layou
   return plan
 
 
-def _normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
+def normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
+  """uint8 pictures -> the network's input, without augmentation."""
   mean, std = catalog.normalisation(dataset, config.data.normalise)
   return functools.partial(normalise, mean=mean, std=std)
 
@@ -187,14 +193,14 @@ def prepared(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array
 
   Normalised first and padded then, as in the authors' Torch code: the border of a shifted picture is the mean.
   """
-  normalised = _normalised(config, dataset)
+  plain = normalised(config, dataset)
   if not config.data.augment:
-    return lambda images, key, numbers: normalised(images)
+    return lambda images, key, numbers: plain(images)
   if dataset.info.streamed:
-    return lambda images, key, numbers: normalised(jitter_light_mirror(images, key, numbers))
+    return lambda images, key, numbers: plain(jitter_light_mirror(images, key, numbers))
   info, padding = dataset.info, config.data.padding
   shift = functools.partial(mirror_and_shift, mirror=info.mirror, pad=info.pad, padding=padding)
-  return lambda images, key, numbers: shift(normalised(images), key, numbers)
+  return lambda images, key, numbers: shift(plain(images), key, numbers)
 
 
 def evaluator(
@@ -205,10 +211,10 @@ def evaluator(
   if _is_streamed(dataset):
     gather = functools.partial(distributed.gathered, mesh=mesh)
     logits_of = step.make_logits(network)
-    return feed.make_evaluate(logits_of, step.totals_of, _normalised(config, dataset), feed.placer(layout), gather)
+    return feed.make_evaluate(logits_of, step.totals_of, normalised(config, dataset), feed.placer(layout), gather)
   divisible = math.ceil(batch_size / mesh.size) * mesh.size
   cut, gather = (functools.partial(each, mesh=mesh) for each in (distributed.cut, distributed.gathered))
-  return epoch.make_evaluate(step.make_eval_step(network), _normalised(config, dataset), cut, divisible, gather)
+  return epoch.make_evaluate(step.make_eval_step(network), normalised(config, dataset), cut, divisible, gather)
 
 
 def on_devices(dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Splits:

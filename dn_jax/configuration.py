@@ -212,6 +212,8 @@ class RunConfig:
   """The run's folder; by default runs/ and a name made of the flags."""
   devices: int | None = carried_out(None)
   """How many of this machine's devices share the batch; by default all."""
+  seeds_per_device: int = carried_out(1)
+  """Runs in one program on one device, of this seed and the next ones, each in a folder of its own (within --out)."""
   parallel: Literal["jit", "pmap"] = carried_out("jit")
   """What runs the step on every device: jax.jit with jax.shard_map, or jax.pmap."""
   shard_state: bool = carried_out(False)

@@ -30,7 +30,7 @@ from dn_jax.training.rhythm import Rhythm
 _DRAW_EVERY = 60.0
 
 
-class _Recorder:
+class Recorder:
   """Writes down what the loop tells."""
 
   def __init__(
@@ -65,13 +65,14 @@ class _Recorder:
     return self._interruption.asked()
 
   def save(self, step: int, state: step.TrainState, totals: step.Totals, begun: loop.Begun) -> None:
-    self._keep(step, state, begun, totals)
+    self.keep(step, state, begun, totals)
     if self._interruption.asked():
       raise Interrupted(f"stopped as asked, and saved after step {step:,}")
 
-  def _keep(
+  def keep(
     self, step: int, state: step.TrainState, begun: loop.Begun = loop.Begun(), totals: step.Totals | None = None
   ) -> None:
+    """Writes a checkpoint."""
     begin = time.perf_counter()
     self._checkpoints.save(step, state, self._records, begun, totals)
     self.saving += time.perf_counter() - begin
@@ -92,7 +93,7 @@ class _Recorder:
       self._events.flush()
     is_best = record.valid_error is not None and runs.best_record(self._records) is record
     if is_best or record.epoch == self._config.epochs or record.epoch % self._config.checkpoint.every_epochs == 0:
-      self._keep(record.step, state)
+      self.keep(record.step, state)
     if processes.is_first() and time.monotonic() - self._drawn > _DRAW_EVERY:
       self.draw()
 
@@ -139,7 +140,7 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   dataset = processes.together(lambda: catalog.load(config.data))
   data = catalog.fingerprint(dataset)
   processes.agree({"data": data})
-  config = _with_remat_policy(config, dataset, console)
+  config = with_remat_policy(config, dataset, console)
   parts = processes.together(lambda: assemble(config, dataset, console.print))
   processes.by_first(lambda: runs.create(folder, config, data))
 
@@ -161,7 +162,7 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   flops = sum(
     row.flops for row in layers(build.build(config.model, dataset.info.num_classes), dataset.info.image_shape)
   )
-  summary = _summary(config, records, parameters, flops) | {"saving_seconds": saving}
+  summary = summary_of(config, records, parameters, flops) | {"saving_seconds": saving}
   with written_to(folder):
     if processes.is_first():
       runs.write_summary(folder, summary)
@@ -174,7 +175,7 @@ def _program(config: RunConfig) -> dict[str, Any]:
   return {flag: jsonable(value) for flag, value, _ in fields(config) if flag not in own}
 
 
-def _with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console) -> RunConfig:
+def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console) -> RunConfig:
   """`auto` decided: as the run has it on record where it has begun, else by the planner.
 
   Policies round differently, so a run that goes on keeps the one it began with.
@@ -242,7 +243,7 @@ def _drive(
     events = event_writer(str(folder / "tensorboard")) if event_writer and processes.is_first() else None
     profile = Profile(folder / "profile") if config.profile and processes.is_first() else None
     rhythm = Rhythm(config.checkpoint.every_steps, config.checkpoint.every_minutes, step_done)
-    recorder = _Recorder(config, records, checkpoints, display, events, interruption, rhythm, profile)
+    recorder = Recorder(config, records, checkpoints, display, events, interruption, rhythm, profile)
     try:
       with jax.debug_nans(config.debug_nans):
         loop.run(
@@ -269,7 +270,7 @@ def _drive(
   return records, recorder.saving
 
 
-def _summary(config: RunConfig, records: Sequence[loop.EpochRecord], parameters: int, flops: int) -> dict[str, Any]:
+def summary_of(config: RunConfig, records: Sequence[loop.EpochRecord], parameters: int, flops: int) -> dict[str, Any]:
   reported = runs.best_record(records) if config.report == "best" else records[-1]
   seconds = sum(record.seconds for record in records)
   pictures = sum(record.seconds * record.images_per_second for record in records)

@@ -13,7 +13,7 @@ def train() -> None:
   import rich.table
   import tyro
 
-  from dn_jax import experiment, processes, resolve
+  from dn_jax import experiment, processes, resolve, several_seeds
   from dn_jax.configuration import RunConfig
 
   config = tyro.cli(RunConfig, description=__doc__)
@@ -21,20 +21,25 @@ def train() -> None:
   processes.join(config.distributed)
   # A folder may have brackets in its name.
   console = rich.console.Console(quiet=not processes.is_first(), markup=False)
-  summary = experiment.train(config, console)
-  table = rich.table.Table(title=f"{summary['network']} on {summary['data']}, seed {summary['seed']}")
-  columns = {
-    "test error": f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
-    "parameters": f"{summary['parameters']:,}",
-    "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
-    "run": summary["folder"],
-  }
-  for name in columns:
+  several = config.seeds_per_device > 1
+  summaries = several_seeds.train(config, console) if several else [experiment.train(config, console)]
+  first = summaries[0]
+  whose = f"seeds {first['seed']} to {summaries[-1]['seed']}" if several else f"seed {first['seed']}"
+  table = rich.table.Table(title=f"{first['network']} on {first['data']}, {whose}")
+  for name in (*(["seed"] if several else []), "test error", "parameters", "training", "run"):
     table.add_column(name, overflow="fold")
-  table.add_row(*columns.values())
+  for summary in summaries:
+    table.add_row(
+      *([str(summary["seed"])] if several else []),
+      f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
+      f"{summary['parameters']:,}",
+      f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
+      summary["folder"],
+    )
   console.print(table)
   if processes.is_first():
-    print(f"test error: {summary['test_error']:.2f} %")
+    for summary in summaries:
+      print(f"test error: {summary['test_error']:.2f} %")
 
 
 if __name__ == "__main__":

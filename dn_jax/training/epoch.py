@@ -20,6 +20,13 @@ class DeviceSplit(NamedTuple):
   labels: jax.Array
 
 
+class Keys(NamedTuple):
+  """What a step's own keys are folded from, with its number."""
+
+  augmentation: jax.Array
+  dropout: jax.Array
+
+
 class Advance(Protocol):
   """Takes `steps` training steps, one after another from `order[first]` on.
 
@@ -44,6 +51,48 @@ class Advance(Protocol):
 Evaluate = Callable[[Any, Any, DeviceSplit, Callable[[], None]], Totals]
 
 
+def make_command(
+  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
+  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  layout: Layout,
+  steps_per_dispatch: int,
+) -> Callable[..., tuple[TrainState, Totals, jax.Array]]:
+  """What a device does at one command: (batch size, keys, state, totals, split, order, first, steps) as in `Advance`.
+
+  Args:
+    train_step: of the layout, see `dn_jax.training.step.make_train_step`.
+    prepare: (uint8 pictures, key, pictures' numbers) -> normalised, perhaps augmented pictures.
+    layout: how a batch lies on the devices; each makes its own pictures from the split that all hold.
+    steps_per_dispatch: the most steps of one command. One on the CPU back end, which runs a step inside a
+      loop six to seven times slower.
+  """
+
+  def command(
+    batch_size: int,
+    keys: Keys,
+    state: TrainState,
+    totals: Totals,
+    split: DeviceSplit,
+    order: jax.Array,
+    first: jax.Array,
+    steps: jax.Array,
+  ) -> tuple[TrainState, Totals, jax.Array]:
+    def one(index: jax.Array, carry: Any) -> Any:
+      state, totals, losses = carry
+      numbers = layout.own(jax.lax.dynamic_slice(order, (first + index * batch_size,), (batch_size,)))
+      pictures = prepare(split.images[numbers], jax.random.fold_in(keys.augmentation, state.step), numbers)
+      batch = Batch(pictures, split.labels[numbers], jnp.ones(numbers.shape, jnp.float32))
+      state, of_step = train_step(state, batch, jax.random.fold_in(keys.dropout, state.step))
+      return state, totals + of_step, losses.at[index].set(of_step.loss / batch_size)
+
+    carry = (state, totals, jnp.zeros((steps_per_dispatch,), float))
+    if steps_per_dispatch == 1:
+      return one(jnp.int32(0), carry)
+    return jax.lax.fori_loop(0, steps, one, carry)
+
+  return command
+
+
 def make_advance(
   train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
   prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
@@ -56,42 +105,18 @@ def make_advance(
   """Compiles the training step together with what feeds it.
 
   Args:
-    train_step: of the layout, see `dn_jax.training.step.make_train_step`.
-    prepare: (uint8 pictures, key, pictures' numbers) -> normalised, perhaps augmented pictures.
-    layout: how a batch lies on the devices; each makes its own pictures from the split that all hold.
+    train_step, prepare, layout, steps_per_dispatch: see `make_command`.
     augmentation_key, dropout_key: a step's own keys are folded from these and its number, so that a resumed
       run draws what an undisturbed one does.
-    steps_per_dispatch: the most steps of one command. One on the CPU back end, which runs a step inside a
-      loop six to seven times slower.
     specs: how the state lies, from the layout; by default whole everywhere.
   """
-
-  def on_device(
-    batch_size: int,
-    state: TrainState,
-    totals: Totals,
-    split: DeviceSplit,
-    order: jax.Array,
-    first: jax.Array,
-    steps: jax.Array,
-  ) -> tuple[TrainState, Totals, jax.Array]:
-    def one(index: jax.Array, carry: Any) -> Any:
-      state, totals, losses = carry
-      numbers = layout.own(jax.lax.dynamic_slice(order, (first + index * batch_size,), (batch_size,)))
-      pictures = prepare(split.images[numbers], jax.random.fold_in(augmentation_key, state.step), numbers)
-      batch = Batch(pictures, split.labels[numbers], jnp.ones(numbers.shape, jnp.float32))
-      state, of_step = train_step(state, batch, jax.random.fold_in(dropout_key, state.step))
-      return state, totals + of_step, losses.at[index].set(of_step.loss / batch_size)
-
-    carry = (state, totals, jnp.zeros((steps_per_dispatch,), float))
-    if steps_per_dispatch == 1:
-      return one(jnp.int32(0), carry)
-    return jax.lax.fori_loop(0, steps, one, carry)
+  command = make_command(train_step, prepare, layout, steps_per_dispatch)
+  keys = Keys(augmentation_key, dropout_key)
 
   def program(batch_size: int) -> Callable[..., Any]:
     whole = PartitionSpec()
     return layout.everywhere(
-      functools.partial(on_device, batch_size),
+      functools.partial(command, batch_size, keys),
       donate=(0, 1),
       in_specs=(specs, *(whole,) * 5),
       out_specs=(specs, whole, whole),
@@ -102,6 +127,35 @@ def make_advance(
   def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
     if batch_size not in compiled:
       compiled[batch_size] = layout.compiled(program(batch_size), *arguments)
+    return compiled[batch_size](*arguments)
+
+  return advance
+
+
+def make_advance_side_by_side(
+  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
+  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  layout: Layout,
+  keys: Keys,
+  steps_per_dispatch: int,
+) -> Advance:
+  """`make_advance` of several runs in one program, which lie along a first axis of all but the split.
+
+  Args:
+    train_step, prepare, layout, steps_per_dispatch: see `make_command`; the layout is of one device.
+    keys: of each run.
+  """
+  command = make_command(train_step, prepare, layout, steps_per_dispatch)
+
+  def all_of_them(batch_size: int, *arguments: Any) -> Any:
+    return jax.vmap(functools.partial(command, batch_size), (0, 0, 0, None, 0, None, None))(keys, *arguments)
+
+  compiled: dict[int, Callable[..., Any]] = {}
+
+  def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
+    if batch_size not in compiled:
+      program = jax.jit(functools.partial(all_of_them, batch_size), donate_argnums=(0, 1))
+      compiled[batch_size] = layout.compiled(program, *arguments)
     return compiled[batch_size](*arguments)
 
   return advance

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -87,6 +87,10 @@ class Plan:
     whole, rest = divmod(self.train_pictures, self.batch_size)
     return whole + (1 if rest and self.keep_last_batch else 0)
 
+  @property
+  def pictures_per_epoch(self) -> int:
+    return self.train_pictures if self.keep_last_batch else self.steps_per_epoch * self.batch_size
+
   def dispatches(self, done: int = 0) -> list[tuple[int, int, int]]:
     """(first picture, steps, batch size) of each command of an epoch that has so many steps behind it."""
     whole, rest = divmod(self.train_pictures, self.batch_size)
@@ -151,10 +155,10 @@ def run(
     if totals is None:
       totals = Totals.zero_beside(state.step)
     order, last = order_of(epoch), epoch * plan.steps_per_epoch + plan.steps_per_epoch
-    state, totals = _train_epoch(
+    state, totals = train_epoch(
       state, totals, plan, splits.train, advance, order, epoch, rate_of, watcher, begun.steps, begin
     )
-    train = totals.means()
+    train = totals.means()  # Waits for the device.
     trained = time.perf_counter()
 
     def stop_if_asked(state=state, totals=totals, seconds=trained - begin, last=last) -> None:
@@ -166,24 +170,14 @@ def run(
       for name, split in (("validation", splits.valid), ("test", splits.test))
       if split
     }
-    for split, means in measured.items():
-      if not np.isfinite(means["loss"]):
-        raise _not_finite(f"the loss on the {split} pictures", means["loss"], last - 1, plan, rate_of)
-    valid, test = measured.get("validation"), measured["test"]
-    record = EpochRecord(
-      epoch=epoch + 1,
-      step=last,
-      learning_rate=float(rate_of(last - 1)),
-      train_loss=train["loss"],
-      train_error=train["error"],
-      valid_loss=valid["loss"] if valid else None,
-      valid_error=valid["error"] if valid else None,
-      test_loss=test["loss"],
-      test_error=test["error"],
-      test_top5_error=test["top5_error"],
+    record = record_of(
+      plan,
+      epoch,
+      rate_of,
+      train,
+      measured,
       seconds=trained - begin,
       evaluation_seconds=time.perf_counter() - trained,
-      images_per_second=int(totals.count) / (trained - begin),
       waiting_seconds=_waited(splits) - waited,
     )
     watcher.epoch(record, state)
@@ -191,11 +185,55 @@ def run(
   return state
 
 
+def record_of(
+  plan: Plan,
+  epoch: int,
+  rate_of: Callable[[int], Any],
+  train: Mapping[str, float],
+  measured: Mapping[str, Mapping[str, float]],
+  seconds: float,
+  evaluation_seconds: float,
+  waiting_seconds: float = 0.0,
+) -> EpochRecord:
+  """What an epoch, counted from 0, came to.
+
+  Args:
+    plan, rate_of: see `run`.
+    train: means over the epoch's pictures.
+    measured: means over `validation`, if there is such a split, and `test`.
+    seconds, evaluation_seconds, waiting_seconds: see `EpochRecord`.
+
+  Raises:
+    NotFiniteError: a mean is not.
+  """
+  last = (epoch + 1) * plan.steps_per_epoch
+  for split, means in measured.items():
+    if not np.isfinite(means["loss"]):
+      raise _not_finite(f"the loss on the {split} pictures", means["loss"], last - 1, plan, rate_of)
+  valid, test = measured.get("validation"), measured["test"]
+  return EpochRecord(
+    epoch=epoch + 1,
+    step=last,
+    learning_rate=float(rate_of(last - 1)),
+    train_loss=train["loss"],
+    train_error=train["error"],
+    valid_loss=valid["loss"] if valid else None,
+    valid_error=valid["error"] if valid else None,
+    test_loss=test["loss"],
+    test_error=test["error"],
+    test_top5_error=test["top5_error"],
+    seconds=seconds,
+    evaluation_seconds=evaluation_seconds,
+    images_per_second=plan.pictures_per_epoch / seconds,
+    waiting_seconds=waiting_seconds,
+  )
+
+
 def _waited(splits: Splits) -> float:
   return splits.train.waited if isinstance(splits.train, Feed) else 0.0
 
 
-def _train_epoch(
+def train_epoch(
   state: TrainState,
   totals: Totals,
   plan: Plan,
@@ -228,7 +266,7 @@ def _train_epoch(
       watcher.save(step, state, totals, Begun(step - before, time.perf_counter() - begin))
     if time.perf_counter() - told > _PROGRESS_EVERY:
       so_far = totals.means()
-      watcher.progress(epoch + 1, int(totals.count), so_far["loss"], so_far["error"])
+      watcher.progress(epoch + 1, int(np.sum(totals.count)), so_far["loss"], so_far["error"])
       told = time.perf_counter()
   while pending:
     _check_finite(*pending.popleft(), plan, rate_of)
@@ -236,9 +274,10 @@ def _train_epoch(
 
 
 def _check_finite(first_step: int, losses: jax.Array, plan: Plan, rate_of: Callable[[int], Any]) -> None:
-  bad = np.flatnonzero(~np.isfinite(np.asarray(losses)))
-  if bad.size:
-    raise _not_finite("the loss", float(losses[bad[0]]), first_step + int(bad[0]), plan, rate_of)
+  losses = np.asarray(losses).reshape(-1, losses.shape[-1])  # Of one run, or of several side by side.
+  if bad := np.argwhere(~np.isfinite(losses.T)).tolist():
+    step, run = bad[0]
+    raise _not_finite("the loss", float(losses[run, step]), first_step + step, plan, rate_of)
 
 
 def _not_finite(what: str, value: float, step: int, plan: Plan, rate_of: Callable[[int], Any]) -> NotFiniteError:

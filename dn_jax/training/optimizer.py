@@ -115,7 +115,8 @@ def averaging(decay: float) -> optax.GradientTransformation:
   """
 
   def init(params: Any) -> Averaged:
-    return Averaged(jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, params))
+    # Copies: a state is donated, and a buffer only once.
+    return Averaged(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
 
   def update(updates: Any, state: Averaged, params: Any) -> tuple[Any, Averaged]:
     count = state.count + 1

@@ -9,6 +9,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
@@ -66,13 +67,11 @@ class Totals:
     return jax.tree.map(jnp.add, self, other)
 
   def means(self) -> dict[str, float]:
-    """Mean loss and error rates as fractions of 1."""
-    count = int(self.count)
-    return {
-      "loss": float(self.loss) / count,
-      "error": int(self.top1_errors) / count,
-      "top5_error": int(self.top5_errors) / count,
-    }
+    """Mean loss and error rates as fractions of 1; of several runs' totals, the means over all."""
+    count, loss, top1, top5 = (
+      np.asarray(total).sum() for total in (self.count, self.loss, self.top1_errors, self.top5_errors)
+    )
+    return {"loss": float(loss / count), "error": float(top1 / count), "top5_error": float(top5 / count)}
 
 
 def create_state(

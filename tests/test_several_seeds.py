@@ -1,0 +1,89 @@
+"""Runs of several seeds in one program, as a person does them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, metrics, run, small_run
+
+FLAGS = ("--epochs", "2", "--data.augment", "--data.validation", "100")
+
+
+def name(seed):
+  return f"digits+_densenet-bc-10-4_seed{seed}"
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("seeds")
+  done = run(*small_run(folder, *FLAGS, "--seed", "5", "--seeds-per-device", "3"))
+  assert done.returncode == 0, done.stderr
+  return folder, done
+
+
+def test_each_seed_leaves_a_run_of_its_own(three):
+  folder, done = three
+  assert sorted(path.name for path in folder.iterdir()) == [name(seed) for seed in (5, 6, 7)]
+  errors = []
+  for seed in (5, 6, 7):
+    own = folder / name(seed)
+    summary = json.loads((own / "summary.json").read_text())
+    config = json.loads((own / "config.json").read_text())
+    assert (summary["seed"], config["seed"], summary["seeds_beside"]) == (seed, seed, 2)
+    assert len(metrics(own)) == 2
+    assert (own / "curves.png").exists()
+    errors.append(f"test error: {summary['test_error']:.2f} %")
+  assert done.stdout.splitlines()[-3:] == errors
+  evaluated = run("experiments/evaluate.py", folder / name(6))
+  assert errors[1].replace("test error", "top-1 error") in evaluated.stdout, evaluated.stderr
+  report = run("experiments/report.py", folder)
+  assert report.returncode == 0, report.stderr
+
+
+@pytest.mark.slow
+def test_a_seed_among_others_is_that_seed_alone_and_may_go_on_so(three, tmp_path):
+  folder, _ = three
+  alone = run(*small_run(tmp_path / name(6), *FLAGS, "--seed", "6"))
+  assert alone.returncode == 0, alone.stderr
+  found, expected = metrics(folder / name(6)), metrics(tmp_path / name(6))
+  assert found[0]["train_loss"] == pytest.approx(expected[0]["train_loss"], rel=1e-5)
+  # It is the same run: one of three that is there already is not done again.
+  done = run(*small_run(tmp_path, *FLAGS, "--seed", "5", "--seeds-per-device", "3"))
+  assert done.returncode == 0, done.stderr
+  assert "and 1 more seeds side by side" in " ".join(done.stdout.split())
+  assert metrics(tmp_path / name(6)) == expected
+
+
+@pytest.mark.slow
+def test_killed_within_an_epoch_all_go_on_from_a_step_that_all_have_saved(three, tmp_path):
+  flags = small_run(tmp_path, *FLAGS, "--seed", "5", "--seeds-per-device", "3", "--checkpoint.every-steps", "1")
+  process = subprocess.Popen([sys.executable, *flags], cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL)
+  while not (tmp_path / name(7) / "checkpoints" / "20").is_dir():
+    assert process.poll() is None
+    time.sleep(0.02)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  again = run(*flags)
+  assert again.returncode == 0, again.stderr
+  assert "going on from the checkpoints of step" in again.stdout
+  for seed in (5, 6, 7):
+    assert metrics(tmp_path / name(seed)) == metrics(three[0] / name(seed))
+
+
+@pytest.mark.parametrize(
+  ("flags", "answer"),
+  [
+    (("--seeds-per-device", "0"), "--seeds-per-device 0: must be at least 1"),
+    (("--seeds-per-device", "2", "--parallel", "pmap"), "--parallel pmap: takes all devices for one run"),
+    (("--seeds-per-device", "2", "--tensorboard"), "--tensorboard True: is of one run; without --seeds-per-device"),
+  ],
+)
+def test_what_takes_one_run_is_refused(tmp_path, flags, answer):
+  done = run(*small_run(tmp_path / "out", *flags))
+  assert done.returncode == 2
+  assert done.stderr.strip().startswith(f"error: {answer}")
+  assert not (tmp_path / "out").exists()
