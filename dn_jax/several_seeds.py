@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,10 +44,14 @@ def configurations(config: RunConfig) -> list[RunConfig]:
     )
   if jax.process_count() > 1 or len(distributed.make_layout(devices=config.devices).devices) > 1:
     raise ConfigurationError("seeds-per-device", config.seeds_per_device, "shares one device; give --devices 1")
+  # Without --out, a resolved configuration has the folder of its own seed.
+  around = config.out.parent if config.out.name == slug(config) else config.out
+  if (around / "config.json").exists():
+    raise ConfigurationError("out", around, "is one run's folder; give the folder around it")
   found = []
   for n in range(config.seeds_per_device):
-    one = resolve(dataclasses.replace(config, seed=config.seed + n, seeds_per_device=1, out=None))
-    found.append(dataclasses.replace(one, out=(config.out or pathlib.Path("runs")) / slug(one)))
+    one = resolve(dataclasses.replace(config, seed=config.seed + n, seeds_per_device=1))
+    found.append(dataclasses.replace(one, out=around / slug(one)))
   return found
 
 
@@ -124,7 +127,7 @@ def _train(
     train_step, prepared(first, dataset), layout, of_runs, plan.steps_per_dispatch
   )
   evaluate = side_by_side.make_evaluate(
-    step.make_eval_step(network), normalised(first, dataset), first.evaluation_batch_size
+    step.make_eval_step(network), normalised(first, dataset), first.evaluation_batch_size, count
   )
   of_orders = side_by_side.stack([each[1] for each in keys])
   orders_of = jax.jit(lambda number: jax.vmap(lambda key: epoch_order(key, number, plan.train_pictures))(of_orders))

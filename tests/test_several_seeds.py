@@ -10,6 +10,10 @@ import time
 import pytest
 from conftest import ROOT, metrics, run, small_run
 
+from dn_jax import several_seeds
+from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, RunConfig
+from dn_jax.resolve import resolve
+
 FLAGS = ("--epochs", "2", "--data.augment", "--data.validation", "100")
 
 
@@ -72,6 +76,19 @@ def test_killed_within_an_epoch_all_go_on_from_a_step_that_all_have_saved(three,
   assert "going on from the checkpoints of step" in again.stdout
   for seed in (5, 6, 7):
     assert metrics(tmp_path / name(seed)) == metrics(three[0] / name(seed))
+
+
+def test_folders_lie_side_by_side_whether_or_not_a_folder_is_given(tmp_path):
+  def folders(out):
+    config = resolve(RunConfig(DataConfig("digits"), ModelConfig(depth=10), seed=5, seeds_per_device=2, out=out))
+    return [str(one.out) for one in several_seeds.configurations(config)]
+
+  names = ["digits_densenet-bc-10-12_seed5", "digits_densenet-bc-10-12_seed6"]
+  assert folders(None) == [f"runs/{each}" for each in names]
+  assert folders(tmp_path) == [f"{tmp_path}/{each}" for each in names]
+  (tmp_path / "config.json").write_text("{}")
+  with pytest.raises(ConfigurationError, match="is one run's folder; give the folder around it"):
+    folders(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,25 @@ class Advance(Protocol):
 Evaluate = Callable[[Any, Any, DeviceSplit, Callable[[], None]], Totals]
 
 
+def make_prepared_step(
+  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
+  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+) -> Callable[[Keys, TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, Totals]]:
+  """A training step from pictures as they lie: (keys, state, uint8 pictures, labels, pictures' numbers).
+
+  Args:
+    train_step: see `dn_jax.training.step.make_train_step`.
+    prepare: (uint8 pictures, key, pictures' numbers) -> normalised, perhaps augmented pictures.
+  """
+
+  def take(keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array, numbers: jax.Array) -> Any:
+    pictures = prepare(images, jax.random.fold_in(keys.augmentation, state.step), numbers)
+    batch = Batch(pictures, labels, jnp.ones(numbers.shape, jnp.float32))
+    return train_step(state, batch, jax.random.fold_in(keys.dropout, state.step))
+
+  return take
+
+
 def make_command(
   train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
   prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
@@ -60,12 +79,13 @@ def make_command(
   """What a device does at one command: (batch size, keys, state, totals, split, order, first, steps) as in `Advance`.
 
   Args:
-    train_step: of the layout, see `dn_jax.training.step.make_train_step`.
-    prepare: (uint8 pictures, key, pictures' numbers) -> normalised, perhaps augmented pictures.
+    train_step, prepare: see `make_prepared_step`; the step is of the layout.
     layout: how a batch lies on the devices; each makes its own pictures from the split that all hold.
     steps_per_dispatch: the most steps of one command. One on the CPU back end, which runs a step inside a
       loop six to seven times slower.
   """
+
+  take = make_prepared_step(train_step, prepare)
 
   def command(
     batch_size: int,
@@ -80,9 +100,7 @@ def make_command(
     def one(index: jax.Array, carry: Any) -> Any:
       state, totals, losses = carry
       numbers = layout.own(jax.lax.dynamic_slice(order, (first + index * batch_size,), (batch_size,)))
-      pictures = prepare(split.images[numbers], jax.random.fold_in(keys.augmentation, state.step), numbers)
-      batch = Batch(pictures, split.labels[numbers], jnp.ones(numbers.shape, jnp.float32))
-      state, of_step = train_step(state, batch, jax.random.fold_in(keys.dropout, state.step))
+      state, of_step = take(keys, state, split.images[numbers], split.labels[numbers], numbers)
       return state, totals + of_step, losses.at[index].set(of_step.loss / batch_size)
 
     carry = (state, totals, jnp.zeros((steps_per_dispatch,), float))
@@ -122,14 +140,7 @@ def make_advance(
       out_specs=(specs, whole, whole),
     )
 
-  compiled: dict[int, Callable[..., Any]] = {}
-
-  def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
-    if batch_size not in compiled:
-      compiled[batch_size] = layout.compiled(program(batch_size), *arguments)
-    return compiled[batch_size](*arguments)
-
-  return advance
+  return _by_batch_size(layout, program)
 
 
 def make_advance_side_by_side(
@@ -150,12 +161,19 @@ def make_advance_side_by_side(
   def all_of_them(batch_size: int, *arguments: Any) -> Any:
     return jax.vmap(functools.partial(command, batch_size), (0, 0, 0, None, 0, None, None))(keys, *arguments)
 
+  def program(batch_size: int) -> Callable[..., Any]:
+    return jax.jit(functools.partial(all_of_them, batch_size), donate_argnums=(0, 1))
+
+  return _by_batch_size(layout, program)
+
+
+def _by_batch_size(layout: Layout, program: Callable[[int], Callable[..., Any]]) -> Advance:
+  """A program for each size of batch, compiled when it first comes."""
   compiled: dict[int, Callable[..., Any]] = {}
 
   def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
     if batch_size not in compiled:
-      program = jax.jit(functools.partial(all_of_them, batch_size), donate_argnums=(0, 1))
-      compiled[batch_size] = layout.compiled(program, *arguments)
+      compiled[batch_size] = layout.compiled(program(batch_size), *arguments)
     return compiled[batch_size](*arguments)
 
   return advance
@@ -167,8 +185,9 @@ def make_evaluate(
   place: Callable[[Batch], Batch],
   batch_size: int,
   gather: Callable[[Any], Any] = lambda variables: variables,
+  zeros: Callable[[DeviceSplit], Totals] = lambda split: Totals.zero_beside(split.labels),
 ) -> Evaluate:
-  """See `Evaluate`; the last batch is filled up."""
+  """See `Evaluate`; the last batch is filled up. `zeros` are what `eval_step`'s totals are added to."""
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
   def one(params: Any, batch_stats: Any, totals: Totals, split: DeviceSplit, first: jax.Array) -> Totals:
@@ -179,7 +198,7 @@ def make_evaluate(
     return totals + eval_step(gather(params), batch_stats, batch)
 
   def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Totals:
-    totals = Totals.zero_beside(split.labels)
+    totals = zeros(split)
     for first in range(0, split.labels.shape[0], batch_size):
       totals = one(params, batch_stats, totals, split, np.int32(first))
       between()

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dn_jax.distributed import AXIS, Layout
+from dn_jax.training import epoch
 from dn_jax.training.step import Batch, Totals, TrainState
 
 Columns = dict[str, np.ndarray]
@@ -122,11 +123,10 @@ def make_advance(
     train_step, prepare, layout, augmentation_key, dropout_key, specs: see there.
   """
 
+  take, keys = epoch.make_prepared_step(train_step, prepare), epoch.Keys(augmentation_key, dropout_key)
+
   def on_device(state: TrainState, totals: Totals, rows: dict[str, jax.Array]) -> Any:
-    numbers = rows["number"]
-    pictures = prepare(rows["image"], jax.random.fold_in(augmentation_key, state.step), numbers)
-    batch = Batch(pictures, rows["label"], jnp.ones(numbers.shape, jnp.float32))
-    state, of_step = train_step(state, batch, jax.random.fold_in(dropout_key, state.step))
+    state, of_step = take(keys, state, rows["image"], rows["label"], rows["number"])
     return state, totals + of_step, (of_step.loss / of_step.count)[None]
 
   whole = PartitionSpec()

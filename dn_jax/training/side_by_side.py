@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from dn_jax.training import loop, optimizer
-from dn_jax.training.epoch import Advance, DeviceSplit, Evaluate
+from dn_jax.training import epoch, loop, optimizer
+from dn_jax.training.epoch import Advance, Evaluate
 from dn_jax.training.loop import Begun, EpochRecord
 from dn_jax.training.step import Batch, Totals, TrainState
 
@@ -30,27 +30,15 @@ def unstack[Tree](tree: Tree, count: int) -> list[Tree]:
 
 
 def make_evaluate(
-  eval_step: Callable[[Any, Any, Batch], Totals], normalise: Callable[[jax.Array], jax.Array], batch_size: int
+  eval_step: Callable[[Any, Any, Batch], Totals],
+  normalise: Callable[[jax.Array], jax.Array],
+  batch_size: int,
+  count: int,
 ) -> Evaluate:
-  """`dn_jax.training.epoch.make_evaluate` of several networks on one device; their totals lie along a first axis."""
-
-  @jax.jit
-  def one(params: Any, batch_stats: Any, totals: Totals, split: DeviceSplit, first: jax.Array) -> Totals:
-    numbers = first + jnp.arange(batch_size, dtype=jnp.int32)
-    weights = (numbers < split.labels.shape[0]).astype(jnp.float32)
-    numbers = jnp.minimum(numbers, split.labels.shape[0] - 1)
-    batch = Batch(normalise(split.images[numbers]), split.labels[numbers], weights)
-    return totals + jax.vmap(eval_step, (0, 0, None))(params, batch_stats, batch)
-
-  def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Totals:
-    count = jax.tree.leaves(params)[0].shape[0]
-    totals = stack([Totals.zero()] * count)
-    for first in range(0, split.labels.shape[0], batch_size):
-      totals = one(params, batch_stats, totals, split, jnp.int32(first))
-      between()
-    return totals
-
-  return evaluate
+  """`dn_jax.training.epoch.make_evaluate` of `count` networks on one device; their totals lie along a first axis."""
+  of_all = jax.vmap(eval_step, (0, 0, None))
+  zeros = lambda split: stack([Totals.zero()] * count)
+  return epoch.make_evaluate(of_all, normalise, lambda batch: batch, batch_size, zeros=zeros)
 
 
 def run(
@@ -72,13 +60,13 @@ def run(
   Raises:
     NotFiniteError: a loss of any of them is not finite.
   """
-  for epoch in range(epochs_done, plan.epochs):
+  for number in range(epochs_done, plan.epochs):
     begin = time.perf_counter() - begun.seconds
     if totals is None:
       totals = stack([Totals.zero()] * count)
-    last = (epoch + 1) * plan.steps_per_epoch
+    last = (number + 1) * plan.steps_per_epoch
     states, totals = loop.train_epoch(
-      states, totals, plan, splits.train, advance, orders_of(epoch), epoch, rate_of, watcher, begun.steps, begin
+      states, totals, plan, splits.train, advance, orders_of(number), number, rate_of, watcher, begun.steps, begin
     )
     train = [each.means() for each in unstack(totals, count)]
     trained = time.perf_counter()
@@ -96,7 +84,13 @@ def run(
     evaluated = time.perf_counter() - trained
     records = [
       loop.record_of(
-        plan, epoch, rate_of, train[n], {name: means[n] for name, means in measured.items()}, trained - begin, evaluated
+        plan,
+        number,
+        rate_of,
+        train[n],
+        {name: means[n] for name, means in measured.items()},
+        trained - begin,
+        evaluated,
       )
       for n in range(count)
     ]

@@ -2,6 +2,7 @@
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 from photographs import jpeg, photograph
@@ -31,6 +32,12 @@ def test_pictures_of_all_kinds_become_three_channels_as_pillow_has_them(mode, ki
   assert found.shape == expected.shape
   # Decoders of JPEG and WebP may round differently.
   assert np.abs(found - expected).max() <= (4 if kind in ("jpeg", "webp") else 0)
+
+
+def test_sixteen_bits_become_eight():
+  deep = PICTURE.astype(np.uint16) * 256 + 77
+  content = cv2.imencode(".png", deep[..., ::-1])[1].tobytes()
+  assert np.array_equal(pictures.decode(content, "picture"), PICTURE)
 
 
 def test_exif_turns_a_picture_upright():

@@ -51,7 +51,7 @@ def test_steps_and_evaluation_side_by_side_are_those_alone_in_float64(policy):
     eval_step = step.make_eval_step(network)
     whole = epoch.make_evaluate(eval_step, plain, lambda batch: batch, 7)
     measured = [whole(*tested(state), split, lambda: None) for state, _, _ in alone]
-    all_of_them = side_by_side.make_evaluate(eval_step, plain, 7)(*tested(states), split, lambda: None)
+    all_of_them = side_by_side.make_evaluate(eval_step, plain, 7, 3)(*tested(states), split, lambda: None)
   assert not np.allclose(losses[0], losses[1], rtol=1e-3)
   for seed in seeds:
     state, sums, alone_losses = alone[seed]
