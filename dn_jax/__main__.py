@@ -53,6 +53,7 @@ def print_plan(
   batch_size: int = 64,
   statistics_groups: int = 1,
   accumulation: int = 1,
+  seeds_per_device: int = 1,
   target: tuple[str, ...] = (targets.HERE,),
 ) -> None:
   """Compiles the training step under every remat policy, or the given one, and prints what it takes; trains nothing.
@@ -65,11 +66,16 @@ def print_plan(
     batch_size: pictures a step, over all devices of a target.
     statistics_groups: of the batch, each normalised by itself.
     accumulation: pieces that a device goes through one after another, each of whole groups.
+    seeds_per_device: runs side by side in one program, each with a batch of its own.
     target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; chips need not be there.
   """
   if batch_size < 1:
     raise ConfigurationError("batch-size", batch_size, "must be at least 1")
-  for flag, value in (("statistics-groups", statistics_groups), ("accumulation", accumulation)):
+  for flag, value in (
+    ("statistics-groups", statistics_groups),
+    ("accumulation", accumulation),
+    ("seeds-per-device", seeds_per_device),
+  ):
     if value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")
   asked_for = model.remat not in (None, "auto")
@@ -82,9 +88,12 @@ def print_plan(
     for policy in policies:
       asked = dataclasses.replace(complete, remat=policy)
       with _console.status(f"compiling for {where.name}: {policy}"):
-        plans[policy] = planner.plan(asked, classes, shape, batch_size, where, statistics_groups, accumulation)
-    title = f"{_name(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
-    _console.print(plan_table.table(plans, where, complete, batch_size, title))
+        plans[policy] = planner.plan(
+          asked, classes, shape, batch_size, where, statistics_groups, accumulation, seeds_per_device
+        )
+    several = f"{seeds_per_device} seeds of " if seeds_per_device > 1 else ""
+    title = f"{several}{_name(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
+    _console.print(plan_table.table(plans, where, complete, seeds_per_device * batch_size, title))
 
 
 def print_zoo(matching: str = "") -> None:

@@ -175,10 +175,16 @@ def _program(config: RunConfig) -> dict[str, Any]:
   return {flag: jsonable(value) for flag, value, _ in fields(config) if flag not in own}
 
 
-def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console) -> RunConfig:
+def with_remat_policy(
+  config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console, seeds: int = 1
+) -> RunConfig:
   """`auto` decided: as the run has it on record where it has begun, else by the planner.
 
   Policies round differently, so a run that goes on keeps the one it began with.
+
+  Args:
+    config, dataset, console: of the run.
+    seeds: runs like it that share the device.
   """
   if config.model.remat != "auto":
     return config
@@ -201,6 +207,7 @@ def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich
       beside=beside,
       groups=config.statistics_groups,
       accumulation=config.accumulation,
+      seeds=seeds,
     )
     return policy, f"a step takes {plan.peak / 2**20:,.0f} MiB a device"
 

@@ -36,7 +36,8 @@ class Plan:
   flops:       forward and backward pass, recomputation included; None where the compiler does not say
   traffic:     bytes that operations read and write, on-chip memory included; None likewise
   collectives: by kind, how many and the bytes of their results
-  loops:       of the compiled program; what is inside one counts once in `flops` and `traffic`
+  cycles:      of the chip, by the compiler's own estimate, of one instruction after another; None likewise
+  loops:       of the compiled program; what is inside one counts once in `flops`, `traffic` and `cycles`
   refusal:     the compiler's words where the step does not fit the chip; everything else is 0 then
   """
 
@@ -45,6 +46,7 @@ class Plan:
   outputs: int = 0
   flops: float | None = None
   traffic: float | None = None
+  cycles: int | None = None
   collectives: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
   loops: int = 0
   refusal: str | None = None
@@ -79,6 +81,7 @@ def plan(
   where: Target | None = None,
   groups: int = 1,
   accumulation: int = 1,
+  seeds: int = 1,
 ) -> Plan:
   """The plan of a configuration's training step, from the disk where it has been asked for before.
 
@@ -90,9 +93,10 @@ def plan(
     where: the target; by default this machine.
     groups: statistics groups of the batch, see `dn_jax.distributed.Layout`.
     accumulation: pieces that each device goes through one after another.
+    seeds: runs that take the step side by side in one program, each with a batch of its own.
 
   Raises:
-    ConfigurationError: groups and devices do not divide the batch.
+    ConfigurationError: groups and devices do not divide the batch; several seeds, and more than one device.
   """
   where = where or target(HERE)
   question = {
@@ -102,6 +106,7 @@ def plan(
     "batch_size": batch_size,
     "groups": groups,
     "accumulation": accumulation,
+    "seeds": seeds,
     "target": where.name,
     "compiler": where.compiler,
     "flags": os.environ.get("XLA_FLAGS", ""),
@@ -112,7 +117,7 @@ def plan(
   path = cache.folder("plans") / f"{digest[:32]}.json"
   if known := _read(path):
     return known
-  found = compile_step(build.build(model, num_classes), image_shape, batch_size, where, groups, accumulation)
+  found = compile_step(build.build(model, num_classes), image_shape, batch_size, where, groups, accumulation, seeds)
   _write(path, question, found)
   return found
 
@@ -124,12 +129,13 @@ def compile_step(
   where: Target | None = None,
   groups: int = 1,
   accumulation: int = 1,
+  seeds: int = 1,
 ) -> Plan:
   """Compiles the training step, runs nothing, and reads off what it takes.
 
   Args:
     network: with its remat policy.
-    image_shape, batch_size, where, groups, accumulation: as in `plan`.
+    image_shape, batch_size, where, groups, accumulation, seeds: as in `plan`.
   """
   where = where or target(HERE)
   layout = distributed.Layout(tuple(where.devices), groups)
@@ -137,7 +143,15 @@ def compile_step(
   layout.check_accumulation(accumulation)
   train_step, state, batch, key = _step(network, image_shape, batch_size, layout, accumulation)
   everywhere, in_parts = PartitionSpec(), PartitionSpec(distributed.AXIS)
-  mapped = layout.mapped(train_step, (everywhere, in_parts, everywhere))
+  if seeds > 1:
+    if len(where.devices) > 1:
+      raise ConfigurationError("seeds-per-device", seeds, f"share one device, and {where.name} has more")
+    state, batch, key = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct((seeds, *leaf.shape), leaf.dtype), (state, batch, key)
+    )
+    mapped = jax.vmap(train_step)
+  else:
+    mapped = layout.mapped(train_step, (everywhere, in_parts, everywhere))
   lowered = jax.jit(mapped, donate_argnums=0).lower(
     distributed.placed(state, everywhere, layout.mesh),
     distributed.placed(batch, in_parts, layout.mesh),
@@ -156,6 +170,7 @@ def compile_step(
     outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
     flops=costs.get("flops"),
     traffic=costs.get("bytes accessed"),
+    cycles=sum(map(int, _CYCLES.findall(text))) or None,
     collectives=collectives(text),
     loops=len(re.findall(r" while\(", text)),
   )
@@ -185,12 +200,13 @@ def choose(
   beside: int = 0,
   groups: int = 1,
   accumulation: int = 1,
+  seeds: int = 1,
 ) -> tuple[RematPolicy, Plan]:
   """`auto`: of the policies that fit, the one that recomputes fewest FLOPs.
 
   Args:
     model: completed; its own policy does not count.
-    num_classes, image_shape, batch_size, where, groups, accumulation: as in `plan`.
+    num_classes, image_shape, batch_size, where, groups, accumulation, seeds: as in `plan`.
     beside: bytes that lie on every device besides, such as a data set.
 
   Raises:
@@ -202,7 +218,7 @@ def choose(
 
   def attempt(policy: str) -> Plan:
     asked = dataclasses.replace(model, remat=policy)
-    tried[policy] = plan(asked, num_classes, image_shape, batch_size, where, groups, accumulation)
+    tried[policy] = plan(asked, num_classes, image_shape, batch_size, where, groups, accumulation, seeds)
     return tried[policy]
 
   # Nothing recomputes less than `none`: where that fits, the others need not be looked at.
@@ -241,6 +257,8 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
 _COLLECTIVE = re.compile(
   r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)(-start)?\("
 )
+# What a TPU's compiler notes beside an instruction.
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _SHAPE = re.compile(r"\b(pred|bf16|[suf]\d+)\[([\d,]*)\]")
 
 

@@ -74,7 +74,7 @@ def train(config: RunConfig, console: rich.console.Console) -> list[dict[str, An
   todo = [one for one, done in zip(configs, finished, strict=True) if not done]
   if todo:
     dataset = catalog.load(config.data)
-    policy = experiment.with_remat_policy(todo[0], dataset, console).model.remat
+    policy = experiment.with_remat_policy(todo[0], dataset, console, len(todo)).model.remat
     todo = [dataclasses.replace(one, model=dataclasses.replace(one.model, remat=policy)) for one in todo]
     done = iter(_train(todo, dataset, console))
     finished = [found or next(done) for found in finished]

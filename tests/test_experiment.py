@@ -16,8 +16,8 @@ from dn_jax.training.checkpoint import Checkpoints
 def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path, monkeypatch):
   asked = []
 
-  def choose(model, num_classes, image_shape, batch_size, where, beside, groups, accumulation):
-    asked.append((num_classes, image_shape, batch_size, beside, groups, accumulation))
+  def choose(model, num_classes, image_shape, batch_size, where, beside, groups, accumulation, seeds):
+    asked.append((num_classes, image_shape, batch_size, beside, groups, accumulation, seeds))
     return "block", planner.Plan(3 * 2**20)
 
   monkeypatch.setattr(planner, "choose", choose)
@@ -28,7 +28,7 @@ def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path,
   assert "remat auto: block (a step takes 3 MiB a device)" in console.file.getvalue()
   assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["remat"] == "block"
   # The digits' training and test pictures lie on the device: a byte a pixel, four a label.
-  assert asked == [(10, (8, 8, 1), 64, 1797 * (64 + 4), 1, 1)]
+  assert asked == [(10, (8, 8, 1), 64, 1797 * (64 + 4), 1, 1, 1)]
   # Gone on with as it began, whatever the planner would say now.
   (tmp_path / "run" / "summary.json").unlink()
   assert experiment.train(dataclasses.replace(config), console)["remat"] == "block"

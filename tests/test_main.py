@@ -32,9 +32,12 @@ def test_plan_says_what_a_step_takes_under_every_policy(tmp_path):
   rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
   assert [row[0] for row in rows] == list(remat.POLICIES)
   assert all(row[1].endswith(" MiB") and row[4] == "yes" for row in rows)
+  of_two = run("-m", "dn_jax", "plan", *flags, "--model.remat", "none", "--seeds-per-device", "2")
+  assert "2 seeds of L=10, k=4, batch 32, float32, on 1 x cpu" in of_two.stdout
   for wrong, answer in (
     (["--target", "v5"], "--target v5: did you mean v5"),
     (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
+    (["--seeds-per-device", "0"], "--seeds-per-device 0: must be at least 1"),
     (["--image-size", "2"], "pictures of 2x2 pixels shrink to nothing"),
   ):
     done = run("-m", "dn_jax", "plan", *flags, *wrong)

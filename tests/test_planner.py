@@ -43,6 +43,20 @@ def test_arguments_and_flops_are_what_counting_gives():
   assert found.peak == found.temporaries + found.arguments + found.outputs
 
 
+def test_seeds_side_by_side_take_so_many_times_the_arguments_and_flops():
+  alone, four = planner.plan(MODEL, 10, SHAPE, 32), planner.plan(MODEL, 10, SHAPE, 32, seeds=4)
+  # The keys of one step are an argument too.
+  assert 0 <= four.arguments - 4 * alone.arguments < 64
+  assert four.flops == pytest.approx(4 * alone.flops, rel=0.1)
+  assert 2 < four.temporaries / alone.temporaries < 6
+
+
+def test_seeds_share_one_device():
+  here = targets.target(targets.HERE)
+  with pytest.raises(ConfigurationError, match="--seeds-per-device 2: share one device, and here has more"):
+    planner.plan(MODEL, 10, SHAPE, 32, dataclasses.replace(here, devices=2 * here.devices), seeds=2)
+
+
 def test_an_accumulation_that_does_not_divide_is_refused():
   with pytest.raises(ConfigurationError, match=r"--accumulation 3: each device works on 4 .* 1, 2, 4 fit"):
     planner.plan(MODEL, 10, SHAPE, 32, None, 4, 3)
@@ -51,22 +65,25 @@ def test_an_accumulation_that_does_not_divide_is_refused():
 def test_an_answer_is_kept_and_only_for_the_same_question(monkeypatch):
   asked = []
 
-  def compile_step(network, image_shape, batch_size, where, groups, accumulation):
-    asked.append((network.remat, batch_size))
-    return planner.Plan(batch_size, 1, 2, 3.0, 4.0, {"all-reduce": (2, 80)}, 1)
+  def compile_step(network, image_shape, batch_size, where, groups, accumulation, seeds):
+    asked.append((network.remat, batch_size, seeds))
+    return planner.Plan(batch_size, 1, 2, 3.0, 4.0, 5, {"all-reduce": (2, 80)}, 1)
 
   monkeypatch.setattr(planner, "compile_step", compile_step)
-  ask = lambda batch_size=8, **changes: planner.plan(dataclasses.replace(MODEL, **changes), 10, SHAPE, batch_size)
+  ask = lambda batch_size=8, seeds=1, **changes: planner.plan(
+    dataclasses.replace(MODEL, **changes), 10, SHAPE, batch_size, seeds=seeds
+  )
   first = ask()
-  assert ask() == first == planner.Plan(8, 1, 2, 3.0, 4.0, {"all-reduce": (2, 80)}, 1)
+  assert ask() == first == planner.Plan(8, 1, 2, 3.0, 4.0, 5, {"all-reduce": (2, 80)}, 1)
   assert len(asked) == 1
   ask(remat="block")
   ask(16)
   ask(dtype="bfloat16")
-  assert asked == [("none", 8), ("block", 8), ("none", 16), ("none", 8)]
+  ask(seeds=2)
+  assert asked == [("none", 8, 1), ("block", 8, 1), ("none", 16, 1), ("none", 8, 1), ("none", 8, 2)]
   monkeypatch.setattr(planner, "_sources", lambda: "another version")
   ask()
-  assert len(asked) == 5
+  assert len(asked) == 6
 
 
 def test_an_answer_that_was_cut_short_is_asked_again(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Runs of several seeds in one program, as a person does them."""
 
+import io
 import json
 import os
 import signal
@@ -8,9 +9,10 @@ import sys
 import time
 
 import pytest
+import rich.console
 from conftest import ROOT, metrics, run, small_run
 
-from dn_jax import several_seeds
+from dn_jax import planner, several_seeds
 from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, RunConfig
 from dn_jax.resolve import resolve
 
@@ -89,6 +91,20 @@ def test_folders_lie_side_by_side_whether_or_not_a_folder_is_given(tmp_path):
   (tmp_path / "config.json").write_text("{}")
   with pytest.raises(ConfigurationError, match="is one run's folder; give the folder around it"):
     folders(tmp_path)
+
+
+def test_auto_asks_for_the_memory_of_all(tmp_path, monkeypatch):
+  asked = []
+
+  def choose(*_, seeds, **__):
+    asked.append(seeds)
+    return "block", planner.Plan()
+
+  monkeypatch.setattr(planner, "choose", choose)
+  model = ModelConfig(depth=10, growth_rate=4, remat="auto")
+  config = RunConfig(DataConfig("digits"), model, epochs=1, seeds_per_device=2, out=tmp_path)
+  done = several_seeds.train(resolve(config), rich.console.Console(file=io.StringIO()))
+  assert (asked, [each["remat"] for each in done]) == ([2], ["block", "block"])
 
 
 @pytest.mark.parametrize(

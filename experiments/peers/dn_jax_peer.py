@@ -17,39 +17,44 @@ from dn_jax.configuration import ModelConfig, OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
 from dn_jax.distributed import make_layout_of_one
 from dn_jax.models import build, initial
-from dn_jax.training import epoch, optimizer, step
+from dn_jax.training import epoch, optimizer, side_by_side, step
 
 __all__ = ["device", "device_peak", "start", "versions"]
 
 versions = functools.partial(versions, "flax", "dn_jax")
 EXTRAS = ("bfloat16", "data")
+SEEDS = "seeds"
 
 
 def start(depth, growth_rate, batch_size, *options):
-  """A training step that gives its loss, and the number of trainable parameters.
+  """A training step that gives its loss, and the number of trainable parameters of a network.
 
   options: a remat policy; `bfloat16` activations; `data`, for an epoch's steps with their pictures picked out of a data
-  set on the device, mirrored and shifted.
+  set on the device, mirrored and shifted; `4seeds`, for a step of each of four runs in one program.
   """
   model = ModelConfig(depth=depth, growth_rate=growth_rate, dtype="bfloat16" if "bfloat16" in options else "float32")
-  for policy in set(options) - set(EXTRAS):
+  (seeds,) = [int(option.removesuffix(SEEDS)) for option in options if option.endswith(SEEDS)] or [1]
+  for policy in {option for option in options if not option.endswith(SEEDS)} - set(EXTRAS):
     model = dataclasses.replace(model, remat=policy)
   model = build.complete(model)
   network = build.build(model, 10)
   sgd = optimizer.sgd(OptimizerConfig(0.1, 0.9, True, 1e-4), lambda _: 0.1)
   # As dn_jax.assembly does.
-  variables = initial.variables(network, jax.random.key(0), (32, 32, 3))
-  state = jax.jit(lambda variables: step.state_of(variables, sgd))(variables)
-  parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+  state_of = jax.jit(lambda variables: step.state_of(variables, sgd))
+  states = [state_of(initial.variables(network, jax.random.key(seed), (32, 32, 3))) for seed in range(seeds)]
+  parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(states[0].params))
+  state = states[0] if seeds == 1 else side_by_side.stack(states)
   train_step = step.make_train_step(network, sgd)
   take = _from_data if "data" in options else _from_a_batch
-  return take(train_step, state, batch_size), parameters
+  return take(train_step, state, batch_size, seeds), parameters
 
 
-def _from_a_batch(train_step, state, batch_size):
+def _from_a_batch(train_step, state, batch_size, seeds):
   images, labels = batch(batch_size)
-  one = step.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(batch_size))
-  key = jax.random.key(1)
+  one, key = step.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(batch_size)), jax.random.key(1)
+  if seeds > 1:
+    train_step = jax.vmap(train_step)
+    one, key = side_by_side.stack([one] * seeds), jax.random.split(key, seeds)
   compiled = make_layout_of_one().compiled(jax.jit(train_step, donate_argnums=0), state, one, key)
 
   def take():
@@ -60,26 +65,25 @@ def _from_a_batch(train_step, state, batch_size):
   return take
 
 
-def _from_data(train_step, state, batch_size):
+def _from_data(train_step, state, batch_size, seeds):
   pictures = np.random.RandomState(0).randint(0, 256, (50 * batch_size, 32, 32, 3)).astype(np.uint8)
   split = epoch.DeviceSplit(jnp.asarray(pictures), jnp.arange(len(pictures), dtype=jnp.int32) % 10)
   shift = functools.partial(mirror_and_shift, mirror=True, pad=4)
-  advance = epoch.make_advance(
-    train_step,
-    lambda images, key, numbers: shift(normalise(images, 127.5, 63.75), key, numbers),
-    make_layout_of_one(),
-    jax.random.key(1),
-    jax.random.key(2),
-    steps_per_dispatch=1,
-  )
+  prepare = lambda images, key, numbers: shift(normalise(images, 127.5, 63.75), key, numbers)
   order = jax.random.permutation(jax.random.key(3), jnp.arange(len(pictures), dtype=jnp.int32))
-  totals, number = step.Totals.zero(), 0
+  keys, totals, number = (jax.random.key(1), jax.random.key(2)), step.Totals.zero(), 0
+  if seeds > 1:
+    keys = epoch.Keys(*(jax.random.split(key, seeds) for key in keys))
+    order, totals = jnp.stack([order] * seeds), side_by_side.stack([totals] * seeds)
+    advance = epoch.make_advance_side_by_side(train_step, prepare, make_layout_of_one(), keys, 1)
+  else:
+    advance = epoch.make_advance(train_step, prepare, make_layout_of_one(), *keys, steps_per_dispatch=1)
 
   def take():
     nonlocal state, totals, number
     first = jnp.int32(number % 50 * batch_size)
     state, totals, losses = advance(state, totals, split, order, first, jnp.int32(1), batch_size=batch_size)
     number += 1
-    return float(losses[0])
+    return float(losses.mean())
 
   return take
