@@ -44,7 +44,8 @@ class DataConfig:
   """digits, cifar10, cifar100 or svhn_cropped; read picture by picture: folder (CLASS/PICTURE, or train and val with
   these inside), imagenet2012, or any other with one label a picture that TFDS prepared."""
   dir: pathlib.Path | None = carried_out(None)
-  """Folder of TFDS-prepared data sets; by default TFDS's own (~/tensorflow_datasets). With `folder`: that folder."""
+  """Folder of TFDS-prepared data sets, gs://BUCKET/FOLDER too; by default TFDS's own (~/tensorflow_datasets). With
+  `folder`: that folder."""
   augment: bool = False
   """The "+" of the paper's tables: mirror, pad and crop. Read picture by picture: ImageNet's, a crop of random area and
   aspect, mirrored, colours jittered, lighting changed."""

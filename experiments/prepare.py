@@ -11,7 +11,7 @@ import pathlib
 
 import tyro
 
-from dn_jax import command_line
+from dn_jax import command_line, folders
 from dn_jax.configuration import ConfigurationError, UserError, near
 from dn_jax.data.catalog import CATALOG
 
@@ -28,6 +28,12 @@ def prepare(data: What) -> None:
   """Downloads and prepares a data set."""
   if data.name == "digits":
     raise ConfigurationError("data.name", data.name, "ships with scikit-learn; nothing to prepare")
+  if data.dir is not None and folders.is_bucket(bucket := folders.of("data.dir", data.dir)):
+    raise ConfigurationError(
+      "data.dir",
+      bucket,
+      f"is prepared in a folder of this machine; then: gcloud storage cp -r DIR/{data.name} {bucket}",
+    )
   if not importlib.util.find_spec("tensorflow"):
     raise UserError("preparing a data set needs TensorFlow: pip install -e '.[prepare]'")
   import tensorflow_datasets as tfds

@@ -15,6 +15,7 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import emulator
 import jax
 
 from dn_jax.cache import keep_compiled_programs
@@ -66,6 +67,15 @@ def prepare(folder: pathlib.Path, file_format: str = "array_record", side: int =
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> pathlib.Path:
   return prepare(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture(scope="module")
+def bucket():
+  """The environment in which gs://bucket is an emulator's, here and in processes of ours."""
+  with emulator.serving() as environment, pytest.MonkeyPatch.context() as patch:
+    for name, value in environment.items():
+      patch.setenv(name, value)
+    yield environment
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from dn_jax import folders
 from dn_jax.configuration import ConfigurationError, DataConfig
 from dn_jax.data import tfds_folder
 from dn_jax.data.pictures import SUFFIXES, BadPictureError
@@ -214,6 +215,7 @@ def tested(data: DataConfig, classes: Sequence[str] | None) -> Source:
     return test
   if data.dir is None:
     raise ConfigurationError("data.dir", "(unset)", "--data.name folder needs the folder: CLASS/PICTURE")
+  _here(data.dir)
   half = next((data.dir / name for name in _TEST if (data.dir / name).is_dir()), data.dir)
   return class_folders("data.dir", half, classes)
 
@@ -223,6 +225,7 @@ def _folder(data: DataConfig) -> tuple[Source, Source]:
     raise ConfigurationError(
       "data.dir", "(unset)", "--data.name folder needs the folder: CLASS/PICTURE, or train and val"
     )
+  _here(data.dir)
   if not data.dir.is_dir():
     raise ConfigurationError("data.dir", data.dir, "is not a folder")
   train, test = (
@@ -237,6 +240,12 @@ def _folder(data: DataConfig) -> tuple[Source, Source]:
   if len(whole) < _ONE_IN:
     raise ConfigurationError("data.dir", data.dir, f"has {len(whole)} pictures; at least {_ONE_IN} are needed")
   return _apart(whole, held_out(np.asarray(whole.labels), len(whole) // _ONE_IN))
+
+
+def _here(folder: pathlib.Path) -> None:
+  """Listing a million files of a bucket takes minutes at every start."""
+  if folders.is_bucket(place := folders.of("data.dir", folder)):
+    raise ConfigurationError("data.dir", place, "a folder of pictures is read from this machine; mount the bucket")
 
 
 def _records(data: DataConfig) -> tuple[Source, Source]:

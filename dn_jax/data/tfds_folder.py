@@ -1,22 +1,34 @@
-"""Folders that TFDS prepared, read without TensorFlow.
+"""Folders that TFDS prepared, here or in a bucket, read without TensorFlow.
 
 array_record is read by `tfds.data_source`'s own reader, which needs no TensorFlow; tfrecord by TensorFlow
 where it is installed. Nothing is downloaded: a folder that is not there is an error with the command that
 makes it.
 """
 
+import contextlib
 import logging
 import pathlib
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dn_jax import folders
 from dn_jax.configuration import ConfigurationError
 
 # Pictures decoded at a time.
 _CHUNK = 4096
+
+
+def root(folder: pathlib.Path | None) -> pathlib.Path:
+  """Where prepared data sets are: a folder of this machine or a bucket's, by default TFDS's own.
+
+  Raises:
+    ConfigurationError: a bucket that cannot be reached.
+  """
+  return default_folder() if folder is None else folders.of("data.dir", folder)
 
 
 def default_folder() -> pathlib.Path:
@@ -28,13 +40,15 @@ def default_folder() -> pathlib.Path:
 
 def is_there(name: str, folder: pathlib.Path | None) -> bool:
   """Whether a folder of that name is where TFDS prepares its data sets."""
-  return ((folder or default_folder()) / name).is_dir()
+  return (root(folder) / name).is_dir()
 
 
 def prepare_command(name: str, folder: pathlib.Path | None) -> str:
   """What a person types to get the data set."""
-  where = f" --data.dir {folder}" if folder else ""
-  return f"pip install -e '.[prepare]' && python experiments/prepare.py --data.name {name}{where}"
+  in_bucket = folder is not None and folders.is_bucket(root(folder))
+  where = " --data.dir DIR" if in_bucket else f" --data.dir {folder}" if folder else ""
+  copied = f" && gcloud storage cp -r DIR/{name} {root(folder)}" if in_bucket else ""
+  return f"pip install -e '.[prepare]' && python experiments/prepare.py --data.name {name}{where}{copied}"
 
 
 class Opened(NamedTuple):
@@ -67,9 +81,12 @@ def opened(name: str, folder: pathlib.Path | None) -> Opened:
   def read(split: str) -> tuple[np.ndarray, np.ndarray]:
     pictures = count(split)
     try:
-      return _stacked(_rows(builder, split), pictures)
+      with _here(newest, split) as version:
+        return _stacked(_rows(_builder(version), split), pictures)
     except ImportError:
       raise _needs_tensorflow(newest) from None
+    except ConfigurationError:
+      raise
     except Exception as error:  # As in `_builder`.
       raise ConfigurationError("data.dir", newest, f"split {split!r} cannot be read ({_first_line(error)})") from None
 
@@ -82,17 +99,17 @@ def newest_version(name: str, folder: pathlib.Path | None) -> pathlib.Path:
   Raises:
     ConfigurationError: no such folder, or it is not prepared there.
   """
-  if folder is not None and not folder.is_dir():
-    raise ConfigurationError("data.dir", folder, "is not a folder")
-  root = folder or default_folder()
+  place = root(folder)
+  if folder is not None and not place.is_dir():
+    raise ConfigurationError("data.dir", place, "is not a folder")
   versions = [
     path
-    for path in (root / name).glob("*")
+    for path in (place / name).glob("*")
     if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").is_file()
   ]
   if not versions:
     raise ConfigurationError(
-      "data.name", name, f"is not prepared in {root}; to get it: {prepare_command(name, folder)}"
+      "data.name", name, f"is not prepared in {place}; to get it: {prepare_command(name, folder)}"
     )
   return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
 
@@ -152,6 +169,19 @@ def _builder(version: pathlib.Path) -> Any:
     raise _needs_tensorflow(version) from None
   except Exception as error:  # TFDS raises many kinds for a damaged record.
     raise ConfigurationError("data.dir", version, f"cannot be opened ({_first_line(error)})") from None
+
+
+@contextlib.contextmanager
+def _here(version: pathlib.Path, split: str) -> Iterator[pathlib.Path]:
+  """A prepared version on this machine: of a bucket's, one request a record would take minutes for 50,000."""
+  if not folders.is_bucket(version):
+    yield version
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    for path in version.iterdir():
+      if path.suffix == ".json" or f"-{split}." in path.name:
+        (pathlib.Path(folder) / path.name).write_bytes(path.read_bytes())
+    yield pathlib.Path(folder)
 
 
 def _rows(builder: Any, split: str) -> Iterator[dict[str, Any]]:

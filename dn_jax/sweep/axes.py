@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import tyro
 
-from dn_jax import collection
+from dn_jax import collection, folders
 from dn_jax.configuration import ConfigurationError, RunConfig, UserError, fields, flag_types, jsonable, near
 from dn_jax.resolve import network_name, resolve
 
@@ -215,7 +215,7 @@ def _as_flags(flag: str, words: Values) -> tuple[str, ...]:
     return (f"--{flag}" if words == ("True",) else f"--{head}{dot}no-{tail}",)
   if pathlib.Path in typing.get_args(_types()[flag]):
     # The run may be carried out in another directory.
-    return (f"--{flag}", *(str(pathlib.Path(word).absolute()) for word in words))
+    return (f"--{flag}", *(str(folders.absolute(folders.of(flag, pathlib.Path(word)))) for word in words))
   return (f"--{flag}", *words)
 
 

@@ -1,0 +1,77 @@
+"""What TFDS prepared, read from a bucket. The bucket is an emulator's, which speaks Google's protocol."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from conftest import metrics, run
+
+from dn_jax import folders
+from dn_jax.configuration import ConfigurationError, DataConfig
+from dn_jax.data import catalog, sources, tfds_folder
+
+# As a command line's argument comes.
+DIR = pathlib.Path("gs://bucket/tfds")
+
+
+@pytest.fixture(scope="module")
+def copied(bucket, prepared):
+  """gs://bucket/tfds has the prepared `cifar10`, and once more as a name that is read picture by picture."""
+  place = folders.of("data.dir", DIR)
+  for path in folders.files(prepared):
+    inside = path.relative_to(prepared)
+    for name in (inside, pathlib.Path("own", *inside.parts[1:])):
+      (place / name).write_bytes(path.read_bytes())
+  return bucket
+
+
+def test_every_record_is_the_folders(copied, prepared, tmp_path):
+  (tmp_path / "own").symlink_to(prepared / "cifar10")
+  here, there = (sources.opened(DataConfig("own", folder, validation=20)) for folder in (tmp_path, DIR))
+  for own, other in zip(here, there, strict=True):
+    assert [other[number] for number in range(len(other))] == [own[number] for number in range(len(own))]
+  assert there.test.name_of(3) == "gs://bucket/tfds/own/3.0.2, split test, record 3"
+
+
+def test_a_data_set_that_lies_on_the_device_is_read_too(copied, prepared):
+  here, there = (catalog.load(DataConfig("cifar10", folder)) for folder in (prepared, DIR))
+  np.testing.assert_array_equal(there.train.images, here.train.images)
+  np.testing.assert_array_equal(there.test.labels, here.test.labels)
+
+
+@pytest.mark.parametrize(
+  ("data", "message"),
+  [
+    (DataConfig("cifar100", DIR), "--data.name cifar100: is not prepared in gs://bucket/tfds; to get it: "),
+    (DataConfig("own", pathlib.Path("gs://bucket/none")), "--data.dir gs://bucket/none: is not a folder"),
+    (DataConfig("own", pathlib.Path("gs://absent/tfds")), "--data.dir gs://absent/tfds: the bucket cannot be listed"),
+    (DataConfig("folder", DIR), "--data.dir gs://bucket/tfds: a folder of pictures is read from this machine"),
+  ],
+)
+def test_what_is_not_there_is_said_in_a_line(copied, data, message):
+  with pytest.raises(ConfigurationError) as refused:
+    catalog.load(data)
+  assert str(refused.value).startswith(message)
+  assert "\n" not in str(refused.value)
+
+
+def test_a_bucket_is_filled_from_a_folder(copied):
+  assert tfds_folder.prepare_command("cifar100", DIR).endswith(
+    "--data.name cifar100 --data.dir DIR && gcloud storage cp -r DIR/cifar100 gs://bucket/tfds"
+  )
+  done = run("experiments/prepare.py", "--data.name", "cifar10", "--data.dir", str(DIR), **copied)
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: --data.dir gs://bucket/tfds: is prepared in a folder of this machine; then: ")
+
+
+@pytest.mark.slow
+def test_a_run_on_a_buckets_pictures_is_the_run_on_a_folders(copied, prepared, tmp_path):
+  (tmp_path / "own").symlink_to(prepared / "cifar10")
+  flags = ["--data.name", "own", "--data.size", "16", "--data.augment", "--data.workers", "2", "--model.depth", "10"]
+  flags += ["--model.growth-rate", "4", "--epochs", "2", "--batch-size", "8"]
+  for name, folder in (("here", str(tmp_path)), ("there", str(DIR))):
+    done = run("experiments/train.py", *flags, "--data.dir", folder, "--out", str(tmp_path / name), **copied)
+    assert done.returncode == 0, done.stderr
+  assert metrics(tmp_path / "there") == metrics(tmp_path / "here")
+  evaluated = run("experiments/evaluate.py", str(tmp_path / "there"), **copied)
+  assert "top-1 error" in evaluated.stdout, evaluated.stderr
