@@ -15,6 +15,7 @@ def train() -> None:
 
   from dn_jax import experiment, processes, resolve, several_seeds
   from dn_jax.configuration import RunConfig
+  from dn_jax.data import catalog
 
   config = tyro.cli(RunConfig, description=__doc__)
   config = resolve.resolve(config)  # Before anybody waits for others.
@@ -26,12 +27,22 @@ def train() -> None:
   first = summaries[0]
   whose = f"seeds {first['seed']} to {summaries[-1]['seed']}" if several else f"seed {first['seed']}"
   table = rich.table.Table(title=f"{first['network']} on {first['data']}, {whose}")
-  for name in (*(["seed"] if several else []), "test error", "parameters", "training", "run"):
+  # Of a few classes it says nothing.
+  top5 = catalog.info_of(config.data).streamed
+  for name in (
+    *(["seed"] if several else []),
+    "test error",
+    *(["top-5"] if top5 else []),
+    "parameters",
+    "training",
+    "run",
+  ):
     table.add_column(name, overflow="fold")
   for summary in summaries:
     table.add_row(
       *([str(summary["seed"])] if several else []),
       f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
+      *([f"{summary['test_top5_error']:.2f} %"] if top5 else []),
       f"{summary['parameters']:,}",
       f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
       summary["folder"],

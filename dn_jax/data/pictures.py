@@ -14,6 +14,9 @@ from dn_jax.configuration import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
+# Beyond this many times as long as wide, a picture of the network's height would be of any length.
+_LONGEST = 100
+
 
 class BadPictureError(UserError):
   """A file that is no picture, or a damaged one."""
@@ -32,7 +35,7 @@ def decode(content: bytes, name: object) -> np.ndarray:
     uint8 [height, width, 3], RGB.
 
   Raises:
-    BadPictureError: the file is empty, cut short or no picture.
+    BadPictureError: the file is empty, cut short, no picture, or a line of pixels.
   """
   try:
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -41,6 +44,9 @@ def decode(content: bytes, name: object) -> np.ndarray:
   if picture is None:
     what = "is empty" if not content else "is no picture that can be read, or a damaged one"
     raise BadPictureError(f"{name}: {what}")
+  height, width = picture.shape[:2]
+  if max(height, width) > _LONGEST * min(height, width):
+    raise BadPictureError(f"{name}: is {width}x{height} pixels, more than {_LONGEST} times as long as wide")
   return picture
 
 

@@ -57,6 +57,16 @@ def test_what_is_no_picture_is_named(content, message):
     pictures.decode(content, "x")
 
 
+def test_a_line_of_pixels_is_no_picture():
+  for height, width, taken in ((2, 200, True), (200, 2, True), (2, 201, False), (1001, 10, False)):
+    content = jpeg(np.zeros((height, width, 3), np.uint8))
+    if taken:
+      assert pictures.decode(content, "x").shape == (height, width, 3)
+      continue
+    with pytest.raises(pictures.BadPictureError, match=f"x: is {width}x{height} pixels, more than 100 times as long"):
+      pictures.decode(content, "x")
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
   with pytest.raises(pictures.BadPictureError, match=r"none\.jpg: cannot be read \(No such file"):
     pictures.read(tmp_path / "none.jpg")
