@@ -146,10 +146,9 @@ def compile_step(
   if seeds > 1:
     if len(where.devices) > 1:
       raise ConfigurationError("seeds-per-device", seeds, f"share one device, and {where.name} has more")
-    state, batch, key = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct((seeds, *leaf.shape), leaf.dtype), (state, batch, key)
-    )
-    mapped = jax.vmap(train_step)
+    # As `dn_jax.training.epoch.make_command` writes them down.
+    state, batch, key = ((one,) * seeds for one in (state, batch, key))
+    mapped = lambda *of_all: [train_step(*of_run) for of_run in zip(*of_all, strict=True)]
   else:
     mapped = layout.mapped(train_step, (everywhere, in_parts, everywhere))
   lowered = jax.jit(mapped, donate_argnums=0).lower(

@@ -93,10 +93,8 @@ class _Recorders:
   def stopping(self) -> bool:
     return self._interruption.asked()
 
-  def save(self, step: int, state: step.TrainState, totals: step.Totals, begun: loop.Begun) -> None:
-    count = len(self._recorders)
-    apart = (side_by_side.unstack(tree, count) for tree in (state, totals))
-    for recorder, own, sums in zip(self._recorders, *apart, strict=True):
+  def save(self, step: int, state: Sequence[step.TrainState], totals: Sequence[step.Totals], begun: loop.Begun) -> None:
+    for recorder, own, sums in zip(self._recorders, state, totals, strict=True):
       recorder.keep(step, own, begun, sums)
     if self._interruption.asked():
       raise Interrupted(f"stopped as asked, and saved after step {step:,}")
@@ -104,8 +102,8 @@ class _Recorders:
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
     self._display.progress(epoch, pictures, loss, error)
 
-  def epoch(self, record: Sequence[loop.EpochRecord], state: step.TrainState) -> None:
-    for recorder, one, own in zip(self._recorders, record, side_by_side.unstack(state, len(record)), strict=True):
+  def epoch(self, record: Sequence[loop.EpochRecord], state: Sequence[step.TrainState]) -> None:
+    for recorder, one, own in zip(self._recorders, record, state, strict=True):
       recorder.epoch(one, own)
 
 
@@ -122,15 +120,15 @@ def _train(
   train_step = step.make_train_step(network, sgd, layout, first.accumulation, objective=objective)
   # As dn_jax.assembly draws them for a run alone.
   keys = [jax.random.split(jax.random.key(config.seed), 4) for config in configs]
-  of_runs = epoch.Keys(*(side_by_side.stack([each[n] for each in keys]) for n in (2, 3)))
+  of_runs = [epoch.Keys(*each[2:]) for each in keys]
   advance = epoch.make_advance_side_by_side(
     train_step, prepared(first, dataset), layout, of_runs, plan.steps_per_dispatch
   )
-  evaluate = side_by_side.make_evaluate(
-    step.make_eval_step(network), normalised(first, dataset), first.evaluation_batch_size, count
+  evaluate = epoch.make_evaluate(
+    step.make_eval_step(network), normalised(first, dataset), lambda batch: batch, first.evaluation_batch_size
   )
-  of_orders = side_by_side.stack([each[1] for each in keys])
-  orders_of = jax.jit(lambda number: jax.vmap(lambda key: epoch_order(key, number, plan.train_pictures))(of_orders))
+  order_of = jax.jit(lambda key, number: epoch_order(key, number, plan.train_pictures))
+  orders_of = lambda number: tuple(order_of(each[1], number) for each in keys)
   data = catalog.fingerprint(dataset)
   for config in configs:
     runs.create(config.out, config, data)
@@ -184,7 +182,6 @@ def _train(
       orders_of,
       schedule,
       _Recorders(recorders, display, interruption),
-      count,
       done,
       begun,
       totals,
@@ -206,15 +203,15 @@ def _begin(
   keys: Sequence[jax.Array],
   fresh: Callable[[RunConfig, jax.Array], step.TrainState],
   console: rich.console.Console,
-) -> tuple[loop.Begun, step.TrainState, list[list[loop.EpochRecord]], step.Totals | None]:
+) -> tuple[loop.Begun, Sequence[step.TrainState], list[list[loop.EpochRecord]], Sequence[step.Totals] | None]:
   """Where the runs go on, in step: the epoch under way, their states, their records and that epoch's totals."""
   found = [checkpoints.steps() for checkpoints in kept]
   if not any(found):
     for config in configs:
       if lost := runs.set_records_aside(config.out):
         console.print(f"{config.out}: no whole checkpoint; the records of {lost} epochs are in set-aside")
-    states = [fresh(config, key) for config, key in zip(configs, keys, strict=True)]
-    return loop.Begun(), side_by_side.stack(states), [[] for _ in configs], None
+    states = tuple(fresh(config, key) for config, key in zip(configs, keys, strict=True))
+    return loop.Begun(), states, [[] for _ in configs], None
   common = set.intersection(*map(set, found))
   if not common:
     newest = ", ".join(
@@ -235,4 +232,4 @@ def _begin(
     runs.write_records(config.out, own)
   # The time that they took so far is the longest any of them took.
   longest = max(begun, key=lambda each: each.seconds)
-  return longest, side_by_side.stack(states), list(records), side_by_side.stack(totals) if longest.steps else None
+  return longest, states, list(records), totals if longest.steps else None

@@ -1,7 +1,7 @@
 """Steps over pictures that live on the device: the host only says how far to go."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -70,13 +70,26 @@ def make_prepared_step(
   return take
 
 
+class Run(NamedTuple):
+  """What a command takes of one run."""
+
+  keys: Keys
+  state: TrainState
+  totals: Totals
+  order: jax.Array
+
+
 def make_command(
   train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
   prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
   layout: Layout,
   steps_per_dispatch: int,
-) -> Callable[..., tuple[TrainState, Totals, jax.Array]]:
-  """What a device does at one command: (batch size, keys, state, totals, split, order, first, steps) as in `Advance`.
+) -> Callable[..., list[tuple[TrainState, Totals, jax.Array]]]:
+  """What a device does at one command: (batch size, runs, split, first, steps) -> for each run as in `Advance`.
+
+  Runs are written down one after another in each step, not stacked and mapped over: a convolution with a kernel for
+  each run is slower than as many convolutions, on the CPU back end and by a TPU compiler's estimate
+  (docs/performance.md).
 
   Args:
     train_step, prepare: see `make_prepared_step`; the step is of the layout.
@@ -88,25 +101,21 @@ def make_command(
   take = make_prepared_step(train_step, prepare)
 
   def command(
-    batch_size: int,
-    keys: Keys,
-    state: TrainState,
-    totals: Totals,
-    split: DeviceSplit,
-    order: jax.Array,
-    first: jax.Array,
-    steps: jax.Array,
-  ) -> tuple[TrainState, Totals, jax.Array]:
-    def one(index: jax.Array, carry: Any) -> Any:
+    batch_size: int, runs: Sequence[Run], split: DeviceSplit, first: jax.Array, steps: jax.Array
+  ) -> list[tuple[TrainState, Totals, jax.Array]]:
+    def one(index: jax.Array, run: Run, carry: Any) -> Any:
       state, totals, losses = carry
-      numbers = layout.own(jax.lax.dynamic_slice(order, (first + index * batch_size,), (batch_size,)))
-      state, of_step = take(keys, state, split.images[numbers], split.labels[numbers], numbers)
+      numbers = layout.own(jax.lax.dynamic_slice(run.order, (first + index * batch_size,), (batch_size,)))
+      state, of_step = take(run.keys, state, split.images[numbers], split.labels[numbers], numbers)
       return state, totals + of_step, losses.at[index].set(of_step.loss / batch_size)
 
-    carry = (state, totals, jnp.zeros((steps_per_dispatch,), float))
+    def each(index: jax.Array, carries: Any) -> Any:
+      return [one(index, run, carry) for run, carry in zip(runs, carries, strict=True)]
+
+    carries = [(run.state, run.totals, jnp.zeros((steps_per_dispatch,), float)) for run in runs]
     if steps_per_dispatch == 1:
-      return one(jnp.int32(0), carry)
-    return jax.lax.fori_loop(0, steps, one, carry)
+      return each(jnp.int32(0), carries)
+    return jax.lax.fori_loop(0, steps, each, carries)
 
   return command
 
@@ -131,10 +140,14 @@ def make_advance(
   command = make_command(train_step, prepare, layout, steps_per_dispatch)
   keys = Keys(augmentation_key, dropout_key)
 
+  def alone(batch_size: int, state: Any, totals: Any, split: Any, order: Any, first: Any, steps: Any) -> Any:
+    (done,) = command(batch_size, [Run(keys, state, totals, order)], split, first, steps)
+    return done
+
   def program(batch_size: int) -> Callable[..., Any]:
     whole = PartitionSpec()
     return layout.everywhere(
-      functools.partial(command, batch_size, keys),
+      functools.partial(alone, batch_size),
       donate=(0, 1),
       in_specs=(specs, *(whole,) * 5),
       out_specs=(specs, whole, whole),
@@ -147,10 +160,10 @@ def make_advance_side_by_side(
   train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
   prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
   layout: Layout,
-  keys: Keys,
+  keys: Sequence[Keys],
   steps_per_dispatch: int,
 ) -> Advance:
-  """`make_advance` of several runs in one program, which lie along a first axis of all but the split.
+  """`make_advance` of several runs in one program: states, totals and orders are tuples, the losses [run, step].
 
   Args:
     train_step, prepare, layout, steps_per_dispatch: see `make_command`; the layout is of one device.
@@ -158,11 +171,13 @@ def make_advance_side_by_side(
   """
   command = make_command(train_step, prepare, layout, steps_per_dispatch)
 
-  def all_of_them(batch_size: int, *arguments: Any) -> Any:
-    return jax.vmap(functools.partial(command, batch_size), (0, 0, 0, None, 0, None, None))(keys, *arguments)
+  def together(batch_size: int, states: Any, totals: Any, split: Any, orders: Any, first: Any, steps: Any) -> Any:
+    runs = [Run(*each) for each in zip(keys, states, totals, orders, strict=True)]
+    states, totals, losses = zip(*command(batch_size, runs, split, first, steps), strict=True)
+    return states, totals, jnp.stack(losses)
 
   def program(batch_size: int) -> Callable[..., Any]:
-    return jax.jit(functools.partial(all_of_them, batch_size), donate_argnums=(0, 1))
+    return jax.jit(functools.partial(together, batch_size), donate_argnums=(0, 1))
 
   return _by_batch_size(layout, program)
 
@@ -185,9 +200,8 @@ def make_evaluate(
   place: Callable[[Batch], Batch],
   batch_size: int,
   gather: Callable[[Any], Any] = lambda variables: variables,
-  zeros: Callable[[DeviceSplit], Totals] = lambda split: Totals.zero_beside(split.labels),
 ) -> Evaluate:
-  """See `Evaluate`; the last batch is filled up. `zeros` are what `eval_step`'s totals are added to."""
+  """See `Evaluate`; the last batch is filled up."""
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
   def one(params: Any, batch_stats: Any, totals: Totals, split: DeviceSplit, first: jax.Array) -> Totals:
@@ -198,7 +212,7 @@ def make_evaluate(
     return totals + eval_step(gather(params), batch_stats, batch)
 
   def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Totals:
-    totals = zeros(split)
+    totals = Totals.zero_beside(split.labels)
     for first in range(0, split.labels.shape[0], batch_size):
       totals = one(params, batch_stats, totals, split, np.int32(first))
       between()

@@ -2,8 +2,10 @@
 
 import collections
 import dataclasses
+import functools
+import operator
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -233,9 +235,9 @@ def _waited(splits: Splits) -> float:
   return splits.train.waited if isinstance(splits.train, Feed) else 0.0
 
 
-def train_epoch(
-  state: TrainState,
-  totals: Totals,
+def train_epoch[State: (TrainState, Sequence[TrainState]), Sums: (Totals, Sequence[Totals])](
+  state: State,
+  totals: Sums,
   plan: Plan,
   split: DeviceSplit | Feed,
   advance: Advance,
@@ -245,8 +247,11 @@ def train_epoch(
   watcher: Watcher,
   done: int,
   begin: float,
-) -> tuple[TrainState, Totals]:
-  """The rest of an epoch that has `done` steps behind it and would have begun at `begin` had it begun now."""
+) -> tuple[State, Sums]:
+  """The rest of an epoch that has `done` steps behind it and would have begun at `begin` had it begun now.
+
+  Of one run, or of several whose states, totals and orders are sequences.
+  """
   before = epoch * plan.steps_per_epoch
   step = before + done
   pending: collections.deque[tuple[int, jax.Array]] = collections.deque()
@@ -265,8 +270,9 @@ def train_epoch(
         _check_finite(*pending.popleft(), plan, rate_of)
       watcher.save(step, state, totals, Begun(step - before, time.perf_counter() - begin))
     if time.perf_counter() - told > _PROGRESS_EVERY:
-      so_far = totals.means()
-      watcher.progress(epoch + 1, int(np.sum(totals.count)), so_far["loss"], so_far["error"])
+      so_far = totals if isinstance(totals, Totals) else functools.reduce(operator.add, totals)
+      means = so_far.means()
+      watcher.progress(epoch + 1, int(so_far.count), means["loss"], means["error"])
       told = time.perf_counter()
   while pending:
     _check_finite(*pending.popleft(), plan, rate_of)

@@ -67,9 +67,9 @@ class Totals:
     return jax.tree.map(jnp.add, self, other)
 
   def means(self) -> dict[str, float]:
-    """Mean loss and error rates as fractions of 1; of several runs' totals, the means over all."""
+    """Mean loss and error rates as fractions of 1."""
     count, loss, top1, top5 = (
-      np.asarray(total).sum() for total in (self.count, self.loss, self.top1_errors, self.top5_errors)
+      np.asarray(total) for total in (self.count, self.loss, self.top1_errors, self.top5_errors)
     )
     return {"loss": float(loss / count), "error": float(top1 / count), "top5_error": float(top5 / count)}
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import operator
 import pathlib
 import sys
 
@@ -17,7 +18,7 @@ from dn_jax.configuration import ModelConfig, OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
 from dn_jax.distributed import make_layout_of_one
 from dn_jax.models import build, initial
-from dn_jax.training import epoch, optimizer, side_by_side, step
+from dn_jax.training import epoch, optimizer, step
 
 __all__ = ["device", "device_peak", "start", "versions"]
 
@@ -41,48 +42,44 @@ def start(depth, growth_rate, batch_size, *options):
   sgd = optimizer.sgd(OptimizerConfig(0.1, 0.9, True, 1e-4), lambda _: 0.1)
   # As dn_jax.assembly does.
   state_of = jax.jit(lambda variables: step.state_of(variables, sgd))
-  states = [state_of(initial.variables(network, jax.random.key(seed), (32, 32, 3))) for seed in range(seeds)]
+  states = tuple(state_of(initial.variables(network, jax.random.key(seed), (32, 32, 3))) for seed in range(seeds))
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(states[0].params))
-  state = states[0] if seeds == 1 else side_by_side.stack(states)
   train_step = step.make_train_step(network, sgd)
   take = _from_data if "data" in options else _from_a_batch
-  return take(train_step, state, batch_size, seeds), parameters
+  return take(train_step, states, batch_size), parameters
 
 
-def _from_a_batch(train_step, state, batch_size, seeds):
+def _from_a_batch(train_step, states, batch_size):
   images, labels = batch(batch_size)
   one, key = step.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(batch_size)), jax.random.key(1)
-  if seeds > 1:
-    train_step = jax.vmap(train_step)
-    one, key = side_by_side.stack([one] * seeds), jax.random.split(key, seeds)
-  compiled = make_layout_of_one().compiled(jax.jit(train_step, donate_argnums=0), state, one, key)
+
+  def each(states, one, key):
+    return tuple(zip(*(train_step(state, one, key) for state in states), strict=True))
+
+  compiled = make_layout_of_one().compiled(jax.jit(each, donate_argnums=0), states, one, key)
 
   def take():
-    nonlocal state
-    state, totals = compiled(state, one, key)
-    return totals.means()["loss"]
+    nonlocal states
+    states, totals = compiled(states, one, key)
+    return functools.reduce(operator.add, totals).means()["loss"]
 
   return take
 
 
-def _from_data(train_step, state, batch_size, seeds):
+def _from_data(train_step, states, batch_size):
   pictures = np.random.RandomState(0).randint(0, 256, (50 * batch_size, 32, 32, 3)).astype(np.uint8)
   split = epoch.DeviceSplit(jnp.asarray(pictures), jnp.arange(len(pictures), dtype=jnp.int32) % 10)
   shift = functools.partial(mirror_and_shift, mirror=True, pad=4)
   prepare = lambda images, key, numbers: shift(normalise(images, 127.5, 63.75), key, numbers)
+  keys = [epoch.Keys(jax.random.key(1), jax.random.key(2)) for _ in states]
+  advance = epoch.make_advance_side_by_side(train_step, prepare, make_layout_of_one(), keys, steps_per_dispatch=1)
   order = jax.random.permutation(jax.random.key(3), jnp.arange(len(pictures), dtype=jnp.int32))
-  keys, totals, number = (jax.random.key(1), jax.random.key(2)), step.Totals.zero(), 0
-  if seeds > 1:
-    keys = epoch.Keys(*(jax.random.split(key, seeds) for key in keys))
-    order, totals = jnp.stack([order] * seeds), side_by_side.stack([totals] * seeds)
-    advance = epoch.make_advance_side_by_side(train_step, prepare, make_layout_of_one(), keys, 1)
-  else:
-    advance = epoch.make_advance(train_step, prepare, make_layout_of_one(), *keys, steps_per_dispatch=1)
+  totals, number = tuple(step.Totals.zero() for _ in states), 0
 
   def take():
-    nonlocal state, totals, number
-    first = jnp.int32(number % 50 * batch_size)
-    state, totals, losses = advance(state, totals, split, order, first, jnp.int32(1), batch_size=batch_size)
+    nonlocal states, totals, number
+    first, orders = jnp.int32(number % 50 * batch_size), (order,) * len(states)
+    states, totals, losses = advance(states, totals, split, orders, first, jnp.int32(1), batch_size=batch_size)
     number += 1
     return float(losses.mean())
 

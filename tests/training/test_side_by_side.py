@@ -10,14 +10,14 @@ from dn_jax.configuration import OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
 from dn_jax.distributed import make_layout_of_one
 from dn_jax.models.densenet import DenseNet
-from dn_jax.training import epoch, optimizer, side_by_side, step
+from dn_jax.training import epoch, optimizer, step
 
 SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1, average=0.99)
 SHAPE = (8, 8, 3)
 
 
 @pytest.mark.parametrize("policy", ["dense_layer", "layer_by_layer"])
-def test_steps_and_evaluation_side_by_side_are_those_alone_in_float64(policy):
+def test_steps_side_by_side_are_those_alone_in_float64(policy):
   with jax.enable_x64(True):
     rng = np.random.RandomState(0)
     split = epoch.DeviceSplit(
@@ -44,19 +44,12 @@ def test_steps_and_evaluation_side_by_side_are_those_alone_in_float64(policy):
     alone = [
       go(epoch.make_advance(train_step, prepare, layout, *keys[seed], 1), *fresh(seed), orders[seed]) for seed in seeds
     ]
-    together = epoch.make_advance_side_by_side(train_step, prepare, layout, side_by_side.stack(keys), 1)
-    states, totals = (side_by_side.stack(trees) for trees in zip(*map(fresh, seeds), strict=True))
-    states, totals, losses = go(together, states, totals, side_by_side.stack(orders))
-    tested = lambda state: (optimizer.tested(state.params, state.opt_state), state.batch_stats)
-    eval_step = step.make_eval_step(network)
-    whole = epoch.make_evaluate(eval_step, plain, lambda batch: batch, 7)
-    measured = [whole(*tested(state), split, lambda: None) for state, _, _ in alone]
-    all_of_them = side_by_side.make_evaluate(eval_step, plain, 7, 3)(*tested(states), split, lambda: None)
+    together = epoch.make_advance_side_by_side(train_step, prepare, layout, keys, 1)
+    states, totals, losses = go(together, *zip(*map(fresh, seeds), strict=True), tuple(orders))
   assert not np.allclose(losses[0], losses[1], rtol=1e-3)
   for seed in seeds:
     state, sums, alone_losses = alone[seed]
-    own = (side_by_side.unstack(tree, 3)[seed] for tree in (states, totals, all_of_them))
-    for found, expected in zip(own, (state, sums, measured[seed]), strict=True):
+    for found, expected in ((states[seed], state), (totals[seed], sums)):
       for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert relative(a, b) < 1e-10
     np.testing.assert_allclose(losses[seed], alone_losses, rtol=1e-6)  # Kept in float32.
