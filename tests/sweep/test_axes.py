@@ -82,6 +82,11 @@ def test_a_folder_of_data_is_meant_from_where_the_sweep_was_started(tmp_path, mo
   assert cell.config.data.dir == pathlib.Path("/there")
 
 
+def test_a_bucket_is_where_it_is(bucket):
+  (cell,) = axes.cells_of([*SMALL, "--data.dir", "gs://bucket/tfds"])
+  assert cell.flags[-2:] == ("--data.dir", "gs://bucket/tfds")
+
+
 def test_all_values_that_do_not_fit_a_depth_are_listed():
   with pytest.raises(UserError) as error:
     axes.cells_of([*SMALL, "--model.depth", "10,11,16,17", "--model.growth-rate", "4,8"], 2)
