@@ -88,7 +88,7 @@ def make_command(
   """What a device does at one command: (batch size, runs, split, first, steps) -> for each run as in `Advance`.
 
   Runs are written down one after another in each step, not stacked and mapped over: a convolution with a kernel for
-  each run is slower than as many convolutions, on the CPU back end and by a TPU compiler's estimate
+  each run is slower than as many convolutions on the CPU back end, and for four runs by a TPU compiler's estimate
   (docs/performance.md).
 
   Args:
