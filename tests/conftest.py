@@ -1,12 +1,18 @@
 """Where tests compile and what they share."""
 
+import contextlib
 import fcntl
+import io
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,9 +20,13 @@ import pytest
 # Before anything imports JAX.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
+# Most of what tests take is compiling, and most of that LLVM's optimisation of programs that run for a moment. Without
+# it the same operations are computed, here and in processes that tests start; 0: compiled as a person's runs are.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import emulator
 import jax
+import several_devices
 
 from dn_jax.cache import keep_compiled_programs
 
@@ -27,6 +37,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 ROOT = pathlib.Path(__file__).parent.parent
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 RECORDS = sorted(FIXTURES.glob("*.npz"))
+# Seconds after which what a test waits for never comes, however busy the machine is.
+HANGS = 1200
+_HANGS = HANGS
 
 # Prepares a small TFDS `cifar10` of drawn pictures, in a process of its own: TensorFlow must not get in here.
 PREPARE = """
@@ -66,7 +79,14 @@ def prepare(folder: pathlib.Path, file_format: str = "array_record", side: int =
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> pathlib.Path:
-  return prepare(tmp_path_factory.mktemp("tfds"))
+  """A prepared `cifar10`; of tests in several processes the first to need it makes it for all."""
+  run_of_all = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+  if run_of_all is None:
+    return prepare(tmp_path_factory.mktemp("tfds"))
+  folder = tmp_path_factory.getbasetemp().parent / f"tfds-{run_of_all}"
+  with folder.with_suffix(".lock").open("w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return folder if folder.exists() else prepare(folder)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +98,13 @@ def bucket():
     yield environment
 
 
+@pytest.fixture(scope="session")
+def eight_devices() -> Iterator[several_devices.Process]:
+  """A process with eight devices, which takes cases and commands."""
+  with several_devices.Process() as process:
+    yield process
+
+
 @pytest.fixture
 def one_cluster():
   """Tests that start a Ray cluster do so one after another, whatever runs tests at the same time."""
@@ -86,16 +113,53 @@ def one_cluster():
     yield
 
 
-def run(*command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
-  """Runs a script of the project as a person does."""
+def run(*command: object, **environment: str) -> subprocess.CompletedProcess:
+  """Runs a script in a process of its own, which takes seconds; for tests of what a process is or does."""
   return subprocess.run(
     [sys.executable, *map(str, command)],
     cwd=ROOT,
     capture_output=True,
     text=True,
-    timeout=timeout,
+    timeout=HANGS,
     env=os.environ | environment,
   )
+
+
+def call(script: str, *words: object) -> subprocess.CompletedProcess:
+  """Runs a script of the project, or `dn_jax` itself, in this process: a command line's exit code and what it prints.
+
+  What a script raises comes through as it is, where a process would print it and end with 1.
+  """
+  out, err = io.StringIO(), io.StringIO()
+  code: object = 0
+  with (
+    contextlib.chdir(ROOT),
+    contextlib.redirect_stdout(out),
+    contextlib.redirect_stderr(err),
+    mock.patch.object(sys, "argv", [script, *map(str, words)]),
+    mock.patch.object(sys, "path", [str((ROOT / script).parent), *sys.path]),
+    mock.patch("dn_jax.cache.keep_compiled_programs"),  # As they are kept here already.
+  ):
+    try:
+      if script == "dn_jax":
+        runpy.run_module(script, run_name="__main__")
+      else:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    except SystemExit as end:
+      code = end.code
+      if isinstance(code, str):
+        print(code, file=err)
+        code = 1
+  return subprocess.CompletedProcess([script, *words], code or 0, out.getvalue(), err.getvalue())
+
+
+def wait_for(sign: pathlib.Path, *processes: subprocess.Popen) -> None:
+  """Waits until a file or folder is there, which processes that live are to leave; on a busy machine, for long."""
+  stop = time.monotonic() + HANGS
+  while not sign.exists():
+    assert all(process.poll() is None for process in processes), f"ended before {sign} was there"
+    assert time.monotonic() < stop, f"{sign} does not come"
+    time.sleep(0.01)
 
 
 def small_run(out: pathlib.Path, *flags: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Steps on many virtual devices beside a reference on one; run by test_distributed.py, prints JSON.
+"""Steps on many virtual devices beside a reference on one; for several_devices.py, and as a process of several.
 
 The reference knows nothing of layouts: each statistics group is an ordinary gradient of the network on that group
 alone, and the means of groups are taken with numpy.
@@ -32,6 +32,28 @@ CONFIG = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1)
 SGD = optimizer.sgd(CONFIG, optimizer.learning_rate(CONFIG, 1, 1))
 POLICIES = ("none", "dense_layer", "bottleneck", "block", "layer_by_layer")
 SHAPE = (8, 8, 3)
+# Of ten steps: divided by 8 and 6 devices and by 1, 4 and 8 groups.
+STEPS, BATCH = 10, 48
+NETWORKS = {
+  "densenet": functools.partial(DenseNet, (1, 1), 4, 5, 8, dropout_rate=0.2),
+  "stochastic depth": functools.partial(ResNet, "resnet", 1, 5, survival=0.5),
+  "wide": functools.partial(ResNet, "wide", 1, 5, 2, dropout_rate=0.3),
+}
+
+
+def made(name: str, dtype: str, **options):
+  return NETWORKS[name](dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype), **options)
+
+
+def float64(case):
+  """A case whose numbers are float64 everywhere."""
+
+  @functools.wraps(case)
+  def wide(*arguments):
+    with jax.enable_x64(True):
+      return case(*arguments)
+
+  return wide
 
 
 def pictures(count: int) -> epoch.DeviceSplit:
@@ -56,18 +78,24 @@ def keys():
   return jax.random.split(jax.random.key(5), 2)
 
 
-def train(network, layout, dtype, steps, batch, accumulation=1):
-  state, totals = go_on(network, layout, dtype, range(steps), steps, batch, accumulation=accumulation)
+def train(name, network, layout, steps, batch, accumulation=1):
+  state, totals = go_on(name, network, layout, range(steps), steps, batch, accumulation=accumulation)
   return jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state, totals))
 
 
-def go_on(network, layout, dtype, numbers, steps, batch, state=None, totals=None, accumulation=1):
+@functools.cache
+def begun(name, dtype):
+  """The state that all of a network's runs start from; of numpy, since a step takes its arrays' memory."""
+  state = jax.jit(lambda key: step.create_state(made(name, dtype), SGD, key, SHAPE))(jax.random.key(0))
+  return jax.tree.map(np.asarray, state)
+
+
+def go_on(name, network, layout, numbers, steps, batch, state=None, totals=None, accumulation=1):
   """Some of a run's steps, from its start or from what is given."""
-  split = pictures(steps * batch)
-  fresh = step.create_state(network, SGD, jax.random.key(0), SHAPE)
+  split, fresh = pictures(steps * batch), begun(name, str(jnp.dtype(network.dtype)))
   specs = step.specs_of(fresh, layout)
   train_step = step.make_train_step(network, SGD, layout, accumulation, specs.params)
-  advance = epoch.make_advance(train_step, prepare(dtype), layout, *keys(), steps_per_dispatch=1, specs=specs)
+  advance = epoch.make_advance(train_step, prepare(network.dtype), layout, *keys(), steps_per_dispatch=1, specs=specs)
   order = np.random.RandomState(1).permutation(steps * batch).astype(np.int32)
   split, order = replicate((split, order), layout.mesh)
   if state is None:
@@ -77,9 +105,9 @@ def go_on(network, layout, dtype, numbers, steps, batch, state=None, totals=None
   return state, totals
 
 
-def reference(network, groups, dtype, steps, batch):
-  split = pictures(steps * batch)
-  state = step.create_state(network, SGD, jax.random.key(0), SHAPE)
+@functools.cache
+def reference(name, dtype, groups, steps, batch):
+  network, split, state = made(name, dtype), pictures(steps * batch), begun(name, dtype)
   order = np.random.RandomState(1).permutation(steps * batch)
   params, stats, opt_state, totals = state.params, state.batch_stats, state.opt_state, np.zeros(4)
 
@@ -93,7 +121,7 @@ def reference(network, groups, dtype, steps, batch):
 
     return jax.grad(loss, has_aux=True)(params)
 
-  make = jax.jit(prepare(dtype))
+  make = jax.jit(prepare(network.dtype))
   for number in range(steps):
     augmentation, dropout = (jax.random.fold_in(key, number) for key in keys())
     found = []
@@ -118,100 +146,56 @@ def distance(ours, theirs) -> float:
   return max(float(np.linalg.norm(np.subtract(a, b, dtype=float)) / (np.linalg.norm(b) or 1)) for a, b in pairs)
 
 
-def densenet(policy, dtype):
-  blocks, growth_rate, classes, initial = (1, 2), 4, 5, 8
-  return DenseNet(blocks, growth_rate, classes, initial, dropout_rate=0.2, remat=policy, dtype=dtype, param_dtype=dtype)
+@float64
+def steps(policy: str, groups: int, count: int, parallel="jit", accumulation=1, shard=False) -> float:
+  layout = Layout(tuple(jax.devices()[:count]), groups, parallel, shard)
+  ours = train("densenet", made("densenet", "float64", remat=policy), layout, STEPS, BATCH, accumulation)
+  return distance(ours, reference("densenet", "float64", groups, STEPS, BATCH))
 
 
-def steps(groups: int) -> dict:
-  found = {}
-  expected = reference(densenet("none", jnp.float64), groups, jnp.float64, 10, 16)
-
-  def case(name, policy, count, parallel="jit", accumulation=1, shard=False):
-    layout = Layout(tuple(jax.devices()[:count]), groups, parallel, shard)
-    ours = train(densenet(policy, jnp.float64), layout, jnp.float64, 10, 16, accumulation)
-    found[f"{policy} on {count}{name}"] = distance(ours, expected)
-
-  for policy in POLICIES:
-    case("", policy, 8)
-  for count in (1, 2):
-    case("", "layer_by_layer", count)
-  case(" by pmap", "layer_by_layer", 8, "pmap")
-  case(" with its state cut", "layer_by_layer", 8, shard=True)
-  if groups > 1:
-    case(" in pieces of a group", "layer_by_layer", 1, accumulation=groups)
-    case(" in two pieces", "dense_layer", 1, accumulation=2)
-    case(" by pmap in pieces", "layer_by_layer", 2, "pmap", accumulation=groups // 2)
-  return found
-
-
-def resumed() -> dict:
+@float64
+def resumed(groups: int, before: int, after: int) -> float:
   """Five steps on some devices, a checkpoint, five more on others."""
-  found, network = {}, densenet("layer_by_layer", jnp.float64)
-  for groups, before, after in ((1, 8, 1), (4, 2, 8), (4, 8, 3)):
-    first, second = (Layout(tuple(jax.devices()[:count]), groups, shard=count == 8) for count in (before, after))
-    state, totals = go_on(network, first, jnp.float64, range(5), 10, 48)
-    with tempfile.TemporaryDirectory() as folder:
-      with Checkpoints(pathlib.Path(folder) / "c", 2, print) as checkpoints:
-        checkpoints.save(5, state, [], Begun(5, 1.0), totals)
-      fresh = jax.eval_shape(lambda: step.create_state(network, SGD, jax.random.key(0), SHAPE))
-      template = placed(fresh, step.specs_of(fresh, second), second.mesh)
-      with Checkpoints(pathlib.Path(folder) / "c", 2, print) as checkpoints:
-        state, _, _, totals = checkpoints.restore(template)
-    state, totals = go_on(network, second, jnp.float64, range(5, 10), 10, 48, state, totals)
-    ours = jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state, totals))
-    expected = reference(densenet("none", jnp.float64), groups, jnp.float64, 10, 48)
-    found[f"{groups} groups from {before} to {after}"] = distance(ours, expected)
-  return found
+  network = made("densenet", "float64", remat="layer_by_layer")
+  first, second = (
+    Layout(tuple(jax.devices()[:count]), groups, shard=count == len(jax.devices())) for count in (before, after)
+  )
+  state, totals = go_on("densenet", network, first, range(5), STEPS, BATCH)
+  with tempfile.TemporaryDirectory() as folder:
+    with Checkpoints(pathlib.Path(folder) / "c", 2, print) as checkpoints:
+      checkpoints.save(5, state, [], Begun(5, 1.0), totals)
+    fresh = jax.eval_shape(lambda: step.create_state(network, SGD, jax.random.key(0), SHAPE))
+    template = placed(fresh, step.specs_of(fresh, second), second.mesh)
+    with Checkpoints(pathlib.Path(folder) / "c", 2, print) as checkpoints:
+      state, _, _, totals = checkpoints.restore(template)
+  state, totals = go_on("densenet", network, second, range(5, STEPS), STEPS, BATCH, state, totals)
+  ours = jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state, totals))
+  return distance(ours, reference("densenet", "float64", groups, STEPS, BATCH))
 
 
-def float32() -> dict:
-  found = {}
-  for groups in (1, 4, 8):
-    expected = reference(densenet("none", jnp.float32), groups, jnp.float32, 1, 32)
-    for policy in POLICIES:
-      layout = Layout(tuple(jax.devices()), groups)
-      found[f"{policy} {groups}"] = distance(
-        train(densenet(policy, jnp.float32), layout, jnp.float32, 1, 32)[:2], expected[:2]
-      )
-  return found
+def in_float32(policy: str, groups: int) -> float:
+  """One step on all devices; its totals apart."""
+  ours = train("densenet", made("densenet", "float32", remat=policy), Layout(tuple(jax.devices()), groups), 1, BATCH)
+  return distance(ours[:2], reference("densenet", "float32", groups, 1, BATCH)[:2])
 
 
-def uneven() -> dict:
-  found = {}
-  for groups in (1, 4, 8):
-    expected = reference(densenet("none", jnp.float64), groups, jnp.float64, 3, 96)
-    for parallel in ("jit", "pmap"):
-      layout = Layout(tuple(jax.devices()), groups, parallel)
-      found[f"{groups} by {parallel}"] = distance(
-        train(densenet("layer_by_layer", jnp.float64), layout, jnp.float64, 3, 96), expected
-      )
-  return found
+@float64
+def baseline(name: str, groups: int, count: int) -> float:
+  layout = Layout(tuple(jax.devices())[:count], groups)
+  return distance(train(name, made(name, "float64"), layout, 3, 16), reference(name, "float64", groups, 3, 16))
 
 
-def resnet() -> dict:
-  found = {}
-  for name, make in {
-    "stochastic depth": lambda: ResNet("resnet", 1, 5, survival=0.5, dtype=jnp.float64, param_dtype=jnp.float64),
-    "wide": lambda: ResNet("wide", 1, 5, 2, dropout_rate=0.3, dtype=jnp.float64, param_dtype=jnp.float64),
-  }.items():
-    for groups in (1, 4):
-      expected = reference(make(), groups, jnp.float64, 3, 16)
-      for count in (1, 8):
-        layout = Layout(tuple(jax.devices())[:count], groups)
-        found[f"{name} {groups} on {count}"] = distance(train(make(), layout, jnp.float64, 3, 16), expected)
-  return found
-
-
-def collectives(name: str) -> dict:
-  found, where = {}, target(name)
-  for policy in ("none", "dense_layer", "layer_by_layer"):
-    network = build.build(build.complete(ModelConfig(depth=16, growth_rate=4, remat=policy)), 10)
-    for groups in (1, len(where.devices)):
-      found[f"{policy} {groups}"] = compile_step(network, (32, 32, 3), 128, where, groups).collectives
+def collectives(name: str, policy: str) -> dict:
+  """What a step exchanges, by its number of statistics groups; and numbers of the network."""
+  where = target(name)
+  network = build.build(build.complete(ModelConfig(depth=10, growth_rate=4, remat=policy)), 10)
+  found = {
+    str(groups): compile_step(network, (32, 32, 3), 128, where, groups).collectives
+    for groups in (1, len(where.devices))
+  }
   variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
-  for name in ("params", "batch_stats"):
-    found[name] = sum(leaf.size for leaf in jax.tree.leaves(variables[name]))
+  for kind in ("params", "batch_stats"):
+    found[kind] = sum(leaf.size for leaf in jax.tree.leaves(variables[kind]))
   return found
 
 
@@ -221,9 +205,9 @@ def processes(port: int, count: int, number: int) -> dict:
   found = {}
   for groups, parallel in ((1, "jit"), (count, "jit"), (1, "pmap")):
     layout = Layout(tuple(jax.devices()), groups, parallel)
-    ours = train(densenet("layer_by_layer", jnp.float64), layout, jnp.float64, 10, 16)
+    ours = train("densenet", made("densenet", "float64", remat="layer_by_layer"), layout, STEPS, 16)
     if number == 0:
-      expected = reference(densenet("none", jnp.float64), groups, jnp.float64, 10, 16)
+      expected = reference("densenet", "float64", groups, STEPS, 16)
       found[f"{groups} groups on {len(layout.devices)} devices by {parallel}"] = distance(ours, expected)
   return found
 
@@ -248,8 +232,15 @@ def connected(port: int, count: int, number: int, groups: int) -> dict:
   return {}
 
 
+def planned(blocks, growth_rate: int, shape, batch: int, count: int) -> dict:
+  """What the planner says of a step on so many devices."""
+  model = build.complete(ModelConfig(blocks=tuple(blocks), growth_rate=growth_rate, remat="none"))
+  where = dataclasses.replace(target("here"), devices=tuple(jax.devices()[:count]))
+  return dataclasses.asdict(compile_step(build.build(model, 10), tuple(shape), batch, where))
+
+
 if __name__ == "__main__":
   case, *arguments = sys.argv[1:]
-  jax.config.update("jax_enable_x64", case not in ("collectives", "float32"))
+  jax.config.update("jax_enable_x64", True)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   print(json.dumps(globals()[case](*(int(each) if each.isdigit() else each for each in arguments))))

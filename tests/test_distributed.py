@@ -1,35 +1,19 @@
-"""What a run computes does not depend on the devices that carry it; virtual devices in processes of their own."""
+"""What a run computes does not depend on the devices that carry it; virtual devices in a process of their own."""
 
 import importlib.util
-import json
-import os
-import pathlib
+import itertools
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, metrics, run, small_run
+from conftest import ROOT, call, metrics, small_run, wait_for
+from several_devices import environment
 
 from dn_jax.configuration import ConfigurationError
 from dn_jax.distributed import AXIS, Layout
-
-CASES = pathlib.Path(__file__).parent / "distributed_cases.py"
-
-
-def devices(count: int) -> dict[str, str]:
-  """Environment of a process that has so many."""
-  return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "PYTHONPATH": str(ROOT)}
-
-
-def cases(count: int, *arguments: str, timeout: float = 900) -> dict:
-  """What distributed_cases.py prints."""
-  done = run(CASES, *arguments, timeout=timeout, **devices(count))
-  assert done.returncode == 0, done.stderr[-3000:]
-  return json.loads(done.stdout.splitlines()[-1])
 
 
 def layout(groups: int, count: int) -> Layout:
@@ -72,146 +56,174 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_do(groups
   layout(groups, count).check("batch-size", int(np.lcm(groups, count)))
 
 
+thorough = pytest.mark.thorough
+POLICIES = ("none", "dense_layer", "bottleneck", "block", "layer_by_layer")
+# Policy, statistics groups, devices; by what, in how many pieces, with the state cut. Of four groups on six devices
+# each device has a part of two, and three share a group: everything that a layout has.
+WHOLE = [
+  ("layer_by_layer", 4, 6),
+  ("none", 4, 6, "pmap"),
+  ("dense_layer", 4, 6, "jit", 2, True),
+]
+MORE = [
+  *((policy, groups, 8) for policy in POLICIES for groups in (1, 4, 8)),
+  *(("layer_by_layer", groups, count) for groups in (1, 4, 8) for count in (1, 2, 3)),
+  *(("layer_by_layer", groups, count, "pmap") for groups in (1, 4, 8) for count in (3, 8)),
+  *(("layer_by_layer", groups, 8, "jit", 1, True) for groups in (1, 4, 8)),
+  *(("layer_by_layer", groups, 1, "jit", groups) for groups in (4, 8)),
+  *(("dense_layer", groups, 1, "jit", 2) for groups in (4, 8)),
+  *(("layer_by_layer", groups, 2, "pmap", groups // 2) for groups in (4, 8)),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("groups", [1, 4, 8])
-def test_ten_steps_on_eight_devices_are_those_on_one(groups):
-  found = cases(8, "steps", str(groups))
-  assert {case.split()[0] for case in found} == {"none", "dense_layer", "bottleneck", "block", "layer_by_layer"}
-  assert len(found) >= 8
+@pytest.mark.parametrize("case", [*WHOLE, *(pytest.param(case, marks=thorough) for case in MORE if case not in WHOLE)])
+def test_ten_steps_on_several_devices_are_those_on_one(eight_devices, case):
   # The reference is G ordinary steps on one device, whose gradients and averages are averaged by numpy.
-  assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
+  assert eight_devices.case("steps", *case) < 1e-10
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("groups", [1, 4, 8])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_one_step_in_float32_is_the_same_to_rounding(eight_devices, policy, groups):
+  assert eight_devices.case("in_float32", policy, groups) < 1e-5
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("groups", "before", "after"), [(1, 8, 1), (4, 2, 8), (4, 8, 6)])
+def test_steps_gone_on_with_on_other_devices_from_a_checkpoint_are_the_same(eight_devices, groups, before, after):
+  assert eight_devices.case("resumed", groups, before, after) < 1e-10
 
 
 @pytest.mark.slow
-def test_one_step_in_float32_is_the_same_to_rounding():
-  found = cases(8, "float32")
-  assert {case: distance for case, distance in found.items() if not distance < 1e-5} == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [3, 6])
-def test_groups_and_devices_need_not_divide_each_other(count):
-  found = cases(count, "uneven")
-  assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
-
-
-@pytest.mark.slow
-def test_steps_gone_on_with_on_other_devices_from_a_checkpoint_are_the_same():
-  found = cases(8, "resumed")
-  assert len(found) == 3
-  assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
-
-
-@pytest.mark.slow
-def test_baselines_too_are_the_same_on_eight_devices():
-  found = cases(8, "resnet")
-  assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
+@pytest.mark.parametrize(
+  ("name", "groups", "count"),
+  [
+    ("stochastic depth", 4, 8),
+    *(
+      pytest.param(*case, marks=thorough)
+      for case in itertools.product(("stochastic depth", "wide"), (1, 4), (1, 8))
+      if case != ("stochastic depth", 4, 8)
+    ),
+  ],
+)
+def test_baselines_too_are_the_same_on_eight_devices(eight_devices, name, groups, count):
+  assert eight_devices.case("baseline", name, groups, count) < 1e-10
 
 
 TPU = pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the TPU compiler: pip install '.[tpu]'")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("where", "count"), [("here", 8), pytest.param("v5e:4x4", 16, marks=TPU)])
-def test_a_group_a_device_exchanges_gradients_and_statistics_vectors_once_and_nothing_else(where, count):
-  found = cases(count, "collectives", where, timeout=1800)
+@pytest.mark.parametrize(("where", "count"), [("here", 8), pytest.param("v5e:4x4", 16, marks=(TPU, thorough))])
+@pytest.mark.parametrize(
+  "policy", ["layer_by_layer", *(pytest.param(each, marks=thorough) for each in ("none", "dense_layer"))]
+)
+def test_a_group_a_device_exchanges_gradients_and_statistics_vectors_once_and_nothing_else(
+  eight_devices, where, count, policy
+):
+  found = eight_devices.case("collectives", where, policy)
   once = 4 * (found["params"] + found["batch_stats"] + 4)  # float32 each, with four logged sums.
   channels = found["batch_stats"] // 2
-  for policy in ("none", "dense_layer", "layer_by_layer"):
-    kinds = found[f"{policy} {count}"]
-    assert kinds.keys() == {"all-reduce"}, policy
-    assert kinds["all-reduce"][1] == once, policy
-    # One batch-wide group adds the statistics of parts: no map crosses, whatever the policy.
-    kinds = found[f"{policy} 1"]
-    assert kinds.keys() <= {"all-reduce", "all-gather", "reduce-scatter"}, policy
-    extra = sum(size for _, size in kinds.values()) - once
-    # Two numbers a channel of each part: gathered, perhaps again when a map is made again, and their gradients summed
-    # (as large where a sum stands for sum-and-scatter).
-    assert 2 * 4 * channels * count <= extra <= 3 * 2 * 4 * channels * count, policy
+  kinds = found[str(count)]
+  assert kinds.keys() == {"all-reduce"}
+  assert kinds["all-reduce"][1] == once
+  # One batch-wide group adds the statistics of parts: no map crosses, whatever the policy.
+  kinds = found["1"]
+  assert kinds.keys() <= {"all-reduce", "all-gather", "reduce-scatter"}
+  extra = sum(size for _, size in kinds.values()) - once
+  # Two numbers a channel of each part: gathered, perhaps again when a map is made again, and their gradients summed
+  # (as large where a sum stands for sum-and-scatter).
+  assert 2 * 4 * channels * count <= extra <= 3 * 2 * 4 * channels * count
+
+
+GROUPED = ("--epochs", "1", "--data.augment", "--model.dropout", "0.2", "--statistics-groups", "4")
+
+
+@pytest.fixture(scope="module")
+def on_one_device(eight_devices, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("one") / "run"
+  done = eight_devices.call(*small_run(folder, *GROUPED, "--devices", "1"))
+  assert done.returncode == 0, done.stderr
+  assert "on 1 x cpu" in done.stdout
+  return folder
 
 
 @pytest.mark.slow
-def test_a_run_is_the_same_on_one_device_and_eight_and_by_pmap(tmp_path):
-  flags = ("--epochs", "1", "--data.augment", "--model.dropout", "0.2", "--statistics-groups", "4")
-  runs = {
-    "one": ((), 1),
-    "pieces": (("--accumulation", "4"), 1),
-    "eight": ((), 8),
-    "pmap": (("--parallel", "pmap"), 8),
-    "four of eight": (("--devices", "4"), 8),
-  }
-  found = {}
-  for name, (more, count) in runs.items():
-    done = run(*small_run(tmp_path / name, *flags, *more), **devices(count))
-    assert done.returncode == 0, done.stderr
-    found[name] = metrics(tmp_path / name)[0]
-    assert f"on {1 if count == 1 else 4 if '--devices' in more else 8} x cpu" in done.stdout
-  for name in ("pieces", "eight", "pmap", "four of eight"):
-    assert found[name]["train_loss"] == pytest.approx(found["one"]["train_loss"], rel=1e-4), name
-  assert found["pmap"] == found["eight"]
-  # Another number of groups is another run.
-  done = run(*small_run(tmp_path / "other", *flags[:-1], "1"))
+@pytest.mark.parametrize(
+  ("flags", "count"),
+  [
+    (("--devices", "2"), 2),
+    pytest.param((), 8, marks=thorough),
+    pytest.param(("--parallel", "pmap"), 8, marks=thorough),
+    pytest.param(("--devices", "1", "--accumulation", "4"), 1, marks=thorough),
+  ],
+)
+def test_a_run_is_the_same_on_several_devices_and_evaluated_on_one(
+  eight_devices, on_one_device, tmp_path, flags, count
+):
+  done = eight_devices.call(*small_run(tmp_path / "run", *GROUPED, *flags))
   assert done.returncode == 0, done.stderr
-  assert abs(metrics(tmp_path / "other")[0]["train_loss"] / found["one"]["train_loss"] - 1) > 1e-3
-  done = run(*small_run(tmp_path / "one", *flags[:-1], "1"))
+  assert f"on {count} x cpu" in done.stdout
+  (ours,), (theirs,) = metrics(tmp_path / "run"), metrics(on_one_device)
+  assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+  evaluated = call("experiments/evaluate.py", tmp_path / "run")
+  assert f"top-1 error: {100 * ours['test_error']:.2f} %" in evaluated.stdout
+
+
+@pytest.mark.slow
+def test_another_number_of_groups_is_another_run(on_one_device, tmp_path):
+  done = call(*small_run(tmp_path / "other", *GROUPED[:-1], "1"))
+  assert done.returncode == 0, done.stderr
+  (other,), (grouped,) = metrics(tmp_path / "other"), metrics(on_one_device)
+  assert abs(other["train_loss"] / grouped["train_loss"] - 1) > 1e-3
+  done = call(*small_run(on_one_device, *GROUPED[:-1], "1"))
   assert done.returncode == 2
   assert "--statistics-groups: 4 -> 1" in done.stderr
 
 
 @pytest.mark.slow
-def test_a_run_of_eight_devices_is_evaluated_on_one(tmp_path):
-  folder = tmp_path / "run"
-  first = run(*small_run(folder, "--epochs", "2"), **devices(8))
-  assert first.returncode == 0, first.stderr
-  assert "on 8 x cpu" in first.stdout
-  evaluated = run("experiments/evaluate.py", folder)
-  assert f"top-1 error: {100 * metrics(folder)[-1]['test_error']:.2f} %" in evaluated.stdout
-
-
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_begun_on_eight_devices_with_its_state_cut_goes_on_on_one(tmp_path):
   folder = tmp_path / "run"
   flags = ("--epochs", "3", "--batch-size", "96", "--statistics-groups", "4", "--checkpoint.every-steps", "5")
   command = [sys.executable, *small_run(folder, *flags, "--shard-state")]
-  process = subprocess.Popen(command, cwd=ROOT, env=os.environ | devices(8), stdout=subprocess.DEVNULL)
-  while not (folder / "checkpoints" / "15" / "digests.json").exists():  # An epoch has 13 steps.
-    assert process.poll() is None
-    time.sleep(0.01)
+  process = subprocess.Popen(command, cwd=ROOT, env=environment(8), stdout=subprocess.DEVNULL)
+  wait_for(folder / "checkpoints" / "15" / "digests.json", process)  # An epoch has 13 steps.
   process.kill()
   process.wait()
   begun = metrics(folder)
-  done = run(*small_run(folder, *flags))
+  done = call(*small_run(folder, *flags))
   assert done.returncode == 0, done.stderr
   assert "on 1 x cpu" in done.stdout
   assert "going on after epoch" in done.stdout
   assert metrics(folder)[: len(begun)] == begun
-  alone = run(*small_run(tmp_path / "alone", *flags))
+  alone = call(*small_run(tmp_path / "alone", *flags))
   assert alone.returncode == 0, alone.stderr
   for ours, theirs in zip(metrics(folder), metrics(tmp_path / "alone"), strict=True):
     assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=5e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-  ("flags", "count", "words"),
+  ("flags", "words"),
   [
-    (("--batch-size", "60"), 8, "--batch-size 60: 8 devices do not divide it; the nearest that they do: 56 and 64"),
-    (("--accumulation", "2"), 1, "--accumulation 2: each device works on 1 of --statistics-groups 1"),
-    (("--statistics-groups", "8", "--accumulation", "3"), 2, "1, 2, 4 fit, or more groups"),
-    (("--statistics-groups", "0"), 1, "--statistics-groups 0: must be at least 1"),
+    (("--batch-size", "60"), "--batch-size 60: 8 devices do not divide it; the nearest that they do: 56 and 64"),
+    (("--accumulation", "2"), "--accumulation 2: each device works on 1 of --statistics-groups 1"),
+    (("--statistics-groups", "8", "--accumulation", "3", "--devices", "2"), "1, 2, 4 fit, or more groups"),
+    (("--statistics-groups", "0"), "--statistics-groups 0: must be at least 1"),
     (
-      ("--last-batch", "keep", "--statistics-groups", "4"),
-      1,
+      ("--last-batch", "keep", "--statistics-groups", "4", "--devices", "1"),
       "--last-batch keep: the last batch has 17 pictures; 4 statistics groups do not divide it",
     ),
-    (("--parallel", "xmap"), 1, "xmap"),
-    (("--devices", "9"), 2, "--devices 9: this machine has 2; at most that"),
-    (("--devices", "0"), 1, "--devices 0: must be at least 1"),
-    (("--parallel", "pmap", "--shard-state"), 2, "--parallel pmap: every device holds the whole state under it"),
+    (("--parallel", "xmap"), "xmap"),
+    (("--devices", "9"), "--devices 9: this machine has 8; at most that"),
+    (("--devices", "0"), "--devices 0: must be at least 1"),
+    (("--parallel", "pmap", "--shard-state"), "--parallel pmap: every device holds the whole state under it"),
   ],
 )
-def test_what_does_not_fit_is_one_line_and_writes_nothing(tmp_path, flags, count, words):
-  done = run(*small_run(tmp_path / "run", *flags), **devices(count))
+def test_what_does_not_fit_is_one_line_and_writes_nothing(eight_devices, tmp_path, flags, words):
+  done = eight_devices.call(*small_run(tmp_path / "run", *flags))
   assert done.returncode == 2
   assert words in done.stderr
   assert not (tmp_path / "run").exists()

@@ -12,7 +12,8 @@ import time
 
 import jax
 import pytest
-from conftest import ROOT, metrics, run, small_run
+from conftest import HANGS, ROOT, call, metrics, run, small_run, wait_for
+from jax._src import distributed
 
 from dn_jax import processes, rendezvous
 from dn_jax.configuration import ConfigurationError, UserError
@@ -40,9 +41,9 @@ def start(count: int, command_of, folder: pathlib.Path, **environment: str) -> l
   ]
 
 
-def end(processes: list[subprocess.Popen], timeout: float) -> list[int | None]:
-  """Exit codes; None for one that is still there after the time, which is then killed."""
-  stop = time.monotonic() + timeout
+def end(processes: list[subprocess.Popen]) -> list[int | None]:
+  """Exit codes; None for one that does not end, which is then killed."""
+  stop = time.monotonic() + HANGS
   codes = []
   for process in processes:
     try:
@@ -60,18 +61,12 @@ def members(count: int, out: pathlib.Path, *flags: str):
   return lambda number: [*small_run(out, *flags), *several, "--distributed.process-id", str(number)]
 
 
-def started(processes: list[subprocess.Popen], sign: pathlib.Path) -> None:
-  """Waits for a file that a run leaves."""
-  while not sign.exists():
-    assert all(process.poll() is None for process in processes)
-    time.sleep(0.02)
-
-
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [2, 4])
 def test_steps_of_several_processes_are_those_of_one_device(tmp_path, count):
   port = free_port()
-  codes = end(start(count, lambda number: [CASES, "processes", port, count, number], tmp_path), 900)
+  codes = end(start(count, lambda number: [CASES, "processes", port, count, number], tmp_path))
   assert codes == [0] * count, (tmp_path / "0.err").read_text()[-2000:]
   found = json.loads((tmp_path / "0.out").read_text().splitlines()[-1])
   assert len(found) == 3
@@ -79,12 +74,13 @@ def test_steps_of_several_processes_are_those_of_one_device(tmp_path, count):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("count", "devices", "groups"), [(4, 1, 2), (2, 2, 1)])
 def test_a_step_makes_no_connection_that_is_not_made_before(tmp_path, count, devices, groups):
   # Gloo gives up where processes come to one 30 s apart, as they may once they have loaded data and compiled.
   port, flags = free_port(), f"--xla_force_host_platform_device_count={devices}"
   command = lambda number: [CASES, "connected", port, count, number, groups]
-  codes = end(start(count, command, tmp_path, XLA_FLAGS=flags), 300)
+  codes = end(start(count, command, tmp_path, XLA_FLAGS=flags))
   assert codes == [0] * count, (tmp_path / "0.err").read_text()[-2000:]
   for number in range(count):
     before, after = (tmp_path / f"{number}.out").read_text().split("connected\n")
@@ -92,25 +88,47 @@ def test_a_step_makes_no_connection_that_is_not_made_before(tmp_path, count, dev
     assert "[Gloo]" not in after
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [("--model.remat", "auto"), ("--shard-state",)], ids=["whole", "state cut"])
-def test_a_run_of_two_processes_that_is_asked_to_stop_ends_as_one_process_with_two_devices(tmp_path, kind):
-  augmented = ("--data.augment", "--model.dropout", "0.1")
-  flags = ("--epochs", "3", *augmented, "--checkpoint.every-steps", "7", *kind)
-  alone = run(*small_run(tmp_path / "alone", *flags), XLA_FLAGS="--xla_force_host_platform_device_count=2")
-  assert alone.returncode == 0, alone.stderr
-  out = tmp_path / "run"
-  processes = start(2, members(2, out, *flags), tmp_path)
-  started(processes, out / "checkpoints" / "7" / "digests.json")
+def stopped(out: pathlib.Path, flags: tuple[str, ...], folder: pathlib.Path) -> None:
+  """Runs two processes, and asks the second to stop in its first epoch."""
+  processes = start(2, members(2, out, *flags), folder)
+  wait_for(out / "checkpoints" / "7" / "digests.json", *processes)
   processes[1].send_signal(signal.SIGTERM)
-  assert end(processes, 120) == [75, 75]
-  words = [(tmp_path / f"{number}.err").read_text().splitlines()[-1] for number in range(2)]
+  assert end(processes) == [75, 75], (folder / "0.err").read_text()[-2000:]
+  words = [(folder / f"{number}.err").read_text().splitlines()[-1] for number in range(2)]
   assert words[0] == words[1]
   assert words[0].startswith("stopped as asked, and saved after step ")
-  assert end(start(2, members(2, out, *flags), tmp_path), 300) == [0, 0], (tmp_path / "0.err").read_text()[-2000:]
-  assert "from the checkpoint of step" in (tmp_path / "0.out").read_text()
+
+
+AUGMENTED = ("--epochs", "2", "--data.augment", "--model.dropout", "0.1", "--checkpoint.every-steps", "7")
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_that_is_asked_to_stop_goes_on_in_one_with_two_devices(eight_devices, tmp_path):
+  alone = eight_devices.call(*small_run(tmp_path / "alone", *AUGMENTED, "--devices", "2"))
+  assert alone.returncode == 0, alone.stderr
+  stopped(tmp_path / "run", AUGMENTED, tmp_path)
   # The second process says nothing and writes nothing.
   assert "epoch" not in (tmp_path / "1.out").read_text()
+  again = eight_devices.call(*small_run(tmp_path / "run", *AUGMENTED, "--devices", "2"))
+  assert again.returncode == 0, again.stderr
+  assert "from the checkpoint of step" in again.stdout
+  for ours, theirs in zip(metrics(tmp_path / "run"), metrics(tmp_path / "alone"), strict=True):
+    # Programs for two processes and for one with eight devices round differently.
+    for loss in ("train_loss", "test_loss"):
+      assert ours[loss] == pytest.approx(theirs[loss], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", [("--model.remat", "auto"), ("--shard-state",)], ids=["whole", "state cut"])
+def test_a_run_of_two_processes_that_is_asked_to_stop_ends_as_one_process_with_two_devices(tmp_path, kind):
+  flags = (*AUGMENTED, *kind)
+  alone = run(*small_run(tmp_path / "alone", *flags), XLA_FLAGS="--xla_force_host_platform_device_count=2")
+  assert alone.returncode == 0, alone.stderr
+  stopped(tmp_path / "run", flags, tmp_path)
+  out = tmp_path / "run"
+  assert end(start(2, members(2, out, *flags), tmp_path)) == [0, 0], (tmp_path / "0.err").read_text()[-2000:]
+  assert "from the checkpoint of step" in (tmp_path / "0.out").read_text()
   assert metrics(out) == metrics(tmp_path / "alone")
 
 
@@ -124,13 +142,14 @@ def assert_loss_is_said_last(file: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("killed", [0, 3])
-def test_where_one_of_four_is_killed_the_others_stop_within_a_minute_and_say_why(tmp_path, killed):
+def test_where_one_of_four_is_killed_the_others_stop_and_say_why(tmp_path, killed):
   out = tmp_path / "run"
   processes = start(4, members(4, out, "--epochs", "1000", "--checkpoint.every-steps", "7"), tmp_path)
-  started(processes, out / "checkpoints" / "7" / "digests.json")
+  wait_for(out / "checkpoints" / "7" / "digests.json", *processes)
   processes[killed].kill()
-  codes = end(processes, 60)
+  codes = end(processes)
   assert codes.pop(killed) == -signal.SIGKILL
   assert set(codes) <= {76, -signal.SIGABRT}, codes
   for number in {0, 1, 2, 3} - {killed}:
@@ -211,11 +230,11 @@ with Checkpoints(folder / "c", 2, print) as checkpoints, processes.ending_togeth
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("while_writing", [True, False])
+@pytest.mark.parametrize("while_writing", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_where_one_is_killed_as_all_save_the_other_says_why_it_ends(tmp_path, while_writing):
   port = free_port()
   program = SAVING if while_writing else SAVING.replace("if (step", "checkpoints._finish()\n    if (step")
-  codes = end(start(2, lambda number: ["-c", program, port, number, tmp_path], tmp_path), 60)
+  codes = end(start(2, lambda number: ["-c", program, port, number, tmp_path], tmp_path))
   assert codes[1] == -signal.SIGKILL
   # An exchange misses it at once, and raises; a barrier only hears of it from JAX, which ends the process.
   assert codes[0] in ({76, -signal.SIGABRT} if while_writing else {76}), codes
@@ -223,6 +242,7 @@ def test_where_one_is_killed_as_all_save_the_other_says_why_it_ends(tmp_path, wh
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_disk_without_room_is_one_line_in_every_process(tmp_path):
   port = free_port()
   full = SAVING.replace("(3, 1)", "(0, 0)").replace(
@@ -230,7 +250,7 @@ def test_a_disk_without_room_is_one_line_in_every_process(tmp_path):
     "import shutil, types\nshutil.disk_usage = lambda folder: types.SimpleNamespace(free=9)\nwith Checkpoints",
   )
   main = f"from dn_jax import command_line\ncommand_line.main(lambda: exec({full!r}, {{}}))"
-  codes = end(start(2, lambda number: ["-c", main, port, number, tmp_path], tmp_path), 60)
+  codes = end(start(2, lambda number: ["-c", main, port, number, tmp_path], tmp_path))
   assert codes == [2, 2]
   for number in range(2):
     said = (tmp_path / f"{number}.err").read_text().strip().splitlines()[-1]
@@ -242,7 +262,7 @@ def test_a_disk_without_room_is_one_line_in_every_process(tmp_path):
 @pytest.mark.slow
 def test_a_process_that_was_started_otherwise_is_named_by_all(tmp_path):
   command = members(2, tmp_path / "run")
-  codes = end(start(2, lambda number: [*command(number), "--seed", str(number)], tmp_path), 120)
+  codes = end(start(2, lambda number: [*command(number), "--seed", str(number)], tmp_path))
   assert codes == [2, 2]
   words = [(tmp_path / f"{number}.err").read_text().strip().splitlines()[-1] for number in range(2)]
   assert words == ["error: process 1 was not started as process 0 was: --seed: 0 -> 1"] * 2
@@ -250,10 +270,11 @@ def test_a_process_that_was_started_otherwise_is_named_by_all(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_what_one_process_lacks_is_one_line_in_all(tmp_path, prepared):
   command = members(2, tmp_path / "run", "--data.name", "cifar10")
   data = (prepared, tmp_path / "nowhere")
-  codes = end(start(2, lambda number: [*command(number), "--data.dir", data[number]], tmp_path), 120)
+  codes = end(start(2, lambda number: [*command(number), "--data.dir", data[number]], tmp_path))
   assert codes == [2, 2]
   words = [(tmp_path / f"{number}.err").read_text().strip().splitlines()[-1] for number in range(2)]
   assert words[0] == words[1]
@@ -262,8 +283,9 @@ def test_what_one_process_lacks_is_one_line_in_all(tmp_path, prepared):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_what_devices_do_not_divide_is_one_line_in_every_process(tmp_path):
-  codes = end(start(2, members(2, tmp_path / "run", "--batch-size", "33"), tmp_path), 120)
+  codes = end(start(2, members(2, tmp_path / "run", "--batch-size", "33"), tmp_path))
   assert codes == [2, 2]
   for number in range(2):
     last = (tmp_path / f"{number}.err").read_text().strip().splitlines()[-1]
@@ -285,7 +307,7 @@ def test_what_devices_do_not_divide_is_one_line_in_every_process(tmp_path):
   ],
 )
 def test_flags_that_do_not_go_together_are_one_line(tmp_path, flags, words):
-  done = run(*small_run(tmp_path / "run", *flags))
+  done = call(*small_run(tmp_path / "run", *flags))
   assert (done.returncode, done.stderr.count("\n")) == (2, 1)
   assert words in done.stderr
   assert not (tmp_path / "run").exists()
@@ -294,7 +316,7 @@ def test_flags_that_do_not_go_together_are_one_line(tmp_path, flags, words):
 def test_a_coordinator_that_is_not_there_is_named_after_the_time_given(tmp_path):
   begin, address = time.monotonic(), f"localhost:{free_port()}"
   flags = ("--distributed.coordinator", address, "--distributed.num-processes", "2", "--distributed.process-id", "1")
-  done = run(*small_run(tmp_path / "run", *flags, "--distributed.timeout", "2"))
+  done = call(*small_run(tmp_path / "run", *flags, "--distributed.timeout", "2"))
   assert (done.returncode, done.stderr.count("\n")) == (2, 1)
   assert f"--distributed.coordinator {address}: not reached in 2 s (Connection refused)" in done.stderr
   assert time.monotonic() - begin < 60
@@ -322,19 +344,65 @@ def test_a_coordinator_that_is_not_there_is_named_after_the_time_given(tmp_path)
   ],
   ids=["SLURM", "Open MPI"],
 )
-def test_a_coordinator_that_a_scheduler_names_and_that_is_not_there_is_one_line(tmp_path, scheduler, address):
-  done = run(*small_run(tmp_path / "run", "--distributed.timeout", "2"), **scheduler)
+def test_a_coordinator_that_a_scheduler_names_and_that_is_not_there_is_one_line(
+  tmp_path, monkeypatch, scheduler, address
+):
+  for name, value in scheduler.items():
+    monkeypatch.setenv(name, value)
+  done = call(*small_run(tmp_path / "run", "--distributed.timeout", "2"))
   assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
   assert f"--distributed.coordinator {address}: not reached in 2 s (Connection refused)" in done.stderr
 
 
 def test_auto_where_there_is_nobody_else_is_one_line(tmp_path):
-  done = run(*small_run(tmp_path / "run", "--distributed.auto"))
+  done = call(*small_run(tmp_path / "run", "--distributed.auto"))
   words = "--distributed.auto True: JAX does not find the other processes (no TPU pod, SLURM or Open MPI)"
   assert (done.returncode, done.stderr) == (2, f"error: {words}\n")
 
 
+class Board:
+  """What processes tell each other by JAX's coordination service, on one board."""
+
+  def __init__(self):
+    self.said = {}
+
+  def key_value_set(self, key, value):
+    self.said[key] = value
+
+  def blocking_key_value_get(self, key, timeout):
+    return self.said[key]
+
+
+@pytest.mark.parametrize(
+  ("other", "words"),
+  [
+    ({}, None),
+    ({"commit": None}, None),  # The code need not be a checkout everywhere.
+    ({"commit": "b"}, "commit b, not a"),
+    ({"jax": "9.9.9"}, "jax 9.9.9, not 0.1"),
+    ({"devices": 2}, "devices 2, not 1"),
+  ],
+)
+def test_a_process_that_is_not_as_the_first_is_named_in_all(monkeypatch, other, words):
+  board, as_first = Board(), {"devices": 1, "jax": "0.1", "commit": "a"}
+  monkeypatch.setattr(distributed.global_state, "client", board)
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  for number, own in enumerate((as_first, as_first | other)):
+    board.key_value_set(f"dn_jax/program/{number}", json.dumps(own))
+  for number, own in enumerate((as_first, as_first | other)):
+    monkeypatch.setattr(jax, "process_index", lambda number=number: number)
+    monkeypatch.setattr(jax, "local_device_count", lambda own=own: own["devices"])
+    monkeypatch.setattr(processes.program, "versions", lambda own=own: {"jax": own["jax"]})
+    monkeypatch.setattr(processes.program, "commit", lambda own=own: own["commit"])
+    if words is None:
+      processes._compare(1)
+    else:
+      with pytest.raises(processes.AgreedError, match=f"^process 1 is not as process 0 is: {words}$"):
+        processes._compare(1)
+
+
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_processes_with_other_devices_or_another_jax_are_named_by_all(tmp_path):
   differing = {
     "devices 1, not 2": "os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={2 - number}'",
@@ -351,7 +419,7 @@ number = int(sys.argv[1])
 {change}
 command_line.main(lambda: processes.join(DistributedConfig("localhost:{port}", 2, number)))
 """
-    assert end(start(2, lambda number, text=program: ["-c", text, number], tmp_path), 60) == [2, 2]
+    assert end(start(2, lambda number, text=program: ["-c", text, number], tmp_path)) == [2, 2]
     for number in range(2):
       last = (tmp_path / f"{number}.err").read_text().strip().splitlines()[-1]
       assert last.startswith(f"error: process 1 is not as process 0 is: {words}")
@@ -363,7 +431,7 @@ def test_two_processes_of_one_number_are_refused(tmp_path):
     taken.listen()
     address = f"localhost:{taken.getsockname()[1]}"
     flags = ("--distributed.coordinator", address, "--distributed.num-processes", "2", "--distributed.process-id", "0")
-    done = run(*small_run(tmp_path / "run", *flags))
+    done = call(*small_run(tmp_path / "run", *flags))
   assert (done.returncode, done.stderr.count("\n")) == (2, 1)
   assert "its port cannot be taken here (Address already in use); is there another process 0?" in done.stderr
 

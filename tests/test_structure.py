@@ -51,8 +51,15 @@ def test_no_file_is_long():
   assert long == {}
 
 
-def test_every_test_that_the_protocol_page_names_exists():
+def in_no_short_run(source):
+  """The tests of a file that `make test` leaves out, all their cases."""
+  functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+  return {each.name for each in functions if "pytest.mark.thorough" in map(ast.unparse, each.decorator_list)}
+
+
+def test_every_test_that_the_protocol_page_names_exists_and_is_run_by_make_test():
   named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "protocol.md").read_text()))
   assert len(named) > 20
   written = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
   assert {name for name in named if f"def {name}(" not in written} == set()
+  assert named & in_no_short_run(written) == set()
