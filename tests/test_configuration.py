@@ -65,6 +65,8 @@ def test_a_difference_names_flags_and_values():
   old, new = (identity(resolve(RunConfig(DataConfig("digits"), ModelConfig(growth_rate=k), seed=k))) for k in (4, 8))
   assert difference(old, new) == ["--model.growth-rate: 4 -> 8", "--model.initial-channels: 8 -> 16", "--seed: 4 -> 8"]
   assert difference(old, old) == []
+  # Of records of other versions a flag may be absent.
+  assert difference({"a": None, "b": 1}, {"b": 1, "c": None}) == ["--a: None -> (absent)", "--c: (absent) -> None"]
 
 
 @pytest.mark.parametrize(

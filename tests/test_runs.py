@@ -25,6 +25,7 @@ def test_results_csv_has_the_columns_and_units_of_the_pytorch_implementation(tmp
   with (tmp_path / "results.csv").open() as file:
     rows = list(csv.DictReader(file))
   assert list(rows[0]) == ["epoch", "train_loss", "train_error", "valid_loss", "valid_error", "test_error"]
+  assert "None" not in (tmp_path / "results.csv").read_text()
   assert rows[0] == {
     "epoch": "1",
     "train_loss": "1.5",
@@ -35,6 +36,42 @@ def test_results_csv_has_the_columns_and_units_of_the_pytorch_implementation(tmp
   }
   assert float(rows[1]["valid_error"]) == 0.25
   assert runs.read_records(tmp_path) == records
+
+
+def test_records_are_laid_out_for_a_person_and_say_what_they_hold(tmp_path):
+  runs.create(tmp_path, config(), DATA)
+  runs.write_summary(tmp_path, {"test_error": 1.0})
+  failure = {"error": "no luck", "exit_code": None, "at": "now"}
+  runs.write_failure(tmp_path, failure)
+  for name, record in (("data", DATA), ("summary", {"test_error": 1.0}), ("failure", failure)):
+    assert (tmp_path / f"{name}.json").read_text() == json.dumps(record, indent=2) + "\n"
+  assert (tmp_path / "config.json").read_text().startswith('{\n  "data": {\n    "name": "digits",\n')
+
+
+def test_a_claim_makes_a_folder_and_leaves_a_configuration_that_is_there(tmp_path):
+  folder = tmp_path / "new" / "run"
+  runs.claim(folder, config(growth_rate=4))
+  runs.claim(folder, config(growth_rate=8))
+  assert runs.read_config(folder) == config(growth_rate=4)
+  assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_what_the_file_system_refuses_is_said_in_its_words(tmp_path):
+  (tmp_path / "summary.json").mkdir()
+  with pytest.raises(runs.RunError, match=r"summary\.json: cannot be read \(Is a directory\)$"):
+    runs.read_summary(tmp_path)
+  (tmp_path / "metrics.jsonl").mkdir()
+  with pytest.raises(runs.RunError, match=r"metrics\.jsonl: cannot be read \(Is a directory\)$"):
+    runs.read_records(tmp_path)
+  assert runs.set_records_aside(tmp_path) == 0
+  assert (tmp_path / "set-aside" / "metrics-0.jsonl").is_dir()
+
+
+def test_an_epoch_of_wrong_types_is_named(tmp_path):
+  line = dataclasses.asdict(RECORD)
+  (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line | {"test_error": "low"}) + "\n")
+  with pytest.raises(runs.RunError, match=r"no epoch has test_error 'low'\)$"):
+    runs.read_records(tmp_path)
 
 
 def test_a_folder_of_another_run_is_refused_with_the_difference_and_left_alone(tmp_path):

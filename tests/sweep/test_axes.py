@@ -65,6 +65,9 @@ def test_lists_truth_values_and_files_of_lines(tmp_path):
   assert len(found) == 8
   with pytest.raises(ConfigurationError, match="cannot be read"):
     axes.lines_of(tmp_path / "none")
+  path.write_text("# nothing\n\n")
+  with pytest.raises(ConfigurationError, match=r"^--file .*lines: has no line with flags$"):
+    axes.lines_of(path)
 
 
 def test_a_run_that_is_asked_for_twice_comes_once():
@@ -132,9 +135,9 @@ def test_a_flag_that_cannot_be_is_one_line(words, line):
 
 
 def test_seeds_are_given_once():
-  with pytest.raises(ConfigurationError, match="give --seeds or --seed, not both"):
+  with pytest.raises(ConfigurationError, match=r"^--seeds 2: give --seeds or --seed, not both$"):
     axes.cells_of([*SMALL, "--seed", "1"], 2)
-  with pytest.raises(ConfigurationError, match="must be at least 1"):
+  with pytest.raises(ConfigurationError, match=r"^--seeds 0: must be at least 1$"):
     axes.cells_of(SMALL, 0)
 
 

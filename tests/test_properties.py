@@ -1,0 +1,235 @@
+"""What holds for any depth, any sweep, any place to go on from, and any text from outside; examples by hypothesis."""
+
+import itertools
+import json
+import pathlib
+import tempfile
+
+import fabricated
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from dn_jax import collection, runs
+from dn_jax.configuration import UserError, identity, to_dict
+from dn_jax.data import stream
+from dn_jax.models.densenet import blocks_of_depth
+from dn_jax.resolve import resolve
+from dn_jax.sweep import axes
+from dn_jax.training.loop import Plan
+
+# The same examples every time, so that a fault fails in every run or in none; no time limit on a busy machine.
+settings.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("tests")
+
+
+def depth_of(blocks: int, bottleneck: bool, layers: int) -> int:
+  """The paper's count: the stem's convolution, one a transition, the classifier, and one or two a layer."""
+  return 1 + (blocks - 1) + 1 + blocks * layers * (2 if bottleneck else 1)
+
+
+@given(st.integers(-50, 1500), st.booleans(), st.integers(1, 6))
+@example(4, False, 3)
+@example(5, False, 3)
+@example(9, True, 3)
+def test_a_depth_fits_where_the_papers_count_gives_it_and_else_its_neighbours_are_named(depth, bottleneck, blocks):
+  fitting = [depth_of(blocks, bottleneck, layers) for layers in range(1, 1600)]
+  if depth in fitting:
+    found = blocks_of_depth(depth, bottleneck, blocks)
+    assert len(found) == blocks
+    assert {depth_of(blocks, bottleneck, layers) for layers in found} == {depth}
+    return
+  with pytest.raises(ValueError, match="the nearest are") as refused:
+    blocks_of_depth(depth, bottleneck, blocks)
+  named = [int(word) for word in str(refused.value).rpartition("the nearest are ")[2].split(" and ")]
+  below = [each for each in fitting if each < depth]
+  expected = [below[-1], fitting[len(below)]] if below else fitting[:2]
+  assert named == expected
+
+
+POOL = {
+  "model.depth": ["10", "16", "22", "40"],
+  "model.growth-rate": ["4", "6", "12"],
+  "data.augment": ["True", "False"],
+  "optimizer.weight-decay": ["0", "1e-4", "0.0001", "0.0"],
+}
+
+
+@settings(max_examples=60)
+@given(
+  st.fixed_dictionaries(
+    {}, optional={flag: st.lists(st.sampled_from(values), min_size=1, max_size=4) for flag, values in POOL.items()}
+  ),
+  st.lists(st.integers(0, 5), min_size=1, max_size=3),
+)
+def test_a_sweep_is_the_product_of_its_values_each_run_once_and_first_seeds_first(values, seeds):
+  words = ["--data.name", "digits", "--epochs", "2", "--seed", ",".join(map(str, seeds))]
+  for flag, texts in values.items():
+    words += [f"--{flag}", ",".join(texts)]
+  cells = axes.cells_of(words)
+
+  def meant(flag, text):
+    return text == "True" if flag == "data.augment" else float(text)
+
+  def has(cell, flag):
+    part, _, name = flag.partition(".")
+    return getattr(getattr(cell.config, part), name.replace("-", "_"))
+
+  wanted = set(itertools.product(set(seeds), *({meant(flag, text) for text in values[flag]} for flag in values)))
+  found = [(cell.config.seed, *(has(cell, flag) for flag in values)) for cell in cells]
+  assert set(found) == wanted
+  assert len(found) == len(wanted) == len({cell.key for cell in cells})
+  order = list(dict.fromkeys(seeds))
+  assert [order.index(seed) for seed, *_ in found] == sorted(order.index(seed) for seed, *_ in found)
+  # A run's own flags say what it is.
+  (again,) = axes.cells_of(cells[-1].flags)
+  assert again.config == cells[-1].config
+
+
+plans = st.builds(
+  Plan,
+  epochs=st.integers(1, 3),
+  batch_size=st.integers(1, 9),
+  train_pictures=st.integers(9, 60),
+  keep_last_batch=st.booleans(),
+  steps_per_dispatch=st.integers(1, 7),
+)
+
+
+@given(plans, st.data())
+def test_an_epoch_takes_every_image_once_from_wherever_it_goes_on(plan, data):
+  done = data.draw(st.integers(0, plan.steps_per_epoch))
+
+  def taken(done):
+    """The images of each step, by their places in the epoch's order."""
+    return [
+      range(first + n * size, first + (n + 1) * size)
+      for first, steps, size in plan.dispatches(done)
+      for n in range(steps)
+    ]
+
+  everything = taken(0)
+  assert len(everything) == plan.steps_per_epoch
+  assert list(itertools.chain(*everything)) == list(range(plan.pictures_per_epoch))
+  rest = plan.train_pictures - plan.pictures_per_epoch
+  assert rest == (0 if plan.keep_last_batch else plan.train_pictures % plan.batch_size)
+  assert taken(done) == everything[done:]
+  assert all(1 <= steps <= plan.steps_per_dispatch for _, steps, _ in plan.dispatches(done))
+
+
+class Numbers:
+  """A source whose images are not looked at."""
+
+  def __init__(self, count):
+    self._count = count
+
+  def __len__(self):
+    return self._count
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 12), st.integers(1, 4), st.data())
+def test_a_stream_opened_at_any_step_gives_what_an_undisturbed_one_does(seed, count, batch_size, processes, data):
+  count = max(count, batch_size * processes)
+
+  def of(rows):
+    return stream.Training(Numbers(count), seed, 8, batch_size * processes, rows, True, 8)
+
+  def numbers(training, step):
+    return [training.picture(step, row)["number"] for row in training.rows]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(stream, "_read", lambda source, number: (number, 0))
+    patch.setattr(stream.pictures, "random_area_crop", lambda whole, size, rng: whole)
+    everything = of(tuple(range(batch_size * processes)))
+    per_epoch = everything.steps_per_epoch
+    steps = [numbers(everything, step) for step in range(2 * per_epoch)]
+    epochs = [list(itertools.chain(*steps[:per_epoch])), list(itertools.chain(*steps[per_epoch:]))]
+    for epoch, taken in enumerate(epochs):
+      assert taken == stream.order(seed, epoch, count)[: per_epoch * everything.batch_size].tolist()
+      assert len(set(taken)) == len(taken)
+    # Processes that share a batch take its rows, at whatever step they open the stream.
+    step = data.draw(st.integers(0, 2 * per_epoch - 1))
+    parts = [range(first, first + batch_size) for first in range(0, batch_size * processes, batch_size)]
+    together = list(itertools.chain(*(numbers(of(tuple(rows)), step) for rows in parts)))
+    assert together == steps[step]
+
+
+def attempt(read, what):
+  """What is read, or the words of the refusal; anything else that is raised is a fault."""
+  try:
+    return read(what), ""
+  except UserError as error:
+    return None, str(error)
+
+
+json_values = st.recursive(
+  st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+  lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+  max_leaves=6,
+)
+
+
+def leaves(record, path=()):
+  """The places of a nested record."""
+  for name, value in record.items():
+    yield (*path, name)
+    if isinstance(value, dict):
+      yield from leaves(value, (*path, name))
+
+
+def changed(record, path, value):
+  head, *rest = path
+  return record | {head: changed(record[head], rest, value) if rest else value}
+
+
+CONFIG = to_dict(fabricated.config())
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from(sorted(leaves(CONFIG))), json_values), min_size=1, max_size=2))
+def test_a_changed_configuration_is_refused_in_a_line_or_is_a_run_that_can_be(changes):
+  record = CONFIG
+  for path, value in changes:
+    try:
+      record = changed(record, path, value)
+    except (KeyError, TypeError):  # The first change took the second's place away.
+      continue
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    (folder / "config.json").write_text(json.dumps(record))
+    found, refused = attempt(collection.read_run, folder)
+  if refused:
+    assert refused.startswith(str(folder))
+    assert "\n" not in refused
+  else:
+    assert identity(resolve(found.config)) == identity(found.config)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from([None, *fabricated.record(1, 0.3)]), json_values, st.binary(max_size=40))
+def test_a_changed_or_cut_record_of_an_epoch_is_refused_in_a_line_or_read_as_it_stands(field, value, tail):
+  record = fabricated.record(1, 0.3)
+  line = json.dumps(record | {field: value}) if field else json.dumps(record)
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    (folder / "metrics.jsonl").write_bytes(f"{line}\n".encode() + tail)
+    found, refused = attempt(runs.read_records, folder)
+  if refused:
+    assert refused.startswith(f"{folder}/metrics.jsonl: cannot be read")
+    return
+  assert not tail.strip()
+  (found,) = found
+  if field:
+    assert repr(getattr(found, field)) == repr(value)
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+flags = st.sampled_from(["--model.depth", "--seed", "--data.augment", "--model.blocks", "--optimizer.drops", "--out"])
+
+
+@given(st.lists(flags | words | words.map("--".__add__), max_size=5))
+def test_any_words_are_flags_with_values_or_are_refused(tokens):
+  found, refused = attempt(axes.axes_of, tokens)
+  if not refused:
+    assert sum(word.startswith("--") for word in tokens) == len(found)
+    assert all(values and () not in values for values in found.values())
