@@ -1,6 +1,7 @@
 """A bucket: an emulator of Google's service, in a process of its own."""
 
 import contextlib
+import functools
 import socket
 import subprocess
 import sys
@@ -44,12 +45,18 @@ threading.Event().wait()
 """
 
 
+@functools.cache
+def _port() -> int:
+  """A free one, always the same: TensorStore and array_record ask the environment once a process."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    return free.getsockname()[1]
+
+
 @contextlib.contextmanager
 def serving() -> Iterator[dict[str, str]]:
   """The environment in which gs://bucket is the emulator's."""
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    port = free.getsockname()[1]
+  port = _port()
   server = subprocess.Popen(
     [sys.executable, "-c", SERVE, str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
   )

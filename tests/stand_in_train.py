@@ -3,8 +3,11 @@
 What befalls a run is in the file behaviour.json of --data.dir, by seed: words that are used up one a start. `fail`,
 `kill` (itself, by SIGKILL), `orphan` (kills its parent), `told` (to stop, by SIGTERM), `slow` (a long epoch); without
 one it runs through. An epoch takes `pause` seconds. Events of all runs are lines of events.txt there.
+
+It is started dozens of times, and imports nothing that takes long: see `stand_in.prepare`.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,14 +16,12 @@ import signal
 import sys
 import time
 
-import fabricated
-
-from dn_jax import folders, runs, tether
+from dn_jax import folders, tether
 from dn_jax.training import interruption
 
 tether.hold()
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
-folder, data = pathlib.Path(flags["--out"]), pathlib.Path(flags["--data.dir"])
+folder, data = folders.of("out", pathlib.Path(flags["--out"])), pathlib.Path(flags["--data.dir"])
 seed = flags.get("--seed", "0")
 
 
@@ -34,24 +35,35 @@ def stop(number, frame):
   sys.exit(75)
 
 
-asked = json.loads((data / "behaviour.json").read_text()) if (data / "behaviour.json").exists() else {}
-starts = (data / "events.txt").read_text().count(f" {seed} began\n") if (data / "events.txt").exists() else 0
-behaviour = [*asked.get(seed, []), *[""] * (starts + 1)][starts]
-signal.signal(signal.SIGTERM, stop)
-signal.signal(interruption.ASK, stop)
-with (folder / "busy").open("w") as busy:
+def alone():
+  """What lets this process alone into the folder; a bucket has no locks."""
+  if folders.is_bucket(folder):
+    return contextlib.nullcontext()
+  busy = (folder / "busy").open("w")
   try:
     fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     event("clash")
     sys.exit("error: two processes in one folder")
-  if runs.read_summary(folder):
+  return busy
+
+
+records = json.loads((data / "records.json").read_text())
+asked = json.loads((data / "behaviour.json").read_text()) if (data / "behaviour.json").exists() else {}
+starts = (data / "events.txt").read_text().count(f" {seed} began\n") if (data / "events.txt").exists() else 0
+behaviour = [*asked.get(seed, []), *[""] * (starts + 1)][starts]
+signal.signal(signal.SIGTERM, stop)
+signal.signal(interruption.ASK, stop)
+with alone():
+  if (folder / "summary.json").exists():
     event("again")
     sys.exit(0)
   event("began")
-  config = runs.read_config(folder)
+  config = json.loads((folder / "config.json").read_text())
   print(f"epochs of 20 steps $ in {os.getcwd()}, {os.environ['COLUMNS']} columns", flush=True)
-  for epoch in range(len(runs.read_records(folder)), config.epochs):
+  metrics = folder / "metrics.jsonl"
+  lines = metrics.read_text().splitlines() if metrics.exists() else []
+  for epoch in range(len(lines), config["epochs"]):
     if behaviour == "fail":
       sys.exit("a line before\nerror: no luck in [/b] $ here\n  and more")
     if behaviour == "kill":
@@ -62,8 +74,10 @@ with (folder / "busy").open("w") as busy:
       os.kill(os.getppid(), signal.SIGKILL)
       time.sleep(60)
     time.sleep(60 if behaviour == "slow" else asked.get("pause", 0.0))
-    records = [fabricated.record(n + 1, 0.05) for n in range(epoch + 1)]
-    folders.write_whole(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    lines.append(json.dumps(records["epoch"] | {"epoch": epoch + 1, "step": 10 * (epoch + 1)}))
+    folders.write_whole(metrics, "".join(line + "\n" for line in lines))
+  own = {"test_error": 5.0 + config["seed"], "seed": config["seed"]}
+  counts = {"epochs": config["epochs"], "reported_epoch": config["epochs"]}
+  print(f"test error: {own['test_error']:.2f} %")
+  folders.write_whole(folder / "summary.json", json.dumps(records["summary"] | own | counts))
   event("finished")
-  summary = fabricated.summary(config, 5.0 + config.seed)
-  runs.write_summary(folder, summary)

@@ -1,20 +1,22 @@
 """Folders of a machine and of a bucket. The bucket is an emulator's, which speaks Google's protocol."""
 
+import functools
+import io
 import json
-import os
 import pathlib
 import re
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, metrics, run, small_run
+import rich.console
+import stand_in
+from conftest import call, metrics, run, small_run
 
-from dn_jax import folders
+from dn_jax import collection, folders
 from dn_jax.configuration import ConfigurationError
+from dn_jax.sweep import axes, command
+from dn_jax.training.interruption import Interruption
 
 
 @pytest.fixture(params=["here", "bucket"])
@@ -89,10 +91,13 @@ def test_what_is_no_folder_is_refused_in_a_line(bucket, name, message):
   assert "\n" not in str(refused.value)
 
 
-def test_without_credentials_a_bucket_is_refused_in_a_line(tmp_path):
+def test_without_credentials_a_bucket_is_refused_in_a_line(tmp_path, monkeypatch):
   # Where it is told that there is no metadata server either, Google's library does not look for one.
   nothing = {"HOME": str(tmp_path), "NO_GCE_CHECK": "true", "STORAGE_EMULATOR_HOST": ""}
-  done = run(*small_run("gs://bucket/run"), **nothing, GOOGLE_APPLICATION_CREDENTIALS="")
+  for name, value in (nothing | {"GOOGLE_APPLICATION_CREDENTIALS": ""}).items():
+    monkeypatch.setenv(name, value)
+  folders._reach.cache_clear()  # It remembers buckets that were reached.
+  done = call(*small_run("gs://bucket/run"))
   assert done.returncode == 2
   assert done.stderr.strip() == (
     "error: --out gs://bucket/run: no credentials are found; gcloud auth application-default login makes some"
@@ -110,67 +115,90 @@ def arrays(folder):
   return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(restored["state"])}
 
 
-@pytest.mark.slow
-def test_a_run_in_a_bucket_is_stopped_goes_on_and_is_the_one_in_a_folder(bucket, tmp_path):
-  here, there = tmp_path / "run", "gs://bucket/run"
-  assert run(*small_run(here)).returncode == 0
-  process = subprocess.Popen(
-    [sys.executable, *small_run(there)], cwd=ROOT, env=os.environ | bucket, stdout=subprocess.PIPE, text=True
-  )
+SMALL = ["experiments/train.py", "--data.name", "digits", "--model.blocks", "1", "--model.growth-rate", "4"]
+
+
+@pytest.fixture(scope="module")
+def gone_on(bucket, tmp_path_factory):
+  """A run in a folder; the same in a bucket, stopped within an epoch and gone on; what that printed."""
+  here, there = tmp_path_factory.mktemp("runs") / "run", "gs://bucket/run"
   kept = folders.of("out", pathlib.Path(there))
-  while process.poll() is None and not (kept / "metrics.jsonl").exists():
-    time.sleep(0.1)
-  process.send_signal(signal.SIGTERM)
-  process.communicate()
-  assert process.returncode == 75
-  # A checkpoint that was damaged is set aside, and the one before it used.
-  steps = sorted((path for path in (kept / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
-  again = run(*small_run(there), **bucket)
+  command = [*SMALL, "--epochs", "2", "--out"]
+  assert call(*command, here).returncode == 0
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(Interruption, "asked", lambda self: (kept / "metrics.jsonl").exists())
+    assert call(*command, there).returncode == 75
+  assert len(metrics(kept)) == 1
+  again = call(*command, there)
   assert again.returncode == 0, again.stderr
-  assert "going on after epoch" in again.stdout
-  assert steps
+  return here, kept, command, again.stdout
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_is_stopped_goes_on_and_is_the_one_in_a_folder(gone_on):
+  here, kept, _, printed = gone_on
+  assert re.search(r"going on after epoch 1 and \d+ steps", " ".join(printed.split())), printed
   assert metrics(kept) == metrics(here)
   found, expected = arrays(kept), arrays(here)
   assert found.keys() == expected.keys()
   for name in expected:
     np.testing.assert_array_equal(found[name], expected[name])
-  error = run("experiments/evaluate.py", there, **bucket)
+  error = call("experiments/evaluate.py", kept)
   assert f"top-1 error: {json.loads((here / 'summary.json').read_text())['test_error']:.2f} %" in error.stdout
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket):
-  there = "gs://bucket/damaged"
-  flags = ("--checkpoint.every-epochs", "2")
-  kept = folders.of("out", pathlib.Path(there))
-  assert run(*small_run(there, *flags), **bucket).returncode == 0
+def test_a_damaged_checkpoint_in_a_bucket_is_set_aside_and_the_one_before_it_used(gone_on):
+  here, kept, command, _ = gone_on
   (kept / "summary.json").unlink()
   newest = max((path for path in (kept / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
   victim = next(path for path in folders.files(newest) if "/d/" in str(path))
   victim.write_bytes(b"x" + victim.read_bytes()[1:])
-  again = run(*small_run(there, *flags), **bucket)
+  again = call(*command, kept)
   assert again.returncode == 0, again.stderr
   assert "is damaged" in " ".join(again.stdout.split())
-  assert "going on after epoch 2" in " ".join(again.stdout.split())
+  assert "going on after epoch 1 and" in " ".join(again.stdout.split())
   assert any("checkpoint-" in str(path) for path in folders.files(kept / "set-aside"))
+  assert metrics(kept) == metrics(here)
 
 
-@pytest.mark.slow
-def test_a_sweep_in_a_bucket_does_what_is_missing_and_is_reported(bucket):
-  flags = ["--data.name", "digits", "--model.depth", "10", "--model.growth-rate", "4,5", "--epochs", "1"]
-  plan = ["--no-memory", "--measure", "0", "--out", "gs://bucket/sweep"]
-  done = run("experiments/ablate.py", *flags, *plan, **bucket)
+def ablated(out, flags):
+  """`experiments/ablate.py`, whose runs train."""
+  done = call("experiments/ablate.py", *flags, "--no-memory", "--measure", "0", "--out", out)
   assert done.returncode == 0, done.stderr
-  kept = folders.of("out", pathlib.Path("gs://bucket/sweep"))
+
+
+def stood_in(out, flags, data):
+  """A sweep of the same flags whose runs keep records and train nothing."""
+  place = folders.of("out", pathlib.Path(out))
+  sweep = command.Sweep(out=place, memory=False, measure=0)
+  cells = axes.cells_of([*flags, "--data.dir", str(stand_in.prepare(data))])
+  console = rich.console.Console(file=io.StringIO(), width=250)
+  assert all(run.summary for run in command.carry_out(cells, sweep, stand_in.TRAIN, console, [], "runs"))
+
+
+@pytest.mark.parametrize(
+  "runs_are",
+  ["stood in for", pytest.param("trained", marks=[pytest.mark.slow, pytest.mark.thorough])],
+)
+def test_a_sweep_in_a_bucket_does_what_is_missing_and_is_reported(bucket, tmp_path, monkeypatch, runs_are):
+  monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # For the runs' processes.
+  out = f"gs://bucket/sweep-{tmp_path.name}"
+  flags = ["--data.name", "digits", "--model.blocks", "1", "--model.growth-rate", "4,5", "--epochs", "1"]
+  sweep = ablated if runs_are == "trained" else functools.partial(stood_in, data=tmp_path)
+  sweep(out, flags)
+  kept = folders.of("out", pathlib.Path(out))
   names = [path.name for path in kept.iterdir() if path.name != "report"]
   assert len(names) == 2
   assert all("test error" in (kept / name / "log.txt").read_text() for name in names)
-  assert (kept / "report" / "report.html").exists()
+  if runs_are == "trained":
+    assert (kept / "report" / "report.html").exists()
   (kept / names[0] / "summary.json").unlink()
-  again = run("experiments/ablate.py", *flags, *plan, **bucket)
-  assert again.returncode == 0, again.stderr
+  sweep(out, flags)
   assert (kept / names[0] / "summary.json").exists()
-  assert (kept / names[0] / "log.txt").read_text().count(" $ ") == 2
-  assert (kept / names[1] / "log.txt").read_text().count(" $ ") == 1
-  report = run("experiments/report.py", "gs://bucket/sweep", **bucket)
-  assert "gs://bucket/sweep/report/report.html" in report.stdout.split()
+  assert (kept / names[0] / "log.txt").read_text().count(f" $ {sys.executable} ") == 2
+  assert (kept / names[1] / "log.txt").read_text().count(f" $ {sys.executable} ") == 1
+  assert collection.read(kept).skipped == []
+  report = call("experiments/report.py", out)
+  assert f"{out}/report/report.html" in report.stdout.split()
+  assert (kept / "report" / "report.html").exists()

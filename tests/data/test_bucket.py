@@ -4,11 +4,11 @@ import pathlib
 
 import numpy as np
 import pytest
-from conftest import metrics, run
+from conftest import call, metrics
 
 from dn_jax import folders
 from dn_jax.configuration import ConfigurationError, DataConfig
-from dn_jax.data import catalog, sources, tfds_folder
+from dn_jax.data import catalog, sources, stream, tfds_folder
 
 # As a command line's argument comes.
 DIR = pathlib.Path("gs://bucket/tfds")
@@ -59,19 +59,33 @@ def test_a_bucket_is_filled_from_a_folder(copied):
   assert tfds_folder.prepare_command("cifar100", DIR).endswith(
     "--data.name cifar100 --data.dir DIR && gcloud storage cp -r DIR/cifar100 gs://bucket/tfds"
   )
-  done = run("experiments/prepare.py", "--data.name", "cifar10", "--data.dir", str(DIR), **copied)
+  done = call("experiments/prepare.py", "--data.name", "cifar10", "--data.dir", DIR)
   assert done.returncode == 2
   assert done.stderr.startswith("error: --data.dir gs://bucket/tfds: is prepared in a folder of this machine; then: ")
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # Each process imports for seconds; that a source goes to another one is test_sources.py's too.
+def test_worker_processes_read_the_bucket_themselves(copied):
+  source = sources.opened(DataConfig("own", DIR)).train
+  content, label = source[7]  # Its files are open here.
+  training = stream.Training(source, 3, 16, 8, tuple(range(8)), augmented=True, resize=18)
+  here, there = (list(training.batches(14, 3, workers)) for workers in (0, 2))
+  assert len(here) == 3
+  for own, other in zip(here, there, strict=True):
+    for name, column in own.items():
+      np.testing.assert_array_equal(other[name], column)
+  assert source[7] == (content, label)
+
+
+@pytest.mark.slow
 def test_a_run_on_a_buckets_pictures_is_the_run_on_a_folders(copied, prepared, tmp_path):
   (tmp_path / "own").symlink_to(prepared / "cifar10")
-  flags = ["--data.name", "own", "--data.size", "16", "--data.augment", "--data.workers", "2", "--model.depth", "10"]
+  flags = ["--data.name", "own", "--data.size", "16", "--data.augment", "--model.blocks", "1"]
   flags += ["--model.growth-rate", "4", "--epochs", "2", "--batch-size", "8"]
-  for name, folder in (("here", str(tmp_path)), ("there", str(DIR))):
-    done = run("experiments/train.py", *flags, "--data.dir", folder, "--out", str(tmp_path / name), **copied)
+  for name, folder in (("here", tmp_path), ("there", DIR)):
+    done = call("experiments/train.py", *flags, "--data.dir", folder, "--out", tmp_path / name)
     assert done.returncode == 0, done.stderr
   assert metrics(tmp_path / "there") == metrics(tmp_path / "here")
-  evaluated = run("experiments/evaluate.py", str(tmp_path / "there"), **copied)
+  evaluated = call("experiments/evaluate.py", tmp_path / "there")
   assert "top-1 error" in evaluated.stdout, evaluated.stderr

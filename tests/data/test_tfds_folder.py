@@ -1,16 +1,17 @@
 """Folders that TFDS itself prepared, opened without TensorFlow."""
 
-import os
+import importlib
+import json
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, prepare
+from conftest import PREPARE, ROOT
 
 from dn_jax.configuration import ConfigurationError, DataConfig
-from dn_jax.data import catalog
+from dn_jax.data import catalog, tfds_folder
 
 
 def expected(split, count):
@@ -37,24 +38,48 @@ def test_reading_array_record_does_not_import_tensorflow(prepared):
   assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+# Prepares data sets of other kinds, and reads one of tfrecord, all in one process: TensorFlow takes seconds to import.
+OTHERS = """
+import contextlib, json, pathlib, sys
+import tensorflow_datasets as tfds
+from dn_jax.configuration import DataConfig
+from dn_jax.data import catalog
+
+prepare, folder = sys.argv[1:]
+for kind in (("tfrecord", "32", "10"), ("array_record", "28", "10"), ("array_record", "32", "11")):
+  sys.argv = ["-c", f"{folder}/{'-'.join(kind)}", *kind]
+  with tfds.core.registered.skip_registration(), contextlib.redirect_stdout(sys.stderr):
+    exec(prepare, {"__name__": "__main__"})
+data = catalog.load(DataConfig("cifar10", pathlib.Path(folder) / "tfrecord-32-10"))
+print(json.dumps([data.train.labels.tolist(), data.train.images[:, 0, 0, 0].tolist()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+  """A folder of prepared folders, FORMAT-SIDE-CLASSES; the labels and greys that were read of the one of tfrecord."""
+  folder = tmp_path_factory.mktemp("others")
+  command = [sys.executable, "-c", OTHERS, PREPARE, str(folder)]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  return folder, json.loads(done.stdout)
+
+
 @pytest.mark.slow
-def test_tfrecord_is_read_where_tensorflow_is_installed_and_named_where_not(tmp_path):
-  folder = prepare(tmp_path, "tfrecord")
-  code = (
-    "import sys, pathlib; from dn_jax.data import catalog; from dn_jax.configuration import *\n"
-    "class Absent:\n"
-    "  def find_spec(name, *rest):\n"
-    "    if name == 'tensorflow': raise ModuleNotFoundError(\"No module named 'tensorflow'\", name=name)\n"
-    "if len(sys.argv) > 2: sys.meta_path.insert(0, Absent)\n"
-    "try: data = catalog.load(DataConfig('cifar10', pathlib.Path(sys.argv[1])))\n"
-    "except ConfigurationError as error: sys.exit(str(error))\n"
-    "print(sorted(zip(data.train.labels.tolist(), data.train.images[:, 0, 0, 0].tolist())))"
-  )
-  run = lambda *more: subprocess.run(
-    [sys.executable, "-c", code, str(folder), *more], cwd=ROOT, capture_output=True, text=True, check=False
-  )
-  assert run().stdout.strip() == str(expected("train", 120))
-  assert "is not in array_record format, and to read it needs TensorFlow: pip install" in run("without").stderr
+def test_tfrecord_is_read_where_tensorflow_is_installed_and_named_where_not(others, monkeypatch):
+  folder, (labels, greys) = others
+  assert sorted(zip(labels, greys, strict=True)) == expected("train", 120)
+  for name in [name for name in sys.modules if name.partition(".")[0] == "tensorflow"]:
+    monkeypatch.delitem(sys.modules, name)
+
+  class Absent:
+    def find_spec(name, *rest):
+      if name == "tensorflow":
+        raise ModuleNotFoundError("No module named 'tensorflow'", name=name)
+
+  monkeypatch.setattr(sys, "meta_path", [Absent, *sys.meta_path])
+  message = refusal(DataConfig("cifar10", folder / "tfrecord-32-10"))
+  assert "is not in array_record format, and to read it needs TensorFlow: pip install" in message
 
 
 def refusal(config):
@@ -97,23 +122,22 @@ def test_damage_is_one_line_with_the_folder(prepared, tmp_path):
 
 
 @pytest.mark.slow
-def test_pictures_of_another_size_or_classes_are_refused(tmp_path):
-  assert "pictures are uint8 (28, 28, 3)" in refusal(DataConfig("cifar10", prepare(tmp_path / "a", side=28)))
-  assert "labels run from 0 to 10" in refusal(DataConfig("cifar10", prepare(tmp_path / "b", classes=11)))
+def test_pictures_of_another_size_or_classes_are_refused(others):
+  folder, _ = others
+  assert "pictures are uint8 (28, 28, 3)" in refusal(DataConfig("cifar10", folder / "array_record-28-10"))
+  assert "labels run from 0 to 10" in refusal(DataConfig("cifar10", folder / "array_record-32-11"))
 
 
-def test_without_a_folder_it_is_looked_for_where_tfds_puts_it(tmp_path):
-  code = "from dn_jax.data import tfds_folder; print(tfds_folder.default_folder())"
-  for variable, expected in (("TFDS_DATA_DIR", tmp_path), ("HOME", tmp_path / "tensorflow_datasets")):
-    done = subprocess.run(
-      [sys.executable, "-c", code],
-      cwd=ROOT,
-      capture_output=True,
-      text=True,
-      check=True,
-      env=os.environ | {variable: str(tmp_path)},
-    )
-    assert done.stdout.strip() == str(expected)
+def test_without_a_folder_it_is_looked_for_where_tfds_puts_it(tmp_path, monkeypatch):
+  from tensorflow_datasets.core import constants
+
+  with monkeypatch.context() as patch:
+    patch.delenv("TFDS_DATA_DIR", raising=False)
+    for variable, expected in (("HOME", tmp_path / "tensorflow_datasets"), ("TFDS_DATA_DIR", tmp_path)):
+      patch.setenv(variable, str(tmp_path))
+      importlib.reload(constants)  # It asks the environment when it is imported.
+      assert tfds_folder.default_folder() == expected
+  importlib.reload(constants)
 
 
 def test_tfds_knows_where_to_get_every_data_set(tmp_path):

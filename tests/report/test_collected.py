@@ -49,12 +49,15 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(small_table, tmp_path_factory):
-  folder = tmp_path_factory.mktemp("report")
-  return folder, collected.write(collection.read(small_table), folder)
+  """A folder with a report, what `write` says that it wrote, and the figures that it had drawn."""
+  folder, drawn, draw = tmp_path_factory.mktemp("report"), [], picture.svg
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(picture, "svg", lambda figure: drawn.append(figure) or draw(figure))
+    return folder, collected.write(collection.read(small_table), folder), drawn
 
 
 def test_the_report_is_tables_pictures_and_a_page(written):
-  folder, paths = written
+  folder, paths, _ = written
   tables, drawn = ["table.md", "table.tex", "table.csv"], ["heat_map", "error_and_size", "curves"]
   expected = {"report.html", *tables, *(name + suffix for name in drawn for suffix in (".png", ".svg"))}
   assert {path.name for path in folder.iterdir()} == {path.name for path in paths} == expected
@@ -62,7 +65,7 @@ def test_the_report_is_tables_pictures_and_a_page(written):
 
 
 def test_the_page_parses_loads_nothing_and_holds_the_pictures_that_were_written(written):
-  folder, _ = written
+  folder, _, _ = written
   text = (folder / "report.html").read_text()
   page = Page(text)
   assert page.kinds.count("svg") == 3
@@ -77,10 +80,8 @@ def test_the_page_parses_loads_nothing_and_holds_the_pictures_that_were_written(
     assert row.split(",")[0] in page.words
 
 
-def test_each_picture_is_drawn_once(small_table, tmp_path, monkeypatch):
-  drawn = []
-  monkeypatch.setattr(picture, "svg", lambda figure, draw=picture.svg: drawn.append(figure) or draw(figure))
-  collected.write(collection.read(small_table), tmp_path)
+def test_each_picture_is_drawn_once(written):
+  _, _, drawn = written
   assert len(drawn) == len(set(map(id, drawn))) == 3
 
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 import test_carry
-from conftest import ROOT
+from conftest import _HANGS, ROOT
 from test_carry import SWEEP, all_done_once, behave, events
 
 from dn_jax import collection
@@ -70,7 +70,7 @@ def address(tmp_path_factory, one_cluster):
     stderr=subprocess.DEVNULL,
     start_new_session=True,
   )
-  deadline = time.monotonic() + 60
+  deadline = time.monotonic() + _HANGS
   while True:
     assert process.poll() is None
     assert time.monotonic() < deadline
@@ -86,6 +86,7 @@ def address(tmp_path_factory, one_cluster):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_cluster_started_elsewhere_does_every_run_in_the_folder_that_was_meant(tmp_path, data, address):
   """Relative folders; runs that fail, whose worker is killed once, or every time, that are told to stop by others."""
   behave(data, _0=["fail"], _1=["orphan"], _2=["orphan"] * 20, _3=["told"], pause=0.05)
@@ -113,6 +114,7 @@ def test_a_cluster_started_elsewhere_does_every_run_in_the_folder_that_was_meant
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("one_cluster")
 def test_a_stop_of_a_sweep_on_a_local_cluster_saves_every_run_and_leaves_no_process(tmp_path, data):
   pytest.importorskip("ray", reason="needs Ray: pip install -e '.[sweep]'")
@@ -156,7 +158,7 @@ def test_a_cluster_that_there_is_not_is_a_line(address, line):
   with pytest.raises(ConfigurationError, match=rf"^--cluster {address}: .*{line}") as error:
     Cluster(address, Needs())
   assert "\n" not in str(error.value)
-  assert time.monotonic() - begin < 10
+  assert time.monotonic() - begin < 60
 
 
 def test_something_else_that_listens_there_is_no_cluster(monkeypatch):

@@ -4,8 +4,9 @@ import io
 
 import pytest
 import rich.console
+import stand_in
 import test_carry
-from test_carry import STAND_IN, behave, events
+from test_carry import behave, events
 
 from dn_jax.configuration import ConfigurationError
 from dn_jax.sweep import carry, cluster, command, outlook
@@ -17,7 +18,7 @@ data = test_carry.data  # The fixture.
 def carry_out(out, cells, **flags):
   console = rich.console.Console(file=io.StringIO(), width=250)
   flags = command.Sweep(**({"out": out, "memory": False, "measure": 0} | flags))
-  return command.carry_out(cells, flags, STAND_IN, console, [], f"runs in {out}"), console.file.getvalue()
+  return command.carry_out(cells, flags, stand_in.TRAIN, console, [], f"runs in {out}"), console.file.getvalue()
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, data):

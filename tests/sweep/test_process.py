@@ -9,6 +9,7 @@ import time
 
 import fabricated
 import pytest
+from conftest import wait_for
 
 from dn_jax import runs
 from dn_jax.sweep import lock, process
@@ -84,7 +85,7 @@ def test_a_run_that_we_tell_to_stop_before_it_listens_has_stopped(folder):
   begin = time.monotonic()
   end = carry_out(python("import time; time.sleep(60)"), folder, None, stop=lambda: True)
   assert end.outcome is Outcome.STOPPED
-  assert time.monotonic() - begin < 10
+  assert time.monotonic() - begin < 50
 
 
 def test_a_run_that_fails_while_it_stops_has_failed(folder):
@@ -99,10 +100,10 @@ def test_a_run_that_fails_while_it_stops_has_failed(folder):
 
 def test_a_time_out_lets_the_run_save_and_counts_as_failed(folder):
   code = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: exit(75)); time.sleep(60)"
-  end = carry_out(python(code), folder, 1.0)
+  end = carry_out(python(code), folder, 3.0)
   assert end.outcome is Outcome.FAILED
   assert failure(folder)["exit_code"] == 75
-  assert end.error == "stopped after its time-out of 1 s; started again, it goes on"
+  assert end.error == "stopped after its time-out of 3 s; started again, it goes on"
 
 
 def test_a_run_that_does_not_stop_is_killed(folder, monkeypatch):
@@ -188,12 +189,10 @@ def test_a_run_dies_with_its_sweep(folder, tmp_path):
     f"carry_out([sys.executable, '-c', {train!r}], pathlib.Path({str(folder)!r}), None)"
   )
   sweep = subprocess.Popen(python(code))
-  while not pid.exists():
-    assert sweep.poll() is None
-    time.sleep(0.01)
+  wait_for(pid, sweep)
   sweep.send_signal(signal.SIGKILL)
   sweep.wait()
-  deadline = time.monotonic() + 10
+  deadline = time.monotonic() + 50  # By itself it ends after 60.
   while os.path.exists(f"/proc/{pid.read_text()}"):
     with open(f"/proc/{pid.read_text()}/stat") as file:
       if file.read().split()[2] == "Z":
