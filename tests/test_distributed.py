@@ -1,7 +1,6 @@
 """What a run computes does not depend on the devices that carry it; virtual devices in a process of their own."""
 
 import importlib.util
-import itertools
 import subprocess
 import sys
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, call, metrics, small_run, wait_for
 from several_devices import environment
+from test_processes import stopped
 
 from dn_jax.configuration import ConfigurationError
 from dn_jax.distributed import AXIS, Layout
@@ -96,18 +96,10 @@ def test_steps_gone_on_with_on_other_devices_from_a_checkpoint_are_the_same(eigh
   assert eight_devices.case("resumed", groups, before, after) < 1e-10
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-  ("name", "groups", "count"),
-  [
-    ("stochastic depth", 4, 8),
-    *(
-      pytest.param(*case, marks=thorough)
-      for case in itertools.product(("stochastic depth", "wide"), (1, 4), (1, 8))
-      if case != ("stochastic depth", 4, 8)
-    ),
-  ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("count", [1, 8])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("name", ["stochastic depth", "wide"])
 def test_baselines_too_are_the_same_on_eight_devices(eight_devices, name, groups, count):
   assert eight_devices.case("baseline", name, groups, count) < 1e-10
 
@@ -138,49 +130,78 @@ def test_a_group_a_device_exchanges_gradients_and_statistics_vectors_once_and_no
   assert 2 * 4 * channels * count <= extra <= 3 * 2 * 4 * channels * count
 
 
-GROUPED = ("--epochs", "1", "--data.augment", "--model.dropout", "0.2", "--statistics-groups", "4")
+# Of these runs; the policy whose program is compiled fastest.
+FLAGS = (
+  *("--epochs", "2", "--data.augment", "--model.dropout", "0.1", "--model.remat", "none"),
+  *("--checkpoint.every-steps", "7"),
+)
+
+
+def trained(process, folder, *flags):
+  done = process.call(*small_run(folder, *FLAGS, *flags))
+  assert done.returncode == 0, done.stderr
+  return done.stdout
 
 
 @pytest.fixture(scope="module")
-def on_one_device(eight_devices, tmp_path_factory):
-  folder = tmp_path_factory.mktemp("one") / "run"
-  done = eight_devices.call(*small_run(folder, *GROUPED, "--devices", "1"))
-  assert done.returncode == 0, done.stderr
-  assert "on 1 x cpu" in done.stdout
-  return folder
+def on_two_devices(eight_devices, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("two") / "run"
+  assert "on 2 x cpu" in trained(eight_devices, folder, "--devices", "2")
+  return metrics(folder)
+
+
+def assert_losses_agree(ours, theirs, distance):
+  """Programs for other devices round differently."""
+  for mine, other in zip(ours, theirs, strict=True):
+    for name in ("train_loss", "test_loss"):
+      assert mine[name] == pytest.approx(other[name], rel=distance)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  ("flags", "count"),
-  [
-    (("--devices", "2"), 2),
-    pytest.param((), 8, marks=thorough),
-    pytest.param(("--parallel", "pmap"), 8, marks=thorough),
-    pytest.param(("--devices", "1", "--accumulation", "4"), 1, marks=thorough),
-  ],
-)
-def test_a_run_is_the_same_on_several_devices_and_evaluated_on_one(
-  eight_devices, on_one_device, tmp_path, flags, count
+def test_a_run_on_two_devices_is_the_one_on_one(eight_devices, on_two_devices, tmp_path):
+  assert "on 1 x cpu" in trained(eight_devices, tmp_path / "run", "--devices", "1", "--epochs", "1")
+  # A rate that drops later does not show in the first epoch.
+  assert_losses_agree(metrics(tmp_path / "run"), on_two_devices[:1], 1e-3)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_that_is_asked_to_stop_goes_on_in_one_with_two_devices(
+  eight_devices, on_two_devices, tmp_path
 ):
-  done = eight_devices.call(*small_run(tmp_path / "run", *GROUPED, *flags))
-  assert done.returncode == 0, done.stderr
-  assert f"on {count} x cpu" in done.stdout
-  (ours,), (theirs,) = metrics(tmp_path / "run"), metrics(on_one_device)
-  assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
-  evaluated = call("experiments/evaluate.py", tmp_path / "run")
-  assert f"top-1 error: {100 * ours['test_error']:.2f} %" in evaluated.stdout
+  stopped(tmp_path / "run", FLAGS, tmp_path)
+  # The second process says nothing and writes nothing.
+  assert "epoch" not in (tmp_path / "1.out").read_text()
+  assert "from the checkpoint of step" in trained(eight_devices, tmp_path / "run", "--devices", "2")
+  assert_losses_agree(metrics(tmp_path / "run"), on_two_devices, 1e-4)
 
 
-@pytest.mark.slow
-def test_another_number_of_groups_is_another_run(on_one_device, tmp_path):
-  done = call(*small_run(tmp_path / "other", *GROUPED[:-1], "1"))
-  assert done.returncode == 0, done.stderr
-  (other,), (grouped,) = metrics(tmp_path / "other"), metrics(on_one_device)
-  assert abs(other["train_loss"] / grouped["train_loss"] - 1) > 1e-3
-  done = call(*small_run(on_one_device, *GROUPED[:-1], "1"))
+@pytest.mark.thorough
+def test_a_run_is_the_same_on_eight_devices_by_pmap_in_pieces_and_no_other_than_its_groups_say(eight_devices, tmp_path):
+  flags = ("--epochs", "1", "--statistics-groups", "4")
+  runs = {
+    "one": ("--devices", "1"),
+    "pieces": ("--devices", "1", "--accumulation", "4"),
+    "eight": (),
+    "pmap": ("--parallel", "pmap"),
+    "four of eight": ("--devices", "4"),
+  }
+  found = {}
+  for name, more in runs.items():
+    said = trained(eight_devices, tmp_path / name, *flags, *more)
+    found[name] = metrics(tmp_path / name)[0]
+    assert f"on {more[1] if '--devices' in more else 8} x cpu" in said
+  for name in ("pieces", "eight", "pmap", "four of eight"):
+    assert found[name]["train_loss"] == pytest.approx(found["one"]["train_loss"], rel=1e-4), name
+  assert found["pmap"] == found["eight"]
+  # Another number of groups is another run.
+  trained(eight_devices, tmp_path / "other", "--epochs", "1", "--devices", "1")
+  assert abs(metrics(tmp_path / "other")[0]["train_loss"] / found["one"]["train_loss"] - 1) > 1e-3
+  done = call(*small_run(tmp_path / "one", *FLAGS, "--epochs", "1"))
   assert done.returncode == 2
   assert "--statistics-groups: 4 -> 1" in done.stderr
+  # What eight devices trained is evaluated on one.
+  evaluated = call("experiments/evaluate.py", tmp_path / "eight")
+  assert f"top-1 error: {100 * found['eight']['test_error']:.2f} %" in evaluated.stdout
 
 
 @pytest.mark.slow

@@ -103,22 +103,6 @@ AUGMENTED = ("--epochs", "2", "--data.augment", "--model.dropout", "0.1", "--che
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_that_is_asked_to_stop_goes_on_in_one_with_two_devices(eight_devices, tmp_path):
-  alone = eight_devices.call(*small_run(tmp_path / "alone", *AUGMENTED, "--devices", "2"))
-  assert alone.returncode == 0, alone.stderr
-  stopped(tmp_path / "run", AUGMENTED, tmp_path)
-  # The second process says nothing and writes nothing.
-  assert "epoch" not in (tmp_path / "1.out").read_text()
-  again = eight_devices.call(*small_run(tmp_path / "run", *AUGMENTED, "--devices", "2"))
-  assert again.returncode == 0, again.stderr
-  assert "from the checkpoint of step" in again.stdout
-  for ours, theirs in zip(metrics(tmp_path / "run"), metrics(tmp_path / "alone"), strict=True):
-    # Programs for two processes and for one with eight devices round differently.
-    for loss in ("train_loss", "test_loss"):
-      assert ours[loss] == pytest.approx(theirs[loss], rel=1e-4)
-
-
-@pytest.mark.slow
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", [("--model.remat", "auto"), ("--shard-state",)], ids=["whole", "state cut"])
 def test_a_run_of_two_processes_that_is_asked_to_stop_ends_as_one_process_with_two_devices(tmp_path, kind):
