@@ -7,10 +7,13 @@ import time
 
 import pytest
 import rich.console
+import traced_once
 
 from dn_jax import experiment, planner
 from dn_jax.configuration import CheckpointConfig, DataConfig, ModelConfig, RunConfig
 from dn_jax.training.checkpoint import Checkpoints
+
+traced_once = traced_once.traced_once
 
 
 def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path, monkeypatch):
@@ -21,7 +24,7 @@ def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path,
     return "block", planner.Plan(3 * 2**20)
 
   monkeypatch.setattr(planner, "choose", choose)
-  model = ModelConfig(depth=10, growth_rate=4, remat="auto")
+  model = ModelConfig(blocks=(1,), growth_rate=4, remat="auto")
   config = RunConfig(DataConfig("digits"), model, epochs=1, out=tmp_path / "run")
   console = rich.console.Console(file=io.StringIO(), width=200)
   assert experiment.train(config, console)["remat"] == "block"
@@ -45,7 +48,7 @@ def test_a_summary_says_what_saving_held_the_run_up(tmp_path, monkeypatch):
     held.append(time.monotonic() - begin)
 
   monkeypatch.setattr(Checkpoints, "save", slow)
-  model, checkpoint = ModelConfig(depth=10, growth_rate=4), CheckpointConfig(every_steps=8)
+  model, checkpoint = ModelConfig(blocks=(1,), growth_rate=4, remat="block"), CheckpointConfig(every_steps=8)
   config = RunConfig(DataConfig("digits"), model, checkpoint=checkpoint, epochs=1, out=tmp_path / "run")
   summary = experiment.train(config, rich.console.Console(file=io.StringIO()))
   assert len(held) == 3  # After 8 and 16 of 20 steps, and at the end.

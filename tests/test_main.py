@@ -3,44 +3,87 @@
 import re
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, call
 
+from dn_jax import planner
 from dn_jax.models import remat
 
 
 def test_summary_lists_layers_with_shapes_parameters_and_flops():
-  done = run("-m", "dn_jax", "summary", "--model.depth", "10", "--data.name", "digits")
+  done = call("dn_jax", "summary", "--model.depth", "10", "--data.name", "digits")
   assert done.returncode == 0, done.stderr
-  assert "pictures of 8x8x1, 10 classes" in done.stdout
+  assert "L=10, k=12: pictures of 8x8x1, 10 classes" in done.stdout
   row = next(line for line in done.stdout.splitlines() if "block1/layer1/conv2" in line)
   # 3x3x48x12 weights at 8x8 pixels, two FLOPs each.
   assert [cell.strip() for cell in row.split("│")[2:6]] == ["Conv 3x3", "8x8x12", "5,184", "0.66"]
 
 
 def test_zoo_lists_networks_with_counted_and_published_figures():
-  done = run("-m", "dn_jax", "zoo", "--matching", "2")
-  assert done.returncode == 0, done.stderr
-  for expected in ("densenet-bc-100-12", "769,162", "0.8M", "7,978,856", "C100+ 17.60", "10-crop top-1 23.61"):
-    assert expected in done.stdout
+  for matching, expected in (
+    ("BC-100-12", ("densenet-bc-100-12", "769,162", "0.8M", "C100+ 22.27")),
+    ("t-121", ("densenet-121", "7,978,856", "10-crop top-1 23.61")),
+  ):
+    done = call("dn_jax", "zoo", "--matching", matching)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("densenet-") == 1
+    for figure in expected:
+      assert figure in done.stdout
 
 
-def test_plan_says_what_a_step_takes_under_every_policy(tmp_path):
-  flags = ["--model.depth", "10", "--model.growth-rate", "4", "--data.name", "digits", "--batch-size", "32"]
-  done = run("-m", "dn_jax", "plan", *flags, XDG_CACHE_HOME=str(tmp_path))
+PLAN = ["--model.blocks", "1", "--model.growth-rate", "4", "--data.name", "digits", "--batch-size", "32"]
+
+
+@pytest.fixture
+def new_cache(tmp_path, monkeypatch):
+  """Where what the planner was told is kept."""
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def planned(*flags):
+  """The rows of the table."""
+  done = call("dn_jax", "plan", *PLAN, *flags)
   assert done.returncode == 0, done.stderr
-  assert "L=10, k=4, batch 32, float32, on 1 x cpu" in done.stdout
-  rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
-  assert [row[0] for row in rows] == list(remat.POLICIES)
-  assert all(row[1].endswith(" MiB") and row[4] == "yes" for row in rows)
-  of_two = run("-m", "dn_jax", "plan", *flags, "--model.remat", "none", "--seeds-per-device", "2")
-  assert "2 seeds of L=10, k=4, batch 32, float32, on 1 x cpu" in of_two.stdout
+  assert "L=4, k=4, batch 32, float32, on 1 x cpu" in done.stdout
+  return [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
+
+
+@pytest.mark.usefixtures("new_cache")
+def test_plan_says_what_a_step_takes():
+  (row,) = planned("--model.remat", "layer_by_layer")
+  assert row[0] == "layer_by_layer"
+  assert row[1].endswith(" MiB")
+  assert row[4] == "yes"
+
+
+def test_plan_asks_for_every_policy(monkeypatch):
+  asked = []
+
+  def plan(model, num_classes, image_shape, batch_size, where, groups, accumulation, seeds):
+    asked.append((model.blocks, num_classes, image_shape, batch_size, where.name, groups, accumulation, seeds))
+    return planner.Plan((1 + remat.POLICIES.index(model.remat)) * 2**20)
+
+  monkeypatch.setattr(planner, "plan", plan)
+  rows = planned("--statistics-groups", "2", "--accumulation", "4")
+  assert [row[:2] for row in rows] == [[policy, f"{n} MiB"] for n, policy in enumerate(remat.POLICIES, start=1)]
+  assert asked == [((1,), 10, (8, 8, 1), 32, "here", 2, 4, 1)] * len(remat.POLICIES)
+
+
+@pytest.mark.usefixtures("new_cache")
+@pytest.mark.thorough
+def test_plan_says_what_a_step_of_several_seeds_takes():
+  done = call("dn_jax", "plan", *PLAN, "--model.remat", "none", "--seeds-per-device", "2")
+  assert "2 seeds of L=4, k=4, batch 32, float32, on 1 x cpu" in done.stdout
+
+
+@pytest.mark.usefixtures("new_cache")
+def test_a_plan_of_nothing_is_refused_in_one_line():
   for wrong, answer in (
     (["--target", "v5"], "--target v5: did you mean v5"),
     (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
     (["--seeds-per-device", "0"], "--seeds-per-device 0: must be at least 1"),
-    (["--image-size", "2"], "pictures of 2x2 pixels shrink to nothing"),
+    (["--model.blocks", "1", "1", "1", "--image-size", "2"], "pictures of 2x2 pixels shrink to nothing"),
   ):
-    done = run("-m", "dn_jax", "plan", *flags, *wrong)
+    done = call("dn_jax", "plan", *PLAN, *wrong)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert answer in done.stderr
 
@@ -51,7 +94,7 @@ def test_mistakes_are_one_line():
     (["--image-size", "0"], "--image-size 0: must be at least 1"),
     (["--data.name", "mnist"], "--data.name mnist"),
   ):
-    done = run("-m", "dn_jax", "summary", *flags)
+    done = call("dn_jax", "summary", *flags)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert answer in done.stderr
 
@@ -59,23 +102,27 @@ def test_mistakes_are_one_line():
 @pytest.mark.parametrize(
   ("page", "smaller"),
   [
-    ("README.md", {"blocks_of_depth(100": "blocks_of_depth(10", "64, 32, 32": "4, 8, 8"}),
+    (
+      "README.md",
+      {"blocks_of_depth(100, bottleneck=True)": "blocks_of_depth(10, bottleneck=True)[:1]", "64, 32, 32": "4, 8, 8"},
+    ),
     (
       "docs/weights.md",
       {
-        'ModelConfig(name="densenet-121")': "ModelConfig(depth=10, growth_rate=4)",
+        'ModelConfig(name="densenet-121")': "ModelConfig(blocks=(1,), growth_rate=4)",
         "1, 224, 224": "4, 8, 8",
         "=1000": "=10",
       },
     ),
   ],
 )
-def test_the_code_on_a_page_runs(page, smaller, tmp_path):
+def test_the_code_on_a_page_runs(page, smaller, tmp_path, monkeypatch):
   (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
   # A network of the same make, small enough to run here.
   for written, small in smaller.items():
     assert written in code
     code = code.replace(written, small)
-  done = run("-c", f"import os; os.chdir({str(tmp_path)!r})\n{code}\nprint(logits.shape)")
-  assert done.returncode == 0, done.stderr
-  assert done.stdout.strip() == "(4, 10)"
+  monkeypatch.chdir(tmp_path)
+  names = {}
+  exec(compile(code, page, "exec"), names)
+  assert names["logits"].shape == (4, 10)

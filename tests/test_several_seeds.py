@@ -10,7 +10,7 @@ import time
 
 import pytest
 import rich.console
-from conftest import ROOT, metrics, run, small_run
+from conftest import ROOT, call, metrics, run, small_run
 
 from dn_jax import planner, several_seeds
 from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, RunConfig
@@ -31,6 +31,8 @@ def three(tmp_path_factory):
   return folder, done
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
 def test_each_seed_leaves_a_run_of_its_own(three):
   folder, done = three
   assert sorted(path.name for path in folder.iterdir()) == [name(seed) for seed in (5, 6, 7)]
@@ -51,6 +53,7 @@ def test_each_seed_leaves_a_run_of_its_own(three):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_seed_among_others_is_that_seed_alone_and_may_go_on_so(three, tmp_path):
   folder, _ = three
   alone = run(*small_run(tmp_path / name(6), *FLAGS, "--seed", "6"))
@@ -65,6 +68,7 @@ def test_a_seed_among_others_is_that_seed_alone_and_may_go_on_so(three, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_killed_within_an_epoch_all_go_on_from_a_step_that_all_have_saved(three, tmp_path):
   flags = small_run(tmp_path, *FLAGS, "--seed", "5", "--seeds-per-device", "3", "--checkpoint.every-steps", "1")
   process = subprocess.Popen([sys.executable, *flags], cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL)
@@ -93,6 +97,8 @@ def test_folders_lie_side_by_side_whether_or_not_a_folder_is_given(tmp_path):
     folders(tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
 def test_auto_asks_for_the_memory_of_all(tmp_path, monkeypatch):
   asked = []
 
@@ -116,7 +122,7 @@ def test_auto_asks_for_the_memory_of_all(tmp_path, monkeypatch):
   ],
 )
 def test_what_takes_one_run_is_refused(tmp_path, flags, answer):
-  done = run(*small_run(tmp_path / "out", *flags))
+  done = call(*small_run(tmp_path / "out", *flags))
   assert done.returncode == 2
   assert done.stderr.strip().startswith(f"error: {answer}")
   assert not (tmp_path / "out").exists()

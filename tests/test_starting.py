@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from conftest import metrics, run
+from conftest import call, metrics
 from photographs import class_folders, halves
 
 from dn_jax import starting, trained, weights
@@ -27,9 +27,9 @@ def trained_file(tmp_path_factory):
   root = tmp_path_factory.mktemp("trained")
   class_folders(root / "photos", classes=("day", "night"), each=20)
   network = ("--model.depth", "10", "--model.growth-rate", "4")
-  done = run(*command(root / "photos", root / "run", *network))
+  done = call(*command(root / "photos", root / "run", *network))
   assert done.returncode == 0, done.stderr
-  done = run("experiments/export.py", root / "run", "--to", root / "network.safetensors")
+  done = call("experiments/export.py", root / "run", "--to", root / "network.safetensors")
   assert done.returncode == 0, done.stderr
   return root / "network.safetensors"
 
@@ -47,7 +47,7 @@ def load(folder):
 def test_frozen_parts_of_a_fine_tuned_network_are_the_files(trained_file, photos, tmp_path):
   flags = ("--weights", str(trained_file), "--reset-classifier", "--freeze-statistics")
   parts = ("--freeze", "stem", "block1", "transition1", "block2/layer1", "--optimizer.classifier-rate", "10")
-  done = run(*command(photos, tmp_path / "run", *flags, *parts))
+  done = call(*command(photos, tmp_path / "run", *flags, *parts))
   assert done.returncode == 0, done.stderr
   # Neither depth nor growth rate was given: the file says what network it is.
   assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["depth"] == 10
@@ -60,22 +60,22 @@ def test_frozen_parts_of_a_fine_tuned_network_are_the_files(trained_file, photos
     params["block3"]["layer1"]["conv1"]["kernel"], theirs["block3"]["layer1"]["conv1"]["kernel"]
   )
   assert params["classifier"]["kernel"].shape[1] == 3
-  again = run(*command(photos, tmp_path / "run", *flags))
+  again = call(*command(photos, tmp_path / "run", *flags))
   assert again.returncode == 2
   assert "--freeze: ['stem', 'block1', 'transition1', 'block2/layer1'] -> []" in again.stderr
 
 
 @pytest.mark.slow
 def test_a_moving_average_is_what_is_tested_kept_and_gone_on_with(photos, tmp_path):
-  network = ("--model.depth", "10", "--model.growth-rate", "4", "--optimizer.label-smoothing", "0.1")
+  network = ("--model.blocks", "1", "--model.growth-rate", "4", "--optimizer.label-smoothing", "0.1")
   averaged = (*network, "--optimizer.average", "0.99")
   for name, flags in (("plain", network), ("averaged", averaged)):
-    done = run(*command(photos, tmp_path / name, *flags))
+    done = call(*command(photos, tmp_path / name, *flags))
     assert done.returncode == 0, done.stderr
   plain, found = (metrics(tmp_path / name)[0] for name in ("plain", "averaged"))
   assert found["train_loss"] == plain["train_loss"]
   assert found["test_loss"] != plain["test_loss"]
-  evaluated = run("experiments/evaluate.py", tmp_path / "averaged")
+  evaluated = call("experiments/evaluate.py", tmp_path / "averaged")
   assert f"top-1 error: {100 * found['test_error']:.2f} %" in evaluated.stdout
 
 

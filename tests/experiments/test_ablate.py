@@ -1,16 +1,18 @@
 """experiments/ablate.py as a person runs it."""
 
 import csv
+import functools
 import importlib.util
 import json
-import statistics
 import sys
 
 import fabricated
 import pytest
+import stand_in
 from conftest import ROOT, run
 
 from dn_jax import command_line
+from dn_jax.sweep import outlook
 
 SMALL = ("--data.name", "digits", "--model.depth", "10", "--epochs", "1")
 
@@ -86,26 +88,52 @@ def test_foreign_files_and_damaged_records_are_named_and_left_alone(ablate, tmp_
   assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_cluster")
-def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
-  out = tmp_path / "out"
-  command = ("experiments/ablate.py", *SMALL, "--out", str(out), "--no-memory", "--measure", "0", "--seeds", "2")
-  done = run(*command, "--model.growth-rate", "4")
-  assert done.returncode == 0, done.stderr + done.stdout
-  folders = sorted(path for path in out.iterdir() if path.name != "report")
-  errors = [json.loads((path / "summary.json").read_text())["test_error"] for path in folders]
+def test_a_sweep_does_what_is_missing_and_nothing_twice(ablate, tmp_path, monkeypatch):
+  data, out = stand_in.prepare(tmp_path / "data"), tmp_path / "out"
+  monkeypatch.setattr(sys.modules["ablate"], "TRAIN", stand_in.TRAIN)
+  monkeypatch.setattr(outlook, "size_of", functools.cache(outlook.size_of))  # A second a network.
+  command = (*SMALL, "--data.dir", data, "--out", out, "--no-memory", "--measure", "0", "--seeds", "2")
+  code, printed, err = ablate(*command, "--model.growth-rate", "4")
+  assert code == 0, err
+  began = lambda: (data / "events.txt").read_text().count(" began\n")
+  assert began() == 2
   with (out / "report" / "table.csv").open() as file:
     (row,) = csv.DictReader(file)
-  assert row["test error, %"] == f"{statistics.fmean(errors):.2f} ± {statistics.stdev(errors):.2f} (2)"
-  # Once more, with another network: on a cluster, as far as something is missing.
+  assert row["test error, %"] == "5.50 ± 0.71 (2)"  # A stand-in's error is 5 and its seed.
+  # Once more, with another network.
+  folders = sorted(path for path in out.iterdir() if path.name != "report")
   before = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
-  more = run(*command, "--model.growth-rate", "4,6", "--cluster", "local")
-  assert more.returncode == 0, more.stderr + more.stdout
-  assert "2/2  " in more.stdout
-  again = run(*command, "--model.growth-rate", "4,6", "--cluster", "local")
-  assert again.returncode == 0, again.stderr + again.stdout
-  assert "test error  (" not in again.stdout  # No run's line.
+  for lines in (2, 0):
+    code, printed, err = ablate(*command, "--model.growth-rate", "4,6")
+    assert code == 0, err
+    assert printed.count("test error  (") == lines  # A run's line.
+    assert began() == 4
   with (out / "report" / "table.csv").open() as file:
     assert [each["runs"] for each in csv.DictReader(file)] == ["2/2", "2/2"]
   assert {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.usefixtures("one_cluster")
+def test_a_sweep_trains_what_is_missing_here_and_on_a_cluster(ablate, tmp_path):
+  out, command = tmp_path / "out", (*SMALL, "--out", str(tmp_path / "out"), "--no-memory", "--measure", "0")
+  script, quick = "experiments/ablate.py", {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+  done = run(script, *command, "--model.growth-rate", "4", **quick)
+  assert done.returncode == 0, done.stderr + done.stdout
+  (folder,) = (path for path in out.iterdir() if path.name != "report")
+  error = json.loads((folder / "summary.json").read_text())["test_error"]
+  with (out / "report" / "table.csv").open() as file:
+    (row,) = csv.DictReader(file)
+  assert row["test error, %"].startswith(f"{error:.2f}")
+  # Once more, with another network: on a cluster, as far as something is missing.
+  before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+  more = run(script, *command, "--model.growth-rate", "4,6", "--cluster", "local", **quick)
+  assert more.returncode == 0, more.stderr + more.stdout
+  assert more.stdout.count("test error  (") == 1  # A run's line.
+  code, printed, err = ablate(*command, "--model.growth-rate", "4,6", "--cluster", "local")
+  assert code == 0, err
+  assert "test error  (" not in printed
+  with (out / "report" / "table.csv").open() as file:
+    assert [each["runs"] for each in csv.DictReader(file)] == ["1/1", "1/1"]
+  assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

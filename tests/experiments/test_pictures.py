@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import untrained
-from conftest import FIXTURES, run
+from conftest import FIXTURES, call
 
 from dn_jax import runs, weights
 from dn_jax.configuration import DataConfig, ModelConfig, RunConfig
@@ -123,7 +123,9 @@ def mean_weights(state, blocks, growth_rate, entering, compression):
   return result
 
 
-@pytest.mark.parametrize("spelling", ["norm1", "norm.1", "module."])
+@pytest.mark.parametrize(
+  "spelling", ["norm1", *(pytest.param(s, marks=pytest.mark.thorough) for s in ("norm.1", "module."))]
+)
 def test_the_reuse_map_of_a_file_of_weights_is_that_of_its_arrays(spelling, tmp_path, seen):
   record = np.load(FIXTURES / "pytorch_bc22_k12.npz")
   state = {name.removeprefix("final/"): record[name] for name in record if name.startswith("final/")}
@@ -220,6 +222,6 @@ def test_bad_input_is_one_line_that_names_it(table, tmp_path, capsys):
 
 
 def test_a_flag_that_is_no_number_is_refused_as_train_py_does(tmp_path):
-  done = run("experiments/picture.py", "diagram", "--model.depth", "many", "--to", tmp_path / "a.svg")
+  done = call("experiments/picture.py", "diagram", "--model.depth", "many", "--to", tmp_path / "a.svg")
   assert done.returncode == 2
   assert "Traceback" not in done.stderr + done.stdout

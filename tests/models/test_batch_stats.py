@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import relative
 from flax_peer import OrdinaryDenseNet
+from test_weights import variables_of
 
 from dn_jax.models.batch_stats import batch_moments
 from dn_jax.models.densenet import DenseNet
@@ -28,12 +29,18 @@ def ordinary_tree(params):
   return tree
 
 
+def fresh_statistics(network, x):
+  """In float64: flax starts its running averages in float32, whose 0.9 is off in the eighth digit."""
+  shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), x, False))["batch_stats"]
+  return jax.tree.map_with_path(lambda path, leaf: np.full(leaf.shape, float(path[-1].key == "var")), shapes)
+
+
 @pytest.mark.parametrize(
   "kind",
   [
     {"bottleneck": True, "compression": 0.5},
-    {"bottleneck": True, "compression": 1.0},
-    {"bottleneck": False, "compression": 0.5},
+    pytest.param({"bottleneck": True, "compression": 1.0}, marks=pytest.mark.thorough),
+    pytest.param({"bottleneck": False, "compression": 0.5}, marks=pytest.mark.thorough),
     {"bottleneck": False, "compression": 1.0},
   ],
   ids=["BC", "B", "C", "plain"],
@@ -41,7 +48,7 @@ def ordinary_tree(params):
 def test_network_equals_one_of_ordinary_batch_norms_in_float64(kind):
   with jax.enable_x64(True):
     ours = DenseNet(
-      (2, 3),
+      (1, 2),
       4,
       5,
       6,
@@ -50,21 +57,18 @@ def test_network_equals_one_of_ordinary_batch_norms_in_float64(kind):
       dtype=jnp.float64,
       param_dtype=jnp.float64,
     )
-    theirs = OrdinaryDenseNet((2, 3), 4, 6, 5, **kind)
+    theirs = OrdinaryDenseNet((1, 2), 4, 6, 5, **kind)
     rng = np.random.RandomState(0)
     x = jnp.asarray(rng.randn(6, 9, 8, 3) + 2)
-    variables = jax.jit(lambda: ours.init(jax.random.key(0), x, False))()
+    ours_stats, theirs_stats = fresh_statistics(ours, x), fresh_statistics(theirs, x)
     # Scales and biases away from 1 and 0, so that every one of them matters.
-    params = jax.tree.map(lambda leaf: leaf + 0.3 * rng.randn(*leaf.shape), variables["params"])
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * rng.randn(*leaf.shape), variables_of(ours, size=8)["params"])
     weights = jnp.asarray(rng.randn(6, 5))
 
     def loss(network, params, batch_stats):
       logits, updated = network.apply({"params": params, "batch_stats": batch_stats}, x, True, mutable=["batch_stats"])
       return jnp.sum(jnp.sin(logits) * weights), (logits, updated["batch_stats"])
 
-    ours_stats = variables["batch_stats"]
-    # flax starts its running averages in float32, whose 0.9 is off in the eighth digit.
-    theirs_stats = jax.tree.map(jnp.float64, jax.jit(lambda: theirs.init(jax.random.key(0), x, False))()["batch_stats"])
     ours_step = jax.jit(jax.grad(lambda params, stats: loss(ours, params, stats), has_aux=True))
     theirs_step = jax.jit(jax.grad(lambda params, stats: loss(theirs, params, stats), has_aux=True))
     for _ in range(STEPS):
@@ -80,10 +84,10 @@ def test_network_equals_one_of_ordinary_batch_norms_in_float64(kind):
     left = MOMENTUM**STEPS
     maps = {
       "b2l2norm1": [("transition1", "output"), ("block2", "layer1", "output")],
-      "lastnorm": [("transition1", "output"), *(("block2", f"layer{n}", "output") for n in (1, 2, 3))],
+      "lastnorm": [("transition1", "output"), *(("block2", f"layer{n}", "output") for n in (1, 2))],
     }
     if kind["bottleneck"]:
-      maps["b1l2norm2"] = [("block1", "layer2", "bottleneck")]
+      maps["b1l1norm2"] = [("block1", "layer1", "bottleneck")]
     for reader, paths in maps.items():
       count = 6 * 9 * 8 if reader.startswith("b1") else 6 * 4 * 4
       found = [functools.reduce(lambda tree, name: tree[name], path, ours_stats) for path in paths]

@@ -20,15 +20,19 @@ def pictures(size, count=3):
   return np.random.RandomState(1).randn(count, size, size + 9, 3)
 
 
+def found_and_expected(network, variables, images):
+  folded = inference.fold(network, variables)
+  found = lambda images: inference.logits(folded, inference.feature_maps(network, folded, images))
+  return jax.jit(lambda images: (found(images), network.apply(variables, images, False)))(images)
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_folding_changes_no_logit(kind):
   network = NETWORKS[kind].clone(dtype=jnp.float64, param_dtype=jnp.float64)
   with jax.enable_x64(True):
     variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables_of(NETWORKS[kind], size=64))
     images = pictures(61)
-    folded = inference.fold(network, variables)
-    maps = inference.feature_maps(network, folded, images)
-    found, expected = inference.logits(folded, maps), network.apply(variables, images, False)
+    found, expected = found_and_expected(network, variables, images)
   assert np.ptp(expected, axis=0).max() > 1e-3
   np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
 
@@ -43,7 +47,7 @@ def test_what_folds_is_folded():
 def test_a_class_activation_maps_mean_is_the_classs_logit():
   network = NETWORKS["bc"]
   folded = inference.fold(network, variables_of(network))
-  maps = inference.feature_maps(network, folded, jnp.asarray(pictures(32), jnp.float32))
+  maps = jax.jit(lambda x: inference.feature_maps(network, folded, x))(jnp.asarray(pictures(32), jnp.float32))
   classes = np.array([3, 0, 9])
   activation = inference.class_activation(folded, maps, classes)
   assert activation.shape == maps.shape[:3]
@@ -57,7 +61,6 @@ def test_bfloat16_activations_are_the_networks():
   variables = variables_of(network)
   images = jnp.asarray(pictures(32), jnp.float32)
   folded = inference.fold(network, variables)
-  maps = inference.feature_maps(network, folded, images)
-  assert maps.dtype == jnp.bfloat16
-  found, expected = inference.logits(folded, maps), network.apply(variables, images, False)
+  assert jax.eval_shape(lambda: inference.feature_maps(network, folded, images)).dtype == jnp.bfloat16
+  found, expected = found_and_expected(network, variables, images)
   np.testing.assert_allclose(found, expected, atol=0.05 * float(jnp.abs(expected).max()))

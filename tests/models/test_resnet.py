@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import relative
+from test_weights import variables_of
 
 from dn_jax.configuration import ModelConfig
 from dn_jax.models import build
@@ -71,25 +72,42 @@ def flat(params, prefix=""):
   return result
 
 
-@pytest.mark.slow
+def both(kind, units):
+  """Ours and one of ordinary layers: each as (parameters in its own names) -> loss; and ours' parameters."""
+  ours = ResNet(kind, units, 5, 2 if kind == "wide" else 1, dtype=jnp.float64, param_dtype=jnp.float64)
+  theirs = Ordinary(kind, units)
+  rng = np.random.RandomState(0)
+  x = jnp.asarray(rng.randn(4, 12, 8, 3))
+  variables = jax.tree.map(np.float64, variables_of(ours, size=8))
+  shapes = jax.eval_shape(lambda: theirs.init(jax.random.key(0), x, False))["batch_stats"]
+  stats = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)  # Not read in training.
+
+  def loss(network, stats):
+    apply = lambda params: network.apply({"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"])
+    return lambda params: jnp.sum(jnp.sin(apply(params)[0]))
+
+  return loss(ours, variables["batch_stats"]), loss(theirs, stats), variables["params"]
+
+
 @pytest.mark.parametrize("kind", ["resnet", "preactivation", "wide"])
 def test_networks_equal_ones_of_ordinary_layers_in_float64(kind):
   with jax.enable_x64(True):
-    ours = ResNet(kind, 2, 5, 2 if kind == "wide" else 1, dtype=jnp.float64, param_dtype=jnp.float64)
-    theirs = Ordinary(kind, 2)
-    rng = np.random.RandomState(0)
-    x = jnp.asarray(rng.randn(4, 12, 8, 3))
-    variables = jax.jit(lambda: ours.init(jax.random.key(0), x, False))()
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.randn(*leaf.shape), variables["params"])
-    stats = jax.jit(lambda: theirs.init(jax.random.key(0), x, False))()["batch_stats"]
+    ours, theirs, params = both(kind, 2)
+    assert relative(jax.jit(ours)(params), jax.jit(theirs)(flat(params))) < 1e-10
 
-    def loss(network, params, stats):
-      logits, _ = network.apply({"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"])
-      return jnp.sum(jnp.sin(logits))
 
-    mine, my_grads = jax.jit(jax.value_and_grad(lambda p: loss(ours, p, variables["batch_stats"])))(params)
-    other, other_grads = jax.jit(jax.value_and_grad(lambda p: loss(theirs, p, stats)))(flat(params))
-  assert relative(mine, other) < 1e-10
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("kind", "units"),
+  [
+    ("resnet", 1),
+    *(pytest.param(kind, 2, marks=pytest.mark.thorough) for kind in ("resnet", "preactivation", "wide")),
+  ],
+)
+def test_gradients_of_networks_are_those_of_ordinary_layers_in_float64(kind, units):
+  with jax.enable_x64(True):
+    ours, theirs, params = both(kind, units)
+    my_grads, other_grads = jax.jit(jax.grad(ours))(params), jax.jit(jax.grad(theirs))(flat(params))
   for name, value in flat(my_grads).items():
     for part in value:
       assert relative(value[part], other_grads[name][part]) < 1e-9, (name, part)
@@ -102,37 +120,41 @@ def unit(survival, stride=1, average=True):
 
 def test_a_dropped_branch_leaves_the_shortcut_and_its_statistics_alone_and_gets_no_gradient():
   x = jnp.asarray(np.random.RandomState(0).randn(4, 6, 6, 8), jnp.float32)
-  variables = unit(0.5).init(jax.random.key(0), x, False)
-  apply = lambda params, survives: unit(0.5).apply(
-    {"params": params, "batch_stats": variables["batch_stats"]}, x, True, jnp.asarray(survives), mutable=["batch_stats"]
-  )
+  variables = jax.jit(lambda: unit(0.5).init(jax.random.key(0), x, False))()
+
+  @jax.jit
+  def apply(params, survives):
+    return unit(0.5).apply(
+      {"params": params, "batch_stats": variables["batch_stats"]}, x, True, survives, mutable=["batch_stats"]
+    )
+
   out, updated = apply(variables["params"], False)
   assert np.array_equal(out, nn.relu(x))
   assert all(
     np.array_equal(a, b)
     for a, b in zip(jax.tree.leaves(updated), jax.tree.leaves({"batch_stats": variables["batch_stats"]}), strict=True)
   )
-  gradients = jax.grad(lambda params: jnp.sum(apply(params, False)[0]))(variables["params"])
+  gradients = jax.jit(jax.grad(lambda params: jnp.sum(apply(params, False)[0])))(variables["params"])
   assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradients))
   kept, kept_stats = apply(variables["params"], True)
-  plain, plain_stats = unit(1.0).apply(variables, x, True, mutable=["batch_stats"])
+  plain, plain_stats = jax.jit(lambda: unit(1.0).apply(variables, x, True, mutable=["batch_stats"]))()
   assert relative(kept, plain) < 1e-6
   assert relative(jax.tree.leaves(kept_stats)[0], jax.tree.leaves(plain_stats)[0]) < 1e-6
 
 
 def test_evaluation_scales_the_branch_by_its_survival_probability():
   x = jnp.asarray(np.random.RandomState(0).randn(4, 6, 6, 4), jnp.float32)
-  variables = unit(0.7, 2).init(jax.random.key(0), x, False)
-  branch = lambda module, x: module.apply(variables, x, False)
-  whole, part = branch(unit(1.0, 2), x), branch(unit(0.7, 2), x)
+  variables = jax.jit(lambda: unit(0.7, 2).init(jax.random.key(0), x, False))()
+  scaled = jax.jit(lambda variables: unit(0.7, 2).apply(variables, x, False))
+  whole, part = jax.jit(lambda: unit(1.0, 2).apply(variables, x, False))(), scaled(variables)
   shortcut = jnp.pad(x.reshape(4, 3, 2, 3, 2, 4).mean((2, 4)), ((0, 0), (0, 0), (0, 0), (0, 4)))
   zeroed = jax.tree.map_with_path(lambda path, leaf: 0 * leaf if path[-1].key in ("scale", "bias") else leaf, variables)
-  assert relative(unit(0.7, 2).apply(zeroed, x, False), nn.relu(shortcut)) < 1e-6
+  assert relative(scaled(zeroed), nn.relu(shortcut)) < 1e-6
   positive = (np.asarray(whole) > 0) & (np.asarray(part) > 0)
-  scaled = (np.asarray(part) - shortcut)[positive] / np.asarray(whole - shortcut)[positive]
+  ratio = (np.asarray(part) - shortcut)[positive] / np.asarray(whole - shortcut)[positive]
   big = np.abs(np.asarray(whole - shortcut)[positive]) > 0.05
   assert big.sum() > 100
-  assert scaled[big] == pytest.approx(0.7, rel=1e-4)
+  assert ratio[big] == pytest.approx(0.7, rel=1e-4)
 
 
 def units_of(network, train=False):
@@ -167,35 +189,45 @@ def test_both_networks_of_the_stochastic_depth_code_average_in_their_shortcuts_a
 def test_a_wide_units_dropout_is_between_its_convolutions():
   network = ResNet("wide", 1, 3, 2, dropout_rate=0.5, remat="none")
   x = jnp.asarray(np.random.RandomState(0).randn(4, 8, 8, 3), jnp.float32)
-  variables = network.init(jax.random.key(0), x, False)
-  order = []
+  variables, names = variables_of(network, size=8), []
 
-  def watch(call, args, kwargs, context):
-    output = call(*args, **kwargs)
-    if isinstance(context.module, nn.Conv | Dropout):
-      dropped = isinstance(context.module, Dropout) and not np.array_equal(output, args[0])
-      order.append("dropout" if dropped else context.module.name)
-    return output
+  @jax.jit
+  def inputs_and_outputs():
+    found = []
 
-  with nn.intercept_methods(watch):
-    network.apply(variables, x, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)})
+    def watch(call, args, kwargs, context):
+      output = call(*args, **kwargs)
+      if isinstance(context.module, nn.Conv | Dropout):
+        names.append("dropout" if isinstance(context.module, Dropout) else context.module.name)
+        found.append((args[0], output))
+      return output
+
+    with nn.intercept_methods(watch):
+      network.apply(variables, x, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)})
+    return found
+
+  found = inputs_and_outputs()
+  assert not any(name == "dropout" and np.array_equal(*pair) for name, pair in zip(names, found, strict=True))
   unit = ["conv1", "dropout", "conv2"]
-  assert order == ["stem", "shortcut", *unit, "shortcut", *unit, "shortcut", *unit]
+  assert names == ["stem", "shortcut", *unit, "shortcut", *unit, "shortcut", *unit]
 
 
 @pytest.mark.slow
 def test_survival_falls_linearly_with_depth():
   network = ResNet("resnet", 1, 3, survival=0.5)
   x = jnp.asarray(np.random.RandomState(0).randn(2, 8, 8, 3), jnp.float32)
-  variables = network.init(jax.random.key(0), x, False)
+  variables = variables_of(network, size=8)
+  of_branch = lambda stats, n: stats[f"stage{n}_unit1"]["branch"]["output"]["var"]
+  moved = lambda stats, n: jnp.any(of_branch(stats, n) != of_branch(variables["batch_stats"], n))
 
   @jax.jit
   def alive(key):
     _, updated = network.apply(variables, x, True, mutable=["batch_stats"], rngs={"depth": key})
     stats = updated["batch_stats"]
-    return jnp.stack([jnp.any(stats[f"stage{n}_unit1"]["branch"]["output"]["var"] != 1) for n in (1, 2, 3)])
+    return jnp.stack([moved(stats, n) for n in (1, 2, 3)])
 
-  draws = np.stack([alive(jax.random.key(n)) for n in range(600)])
+  keys = jax.random.split(jax.random.key(0), 600)
+  draws = np.stack([alive(key) for key in keys])
   # p_l = 1 - l / 3 * 0.5, each within four deviations of 600 draws.
   for share, expected in zip(draws.mean(0), (5 / 6, 4 / 6, 3 / 6), strict=True):
     assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 600)

@@ -14,7 +14,13 @@ def layers(name, size, classes):
 
 # Multiply-adds, in billions, that torchvision states for its networks ("GFLOPS" of its weights' tables).
 @pytest.mark.parametrize(
-  ("name", "billions"), [("densenet-121", 2.83), ("densenet-161", 7.73), ("densenet-169", 3.36), ("densenet-201", 4.29)]
+  ("name", "billions"),
+  [
+    ("densenet-121", 2.83),
+    pytest.param("densenet-161", 7.73, marks=pytest.mark.thorough),
+    pytest.param("densenet-169", 3.36, marks=pytest.mark.thorough),
+    pytest.param("densenet-201", 4.29, marks=pytest.mark.thorough),
+  ],
 )
 def test_flops_of_imagenet_networks_are_torchvisions(name, billions):
   flops = sum(row.flops for row in layers(name, 224, 1000))

@@ -16,7 +16,7 @@ IMAGES = jnp.asarray(np.random.RandomState(0).randn(3, 12, 8, 3), jnp.float32)
 
 @pytest.fixture(scope="module")
 def variables():
-  return NETWORK.init(jax.random.key(0), IMAGES, False)
+  return jax.jit(lambda: NETWORK.init(jax.random.key(0), IMAGES, False))()
 
 
 def test_init_makes_no_more_than_parameters_and_statistics(variables):

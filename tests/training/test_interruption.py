@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, small_run
+from conftest import HANGS, ROOT, small_run
 
 from dn_jax.training.interruption import ASK
 
@@ -72,7 +72,7 @@ def test_the_second_signal_ends_a_process_that_is_in_a_command_to_the_device(end
   time.sleep(0.5)
   assert process.poll() is None
   process.send_signal(number)
-  assert process.wait(5) == -number
+  assert process.wait(HANGS) == -number
 
 
 def test_what_a_sweep_sends_its_runs_ends_nothing_and_counts_for_no_signal(ended):
@@ -86,7 +86,7 @@ def test_what_a_sweep_sends_its_runs_ends_nothing_and_counts_for_no_signal(ended
     time.sleep(0.3)
     assert process.poll() is None
   process.send_signal(signal.SIGTERM)
-  assert process.wait(5) == -signal.SIGTERM
+  assert process.wait(HANGS) == -signal.SIGTERM
 
 
 def test_two_signals_end_a_process_that_is_deep_in_its_first_command(ended):
@@ -98,9 +98,10 @@ def test_two_signals_end_a_process_that_is_deep_in_its_first_command(ended):
   time.sleep(0.3)
   assert process.poll() is None
   process.send_signal(signal.SIGTERM)
-  assert process.wait(5) == -signal.SIGTERM
+  assert process.wait(HANGS) == -signal.SIGTERM
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_of_two_processes_all_hear_the_first_signal_and_the_second_ends_its_own(ended, number):
@@ -111,9 +112,10 @@ def test_of_two_processes_all_hear_the_first_signal_and_the_second_ends_its_own(
   time.sleep(0.5)
   assert [process.poll() for process in ended] == [None] * 2
   ended[1].send_signal(number)
-  assert ended[1].wait(5) == -number
+  assert ended[1].wait(HANGS) == -number
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_two_signals_end_one_of_two_processes_before_they_have_agreed(ended):
   ended += start(DEEP, 2)
@@ -123,7 +125,7 @@ def test_two_signals_end_one_of_two_processes_before_they_have_agreed(ended):
   time.sleep(0.3)
   assert [process.poll() for process in ended] == [None] * 2
   ended[1].send_signal(signal.SIGTERM)
-  assert ended[1].wait(5) == -signal.SIGTERM
+  assert ended[1].wait(HANGS) == -signal.SIGTERM
 
 
 def test_afterwards_signals_do_what_they_did_before():
@@ -172,5 +174,5 @@ def test_a_signal_before_training_ends_with_the_code_of_one_that_is_to_be_starte
     assert process.poll() is None
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
-  _, stderr = process.communicate(timeout=60)
+  _, stderr = process.communicate(timeout=HANGS)
   assert (process.returncode, stderr) == (75, "stopped as asked, outside training; the same command goes on\n")

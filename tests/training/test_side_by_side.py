@@ -16,6 +16,7 @@ SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1, average=0.99)
 SHAPE = (8, 8, 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("policy", ["dense_layer", "layer_by_layer"])
 def test_steps_side_by_side_are_those_alone_in_float64(policy):
   with jax.enable_x64(True):

@@ -1,5 +1,6 @@
 """Totals of a batch, and what a step makes small, by hand."""
 
+import functools
 import math
 
 import jax
@@ -7,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import relative
+from test_weights import variables_of
 
 from dn_jax.models.densenet import DenseNet
-from dn_jax.training.step import Batch, Objective, Totals, make_loss, totals_of
+from dn_jax.training.step import Batch, Objective, Totals, make_loss
+from dn_jax.training.step import totals_of as totals_of_a_batch
+
+totals_of = jax.jit(totals_of_a_batch)
 
 
 def batch(labels, weights=None):
@@ -69,13 +74,19 @@ IMAGES = jnp.asarray(np.random.RandomState(0).randn(6, 8, 8, 3), jnp.float32)
 LABELS = np.array([0, 1, 2, 3, 4, 0])
 
 
+BATCH = Batch(IMAGES, jnp.asarray(LABELS), jnp.ones(6))
+
+
+@functools.cache
+def variables():
+  return variables_of(NETWORK, size=8)
+
+
 def test_smoothed_labels_are_spread_over_all_classes():
-  state = NETWORK.init(jax.random.key(0), IMAGES, False)
-  one = Batch(IMAGES, jnp.asarray(LABELS), jnp.ones(6))
-  arguments = (state["params"], state["batch_stats"], one, jax.random.key(1))
-  plain, (logits, _) = make_loss(NETWORK)(*arguments)
-  smoothed, (again, _) = make_loss(NETWORK, Objective(label_smoothing=0.1))(*arguments)
-  np.testing.assert_array_equal(logits, again)
+  arguments = (variables()["params"], variables()["batch_stats"], BATCH, jax.random.key(1))
+  losses = make_loss(NETWORK), make_loss(NETWORK, Objective(label_smoothing=0.1))
+  (plain, (logits, _)), (smoothed, (again, _)) = jax.jit(lambda *each: [loss(*each) for loss in losses])(*arguments)
+  np.testing.assert_allclose(logits, again, rtol=1e-6)
   logits = np.asarray(logits, np.float64)
   logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
   labels = np.full((6, 5), 0.1 / 5)
@@ -84,20 +95,24 @@ def test_smoothed_labels_are_spread_over_all_classes():
   assert float(smoothed) == pytest.approx(-(labels * logs).sum(axis=1).mean(), rel=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["none", "dense_layer", "layer_by_layer"])
-def test_frozen_statistics_are_used_and_stay(policy):
-  network = NETWORK.clone(remat=policy)
-  state = network.init(jax.random.key(0), IMAGES, False)
-  stats = jax.tree.map(lambda leaf: leaf + 0.3, state["batch_stats"])
-  one = Batch(IMAGES, jnp.asarray(LABELS), jnp.ones(6))
-  loss = make_loss(network, Objective(freeze_statistics=True))
+@functools.cache
+def by_hand():
+  """Statistics, and with these the loss and its gradients."""
+  stats = jax.tree.map(lambda leaf: leaf + 0.3, variables()["batch_stats"])
 
-  def by_hand(params):
-    logits = network.clone(remat="none").apply({"params": params, "batch_stats": stats}, IMAGES, False)
+  def loss(params):
+    logits = NETWORK.clone(remat="none").apply({"params": params, "batch_stats": stats}, IMAGES, False)
     return -jnp.mean(jax.nn.log_softmax(logits)[np.arange(6), LABELS])
 
-  (found, (_, kept)), gradients = jax.value_and_grad(loss, has_aux=True)(state["params"], stats, one, jax.random.key(1))
-  expected, theirs = jax.value_and_grad(by_hand)(state["params"])
+  return stats, *jax.jit(jax.value_and_grad(loss))(variables()["params"])
+
+
+@pytest.mark.parametrize("policy", [pytest.param("none", marks=pytest.mark.thorough), "dense_layer", "layer_by_layer"])
+def test_frozen_statistics_are_used_and_stay(policy):
+  stats, expected, theirs = by_hand()
+  loss = make_loss(NETWORK.clone(remat=policy), Objective(freeze_statistics=True))
+  step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  (found, (_, kept)), gradients = step(variables()["params"], stats, BATCH, jax.random.key(1))
   assert float(found) == pytest.approx(float(expected), rel=1e-6)
   jax.tree.map(np.testing.assert_array_equal, kept, stats)
   for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(theirs), strict=True):
