@@ -177,9 +177,10 @@ def stood_in(out, flags, data):
   assert all(run.summary for run in command.carry_out(cells, sweep, stand_in.TRAIN, console, [], "runs"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
   "runs_are",
-  ["stood in for", pytest.param("trained", marks=[pytest.mark.slow, pytest.mark.thorough])],
+  ["stood in for", "trained"],
 )
 def test_a_sweep_in_a_bucket_does_what_is_missing_and_is_reported(bucket, tmp_path, monkeypatch, runs_are):
   monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # For the runs' processes.

@@ -23,7 +23,7 @@ def cases():
   for path in RECORDS:
     for remat in ("none", QUICK):
       for dtype in ("float64", "float32"):
-        here = (path, remat) == (IMAGENET, QUICK)
+        here = (path, remat, dtype) == (IMAGENET, QUICK, "float64")
         if remat == QUICK or (remat, dtype) == ("none", "float64"):
           marks = [pytest.mark.slow] if here else [pytest.mark.slow, pytest.mark.thorough]
           yield pytest.param(path, remat, dtype, marks=marks, id=f"{path.stem}-{remat}-{dtype}")

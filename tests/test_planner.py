@@ -148,6 +148,7 @@ def test_collectives_are_read_off_a_programs_text():
   assert planner.collectives(text) == {"all-reduce": (2, 24 * 4 + 3 * 3 * 48 * 12 * 2 + 4), "all-gather": (1, 48)}
 
 
+@pytest.mark.thorough
 def test_two_devices_exchange_every_gradient_once_and_halve_the_batch(eight_devices):
   found = eight_devices.case("planned", BLOCKS, GROWTH_RATE, SHAPE, 32, 2)
   counted = leaves(build.build(MODEL, 10))

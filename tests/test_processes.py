@@ -243,7 +243,23 @@ def test_a_disk_without_room_is_one_line_in_every_process(tmp_path):
     )
 
 
-@pytest.mark.slow
+def test_flags_that_differ_between_processes_are_named_in_all(monkeypatch):
+  first = {"seed": 0, "model.depth": 40, "out": "runs/one"}
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  for other, words in (
+    ({}, None),
+    ({"seed": 1}, "--seed: 0 -> 1"),
+    ({"model.depth": 100, "out": "x"}, "--model.depth: 40 -> 100; --out: runs/one -> x"),
+  ):
+    monkeypatch.setattr(processes, "_gather", lambda text, other=other: [json.dumps(first), json.dumps(first | other)])
+    if words is None:
+      processes.agree(first)
+    else:
+      with pytest.raises(processes.AgreedError, match=f"^process 1 was not started as process 0 was: {words}$"):
+        processes.agree(first)
+
+
+@pytest.mark.thorough
 def test_a_process_that_was_started_otherwise_is_named_by_all(tmp_path):
   command = members(2, tmp_path / "run")
   codes = end(start(2, lambda number: [*command(number), "--seed", str(number)], tmp_path))

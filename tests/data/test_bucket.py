@@ -78,7 +78,7 @@ def test_worker_processes_read_the_bucket_themselves(copied):
   assert source[7] == (content, label)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_on_a_buckets_pictures_is_the_run_on_a_folders(copied, prepared, tmp_path):
   (tmp_path / "own").symlink_to(prepared / "cifar10")
   flags = ["--data.name", "own", "--data.size", "16", "--data.augment", "--model.blocks", "1"]

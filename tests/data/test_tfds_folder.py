@@ -65,7 +65,7 @@ def others(tmp_path_factory):
   return folder, json.loads(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_tfrecord_is_read_where_tensorflow_is_installed_and_named_where_not(others, monkeypatch):
   folder, (labels, greys) = others
   assert sorted(zip(labels, greys, strict=True)) == expected("train", 120)
@@ -121,7 +121,7 @@ def test_damage_is_one_line_with_the_folder(prepared, tmp_path):
   assert f"{folder}: cannot be opened" in refusal(DataConfig("cifar10", tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_pictures_of_another_size_or_classes_are_refused(others):
   folder, _ = others
   assert "pictures are uint8 (28, 28, 3)" in refusal(DataConfig("cifar10", folder / "array_record-28-10"))

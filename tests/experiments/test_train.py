@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import traced_once
-from conftest import _HANGS, ROOT, call, metrics, run, small_run, wait_for
+from conftest import _HANGS, ROOT, call, metrics, small_run, wait_for
 
 from dn_jax import experiment
 from dn_jax.training.checkpoint import Checkpoints
@@ -138,21 +138,41 @@ def test_a_run_that_is_cut_off_ends_bit_for_bit_as_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_a_process_killed_within_an_epoch_goes_on_as_another_to_what_an_undisturbed_run_leaves(undisturbed, tmp_path):
+def test_a_process_that_is_told_to_stop_and_one_that_is_killed_go_on_to_what_an_undisturbed_run_leaves(
+  undisturbed, tmp_path
+):
   folder, printed = undisturbed
-  command = small_run(tmp_path / "run", *FLAGS, "--checkpoint.every-steps", "12")
-  process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, env=os.environ | AS_HERE)
-  wait_for(tmp_path / "run" / "checkpoints" / "24" / "digests.json", process)
-  process.kill()
-  process.wait()
-  assert process.returncode == -signal.SIGKILL
-  again = run(*command, **AS_HERE)
+  out, command = tmp_path / "run", small_run(tmp_path / "run", *FLAGS, "--checkpoint.every-steps", "12")
+
+  def start():
+    return subprocess.Popen(
+      [sys.executable, *command],
+      cwd=ROOT,
+      text=True,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      env=os.environ | AS_HERE,
+    )
+
+  told = start()
+  wait_for(out / "metrics.jsonl", told)
+  told.terminate()
+  _, stderr = told.communicate()
+  step = stopped(told.returncode, stderr, out)
+  # Of an epoch's 18 steps.
+  mark = next(each for each in (24, 48, 60, 72) if each > int(step))
+  killed = start()
+  wait_for(out / "checkpoints" / str(mark) / "digests.json", killed)
+  killed.kill()
+  killed.communicate()
+  assert killed.returncode == -signal.SIGKILL
+  again = call(*command)
   assert again.returncode == 0, again.stderr
   said = " ".join(again.stdout.split())
-  assert re.search(r"going on after epoch [123]( and \d+ steps)?, from the checkpoint of step \d+", said)
+  assert re.search(r"going on after epoch [1234]( and \d+ steps)?, from the checkpoint of step \d+", said)
   assert again.stdout.splitlines()[-1] == printed.splitlines()[-1]
-  assert {path.name for path in folder.iterdir()} <= {path.name for path in (tmp_path / "run").iterdir()}
-  same(tmp_path / "run", folder)
+  assert {path.name for path in folder.iterdir()} <= {path.name for path in out.iterdir()}
+  same(out, folder)
 
 
 def test_a_damaged_checkpoint_costs_an_epoch_and_changes_nothing(undisturbed, tmp_path):
@@ -177,27 +197,6 @@ def stopped(code, stderr, folder):
   assert (folder / "checkpoints" / said[1] / "digests.json").exists()
   assert len(metrics(folder)) < 4
   return said[1]
-
-
-@pytest.mark.slow
-def test_sigterm_stops_a_run_between_steps_and_it_goes_on(undisturbed, tmp_path):
-  folder = tmp_path / "run"
-  process = subprocess.Popen(
-    [sys.executable, *small_run(folder, *FLAGS)],
-    cwd=ROOT,
-    text=True,
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    env=os.environ | AS_HERE,
-  )
-  wait_for(folder / "metrics.jsonl", process)
-  process.terminate()
-  _, stderr = process.communicate(timeout=_HANGS)
-  step = stopped(process.returncode, stderr, folder)
-  again = call(*small_run(folder, *FLAGS))
-  assert again.returncode == 0, again.stderr
-  assert f"from the checkpoint of step {step}" in " ".join(again.stdout.split())
-  same(folder, undisturbed[0])
 
 
 def test_ctrl_c_stops_a_run_at_the_next_step_and_it_goes_on(undisturbed, tmp_path, monkeypatch):

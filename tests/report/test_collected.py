@@ -51,6 +51,7 @@ class Page(html.parser.HTMLParser):
 def written(small_table, tmp_path_factory):
   """A folder with a report, what `write` says that it wrote, and the figures that it had drawn."""
   folder, drawn, draw = tmp_path_factory.mktemp("report"), [], picture.svg
+  pyplot.close("all")  # Those of other tests.
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(picture, "svg", lambda figure: drawn.append(figure) or draw(figure))
     return folder, collected.write(collection.read(small_table), folder), drawn

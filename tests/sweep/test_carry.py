@@ -215,7 +215,7 @@ def test_a_stop_saves_the_run_and_begins_no_other(tmp_path, data):
 def test_a_sweep_killed_at_any_time_goes_on_where_it_was(tmp_path, data, sweeps):
   out, seeds, rng = tmp_path / "out", 4, random.Random(0)
   behave(data, pause=0.2)
-  for number in range(6):
+  for number in range(4):
     before = len(events(data))
     process = sweeps(out, data, seeds)
     # Every other time at any moment of a run, which on a busy machine begins late.

@@ -76,6 +76,7 @@ def test_a_step_that_was_killed_or_refused_does_not_fit_and_the_others_are_asked
   assert [(bool(row.refused), row.memory) for row in rows] == [(True, None), (True, None), (False, 2**20)]
 
 
+@pytest.mark.thorough
 def test_a_plan_is_of_the_devices_that_a_run_takes():
   code = (
     f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}]\n"
@@ -149,7 +150,7 @@ def test_the_process_that_is_asked_ends_with_a_killed_sweep():
     time.sleep(0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_memory_and_time_are_asked_of_the_compiler_and_the_clock(tmp_path, monkeypatch):
   monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # For the process that is asked.
   (row,) = rows_of("--model.growth-rate 4", tmp_path, network="--model.blocks 1", memory=True, measure=1)
