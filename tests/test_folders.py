@@ -147,7 +147,7 @@ def test_a_run_in_a_bucket_is_stopped_goes_on_and_is_the_one_in_a_folder(gone_on
   assert f"top-1 error: {json.loads((here / 'summary.json').read_text())['test_error']:.2f} %" in error.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_damaged_checkpoint_in_a_bucket_is_set_aside_and_the_one_before_it_used(gone_on):
   here, kept, command, _ = gone_on
   (kept / "summary.json").unlink()

@@ -39,8 +39,8 @@ def test_a_stream_opened_in_mid_epoch_goes_on_with_the_next_picture(tmp_path):
   assert same(whole[9:], list(training(tmp_path).batches(9, 5, 0)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 3))])
+@pytest.mark.thorough
+@pytest.mark.parametrize("workers", [1, 2, 3])
 def test_worker_processes_give_the_same_batches(tmp_path, workers):
   stream_of = training(halves(tmp_path))
   assert same(list(stream_of.batches(2, 7, 0)), list(stream_of.batches(2, 7, workers)))

@@ -19,7 +19,9 @@ from conftest import _HANGS, ROOT, call, metrics, small_run, wait_for
 from dn_jax import experiment
 from dn_jax.training.checkpoint import Checkpoints
 
-FLAGS = ("--data.augment", "--model.dropout", "0.1", "--data.validation", "100")
+# One convolution a layer: half of what the network of `small_run` takes to compile.
+SMALLER = ("--model.depth", "7", "--model.bottleneck", "False")
+FLAGS = (*SMALLER, "--data.augment", "--model.dropout", "0.1", "--data.validation", "100")
 # Processes here compile as the tests' own does, so that the same numbers come out to the last bit, whoever goes on.
 AS_HERE = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 

@@ -114,6 +114,7 @@ def test_names_with_square_brackets_are_printed_as_they_are():
   assert "/data/[/b]" in text
 
 
+@pytest.mark.thorough
 def test_the_process_that_is_asked_comes_again_where_it_was_killed():
   config = fabricated.config()
   with Child() as child:
@@ -131,6 +132,7 @@ def test_the_process_that_is_asked_comes_again_where_it_was_killed():
     os.kill(pid, 0)
 
 
+@pytest.mark.thorough
 def test_the_process_that_is_asked_ends_with_a_killed_sweep():
   code = (
     f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'sweep')!r})\n"
