@@ -17,6 +17,7 @@ def grey(name, value=200):
   return catalog.Dataset(catalog.info_of(DataConfig(name)), split, None, split)
 
 
+@pytest.mark.slow
 def test_pictures_are_normalised_then_padded_so_that_a_border_is_the_mean():
   config = resolve(RunConfig(DataConfig("cifar10", augment=True)))
   prepare = jax.jit(assembly.prepared(config, grey("cifar10")))
@@ -35,6 +36,7 @@ def test_pictures_that_are_not_augmented_are_only_normalised():
   assert np.asarray(out) == pytest.approx(0.2)
 
 
+@pytest.mark.slow
 def test_a_runs_padding_and_normalisation_reach_its_pictures():
   split = catalog.Split(
     np.random.RandomState(0).randint(0, 256, (8, 32, 32, 3)).astype(np.uint8), np.zeros(8, np.int32)

@@ -77,6 +77,7 @@ def test_flags_go_before_what_a_file_says_and_a_crop_keeps_its_share(file, tmp_p
   assert loaded(file, resize=50).input.resize == 50
 
 
+@pytest.mark.slow
 def test_a_file_that_says_nothing_has_the_sizes_of_its_stem(known, tmp_path):
   weights.write(tmp_path / "w.safetensors", weights.to_pytorch(known.network, known.params, known.batch_stats))
   found = loaded(tmp_path / "w.safetensors", model=MODEL)
@@ -106,6 +107,7 @@ def test_a_label_file_of_another_length_is_refused(file, tmp_path):
     loaded(file, labels=tmp_path / "names")
 
 
+@pytest.mark.slow
 def test_probabilities_are_the_networks(known, photos):
   seen = [prediction.prepared(pictures.read(path), known.input) for path in sorted(photos.rglob("*.jpg"))[:5]]
   said = prediction.Predictor(known, 8)(np.stack(seen))
@@ -124,6 +126,7 @@ def test_an_activation_map_is_of_the_likeliest_class(known, photos):
   np.testing.assert_allclose(said.activations.mean(), logits.max(), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crops", [1, 10])
 def test_a_measured_error_is_that_of_crops_by_hand(known, photos, crops):
   (photos / "cat" / "bad.jpg").write_text("no picture")
@@ -144,6 +147,7 @@ def test_a_measured_error_is_that_of_crops_by_hand(known, photos, crops):
   (photos / "cat" / "bad.jpg").unlink()
 
 
+@pytest.mark.slow
 def test_labels_follow_the_networks_order_of_classes(known, photos):
   turned = Classifier(**{**vars(known), "classes": ("owl", "cat", "dog")})
   found = evaluation.of_classifier(turned, DataConfig("folder", photos), 8, 1, pytest.fail)
@@ -154,6 +158,7 @@ def test_labels_follow_the_networks_order_of_classes(known, photos):
     evaluation.of_classifier(strange, DataConfig("folder", photos), 8, 1, pytest.fail)
 
 
+@pytest.mark.slow
 def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_path, capsys):
   script("predict", file, photos / "cat", photos / "dog" / "*.jpg", "--json", "--top", "2", "--cam", tmp_path / "maps")
   lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -199,6 +204,7 @@ def test_a_mistake_is_one_line(file, photos, capsys, words, answer):
   assert refused(capsys, *(places.get(word, word) for word in words)).startswith(answer)
 
 
+@pytest.mark.slow
 def test_an_exported_network_runs_without_this_package(known, file, photos, tmp_path):
   script("export", file, "--to", tmp_path / "network.jaxexport", "--platforms", "cpu")
   code = """
@@ -220,6 +226,7 @@ assert not any(name.startswith("dn_jax") for name in sys.modules)
   np.testing.assert_allclose(np.load(tmp_path / "array.npy"), expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_is_a_classifier_too(tmp_path):
   class_folders(tmp_path / "photos", each=10)
   script(

@@ -16,6 +16,7 @@ from dn_jax.training.checkpoint import Checkpoints
 traced_once = traced_once.traced_once
 
 
+@pytest.mark.slow
 def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path, monkeypatch):
   asked = []
 
@@ -38,6 +39,7 @@ def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path,
   assert len(asked) == 1
 
 
+@pytest.mark.slow
 def test_a_summary_says_what_saving_held_the_run_up(tmp_path, monkeypatch):
   held, save = [], Checkpoints.save
 

@@ -61,6 +61,7 @@ def test_folders_and_files_are_moved_and_removed(folder):
   assert not (folder / "new").exists()
 
 
+@pytest.mark.slow
 def test_tensorflow_is_kept_out_though_epath_was_used_before(bucket):
   script = """
 import os, pathlib, sys

@@ -18,6 +18,7 @@ def test_summary_lists_layers_with_shapes_parameters_and_flops():
   assert [cell.strip() for cell in row.split("│")[2:6]] == ["Conv 3x3", "8x8x12", "5,184", "0.66"]
 
 
+@pytest.mark.slow
 def test_zoo_lists_networks_with_counted_and_published_figures():
   for matching, expected in (
     ("BC-100-12", ("densenet-bc-100-12", "769,162", "0.8M", "C100+ 22.27")),
@@ -47,6 +48,7 @@ def planned(*flags):
   return [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("new_cache")
 def test_plan_says_what_a_step_takes():
   (row,) = planned("--model.remat", "layer_by_layer")
@@ -99,6 +101,7 @@ def test_mistakes_are_one_line():
     assert answer in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("page", "smaller"),
   [

@@ -110,6 +110,7 @@ def test_a_record_that_contradicts_itself_is_refused(tmp_path, name, change, fau
     parity.read(tampered(tmp_path, **{name: change}))
 
 
+@pytest.mark.thorough
 def test_relus_that_flip_in_float32_are_counted():
   network, batch, size = DenseNet((1, 1), 4, 10, 8), 4, 16
   rng = np.random.RandomState(0)
@@ -152,6 +153,7 @@ def test_a_file_that_is_no_record_is_one_line(tmp_path, content):
     parity.read(path)
 
 
+@pytest.mark.slow
 def test_script_prints_and_writes_and_judges(tmp_path, monkeypatch):
   asked, off = [], []
 

@@ -28,6 +28,7 @@ def leaves(network):
   return {name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)) for name, tree in variables.items()}
 
 
+@pytest.mark.slow
 def test_arguments_and_flops_are_what_counting_gives():
   found, network = planner.plan(MODEL, 10, SHAPE, 32), build.build(MODEL, 10)
   counted = leaves(network)

@@ -185,6 +185,7 @@ def changed(record, path, value):
 CONFIG = to_dict(fabricated.config())
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(sorted(leaves(CONFIG))), json_values), min_size=1, max_size=2))
 def test_a_changed_configuration_is_refused_in_a_line_or_is_a_run_that_can_be(changes):

@@ -44,6 +44,7 @@ def load(folder):
   return network.params, network.batch_stats
 
 
+@pytest.mark.slow
 def test_frozen_parts_of_a_fine_tuned_network_are_the_files(trained_file, photos, tmp_path):
   flags = ("--weights", str(trained_file), "--reset-classifier", "--freeze-statistics")
   parts = ("--freeze", "stem", "block1", "transition1", "block2/layer1", "--optimizer.classifier-rate", "10")
@@ -65,7 +66,7 @@ def test_frozen_parts_of_a_fine_tuned_network_are_the_files(trained_file, photos
   assert "--freeze: ['stem', 'block1', 'transition1', 'block2/layer1'] -> []" in again.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_moving_average_is_what_is_tested_kept_and_gone_on_with(photos, tmp_path):
   network = ("--model.blocks", "1", "--model.growth-rate", "4", "--optimizer.label-smoothing", "0.1")
   averaged = (*network, "--optimizer.average", "0.99")

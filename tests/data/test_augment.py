@@ -71,6 +71,7 @@ def test_a_pictures_draws_do_not_depend_on_its_place_in_the_batch():
   assert np.array_equal(together, alone)
 
 
+@pytest.mark.slow
 def test_float64_sees_the_same_pictures():
   draw = lambda dtype: np.asarray(
     mirror_and_shift(IMAGES.astype(dtype), jax.random.key(1), jnp.arange(6, dtype=jnp.int32), mirror=True, pad=4)
@@ -130,6 +131,7 @@ def test_lighting_adds_multiples_of_the_principal_components():
   np.testing.assert_allclose(augment.light(jnp.asarray(multiples)), vectors @ (multiples * deviations), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_draws_of_jitter_lighting_and_mirror_are_as_published():
   # Of a constant grey picture, brightness alone changes the mean; of black, lighting alone.
   count = 4000

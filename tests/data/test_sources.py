@@ -82,6 +82,7 @@ def test_a_folder_must_be_given():
     sources.opened(DataConfig("folder"))
 
 
+@pytest.mark.slow
 def test_what_tfds_prepared_is_read_record_by_record_here_and_in_another_process(prepared, tmp_path):
   (tmp_path / "own").symlink_to(prepared / "cifar10")
   found = sources.opened(DataConfig("own", tmp_path))

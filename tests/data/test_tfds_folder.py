@@ -30,6 +30,7 @@ def test_array_record_is_read_whole(prepared):
   assert found(data.test) == expected("test", 40)
 
 
+@pytest.mark.slow
 def test_reading_array_record_does_not_import_tensorflow(prepared):
   code = (
     "import sys, pathlib; from dn_jax.data import catalog; from dn_jax.configuration import DataConfig; "

@@ -88,6 +88,7 @@ def test_foreign_files_and_damaged_records_are_named_and_left_alone(ablate, tmp_
   assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_sweep_does_what_is_missing_and_nothing_twice(ablate, tmp_path, monkeypatch):
   data, out = stand_in.prepare(tmp_path / "data"), tmp_path / "out"
   monkeypatch.setattr(sys.modules["ablate"], "TRAIN", stand_in.TRAIN)

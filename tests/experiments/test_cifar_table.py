@@ -96,6 +96,7 @@ def test_what_is_no_cell_is_refused(flags, said, script):
     cells_of(script, **flags)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_set_beside_what_was_published_and_can_be_made_again_from_the_records(
   tmp_path, capsys, monkeypatch, script
 ):

@@ -7,6 +7,7 @@ from photographs import class_folders
 from untrained import refused, script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("workers", "besides"),
   [(0, set()), pytest.param(1, {"dn_jax, 1 processes"}, marks=[pytest.mark.slow, pytest.mark.thorough])],

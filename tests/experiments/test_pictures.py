@@ -48,6 +48,7 @@ def seen(monkeypatch):
   return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
 def test_a_diagram_is_drawn_from_the_flags_of_train_py(suffix, tmp_path, seen, capsys):
   to = tmp_path / f"a.{suffix}"
@@ -123,6 +124,7 @@ def mean_weights(state, blocks, growth_rate, entering, compression):
   return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "spelling", ["norm1", *(pytest.param(s, marks=pytest.mark.thorough) for s in ("norm.1", "module."))]
 )
@@ -178,6 +180,7 @@ def with_checkpoints(tmp_path_factory):
   return own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "weight"), [((), 2), (("--checkpoint", "last"), 3), (("--checkpoint", "best"), 2)])
 def test_the_reuse_map_of_a_run_is_that_of_the_checkpoint_asked_for(flags, weight, with_checkpoints, tmp_path, seen):
   untrained.script("picture", "reuse", with_checkpoints, *flags, "--to", tmp_path / "a.svg")
@@ -186,6 +189,7 @@ def test_the_reuse_map_of_a_run_is_that_of_the_checkpoint_asked_for(flags, weigh
   assert title.endswith(f"epoch {weight}")
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_that_names_it(table, tmp_path, capsys):
   record = np.load(FIXTURES / "pytorch_bc22_k12.npz")
   state = {name.removeprefix("final/"): record[name] for name in record if name.startswith("final/")}

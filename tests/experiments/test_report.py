@@ -22,6 +22,7 @@ def table(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_the_published_table_is_made_from_the_records(table, tmp_path, capsys):
   untrained.script("report", table, "--to", tmp_path / "report")
   printed = capsys.readouterr().out.splitlines()

@@ -37,6 +37,7 @@ def undisturbed(tmp_path_factory):
   return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_and_ends_with_its_error(undisturbed):
   folder, printed = undisturbed
   names = {path.name for path in folder.iterdir()}
@@ -101,6 +102,7 @@ def after(step):
   return cut
 
 
+@pytest.mark.thorough
 def test_a_run_cut_off_before_its_first_checkpoint_sets_its_records_aside_and_starts_again(
   undisturbed, tmp_path, monkeypatch
 ):
@@ -118,6 +120,7 @@ def test_a_run_cut_off_before_its_first_checkpoint_sets_its_records_aside_and_st
   same(tmp_path / "run", undisturbed[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("step", "flags", "going_on"),
   [
@@ -177,6 +180,7 @@ def test_a_process_that_is_told_to_stop_and_one_that_is_killed_go_on_to_what_an_
   same(out, folder)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_an_epoch_and_changes_nothing(undisturbed, tmp_path):
   folder = tmp_path / "run"
   shutil.copytree(undisturbed[0], folder)
@@ -201,6 +205,7 @@ def stopped(code, stderr, folder):
   return said[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_run_at_the_next_step_and_it_goes_on(undisturbed, tmp_path, monkeypatch):
   folder, epoch = tmp_path / "run", experiment.Recorder.epoch
 
@@ -222,6 +227,7 @@ def test_ctrl_c_stops_a_run_at_the_next_step_and_it_goes_on(undisturbed, tmp_pat
   same(folder, undisturbed[0])
 
 
+@pytest.mark.slow
 def test_evaluate_agrees_with_the_record(undisturbed):
   folder, _ = undisturbed
   lines = metrics(folder)
@@ -257,6 +263,7 @@ def watched(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_a_profile_opens_and_training_is_the_same_with_it(undisturbed, watched):
   same(watched, undisturbed[0])
   (trace,) = (watched / "profile").rglob("perfetto_trace.json.gz")
@@ -367,6 +374,7 @@ def test_evaluate_refuses_what_is_no_run(tmp_path, undisturbed):
   assert "no whole checkpoint" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_stops_the_run_in_one_line(tmp_path):
   folder = tmp_path / "run"
   done = call(*smallest_run(folder, "--optimizer.learning-rate", "1e30"))
@@ -392,6 +400,7 @@ def test_prepare_without_tensorflow_or_with_digits_is_one_line():
   assert "ships with scikit-learn" in done.stderr
 
 
+@pytest.mark.slow
 def test_debug_nans_stops_where_one_is_made(tmp_path):
   with pytest.raises(FloatingPointError, match=r"invalid value \(nan\)"):
     call(*smallest_run(tmp_path / "run", "--debug-nans", "--optimizer.learning-rate", "1e30"))

@@ -38,6 +38,7 @@ def undisturbed(tmp_path_factory, photographs):
   return folder, done
 
 
+@pytest.mark.slow
 def test_a_run_on_a_folder_leaves_what_every_run_leaves_and_is_evaluated(undisturbed):
   folder, done = undisturbed
   assert "48 training pictures, 3 epochs of 6 steps" in " ".join(done.stdout.split())
@@ -62,6 +63,7 @@ class Killed(BaseException):
   """Where a run in this process is cut off."""
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_within_an_epoch_goes_on_with_the_next_picture(photographs, undisturbed, tmp_path, monkeypatch):
   flags = command(photographs, tmp_path / "run", "--checkpoint.every-steps", "9")
   due = experiment.Recorder.due
@@ -144,6 +146,7 @@ def test_a_run_is_the_same_on_four_devices(photographs, undisturbed, tmp_path, e
   assert one[0]["train_loss"] != pytest.approx(metrics(undisturbed[0])[0]["train_loss"], rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_bad_pictures_are_named_and_passed_over_and_too_many_stop_the_run(tmp_path):
   folder = halves(tmp_path / "photographs")
   (folder / "train" / "dog" / "3.jpg").write_text("a text file")

@@ -35,6 +35,7 @@ def fresh_statistics(network, x):
   return jax.tree.map_with_path(lambda path, leaf: np.full(leaf.shape, float(path[-1].key == "var")), shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "kind",
   [

@@ -61,6 +61,7 @@ def loss_and_gradients(policy, dropout):
     return jax.tree.map(np.asarray, jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [policy for policy in remat.POLICIES if policy != "none"])
 # Without dropout the records of PyTorch say the same of the policies.
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.thorough), 0.2])
@@ -85,12 +86,14 @@ def temporaries(layers, policy):
   return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_rematerialised_layers_need_much_less_memory():
   size = {policy: temporaries(6, policy) for policy in ("none", "bottleneck", "dense_layer")}
   assert size["dense_layer"] < 0.5 * size["none"]
   assert size["dense_layer"] < size["bottleneck"] < size["none"]
 
 
+@pytest.mark.slow
 def test_memory_of_layer_by_layer_grows_no_faster_than_depth():
   assert temporaries(6, "layer_by_layer") < 2 * temporaries(3, "layer_by_layer")
 
@@ -103,6 +106,7 @@ def convolutions(policy):
   return jax.jit(jax.grad(loss)).lower(variables["params"], variables["batch_stats"]).as_text().count("convolution(")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["dense_layer", "bottleneck"])
 def test_a_rematerialised_layer_does_not_run_its_last_convolution_again(policy):
   # The stem's forward and weight gradient (nobody asks for that of the pictures), and three for each of four layers.
@@ -142,6 +146,7 @@ def test_bottleneck_policy_is_refused_where_there_is_no_bottleneck():
     network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), False)
 
 
+@pytest.mark.slow
 def test_initialisation_is_the_published_one():
   network = DenseNet((1, 1), 32, 1000, 64)
   params = jax.jit(lambda: network.init(jax.random.key(3), jnp.zeros((1, 8, 8, 3)), False))()["params"]
@@ -206,6 +211,7 @@ def dropped(network, train):
   return that_drop
 
 
+@pytest.mark.slow
 def test_dropout_comes_after_every_convolution_but_the_first():
   layers = ["block1/layer1", "block1/layer2", "block2/layer1", "block2/layer2"]
   bottlenecks = [(layer, channels) for layer in layers for channels in (16, 4)]
@@ -237,6 +243,7 @@ def test_pooling_before_a_transitions_convolution_changes_nothing():
   assert relative(run(1e-9), run(0.0)) < 1e-6
 
 
+@pytest.mark.slow
 def test_bfloat16_activations_leave_parameters_and_statistics_in_float32():
   x = jnp.asarray(np.random.RandomState(0).randn(8, 16, 16, 3), jnp.float32)
   full, half = DenseNet(**SMALL), DenseNet(**SMALL, dtype=jnp.bfloat16)

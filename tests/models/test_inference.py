@@ -26,6 +26,7 @@ def found_and_expected(network, variables, images):
   return jax.jit(lambda images: (found(images), network.apply(variables, images, False)))(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_folding_changes_no_logit(kind):
   network = NETWORKS[kind].clone(dtype=jnp.float64, param_dtype=jnp.float64)
@@ -37,6 +38,7 @@ def test_folding_changes_no_logit(kind):
   np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_what_folds_is_folded():
   folded = inference.fold(NETWORKS["imagenet"], variables_of(NETWORKS["imagenet"], size=64))
   assert set(folded["stem"]) == {"kernel", "bias"}
@@ -56,6 +58,7 @@ def test_a_class_activation_maps_mean_is_the_classs_logit():
   np.testing.assert_allclose(jnp.mean(activation, axis=(1, 2)), logits, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_activations_are_the_networks():
   network = NETWORKS["bc"].clone(dtype=jnp.bfloat16)
   variables = variables_of(network)

@@ -27,6 +27,7 @@ NETWORKS = {
 RARE = ("resnet", "preactivation", "stochastic depth")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name", [pytest.param(name, marks=[pytest.mark.thorough] if name in RARE else []) for name in NETWORKS]
 )

@@ -89,6 +89,7 @@ def both(kind, units):
   return loss(ours, variables["batch_stats"]), loss(theirs, stats), variables["params"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["resnet", "preactivation", "wide"])
 def test_networks_equal_ones_of_ordinary_layers_in_float64(kind):
   with jax.enable_x64(True):

@@ -13,6 +13,7 @@ def layers(name, size, classes):
 
 
 # Multiply-adds, in billions, that torchvision states for its networks ("GFLOPS" of its weights' tables).
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "billions"),
   [

@@ -23,6 +23,7 @@ def test_init_makes_no_more_than_parameters_and_statistics(variables):
   assert set(variables) == {"params", "batch_stats"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["none", "dense_layer", "block"])
 def test_block_features_are_the_blocks_maps_and_lead_to_the_logits(variables, policy):
   network = NETWORK.clone(remat=policy)
@@ -47,6 +48,7 @@ def test_a_new_classifier_leaves_the_rest_alone(variables):
     reset_classifier(NETWORK, variables, 0, jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_the_network_works_as_an_nnx_module_in_evaluation_and_training():
   module = nnx.bridge.ToNNX(NETWORK, rngs=nnx.Rngs(0)).lazy_init(IMAGES, False)
 

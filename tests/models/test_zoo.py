@@ -37,6 +37,7 @@ SHALLOW = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "name", [pytest.param(name, marks=[] if name in SHALLOW else [pytest.mark.thorough]) for name in zoo.NETWORKS]
 )

@@ -57,6 +57,7 @@ def written(small_table, tmp_path_factory):
     return folder, collected.write(collection.read(small_table), folder), drawn
 
 
+@pytest.mark.slow
 def test_the_report_is_tables_pictures_and_a_page(written):
   folder, paths, _ = written
   tables, drawn = ["table.md", "table.tex", "table.csv"], ["heat_map", "error_and_size", "curves"]
@@ -107,6 +108,7 @@ def test_failures_stand_in_the_page_as_text_with_the_end_of_their_log(tmp_path):
   assert "<b>line 14\n" not in words
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_its_table_and_report_and_with_code_1_where_runs_failed(tmp_path, capsys):
   config = RunConfig(DataConfig("digits"), ModelConfig(depth=10, growth_rate=4), epochs=2)
   untrained.run(tmp_path, config, 5.0)

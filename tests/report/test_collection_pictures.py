@@ -15,6 +15,7 @@ small_table = untrained.small_table
 whole_table = untrained.whole_table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("which", "data", "expected"),
   [
@@ -48,6 +49,7 @@ def test_every_picture_of_a_collection_fits_a_page_and_covers_and_cuts_nothing(w
     assert measures.overlapping([(text.get_text(), text.get_window_extent()) for text in measures.texts(figure)]) == []
 
 
+@pytest.mark.slow
 def test_every_line_of_a_picture_is_told_from_the_others_without_colour(small_table, whole_table):
   for folder, lines in ((small_table, 9), (whole_table, 16)):
     figures = [figure for name, figure in pictures.draw(collection.read(folder).runs) if "Curves" in name]

@@ -72,6 +72,7 @@ def test_further_flags_are_panels_in_rows_of_three(tmp_path):
     assert all(axes.get_window_extent().padded(1).contains(box.x0, box.y0) for _, box in boxes)
 
 
+@pytest.mark.slow
 def test_what_no_heat_map_shows_has_none(one_cell, whole_table, tmp_path):
   assert heat.draw(cells_in(one_cell), "one cell") is None
   assert heat.draw(cells_in(whole_table), "networks that share no two numbers") is None

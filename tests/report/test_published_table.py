@@ -27,6 +27,7 @@ def protocol_notes(grid):
   return [note for note in grid.notes if note.startswith("Protocol ")]
 
 
+@pytest.mark.slow
 def test_the_whole_table_is_the_papers_with_our_numbers_from_the_folders(whole_table):
   grid = table_of(whole_table)
   assert grid.columns == ["network", "parameters", "C10", "C10+", "C100", "C100+", "SVHN"]

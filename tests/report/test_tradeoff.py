@@ -62,6 +62,7 @@ def test_a_network_is_of_the_papers_kind(flags, kind):
   assert tradeoff.kind_of(build.complete(ModelConfig(**flags))) == kind
 
 
+@pytest.mark.slow
 def test_the_legend_of_ours_and_the_published_points_covers_none(whole_table):
   cells = pictures.by_data(collection.read(whole_table).runs)["cifar10+"]
   assert pictures.published_column(cells) == "c10+"

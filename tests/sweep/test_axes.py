@@ -85,6 +85,7 @@ def test_a_folder_of_data_is_meant_from_where_the_sweep_was_started(tmp_path, mo
   assert cell.config.data.dir == pathlib.Path("/there")
 
 
+@pytest.mark.slow
 def test_a_bucket_is_where_it_is(bucket):
   (cell,) = axes.cells_of([*SMALL, "--data.dir", "gs://bucket/tfds"])
   assert cell.flags[-2:] == ("--data.dir", "gs://bucket/tfds")

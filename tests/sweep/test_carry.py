@@ -212,6 +212,7 @@ def test_a_stop_saves_the_run_and_begins_no_other(tmp_path, data):
   all_done_once(out, data, 2)
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_any_time_goes_on_where_it_was(tmp_path, data, sweeps):
   out, seeds, rng = tmp_path / "out", 4, random.Random(0)
   behave(data, pause=0.2)

@@ -161,6 +161,7 @@ def test_a_cluster_that_there_is_not_is_a_line(address, line):
   assert time.monotonic() - begin < 60
 
 
+@pytest.mark.slow
 def test_something_else_that_listens_there_is_no_cluster(monkeypatch):
   pytest.importorskip("ray", reason="needs Ray: pip install -e '.[sweep]'")
   monkeypatch.setattr(cluster, "_JOIN", 3.0)

@@ -35,6 +35,7 @@ def line_of(text, start):
   return [word.strip() for word in line.strip("│").split("│")]
 
 
+@pytest.mark.slow
 def test_the_plan_counts_what_is_done_and_takes_times_from_it(tmp_path):
   done = fabricated.config(growth_rate=4)
   fabricated.finished(tmp_path / "a", done)  # 2 epochs of 2 s, and 0.5 s of evaluation each.

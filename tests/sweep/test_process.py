@@ -178,6 +178,7 @@ def test_a_run_that_another_sweep_has_finished_is_not_begun(tmp_path):
   assert not (folder / process.LOG).exists()
 
 
+@pytest.mark.slow
 def test_a_run_dies_with_its_sweep(folder, tmp_path):
   pid = tmp_path / "pid"
   train = (

@@ -17,6 +17,7 @@ from dn_jax.training import epoch, optimizer, step
 SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1)
 
 
+@pytest.mark.slow
 def test_steps_of_one_dispatch_equal_single_ones():
   with jax.enable_x64(True):
     rng = np.random.RandomState(0)

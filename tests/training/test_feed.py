@@ -47,6 +47,7 @@ class Pictures:
       self.closed += 1
 
 
+@pytest.mark.slow
 def test_steps_of_a_feed_are_those_of_a_split_on_the_device():
   rng = np.random.RandomState(0)
   images, labels = rng.randint(0, 256, (24, 8, 8, 3)).astype(np.uint8), rng.randint(0, 5, 24).astype(np.int32)

@@ -62,6 +62,7 @@ def ended():
     process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_signal_ends_a_process_that_is_in_a_command_to_the_device(ended, number):
   ended += start(WAITING)
@@ -75,6 +76,7 @@ def test_the_second_signal_ends_a_process_that_is_in_a_command_to_the_device(end
   assert process.wait(HANGS) == -number
 
 
+@pytest.mark.slow
 def test_what_a_sweep_sends_its_runs_ends_nothing_and_counts_for_no_signal(ended):
   ended += start(WAITING)
   (process,) = ended
@@ -89,6 +91,7 @@ def test_what_a_sweep_sends_its_runs_ends_nothing_and_counts_for_no_signal(ended
   assert process.wait(HANGS) == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_two_signals_end_a_process_that_is_deep_in_its_first_command(ended):
   ended += start(DEEP)
   (process,) = ended
@@ -128,6 +131,7 @@ def test_two_signals_end_one_of_two_processes_before_they_have_agreed(ended):
   assert ended[1].wait(HANGS) == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_afterwards_signals_do_what_they_did_before():
   found = subprocess.run(
     [

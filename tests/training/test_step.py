@@ -82,6 +82,7 @@ def variables():
   return variables_of(NETWORK, size=8)
 
 
+@pytest.mark.slow
 def test_smoothed_labels_are_spread_over_all_classes():
   arguments = (variables()["params"], variables()["batch_stats"], BATCH, jax.random.key(1))
   losses = make_loss(NETWORK), make_loss(NETWORK, Objective(label_smoothing=0.1))
@@ -107,6 +108,7 @@ def by_hand():
   return stats, *jax.jit(jax.value_and_grad(loss))(variables()["params"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [pytest.param("none", marks=pytest.mark.thorough), "dense_layer", "layer_by_layer"])
 def test_frozen_statistics_are_used_and_stay(policy):
   stats, expected, theirs = by_hand()
