@@ -105,7 +105,7 @@ AUGMENTED = (*SMALLER, "--epochs", "2", "--data.augment", "--model.dropout", "0.
 
 @pytest.mark.slow
 @pytest.mark.thorough
-@pytest.mark.parametrize("kind", [(), ("--shard-state",)], ids=["whole", "state cut"])
+@pytest.mark.parametrize("kind", [("--model.remat", "auto"), ("--shard-state",)], ids=["whole", "state cut"])
 def test_a_run_of_two_processes_that_is_asked_to_stop_ends_as_one_process_with_two_devices(tmp_path, kind):
   flags = (*AUGMENTED, *kind)
   alone = run(*small_run(tmp_path / "alone", *flags), XLA_FLAGS="--xla_force_host_platform_device_count=2")
