@@ -39,7 +39,6 @@ FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 RECORDS = sorted(FIXTURES.glob("*.npz"))
 # Seconds after which what a test waits for never comes, however busy the machine is.
 HANGS = 1200
-_HANGS = HANGS
 
 # Prepares a small TFDS `cifar10` of drawn pictures, in a process of its own: TensorFlow must not get in here.
 PREPARE = """

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import traced_once
-from conftest import _HANGS, ROOT, call, metrics, small_run, wait_for
+from conftest import HANGS, ROOT, call, metrics, small_run, wait_for
 
 from dn_jax import experiment
 from dn_jax.training.checkpoint import Checkpoints
@@ -212,7 +212,7 @@ def test_ctrl_c_stops_a_run_at_the_next_step_and_it_goes_on(undisturbed, tmp_pat
   def interrupted(self, record, state):
     epoch(self, record, state)
     os.kill(os.getpid(), signal.SIGINT)
-    until = time.monotonic() + _HANGS
+    until = time.monotonic() + HANGS
     while not self.stopping():  # A thread hears of it.
       assert time.monotonic() < until
       time.sleep(0.001)

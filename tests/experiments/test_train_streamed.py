@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import traced_once
-from conftest import _HANGS, ROOT, call, metrics, run, wait_for
+from conftest import HANGS, ROOT, call, metrics, run, wait_for
 from photographs import halves
 
 from dn_jax import experiment, runs
@@ -126,7 +126,7 @@ def test_ctrl_c_which_reaches_the_workers_too_saves_and_stops(photographs, tmp_p
   )
   wait_for(out / "metrics.jsonl", process)
   os.killpg(process.pid, signal.SIGINT)
-  _, said = process.communicate(timeout=_HANGS)
+  _, said = process.communicate(timeout=HANGS)
   assert process.returncode == 75
   assert "stopped as asked, and saved after step" in said
   assert "Traceback" not in said

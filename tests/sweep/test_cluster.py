@@ -12,7 +12,7 @@ import time
 
 import pytest
 import test_carry
-from conftest import _HANGS, ROOT
+from conftest import HANGS, ROOT
 from test_carry import SWEEP, all_done_once, behave, events
 
 from dn_jax import collection
@@ -70,7 +70,7 @@ def address(tmp_path_factory, one_cluster):
     stderr=subprocess.DEVNULL,
     start_new_session=True,
   )
-  deadline = time.monotonic() + _HANGS
+  deadline = time.monotonic() + HANGS
   while True:
     assert process.poll() is None
     assert time.monotonic() < deadline

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from conftest import _HANGS
+from conftest import HANGS
 
 from dn_jax.sweep import lock
 
@@ -43,7 +43,7 @@ def test_a_runs_process_holds_it_on_where_the_sweep_alone_is_killed(tmp_path):
   process.wait()
   assert lock.take(tmp_path) is None
   subprocess.run(["kill", "-9", pid], check=True)
-  deadline = time.monotonic() + _HANGS
+  deadline = time.monotonic() + HANGS
   while (mine := lock.take(tmp_path)) is None:
     assert time.monotonic() < deadline
     time.sleep(0.01)
