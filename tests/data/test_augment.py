@@ -71,6 +71,17 @@ def test_a_pictures_draws_do_not_depend_on_its_place_in_the_batch():
   assert np.array_equal(together, alone)
 
 
+def test_every_picture_of_a_step_has_draws_of_its_own():
+  numbers = jnp.arange(40, dtype=jnp.int32)
+  alike = jnp.repeat(IMAGES[:1], 40, axis=0)
+  shifted = jax.jit(lambda key: augment.mirror_and_shift(alike, key, numbers, mirror=True, pad=2))(jax.random.key(3))
+  # Of 2 * 25 possible ones.
+  assert len({np.asarray(image).tobytes() for image in shifted}) > 20
+  grey = jnp.full((40, 2, 2, 3), 100, jnp.uint8)
+  jittered = jax.jit(lambda key: augment.jitter_light_mirror(grey, key, numbers))(jax.random.key(3))
+  assert len({np.asarray(image).tobytes() for image in jittered}) == 40
+
+
 @pytest.mark.slow
 def test_float64_sees_the_same_pictures():
   draw = lambda dtype: np.asarray(
