@@ -1,6 +1,6 @@
 # make demo      train a DenseNet on scanned digits, about a minute of training on two cores
 # make setup     .venv with what the demo needs
-# make test      the tests: about 9 minutes on two cores
+# make test      the tests: about 10 minutes on two cores
 # make test-all  the thorough ones too: about half an hour
 # make lint      ruff
 # make pins      requirements.txt and requirements-test.txt anew, from setup.cfg
