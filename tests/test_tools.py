@@ -55,3 +55,9 @@ def test_a_fault_meets_the_tests_that_import_its_module_those_of_its_name_first(
   assert found[0] == "tests/models/test_batch_stats.py"
   assert "tests/models/test_densenet.py" in found
   assert "tests/sweep/test_lock.py" not in found
+
+
+def test_words_that_no_fault_has_are_refused(monkeypatch, capsys):
+  monkeypatch.setattr(sys, "argv", ["catch.py", "--only", "no such words"])
+  assert catch.main() == 2
+  assert capsys.readouterr().err == "error: --only no such words: no fault has these words, see faults.txt\n"

@@ -127,6 +127,9 @@ def main() -> int:
   except ValueError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  if not chosen:
+    print(f"error: --only {given.only}: no fault has these words, see faults.txt", file=sys.stderr)
+    return 2
   listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
   names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
   survived = 0
