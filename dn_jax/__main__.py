@@ -7,11 +7,14 @@ import rich.console
 import rich.table
 import tyro
 
-from dn_jax import command_line, planner, targets
-from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, near
+from dn_jax.commands import command_line
+from dn_jax.config import zoo
+from dn_jax.config.schema import DataConfig, ModelConfig
 from dn_jax.data import catalog
-from dn_jax.models import build, summary, zoo
-from dn_jax.report import plan_table
+from dn_jax.errors import ConfigurationError, near
+from dn_jax.models import build, summary
+from dn_jax.planner import plan, targets
+from dn_jax.report.plans import plan_table
 
 # Wide enough for the longest name where the output is no terminal.
 _console = rich.console.Console(width=None if rich.console.Console().is_terminal else 140)
@@ -88,12 +91,12 @@ def print_plan(
     for policy in policies:
       asked = dataclasses.replace(complete, remat=policy)
       with _console.status(f"compiling for {where.name}: {policy}"):
-        plans[policy] = planner.plan(
+        plans[policy] = plan.plan(
           asked, classes, shape, batch_size, where, statistics_groups, accumulation, seeds_per_device
         )
     several = f"{seeds_per_device} seeds of " if seeds_per_device > 1 else ""
     title = f"{several}{_name(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
-    _console.print(plan_table.table(plans, where, complete, seeds_per_device * batch_size, title))
+    _console.print(plan_table(plans, where, complete, seeds_per_device * batch_size, title))
 
 
 def print_zoo(matching: str = "") -> None:

@@ -11,20 +11,25 @@ from typing import Any
 import jax
 import rich.console
 
-from dn_jax import distributed, folders, planner, processes, program, runs, targets
-from dn_jax.assembly import Assembly, assemble
-from dn_jax.configuration import ConfigurationError, RunConfig, fields, jsonable
+from dn_jax.config.resolve import data_name, network_name, resolve, slug
+from dn_jax.config.schema import RunConfig, fields, jsonable
 from dn_jax.data import catalog
+from dn_jax.distributed import processes
+from dn_jax.distributed.layout import make_layout
+from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
 from dn_jax.models.summary import layers
+from dn_jax.planner import targets
+from dn_jax.planner.plan import choose
 from dn_jax.report import curves
-from dn_jax.resolve import data_name, network_name, resolve, slug
+from dn_jax.runs import records as run_records
+from dn_jax.runs.records import EpochRecord
+from dn_jax.system import folders, provenance
+from dn_jax.system.signals import Interrupted, Interruption
 from dn_jax.training import loop, step
-from dn_jax.training.checkpoint import Checkpoints, written_to
-from dn_jax.training.interruption import Interrupted, Interruption
-from dn_jax.training.profile import Profile
-from dn_jax.training.progress import ProgressDisplay
-from dn_jax.training.rhythm import Rhythm
+from dn_jax.training.checkpoint import Checkpoints, Rhythm, written_to
+from dn_jax.training.progress import Profile, ProgressDisplay
+from dn_jax.training.setup import Assembly, assemble
 
 # Seconds between two drawings of the curves while a run goes on.
 _DRAW_EVERY = 60.0
@@ -36,7 +41,7 @@ class Recorder:
   def __init__(
     self,
     config: RunConfig,
-    records: list[loop.EpochRecord],
+    records: list[EpochRecord],
     checkpoints: Checkpoints,
     display: ProgressDisplay,
     events: Any,
@@ -81,17 +86,17 @@ class Recorder:
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
     self._display.progress(epoch, pictures, loss, error)
 
-  def epoch(self, record: loop.EpochRecord, state: step.TrainState) -> None:
+  def epoch(self, record: EpochRecord, state: step.TrainState) -> None:
     self._records.append(record)
     if processes.is_first():
-      runs.write_records(self._config.out, self._records)
+      run_records.write_records(self._config.out, self._records)
     self._display.epoch(record)
     if self._events:
       for name, value in dataclasses.asdict(record).items():
         if value is not None and name not in ("epoch", "step"):
           self._events.add_scalar(name, value, record.step)
       self._events.flush()
-    is_best = record.valid_error is not None and runs.best_record(self._records) is record
+    is_best = record.valid_error is not None and run_records.best_record(self._records) is record
     if is_best or record.epoch == self._config.epochs or record.epoch % self._config.checkpoint.every_epochs == 0:
       self.keep(record.step, state)
     if processes.is_first() and time.monotonic() - self._drawn > _DRAW_EVERY:
@@ -130,11 +135,11 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
       raise ConfigurationError(flag, True, "is written to a folder of this machine, and --out is a bucket's")
   processes.agree(_program(config))
   groups, devices = config.statistics_groups, config.devices
-  layout = processes.together(lambda: distributed.make_layout(groups, config.parallel, devices=devices))
+  layout = processes.together(lambda: make_layout(groups, config.parallel, devices=devices))
   if jax.process_count() > 1:
     layout.connect()
   event_writer = processes.together(_event_writer) if config.tensorboard else None
-  if finished := processes.by_first(lambda: runs.finished(folder, config)):
+  if finished := processes.by_first(lambda: run_records.finished(folder, config)):
     console.print(f"{folder}: this run is finished")
     return finished | {"folder": str(folder)}
   dataset = processes.together(lambda: catalog.load(config.data))
@@ -142,7 +147,7 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   processes.agree({"data": data})
   config = with_remat_policy(config, dataset, console)
   parts = processes.together(lambda: assemble(config, dataset, console.print))
-  processes.by_first(lambda: runs.create(folder, config, data))
+  processes.by_first(lambda: run_records.create(folder, config, data))
 
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))
   console.print(
@@ -153,7 +158,7 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   with (
     written_to(folder),
     contextlib.nullcontext(interruption) if interruption else Interruption() as interruption,
-    Checkpoints(folder / runs.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
+    Checkpoints(folder / run_records.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
     # Before the checkpoints are closed, which waits for all processes.
     processes.ending_together(Interrupted, loop.NotFiniteError),
     written_to(folder),
@@ -165,7 +170,7 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   summary = summary_of(config, records, parameters, flops) | {"saving_seconds": saving}
   with written_to(folder):
     if processes.is_first():
-      runs.write_summary(folder, summary)
+      run_records.write_summary(folder, summary)
   return summary | {"folder": str(folder)}
 
 
@@ -191,14 +196,14 @@ def with_remat_policy(
 
   def decide() -> tuple[str, str]:
     if (config.out / "config.json").exists():
-      recorded = runs.read_config(config.out).model.remat
+      recorded = run_records.read_config(config.out).model.remat
       if recorded != "auto":  # A sweep writes the configuration down before the run has begun.
         return recorded, "as the run began"
     info = dataset.info
     splits = [split for split in dataset[1:] if isinstance(split, catalog.Split)]
     beside = sum(split.images.nbytes + split.labels.nbytes for split in splits)
     console.print("remat auto: asking the compiler what a step takes", highlight=False)
-    policy, plan = planner.choose(
+    policy, plan = choose(
       config.model,
       info.num_classes,
       info.image_shape,
@@ -225,7 +230,7 @@ def _drive(
   event_writer: Any,
   console: rich.console.Console,
   interruption: Interruption,
-) -> tuple[list[loop.EpochRecord], float]:
+) -> tuple[list[EpochRecord], float]:
   """Takes a run from its newest whole checkpoint, or from the start, to its end.
 
   Returns:
@@ -240,9 +245,9 @@ def _drive(
     within = f" and {begun.steps:,} steps" if begun.steps else ""
     console.print(f"going on after epoch {len(records)}{within}, from the checkpoint of step {step_done:,}")
     if processes.is_first():
-      runs.write_records(folder, records)
+      run_records.write_records(folder, records)
   else:
-    if lost := processes.by_first(lambda: runs.set_records_aside(folder)):
+    if lost := processes.by_first(lambda: run_records.set_records_aside(folder)):
       console.print(f"no whole checkpoint: starting again; the records of {lost} epochs are in {folder}/set-aside")
     state, records, begun, totals, step_done = parts.fresh_state(), [], loop.Begun(), None, 0
   done = len(records)
@@ -273,12 +278,12 @@ def _drive(
         parts.feed.close()
   if processes.is_first():
     recorder.draw()
-    runs.write_records(folder, records)
+    run_records.write_records(folder, records)
   return records, recorder.saving
 
 
-def summary_of(config: RunConfig, records: Sequence[loop.EpochRecord], parameters: int, flops: int) -> dict[str, Any]:
-  reported = runs.best_record(records) if config.report == "best" else records[-1]
+def summary_of(config: RunConfig, records: Sequence[EpochRecord], parameters: int, flops: int) -> dict[str, Any]:
+  reported = run_records.best_record(records) if config.report == "best" else records[-1]
   seconds = sum(record.seconds for record in records)
   pictures = sum(record.seconds * record.images_per_second for record in records)
   return {
@@ -299,8 +304,8 @@ def summary_of(config: RunConfig, records: Sequence[loop.EpochRecord], parameter
     "remat": config.model.remat,
     "devices": _devices(config),
     "python": platform.python_version(),
-    "versions": program.versions(),
-    "commit": program.commit(),
+    "versions": provenance.versions(),
+    "commit": provenance.commit(),
   }
 
 

@@ -14,10 +14,12 @@ import sys
 import rich.console
 import tyro
 
-from dn_jax import command_line, folders
-from dn_jax.configuration import flag_types
-from dn_jax.report import ablation, collected
-from dn_jax.sweep import axes, command
+from dn_jax.commands import command_line
+from dn_jax.config.schema import flag_types
+from dn_jax.report import ablation, write
+from dn_jax.sweep import command
+from dn_jax.sweep.cells import cells_of, lines_of, varied
+from dn_jax.system import folders
 
 TRAIN = pathlib.Path(__file__).with_name("train.py").absolute()
 
@@ -33,13 +35,13 @@ class Ablation(command.Sweep):
 def ablate() -> None:
   flags, rest = tyro.cli(Ablation, description=__doc__, return_unknown_args=True)
   flags = dataclasses.replace(flags, out=folders.of("out", flags.out))
-  lines = axes.lines_of(flags.file) if flags.file else ((),)
-  cells = axes.cells_of(rest, flags.seeds, lines, also=flag_types(Ablation))
+  lines = lines_of(flags.file) if flags.file else ((),)
+  cells = cells_of(rest, flags.seeds, lines, also=flag_types(Ablation))
   console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
-  done = command.carry_out(cells, flags, TRAIN, console, axes.varied(cells), f"{len(cells)} runs, in {flags.out}")
+  done = command.carry_out(cells, flags, TRAIN, console, varied(cells), f"{len(cells)} runs, in {flags.out}")
   if done is None:
     return
-  collected.conclude(ablation.table(ablation.cells_of(done), "This sweep"), done, flags.out, console)
+  write.conclude(ablation.table(ablation.cells_of(done), "This sweep"), done, flags.out, console)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from typing import Annotated, Any
 import rich.console
 import tyro
 
-from dn_jax import command_line
-from dn_jax.configuration import ConfigurationError, ModelConfig
+from dn_jax.commands import command_line
+from dn_jax.config.schema import ModelConfig
+from dn_jax.errors import ConfigurationError
 from dn_jax.models import build, remat
 from dn_jax.report import timings
 

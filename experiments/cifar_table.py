@@ -16,20 +16,15 @@ from typing import Literal
 import rich.console
 import tyro
 
-from dn_jax import command_line, folders
-from dn_jax.configuration import (
-  ConfigurationError,
-  DataConfig,
-  ModelConfig,
-  OptimizerConfig,
-  ProtocolName,
-  RunConfig,
-  near,
-)
-from dn_jax.models import zoo
-from dn_jax.report import collected, published_table
-from dn_jax.resolve import resolve
-from dn_jax.sweep import axes, command
+from dn_jax.commands import command_line
+from dn_jax.config import zoo
+from dn_jax.config.resolve import resolve
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, ProtocolName, RunConfig
+from dn_jax.errors import ConfigurationError, near
+from dn_jax.report import published_table, write
+from dn_jax.sweep import command
+from dn_jax.sweep.cells import Cell
+from dn_jax.system import folders
 
 TRAIN = pathlib.Path(__file__).with_name("train.py").absolute()
 CAFFE = "densenet-caffe-40-12"
@@ -70,7 +65,7 @@ class Table(command.Sweep):
   model: Activations = Activations()
 
 
-def cells_of(flags: Table) -> dict[tuple[str, str], list[axes.Cell]]:
+def cells_of(flags: Table) -> dict[tuple[str, str], list[Cell]]:
   """The runs of every cell of the table.
 
   Raises:
@@ -100,7 +95,7 @@ def cells_of(flags: Table) -> dict[tuple[str, str], list[axes.Cell]]:
   return found
 
 
-def _cell(flags: Table, name: str, column: str, seed: int) -> axes.Cell:
+def _cell(flags: Table, name: str, column: str, seed: int) -> Cell:
   data, augment = published_table.data_of_column(column)
   given = {"data.name": data, "model.name": name, "seed": str(seed), "model.dtype": flags.model.dtype}
   config = RunConfig(
@@ -123,7 +118,7 @@ def _cell(flags: Table, name: str, column: str, seed: int) -> axes.Cell:
   words = [word for flag, value in given.items() for word in (f"--{flag}", value)]
   if augment:
     given, words = given | {"data.augment": "True"}, [*words, "--data.augment"]
-  return axes.Cell(tuple(words), resolve(config), given)
+  return Cell(tuple(words), resolve(config), given)
 
 
 def main() -> None:
@@ -147,7 +142,7 @@ def main() -> None:
     published_table.Entry(*where, group[0].config, [by_key[cell.key] for cell in group if cell.key in by_key])
     for where, group in cells.items()
   ]
-  collected.conclude(published_table.table(entries), done, flags.out, console)
+  write.conclude(published_table.table(entries), done, flags.out, console)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dn_jax import classifier, command_line, evaluation, folders, trained
-from dn_jax.configuration import ConfigurationError, DataConfig, UserError
+from dn_jax.commands import command_line
+from dn_jax.config.schema import DataConfig
+from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.inference import load
+from dn_jax.inference.evaluate import of_classifier, of_run
+from dn_jax.system import folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +35,9 @@ class Pictures:
 def evaluate(
   run: Annotated[pathlib.Path | None, tyro.conf.Positional] = None,
   split: Literal["train", "valid", "test"] = "test",
-  checkpoint: trained.Which = "reported",
+  checkpoint: load.Which = "reported",
   weights: pathlib.Path | None = None,
-  asked: Annotated[classifier.Asked, tyro.conf.arg(name="")] = classifier.Asked(),
+  asked: Annotated[load.Asked, tyro.conf.arg(name="")] = load.Asked(),
   crops: Literal[1, 10] = 1,
   batch_size: int = 256,
   data: Pictures = Pictures(),
@@ -52,17 +56,17 @@ def evaluate(
   if (run is None) == (weights is None):
     raise UserError("give a run's folder, or --weights FILE")
   if run is not None:
-    if asked != classifier.Asked() or data.name:
+    if asked != load.Asked() or data.name:
       raise UserError(f"{run}: a run knows its network, pictures and sizes; those flags are for --weights")
-    found = evaluation.of_run(folders.of("run", run), split, checkpoint, batch_size, data.dir, crops, say)
+    found = of_run(folders.of("run", run), split, checkpoint, batch_size, data.dir, crops, say)
     within = f" and {found.steps:,} steps of the next" if found.steps else ""
     print(f"{split}, {found.pictures:,} pictures, network of epoch {found.epoch}{within}")
   else:
     if weights.is_dir():
       raise ConfigurationError("weights", weights, "is a folder; of a run, give it without --weights")
     pictures = DataConfig(data.name or "folder", data.dir, workers=data.workers, bad_share=data.bad_share)
-    known = classifier.load(weights, asked, checkpoint, None, say)
-    found = evaluation.of_classifier(known, pictures, batch_size, crops, say)
+    known = load.load(weights, asked, checkpoint, None, say)
+    found = of_classifier(known, pictures, batch_size, crops, say)
     print(f"{found.pictures:,} pictures, {crops} crop{'s' * (crops > 1)} of {known.input.size} pixels")
   print(f"top-1 error: {found.error:.2f} %")
   print(f"top-5 error: {found.top5_error:.2f} %")

@@ -16,9 +16,11 @@ from typing import Annotated
 
 import tyro
 
-from dn_jax import classifier, command_line, folders, trained
-from dn_jax.configuration import ConfigurationError
-from dn_jax.prediction import exported
+from dn_jax.commands import command_line
+from dn_jax.errors import ConfigurationError
+from dn_jax.inference import load
+from dn_jax.inference.predict import exported
+from dn_jax.system import folders
 
 _WEIGHTS, _PROGRAM = ".safetensors", ".jaxexport"
 
@@ -32,8 +34,8 @@ class Where:
 def export(
   source: Annotated[pathlib.Path, tyro.conf.Positional],
   to: pathlib.Path,
-  asked: Annotated[classifier.Asked, tyro.conf.arg(name="")] = classifier.Asked(),
-  checkpoint: trained.Which = "reported",
+  asked: Annotated[load.Asked, tyro.conf.arg(name="")] = load.Asked(),
+  checkpoint: load.Which = "reported",
   platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
   data: Where = Where(),
 ) -> None:
@@ -52,9 +54,9 @@ def export(
   if strange := set(platforms) - {"cpu", "cuda", "rocm", "tpu"}:
     raise ConfigurationError("platforms", " ".join(sorted(strange)), "some of cpu, cuda, rocm, tpu")
   say = lambda line: print(line, file=sys.stderr)
-  known = classifier.load(folders.of("source", source), asked, checkpoint, data.dir, say)
+  known = load.load(folders.of("source", source), asked, checkpoint, data.dir, say)
   if to.suffix == _WEIGHTS:
-    classifier.write(to, known)
+    load.write(to, known)
   else:
     try:
       folders.write_whole(to, exported(known, platforms))

@@ -23,10 +23,10 @@ import jax
 import numpy as np
 import tyro
 
-from dn_jax import command_line
-from dn_jax.configuration import ConfigurationError, UserError
+from dn_jax.commands import command_line
 from dn_jax.data import sources, stream
 from dn_jax.data.augment import jitter_light_mirror, normalise
+from dn_jax.errors import ConfigurationError, UserError
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _PEER = pathlib.Path(__file__).parent / "peers" / "torchvision_loader.py"

@@ -14,10 +14,11 @@ from typing import Literal
 import rich.console
 import tyro
 
-from dn_jax import command_line, planner, targets
-from dn_jax.configuration import ConfigurationError, ModelConfig, RematPolicy
+from dn_jax.commands import command_line
+from dn_jax.config.schema import ModelConfig, RematPolicy
+from dn_jax.errors import ConfigurationError
 from dn_jax.models import build, remat
-from dn_jax.report import memory
+from dn_jax.planner import plan, targets
 
 
 def main(
@@ -62,16 +63,16 @@ def main(
     plans = {}
     for policy in policies:
       with console.status(f"compiling for {where.name}: L={depth}, batch {batch_size}, {policy}"):
-        plans[policy] = planner.plan(models[depth, policy], 10, (32, 32, 3), batch_size, where)
-    rows.append(memory.Row(where, batch_size, depth, plans))
+        plans[policy] = plan.plan(models[depth, policy], 10, (32, 32, 3), batch_size, where)
+    rows.append(plans.Row(where, batch_size, depth, plans))
   title = f"DenseNet-BC, k={growth_rate}, {dtype}, 32x32"
-  console.print(memory.table(rows, f"{title}: MiB of temporaries on each device"))
-  console.print(memory.published_table())
+  console.print(plans.memory_table(rows, f"{title}: MiB of temporaries on each device"))
+  console.print(plans.published_table())
   if csv:
-    csv.write_text(memory.csv(rows, growth_rate, dtype))
+    csv.write_text(plans.csv(rows, growth_rate, dtype))
     console.print(f"table: {csv}")
   if picture:
-    memory.draw(rows, title, picture)
+    plans.draw(rows, title, picture)
     console.print(f"picture: {picture}")
 
 

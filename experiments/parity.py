@@ -15,8 +15,10 @@ import rich.console
 import rich.table
 import tyro
 
-from dn_jax import command_line, parity
-from dn_jax.configuration import ConfigurationError, RematPolicy
+from dn_jax.commands import command_line
+from dn_jax.config.schema import RematPolicy
+from dn_jax.errors import ConfigurationError
+from dn_jax.training import parity
 
 
 def main(

@@ -18,13 +18,19 @@ from typing import Annotated
 import tyro
 from matplotlib.figure import Figure
 
-from dn_jax import classifier, collection, command_line, folders, runs, trained
-from dn_jax.configuration import ConfigurationError, DataConfig, ModelConfig, UserError, near
+from dn_jax.commands import command_line
+from dn_jax.config.resolve import slug
+from dn_jax.config.schema import DataConfig, ModelConfig
 from dn_jax.data import catalog
+from dn_jax.errors import ConfigurationError, UserError, near
+from dn_jax.inference import load
 from dn_jax.models import build, reuse
 from dn_jax.models.densenet import DenseNet
-from dn_jax.report import ablation, curves, diagram, heat, picture, pictures, reuse_map, tradeoff
-from dn_jax.resolve import slug
+from dn_jax.report import ablation, curves, diagram, heat, reuse_map, style, tradeoff
+from dn_jax.report.figures import by_data, published_column, records_of
+from dn_jax.runs import collection
+from dn_jax.runs import records as run_records
+from dn_jax.system import folders
 
 Folder = Annotated[pathlib.Path, tyro.conf.Positional]
 
@@ -49,7 +55,7 @@ def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Pic
     model: which DenseNet.
     data: whose pictures.
   """
-  picture.check_path("to", to)
+  style.check_path("to", to)
   complete = build.complete(dataclasses.replace(model, remat=None))
   shape, classes = _input(complete, data.name)
   build.check_pictures(complete, min(shape[:2]), 2)
@@ -57,7 +63,7 @@ def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Pic
 
 
 def draw_reuse(
-  source: Folder, to: pathlib.Path, model: ModelConfig = ModelConfig(), checkpoint: trained.Which = "reported"
+  source: Folder, to: pathlib.Path, model: ModelConfig = ModelConfig(), checkpoint: load.Which = "reported"
 ) -> None:
   """Mean absolute weights from each layer of a dense block to each later one (the paper's figure 5).
 
@@ -67,18 +73,18 @@ def draw_reuse(
     model: of a file of weights, which DenseNet; a run knows its own.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
   """
-  picture.check_path("to", to)
+  style.check_path("to", to)
   source = folders.of("source", source)
   if source.is_dir():
     if model != ModelConfig():
       raise ConfigurationError("model", "(given)", f"{source} is a run's folder, which knows its network")
-    loaded = trained.load(source, checkpoint, lambda line: print(line, file=sys.stderr))
+    loaded = load.trained_by(source, checkpoint, lambda line: print(line, file=sys.stderr))
     if not isinstance(loaded.network, DenseNet):
       raise UserError(f"{source}: is a {loaded.config.model.family} network; only a DenseNet has dense blocks")
     title = f"{slug(loaded.config)}, epoch {loaded.epoch}"
     network, params = loaded.network, loaded.params
   else:
-    _, network, variables = classifier.network_of_file(source, model, "train", lambda _: None)
+    _, network, variables = load.network_of_file(source, model, "train", lambda _: None)
     params = variables["params"]
     title = source.name
   _save(reuse_map.draw(reuse.mean_absolute_weights(network, params), title), to)
@@ -91,16 +97,16 @@ def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
     sources: runs, or folders of runs. Runs that differ in their seeds alone are one line.
     to: file, .svg, .png or .pdf.
   """
-  picture.check_path("to", to)
+  style.check_path("to", to)
   if not sources:
     raise UserError("curves: give one or more folders of runs")
   found = [run for folder in sources for run in _runs(folder)]
   if len(found) == 1:
     run = found[0]
-    if not (records := runs.read_records(run.folder)):
+    if not (records := run_records.read_records(run.folder)):
       raise UserError(f"{run.folder}: no epoch of this run is done yet")
     return _save(curves.draw_one(records, slug(run.config)), to)
-  groups = pictures.records_of(ablation.cells_of(found), finished=False)
+  groups = records_of(ablation.cells_of(found), finished=False)
   figures = curves.draw_many(groups, "Error by epoch")
   if not figures:
     raise UserError(f"{', '.join(map(str, sources))}: no epoch of these runs is done yet")
@@ -118,11 +124,11 @@ def draw_sizes(runs: Folder, to: pathlib.Path, data: Data = Data(), published: b
     data: which pictures.
     published: the paper's errors beside, hollow, where it has a column for these pictures.
   """
-  picture.check_path("to", to)
-  name, cells = _cells(runs, data.name)
+  style.check_path("to", to)
+  name, cells = _cells(run_records, data.name)
   if not any(cell.finished for cell in cells):
-    raise UserError(f"{runs}: no run on {name} is finished")
-  column = pictures.published_column(cells) if published else None
+    raise UserError(f"{run_records}: no run on {name} is finished")
+  column = published_column(cells) if published else None
   _save(tradeoff.draw(cells, f"Test error by size, {name}", column), to)
 
 
@@ -134,12 +140,12 @@ def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
     to: file, .svg, .png or .pdf.
     data: which pictures.
   """
-  picture.check_path("to", to)
-  name, cells = _cells(runs, data.name)
+  style.check_path("to", to)
+  name, cells = _cells(run_records, data.name)
   if (figure := heat.draw(cells, f"Test error on {name}, mean over seeds")) is None:
     differ = ", ".join(cells[0].values) or "none"
     fits = f"no heat map: it wants finished runs that differ in two numbers, such as depth and growth rate ({differ})"
-    raise UserError(f"{runs}: {fits}")
+    raise UserError(f"{run_records}: {fits}")
   _save(figure, to)
 
 
@@ -181,7 +187,7 @@ def _runs(folder: pathlib.Path) -> list[collection.Run]:
 
 def _cells(folder: pathlib.Path, data: str | None) -> tuple[str, list[ablation.Cell]]:
   """A collection's cells on one data set, and what that is called."""
-  groups = pictures.by_data(_runs(folder))
+  groups = by_data(_runs(folder))
   if data is None and len(groups) == 1:
     return next(iter(groups.items()))
   if data not in groups:
@@ -192,7 +198,7 @@ def _cells(folder: pathlib.Path, data: str | None) -> tuple[str, list[ablation.C
 
 def _save(figure: Figure, to: pathlib.Path) -> None:
   try:
-    picture.save(figure, to)
+    style.save(figure, to)
   except OSError as error:
     raise ConfigurationError("to", to, f"cannot be written ({error.strerror})") from None
   print(to)

@@ -16,11 +16,13 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from dn_jax import classifier, command_line, folders, trained
-from dn_jax.configuration import ConfigurationError, UserError
+from dn_jax.commands import command_line
 from dn_jax.data import pictures
-from dn_jax.prediction import Predictor, batches, prepared
+from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.inference import load
+from dn_jax.inference.predict import Predictor, batches, prepared
 from dn_jax.report import activation
+from dn_jax.system import folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +34,12 @@ class Where:
 def predict(
   source: Annotated[pathlib.Path, tyro.conf.Positional],
   files: Annotated[tuple[str, ...], tyro.conf.Positional],
-  asked: Annotated[classifier.Asked, tyro.conf.arg(name="")] = classifier.Asked(),
+  asked: Annotated[load.Asked, tyro.conf.arg(name="")] = load.Asked(),
   top: int = 3,
   json_lines: Annotated[bool, tyro.conf.arg(name="json")] = False,
   cam: pathlib.Path | None = None,
   batch_size: int = 32,
-  checkpoint: trained.Which = "reported",
+  checkpoint: load.Which = "reported",
   data: Where = Where(),
 ) -> None:
   """Classifies pictures.
@@ -55,7 +57,7 @@ def predict(
     if value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")
   paths = _found(files)
-  known = classifier.load(
+  known = load.load(
     folders.of("source", source), asked, checkpoint, data.dir, lambda line: print(line, file=sys.stderr)
   )
   predictor = Predictor(known, batch_size, activations=cam is not None)

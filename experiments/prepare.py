@@ -11,9 +11,10 @@ import pathlib
 
 import tyro
 
-from dn_jax import command_line, folders
-from dn_jax.configuration import ConfigurationError, UserError, near
+from dn_jax.commands import command_line
 from dn_jax.data.catalog import CATALOG
+from dn_jax.errors import ConfigurationError, UserError, near
+from dn_jax.system import folders
 
 
 @dataclasses.dataclass(frozen=True)

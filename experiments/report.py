@@ -16,13 +16,15 @@ from typing import Annotated
 
 import tyro
 
-from dn_jax import collection, command_line, folders
-from dn_jax.configuration import ConfigurationError, UserError, near
-from dn_jax.models import zoo
-from dn_jax.report import ablation, collected, published_table
-from dn_jax.report import trail as trail_report
+from dn_jax.commands import command_line
+from dn_jax.config import zoo
+from dn_jax.errors import ConfigurationError, UserError, near
+from dn_jax.report import ablation, published_table, write
+from dn_jax.report import provenance as trail_report
 from dn_jax.report.ablation import Cell
-from dn_jax.sweep import axes
+from dn_jax.runs import collection
+from dn_jax.sweep.cells import axes_of, names
+from dn_jax.system import folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +58,14 @@ def report() -> None:
   if not found.runs:
     raise UserError(f"{flags.runs}: holds no run")
   if not flags.trail:
-    for path in collected.write(found, flags.to or flags.runs / collection.REPORT):
+    for path in write.write(found, flags.to or flags.runs / collection.REPORT):
       print(path)
     return
-  everything, wanted = ablation.cells_of(found.runs), axes.axes_of(rest)
+  everything, wanted = ablation.cells_of(found.runs), axes_of(rest)
   cells = [
     cell
     for cell in everything
-    if any(axes.names(wanted, run.config) for run in cell.runs) and _is_of(cell, flags.rows, columns)
+    if any(names(wanted, run.config) for run in cell.runs) and _is_of(cell, flags.rows, columns)
   ]
   if not cells:
     there = ", ".join(sorted({f"{cell.network} on {cell.data}" for cell in everything}))

@@ -26,8 +26,10 @@ import rich.console
 import rich.table
 import tyro
 
-from dn_jax import command_line, folders, runs
-from dn_jax.configuration import ConfigurationError
+from dn_jax.commands import command_line
+from dn_jax.errors import ConfigurationError
+from dn_jax.runs import records
+from dn_jax.system import folders
 from dn_jax.training.checkpoint import steps_on_disk
 
 TRAIN = pathlib.Path(__file__).with_name("train.py")
@@ -62,9 +64,9 @@ def arrays(folder: pathlib.Path) -> list[np.ndarray]:
   import orbax.checkpoint as ocp
 
   options = ocp.CheckpointManagerOptions(read_only=True)
-  with ocp.CheckpointManager((folder / runs.CHECKPOINTS).absolute(), options=options) as manager:
+  with ocp.CheckpointManager((folder / records.CHECKPOINTS).absolute(), options=options) as manager:
     restored = manager.restore(
-      steps_on_disk(folder / runs.CHECKPOINTS)[0], args=ocp.args.Composite(state=ocp.args.StandardRestore())
+      steps_on_disk(folder / records.CHECKPOINTS)[0], args=ocp.args.Composite(state=ocp.args.StandardRestore())
     )
   return [np.asarray(leaf) for leaf in jax.tree.leaves(restored["state"])]
 
@@ -72,7 +74,7 @@ def arrays(folder: pathlib.Path) -> list[np.ndarray]:
 def difference(folder: pathlib.Path, undisturbed: pathlib.Path) -> str | None:
   """In what a finished run differs from the undisturbed one, or None."""
   ours, theirs = (
-    [{k: v for k, v in dataclasses.asdict(r).items() if k not in TIMES} for r in runs.read_records(each)]
+    [{k: v for k, v in dataclasses.asdict(r).items() if k not in TIMES} for r in records.read_records(each)]
     for each in (folder, undisturbed)
   )
   if ours != theirs:
@@ -87,7 +89,7 @@ def difference(folder: pathlib.Path, undisturbed: pathlib.Path) -> str | None:
 
 def damage(folder: pathlib.Path, kind: str, rng: random.Random) -> bool:
   """Does something to what a stopped run left; False where there is nothing of that kind."""
-  checkpoints = folder / runs.CHECKPOINTS
+  checkpoints = folder / records.CHECKPOINTS
   steps = steps_on_disk(checkpoints)
   if kind == "checkpoints vanish":
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -225,7 +227,7 @@ def torture(
   if wrong := finish(root / "timed"):  # Everything is compiled now: how long a run takes.
     raise ConfigurationError("keep", root, f"the undisturbed run failed ({wrong})")
   tally.verdict(root / "timed", undisturbed, None)
-  seconds = sum(record.seconds + record.evaluation_seconds for record in runs.read_records(root / "timed"))
+  seconds = sum(record.seconds + record.evaluation_seconds for record in records.read_records(root / "timed"))
   console.print(f"undisturbed: {time.monotonic() - begin:.0f} s, {seconds:.1f} of them training", highlight=False)
 
   number, faults_of_run, damages = 1, 0, list(DAMAGE)
@@ -247,7 +249,7 @@ def torture(
       folder = root / f"run-{number}"
       process = start(folder)
       while process.poll() is None and not (
-        (folder / "metrics.jsonl").exists() and len(steps_on_disk(folder / runs.CHECKPOINTS)) > 1
+        (folder / "metrics.jsonl").exists() and len(steps_on_disk(folder / records.CHECKPOINTS)) > 1
       ):
         time.sleep(0.01)
       process.kill()

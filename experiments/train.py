@@ -5,7 +5,7 @@
 Unset flags are as published for the network and the data set.
 """
 
-from dn_jax.training import interruption
+from dn_jax.system import signals
 
 
 def train() -> None:
@@ -13,9 +13,12 @@ def train() -> None:
   import rich.table
   import tyro
 
-  from dn_jax import experiment, processes, resolve, several_seeds
-  from dn_jax.configuration import RunConfig
+  from dn_jax import experiment
+  from dn_jax.config import resolve
+  from dn_jax.config.schema import RunConfig
   from dn_jax.data import catalog
+  from dn_jax.distributed import processes
+  from dn_jax.training import several_seeds
 
   config = tyro.cli(RunConfig, description=__doc__)
   config = resolve.resolve(config)  # Before anybody waits for others.
@@ -54,7 +57,7 @@ def train() -> None:
 
 
 if __name__ == "__main__":
-  with interruption.leaving_at_once():  # Importing the rest takes seconds.
-    from dn_jax import command_line
+  with signals.leaving_at_once():  # Importing the rest takes seconds.
+    from dn_jax.commands import command_line
 
     command_line.main(train)

@@ -28,7 +28,7 @@ import emulator
 import jax
 import several_devices
 
-from dn_jax.cache import keep_compiled_programs
+from dn_jax.system.compilation import keep_compiled_programs
 
 keep_compiled_programs()
 # Of the thousands of small programs that tests compile, none is worth a file.
@@ -137,7 +137,7 @@ def call(script: str, *words: object) -> subprocess.CompletedProcess:
     contextlib.redirect_stderr(err),
     mock.patch.object(sys, "argv", [script, *map(str, words)]),
     mock.patch.object(sys, "path", [str((ROOT / script).parent), *sys.path]),
-    mock.patch("dn_jax.cache.keep_compiled_programs"),  # As they are kept here already.
+    mock.patch("dn_jax.system.compilation.keep_compiled_programs"),  # As they are kept here already.
   ):
     try:
       if script == "dn_jax":

@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dn_jax import processes as processes_
-from dn_jax.configuration import DistributedConfig, ModelConfig, OptimizerConfig
-from dn_jax.distributed import AXIS, Layout, place_state, placed, replicate
+from dn_jax.config.schema import DistributedConfig, ModelConfig, OptimizerConfig
+from dn_jax.distributed import processes as processes_
+from dn_jax.distributed.layout import AXIS, Layout, place_state, placed, replicate
 from dn_jax.models import build
 from dn_jax.models.densenet import DenseNet
 from dn_jax.models.resnet import ResNet
-from dn_jax.planner import compile_step
-from dn_jax.targets import target
-from dn_jax.training import epoch, optimizer, step
+from dn_jax.planner.plan import compile_step
+from dn_jax.planner.targets import target
+from dn_jax.training import optimizer, resident, step
 from dn_jax.training.checkpoint import Checkpoints
 from dn_jax.training.loop import Begun
 
@@ -56,9 +56,9 @@ def float64(case):
   return wide
 
 
-def pictures(count: int) -> epoch.DeviceSplit:
+def pictures(count: int) -> resident.DeviceSplit:
   rng = np.random.RandomState(0)
-  return epoch.DeviceSplit(
+  return resident.DeviceSplit(
     jnp.asarray(rng.randint(0, 256, (count, *SHAPE)), jnp.uint8), jnp.asarray(rng.randint(0, 5, count), jnp.int32)
   )
 
@@ -95,7 +95,9 @@ def go_on(name, network, layout, numbers, steps, batch, state=None, totals=None,
   split, fresh = pictures(steps * batch), begun(name, str(jnp.dtype(network.dtype)))
   specs = step.specs_of(fresh, layout)
   train_step = step.make_train_step(network, SGD, layout, accumulation, specs.params)
-  advance = epoch.make_advance(train_step, prepare(network.dtype), layout, *keys(), steps_per_dispatch=1, specs=specs)
+  advance = resident.make_advance(
+    train_step, prepare(network.dtype), layout, *keys(), steps_per_dispatch=1, specs=specs
+  )
   order = np.random.RandomState(1).permutation(steps * batch).astype(np.int32)
   split, order = replicate((split, order), layout.mesh)
   if state is None:

@@ -16,10 +16,9 @@ import signal
 import sys
 import time
 
-from dn_jax import folders, tether
-from dn_jax.training import interruption
+from dn_jax.system import child_processes, folders, signals
 
-tether.hold()
+child_processes.hold()
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
 folder, data = folders.of("out", pathlib.Path(flags["--out"])), pathlib.Path(flags["--data.dir"])
 seed = flags.get("--seed", "0")
@@ -53,7 +52,7 @@ asked = json.loads((data / "behaviour.json").read_text()) if (data / "behaviour.
 starts = (data / "events.txt").read_text().count(f" {seed} began\n") if (data / "events.txt").exists() else 0
 behaviour = [*asked.get(seed, []), *[""] * (starts + 1)][starts]
 signal.signal(signal.SIGTERM, stop)
-signal.signal(interruption.ASK, stop)
+signal.signal(signals.ASK, stop)
 with alone():
   if (folder / "summary.json").exists():
     event("again")

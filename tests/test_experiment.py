@@ -9,8 +9,9 @@ import pytest
 import rich.console
 import traced_once
 
-from dn_jax import experiment, planner
-from dn_jax.configuration import CheckpointConfig, DataConfig, ModelConfig, RunConfig
+from dn_jax import experiment
+from dn_jax.config.schema import CheckpointConfig, DataConfig, ModelConfig, RunConfig
+from dn_jax.planner import plan
 from dn_jax.training.checkpoint import Checkpoints
 
 traced_once = traced_once.traced_once
@@ -22,9 +23,9 @@ def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path,
 
   def choose(model, num_classes, image_shape, batch_size, where, beside, groups, accumulation, seeds):
     asked.append((num_classes, image_shape, batch_size, beside, groups, accumulation, seeds))
-    return "block", planner.Plan(3 * 2**20)
+    return "block", plan.Plan(3 * 2**20)
 
-  monkeypatch.setattr(planner, "choose", choose)
+  monkeypatch.setattr(plan, "choose", choose)
   model = ModelConfig(blocks=(1,), growth_rate=4, remat="auto")
   config = RunConfig(DataConfig("digits"), model, epochs=1, out=tmp_path / "run")
   console = rich.console.Console(file=io.StringIO(), width=200)

@@ -5,8 +5,8 @@ import re
 import pytest
 from conftest import ROOT, call
 
-from dn_jax import planner
 from dn_jax.models import remat
+from dn_jax.planner import plan as planning
 
 
 def test_summary_lists_layers_with_shapes_parameters_and_flops():
@@ -62,9 +62,9 @@ def test_plan_asks_for_every_policy(monkeypatch):
 
   def plan(model, num_classes, image_shape, batch_size, where, groups, accumulation, seeds):
     asked.append((model.blocks, num_classes, image_shape, batch_size, where.name, groups, accumulation, seeds))
-    return planner.Plan((1 + remat.POLICIES.index(model.remat)) * 2**20)
+    return planning.Plan((1 + remat.POLICIES.index(model.remat)) * 2**20)
 
-  monkeypatch.setattr(planner, "plan", plan)
+  monkeypatch.setattr(planning, "plan", plan)
   rows = planned("--statistics-groups", "2", "--accumulation", "4")
   assert [row[:2] for row in rows] == [[policy, f"{n} MiB"] for n, policy in enumerate(remat.POLICIES, start=1)]
   assert asked == [((1,), 10, (8, 8, 1), 32, "here", 2, 4, 1)] * len(remat.POLICIES)

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dn_jax import collection, runs
-from dn_jax.configuration import UserError, identity, to_dict
+from dn_jax.config.resolve import resolve
+from dn_jax.config.schema import identity, to_dict
 from dn_jax.data import stream
+from dn_jax.errors import UserError
 from dn_jax.models.densenet import blocks_of_depth
-from dn_jax.resolve import resolve
-from dn_jax.sweep import axes
+from dn_jax.runs import collection, records
+from dn_jax.sweep.cells import axes_of, cells_of
 from dn_jax.training.loop import Plan
 
 # The same examples every time, so that a fault fails in every run or in none; no time limit on a busy machine.
@@ -66,7 +67,7 @@ def test_a_sweep_is_the_product_of_its_values_each_run_once_and_first_seeds_firs
   words = ["--data.name", "digits", "--epochs", "2", "--seed", ",".join(map(str, seeds))]
   for flag, texts in values.items():
     words += [f"--{flag}", ",".join(texts)]
-  cells = axes.cells_of(words)
+  cells = cells_of(words)
 
   def meant(flag, text):
     return text == "True" if flag == "data.augment" else float(text)
@@ -82,7 +83,7 @@ def test_a_sweep_is_the_product_of_its_values_each_run_once_and_first_seeds_firs
   order = list(dict.fromkeys(seeds))
   assert [order.index(seed) for seed, *_ in found] == sorted(order.index(seed) for seed, *_ in found)
   # A run's own flags say what it is.
-  (again,) = axes.cells_of(cells[-1].flags)
+  (again,) = cells_of(cells[-1].flags)
   assert again.config == cells[-1].config
 
 
@@ -214,7 +215,7 @@ def test_a_changed_or_cut_record_of_an_epoch_is_refused_in_a_line_or_read_as_it_
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     (folder / "metrics.jsonl").write_bytes(f"{line}\n".encode() + tail)
-    found, refused = attempt(runs.read_records, folder)
+    found, refused = attempt(records.read_records, folder)
   if refused:
     assert refused.startswith(f"{folder}/metrics.jsonl: cannot be read")
     return
@@ -230,7 +231,7 @@ flags = st.sampled_from(["--model.depth", "--seed", "--data.augment", "--model.b
 
 @given(st.lists(flags | words | words.map("--".__add__), max_size=5))
 def test_any_words_are_flags_with_values_or_are_refused(tokens):
-  found, refused = attempt(axes.axes_of, tokens)
+  found, refused = attempt(axes_of, tokens)
   if not refused:
     assert sum(word.startswith("--") for word in tokens) == len(found)
     assert all(values and () not in values for values in found.values())

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from dn_jax import experiment
-from dn_jax.configuration import CheckpointConfig, RunConfig
+from dn_jax.config.schema import CheckpointConfig, RunConfig
 
 
 @pytest.fixture(scope="module", autouse=True)

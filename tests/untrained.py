@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from dn_jax import collection, runs
-from dn_jax.configuration import DataConfig, ModelConfig, RunConfig
-from dn_jax.models import zoo
-from dn_jax.resolve import resolve, slug
-from dn_jax.training.loop import EpochRecord
+from dn_jax.config import zoo
+from dn_jax.config.resolve import resolve, slug
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
+from dn_jax.runs import collection
+from dn_jax.runs.records import EpochRecord, best_record, claim, write_records, write_summary
 
 
 def run(folder: pathlib.Path, config: RunConfig, error: float | None = None, **summary: object) -> pathlib.Path:
   """Writes one run into a folder of runs, finished where `error` (percent) is given; returns its own folder."""
   config = resolve(config)
   own = folder / f"{slug(config)}_{collection.key(config)}"
-  runs.claim(own, dataclasses.replace(config, out=own))
+  claim(own, dataclasses.replace(config, out=own))
   if error is None:
     return own
   records = records_of(config, error / 100)
-  runs.write_records(own, records)
-  reported = runs.best_record(records) if config.report == "best" else records[-1]
+  write_records(own, records)
+  reported = best_record(records) if config.report == "best" else records[-1]
   whole = {
     "test_error": 100 * reported.test_error,
     "test_top5_error": 1.0,
@@ -49,7 +49,7 @@ def run(folder: pathlib.Path, config: RunConfig, error: float | None = None, **s
     "versions": {"jax": "0.0"},
     "commit": "0" * 40,
   }
-  runs.write_summary(own, whole | summary)
+  write_summary(own, whole | summary)
   return own
 
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dn_jax.configuration import ConfigurationError, DataConfig, near
+from dn_jax.config.schema import DataConfig
 from dn_jax.data import sources, tfds_folder
 from dn_jax.data.sources import Source
+from dn_jax.errors import ConfigurationError, near
 
 
 class Split(NamedTuple):

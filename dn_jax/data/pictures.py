@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dn_jax.configuration import UserError
+from dn_jax.errors import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dn_jax import folders
-from dn_jax.configuration import ConfigurationError, DataConfig
+from dn_jax.config.schema import DataConfig
 from dn_jax.data import tfds_folder
 from dn_jax.data.pictures import SUFFIXES, BadPictureError
+from dn_jax.errors import ConfigurationError
+from dn_jax.system import folders
 
 FOLDER = "folder"
 # What the halves of a folder of one's own may be called, in the order in which they are looked for.

@@ -16,10 +16,10 @@ import grain
 import numpy as np
 from absl import flags
 
-from dn_jax import tether
-from dn_jax.configuration import UserError
 from dn_jax.data import pictures
 from dn_jax.data.sources import Source
+from dn_jax.errors import UserError
+from dn_jax.system import child_processes
 
 # Pictures after a bad one of which the first good one takes its place.
 _MOST_TRIES = 100
@@ -214,7 +214,7 @@ def _ahead(steps: grain.MapDataset, workers: int) -> Iterator[Rows]:
 
 def _begin_worker(parent: int, index: int, workers: int) -> None:
   del index, workers
-  tether.follow(parent)
+  child_processes.follow(parent)
   # Ctrl-C, and a scheduler's warning, reach all processes of a run; the first decides what is done about it.
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dn_jax import folders
-from dn_jax.configuration import ConfigurationError
+from dn_jax.errors import ConfigurationError
+from dn_jax.system import folders
 
 # Pictures decoded at a time.
 _CHUNK = 4096

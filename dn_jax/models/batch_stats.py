@@ -7,6 +7,7 @@ only its own scale and bias (`BatchNorm`). It is the same function as batch norm
 statistics included, with O(L) reads for statistics instead of O(L^2).
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +17,37 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from dn_jax.models.batch_cut import BatchCut
+
+@dataclasses.dataclass(frozen=True)
+class BatchCut:
+  """Neighbouring devices along a mapped axis (`jax.shard_map`, `jax.pmap`) that hold one batch together.
+
+  axis_name: of the mapped axis
+  devices:   along it, in all
+  parts:     how many neighbours share a batch; divides `devices`
+  """
+
+  axis_name: str
+  devices: int
+  parts: int
+
+  @property
+  def neighbours(self) -> list[list[int]]:
+    """The devices of each batch, by their place along the axis."""
+    return [list(range(first, first + self.parts)) for first in range(0, self.devices, self.parts)]
+
+  def part(self) -> jax.Array:
+    """Which part of its batch this device holds, counted from 0."""
+    return jax.lax.axis_index(self.axis_name) % self.parts
+
+  def gather(self, x: jax.Array) -> jax.Array:
+    """What each of the parts has, [parts, ...]."""
+    return jax.lax.all_gather(x, self.axis_name, axis_index_groups=self.neighbours)
+
+  def sum(self, x: jax.Array) -> jax.Array:
+    """The sum over the parts."""
+    return jax.lax.psum(x, self.axis_name, axis_index_groups=self.neighbours)
+
 
 # What `jax.checkpoint` may always keep: a few numbers a channel, each the result of reading a whole map.
 STATISTICS = "statistics"

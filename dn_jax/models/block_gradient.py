@@ -21,8 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dn_jax.models.batch_cut import BatchCut
-from dn_jax.models.batch_stats import FeatureMap, Features, Prefix, concatenate, statistics_gradient
+from dn_jax.models.batch_stats import BatchCut, FeatureMap, Features, Prefix, concatenate, statistics_gradient
 
 
 def _apply(layer: nn.Module, variables: Any, rngs: Any, features: Features) -> tuple[FeatureMap, Any]:

@@ -5,8 +5,10 @@ import dataclasses
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dn_jax.configuration import ConfigurationError, ModelConfig, RematPolicy
-from dn_jax.models import densenet, remat, zoo
+from dn_jax.config import zoo
+from dn_jax.config.schema import ModelConfig, RematPolicy
+from dn_jax.errors import ConfigurationError
+from dn_jax.models import densenet, remat
 from dn_jax.models.densenet import DenseNet, blocks_of_depth
 from dn_jax.models.resnet import ResNet, units_of_depth
 

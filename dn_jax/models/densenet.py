@@ -17,8 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from dn_jax.models import block_gradient, initial, remat
-from dn_jax.models.batch_cut import BatchCut
-from dn_jax.models.batch_stats import BatchNorm, FeatureMap, Features, MeasureMap, concatenate
+from dn_jax.models.batch_stats import BatchCut, BatchNorm, FeatureMap, Features, MeasureMap, concatenate
 from dn_jax.models.convolution import convolve, convolve_with_own_gradient
 from dn_jax.models.dropout import Dropout
 

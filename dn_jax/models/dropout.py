@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dn_jax.models.batch_cut import BatchCut
+from dn_jax.models.batch_stats import BatchCut
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dn_jax.models import remat
-from dn_jax.models.batch_cut import BatchCut
-from dn_jax.models.batch_stats import BatchNorm, MeasureMap
+from dn_jax.models.batch_stats import BatchCut, BatchNorm, MeasureMap
 from dn_jax.models.convolution import convolve
 from dn_jax.models.densenet import ModuleFactory
 from dn_jax.models.dropout import Dropout

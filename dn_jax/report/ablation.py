@@ -5,18 +5,18 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dn_jax import collection
-from dn_jax.collection import Run
-from dn_jax.configuration import identity
+from dn_jax.config.resolve import data_name, network_name
+from dn_jax.config.schema import identity
 from dn_jax.report.grid import Grid
-from dn_jax.resolve import data_name, network_name
+from dn_jax.runs import collection
+from dn_jax.runs.collection import Run
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
   """Runs that differ in their seeds alone.
 
-  key:    of the cell, see `dn_jax.collection`
+  key:    of the cell, see `dn_jax.runs.collection`
   values: flag -> value of what distinguishes it from the other cells
   runs:   by seed, finished or not
   """

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from dn_jax.report import picture
+from dn_jax.report import style
 
 
 def draw(image: np.ndarray, activation: np.ndarray, title: str) -> Figure:
@@ -44,4 +44,4 @@ def write(path: pathlib.Path, image: np.ndarray, activation: np.ndarray, title: 
   Raises:
     OSError: it cannot be written.
   """
-  picture.save(draw(image, activation, title), path, dpi=150)
+  style.save(draw(image, activation, title), path, dpi=150)

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from dn_jax.report import picture
-from dn_jax.training.loop import EpochRecord
+from dn_jax.report import style as picture
+from dn_jax.runs.records import EpochRecord
 
 _STYLES = {
   "train": {"color": "tab:blue", "linestyle": "--", "marker": "s"},

@@ -7,7 +7,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from dn_jax.models.densenet import DenseNet
-from dn_jax.report import picture
+from dn_jax.report.style import LONGEST
 
 _FILL = {"layer": "#cfe0f5", "transition": "#f9dcc4", "ends": "#e6e6e6"}
 _COLOURS = ("#555555", "#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8")
@@ -33,7 +33,7 @@ def draw(network: DenseNet, image_shape: tuple[int, int, int], title: str) -> Fi
   parts = stages(network, image_shape)
   columns = _columns(network.blocks[0])
   length = max(sum(_BOX[kind] + _GAP for kind, *_ in parts), _STEP * len(columns), _SHORTEST) + 0.2
-  unit = min(_UNIT, (picture.LONGEST - 0.3) / length)
+  unit = min(_UNIT, (LONGEST - 0.3) / length)
   letters = _LETTERS * unit / _UNIT
   heights = 1.9, 1.8 + _arc(len(columns) - 1)
   figure, (whole, block) = pyplot.subplots(

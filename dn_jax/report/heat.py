@@ -9,7 +9,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dn_jax.report import picture
+from dn_jax.report import style
 from dn_jax.report.ablation import Cell, in_words, short_flag
 
 _PREFERRED = ("model.depth", "model.growth-rate")
@@ -30,7 +30,7 @@ class _Layout(NamedTuple):
   @property
   def grid(self) -> tuple[int, int]:
     """Panels down and across."""
-    across = min(len(self.panels), _ACROSS, max(1, int((picture.LONGEST - _BESIDE[0]) / self.panel[0])))
+    across = min(len(self.panels), _ACROSS, max(1, int((style.LONGEST - _BESIDE[0]) / self.panel[0])))
     return -(-len(self.panels) // across), across
 
   @property
@@ -117,7 +117,7 @@ def _layout(cells: Sequence[Cell]) -> _Layout | None:
   columns, rows = (sorted({cell.values[flag] for cell in cells}) for flag in (across, down))
   layout = _Layout(across, down, columns, rows, panels)
   full = 2 * len(cells) >= len(panels) * len(columns) * len(rows)
-  return layout if full and len(panels) <= _PANELS and max(layout.size) <= picture.LONGEST else None
+  return layout if full and len(panels) <= _PANELS and max(layout.size) <= style.LONGEST else None
 
 
 def _numbers(cells: Sequence[Cell], flag: str) -> bool:

@@ -4,14 +4,14 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Sequence
 
-from dn_jax import collection
-from dn_jax.collection import Run
-from dn_jax.configuration import RunConfig
+from dn_jax.config import zoo
+from dn_jax.config.schema import RunConfig
 from dn_jax.data import catalog
-from dn_jax.models import zoo
-from dn_jax.report import treatment
+from dn_jax.report import protocol_words
 from dn_jax.report.ablation import spread
 from dn_jax.report.grid import Grid
+from dn_jax.runs import collection
+from dn_jax.runs.collection import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def table(entries: Sequence[Entry]) -> Grid:
     cells = [_cell(published.errors.get(column), by_column.get(column)) for column in columns]
     lines.append([label, "" if published.parameters is None else f"{published.parameters}M", *cells])
   title = "Test error in percent: published | ours ± sample standard deviation over seeds (seeds) | difference"
-  if shares := sorted({share for entry in entries if (share := treatment.shortened(entry.config)) is not None}):
+  if shares := sorted({share for entry in entries if (share := protocol_words.shortened(entry.config)) is not None}):
     to = " to ".join(f"{share:.3g}" for share in dict.fromkeys((shares[0], shares[-1])))
     title = f"REHEARSAL, schedules of {to} of their published epochs. {title}"
   return Grid(title, ["network", "parameters", *map(str.upper, columns)], lines, notes(entries), left=1)
@@ -82,7 +82,7 @@ def _rows(entries: Sequence[Entry]) -> list[tuple[str, str, dict[str, Entry]]]:
   """(network, what is not as published, its cells by column) for each row."""
   grouped: dict[tuple[str, str], dict[str, list[Entry]]] = {}
   for entry in entries:
-    row = grouped.setdefault((entry.name, treatment.changes(entry.config)), {})
+    row = grouped.setdefault((entry.name, protocol_words.changes(entry.config)), {})
     row.setdefault(entry.column, []).append(entry)
   result = []
   for (name, changes), by_column in grouped.items():
@@ -114,7 +114,7 @@ def notes(entries: Sequence[Entry]) -> list[str]:
   result = ["+: mirror and shift. Each cell: published | ours | difference of the two; -: not published, or not run."]
   alike: dict[tuple[str, str], dict[str, list[str]]] = {}
   for entry in entries:
-    by_column = alike.setdefault((entry.config.protocol, treatment.text(entry.config)), {})
+    by_column = alike.setdefault((entry.config.protocol, protocol_words.text(entry.config)), {})
     by_column.setdefault(entry.column.upper(), []).append(zoo.NETWORKS[entry.name].title)
   for (protocol, text), by_column in alike.items():
     by_networks: dict[tuple[str, ...], list[str]] = {}
@@ -122,7 +122,7 @@ def notes(entries: Sequence[Entry]) -> list[str]:
       by_networks.setdefault(tuple(dict.fromkeys(titles)), []).append(column)
     where = "; ".join(f"{', '.join(columns)} of {', '.join(titles)}" for titles, columns in by_networks.items())
     result.append(f"Protocol {protocol}: {text}. So were trained: {where}.")
-  sources = {treatment.source_of(entry.config): entry.config.protocol for entry in entries}
+  sources = {protocol_words.source_of(entry.config): entry.config.protocol for entry in entries}
   result += [f"Source of protocol {protocol}: {source}." for source, protocol in sources.items()]
   for name in dict.fromkeys(entry.name for entry in entries):
     if note := zoo.NETWORKS[name].note:

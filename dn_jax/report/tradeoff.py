@@ -8,9 +8,10 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from dn_jax.configuration import ModelConfig
-from dn_jax.models import build, zoo
-from dn_jax.report import picture
+from dn_jax.config import zoo
+from dn_jax.config.schema import ModelConfig
+from dn_jax.models import build
+from dn_jax.report import style as picture
 from dn_jax.report.ablation import Cell
 
 _FAMILIES = {"resnet": "ResNet", "preactivation": "ResNet (pre-activation)", "wide": "Wide ResNet"}

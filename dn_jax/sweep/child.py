@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 
-from dn_jax import cache, tether
-from dn_jax.configuration import ConfigurationError, RunConfig, UserError
+from dn_jax.config.schema import RunConfig
+from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.system import child_processes, compilation
 
 
 class Refused(Exception):
@@ -82,9 +83,9 @@ class Child:
 
 
 def _answer(connection: Connection, parent: int) -> None:
-  tether.tie(parent)
+  child_processes.tie(parent)
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C is for the sweep, which ends this process.
-  cache.keep_compiled_programs()
+  compilation.keep_compiled_programs()
   try:
     jax.devices()
     connection.send(None)

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from dn_jax import folders
-from dn_jax.configuration import ConfigurationError
-from dn_jax.sweep.carry import Job
+from dn_jax.errors import ConfigurationError
 from dn_jax.sweep.process import LOG, End, Outcome, carry_out
+from dn_jax.sweep.runner import Job
+from dn_jax.system import folders
 
 LOCAL, AUTO = "local", "auto"
 # Seconds between two looks at it; for its machine to answer, and for the cluster to let a driver in.
@@ -40,7 +40,7 @@ class Needs:
 
 
 class Cluster:
-  """A `Place` (`dn_jax.sweep.carry`): a Ray cluster, of which this process becomes the driver.
+  """A `Place` (`dn_jax.sweep.runner`): a Ray cluster, of which this process becomes the driver.
 
   A run whose worker is lost is begun again elsewhere, from its checkpoint in the shared folder.
 

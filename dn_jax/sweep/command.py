@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import jax
 import rich.console
 
-from dn_jax import collection
-from dn_jax.collection import Run
-from dn_jax.configuration import ConfigurationError
-from dn_jax.sweep import carry, outlook
-from dn_jax.sweep.axes import Cell
+from dn_jax.errors import ConfigurationError
+from dn_jax.runs import collection
+from dn_jax.runs.collection import Run
+from dn_jax.sweep import forecast, runner
+from dn_jax.sweep.cells import Cell
 from dn_jax.sweep.cluster import Cluster, Needs
 from dn_jax.sweep.display import Display
-from dn_jax.training.interruption import Interrupted
+from dn_jax.system.signals import Interrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,21 +71,21 @@ def carry_out(
   there = collection.read(sweep.out)
   for line in there.skipped:
     print(f"skipped: {line}", file=sys.stderr)
-  missing = carry.missing(cells, there)
+  missing = runner.missing(cells, there)
   with contextlib.ExitStack() as stack:
-    place: carry.Place = carry.here
+    place: runner.Place = runner.here
     if missing and sweep.cluster is not None and not sweep.dry_run:  # Before planning, which may take minutes.
       place = stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
-    rows = outlook.look(cells, there, sweep.memory, sweep.measure, console)
-    console.print(outlook.table(rows, names, title))
+    rows = forecast.look(cells, there, sweep.memory, sweep.measure, console)
+    console.print(forecast.table(rows, names, title))
     if sweep.dry_run:
       return None
     if missing:
       wanted = {cell.key for cell in missing}
       work = {c.key: row.seconds_a_run or row.size.total for row in rows for c in row.cells if c.key in wanted}
-      jobs = carry.jobs_of(missing, there, train)
+      jobs = runner.jobs_of(missing, there, train)
       try:
-        carry.sweep(jobs, place, 3600 * (sweep.time_out or 0) or None, Display(console, work))
+        runner.sweep(jobs, place, 3600 * (sweep.time_out or 0) or None, Display(console, work))
       except Interrupted:
         report = f"python experiments/report.py {shlex.quote(str(sweep.out))}"
         raise Interrupted(f"stopped, and saved; '{report}' shows what is done") from None

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import rich.console
 import rich.progress
 
-from dn_jax import runs
-from dn_jax.resolve import slug
-from dn_jax.sweep.axes import Cell
-from dn_jax.sweep.outlook import duration
+from dn_jax.config.resolve import slug
+from dn_jax.runs import records
+from dn_jax.sweep.cells import Cell
+from dn_jax.sweep.forecast import duration
 from dn_jax.sweep.process import End, Outcome
 
 
@@ -98,6 +98,6 @@ class Display:
 
 def _test_error(folder: pathlib.Path) -> str:
   try:
-    return f"{runs.read_summary(folder)['test_error']:.2f} % test error"
-  except (runs.RunError, TypeError, KeyError, ValueError):
+    return f"{records.read_summary(folder)['test_error']:.2f} % test error"
+  except (records.RunError, TypeError, KeyError, ValueError):
     return "ended without a summary that can be read"

@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
-from dn_jax import folders, processes, runs, tether
-from dn_jax.sweep import lock
-from dn_jax.training import interruption
+from dn_jax.distributed import processes
+from dn_jax.runs import records
+from dn_jax.system import child_processes, folders, lock, signals
 
 LOG = "log.txt"
 # Seconds between two looks at a process, and until one that was asked to stop is killed.
 _LOOK, _PATIENCE = 0.2, 300.0
 # How a process ends that was told to stop and did not save: before it listens to signals, or told a second time.
-_TOLD = {code for number in (signal.SIGTERM, signal.SIGINT, interruption.ASK) for code in (-number, 128 + number)}
+_TOLD = {code for number in (signal.SIGTERM, signal.SIGINT, signals.ASK) for code in (-number, 128 + number)}
 # Columns of a log: lines are not broken.
 _WIDE = "500"
 
@@ -71,7 +71,7 @@ def carry_out(
     with mine:
       if _finished(folder):  # By another sweep, since this one looked.
         return end(Outcome.DONE)
-      runs.write_failure(folder, None)
+      records.write_failure(folder, None)
       with _log_of(folder) as path:
         with path.open("ab") as log:
           log.write(f"\n{now()} $ {shlex.join(command)}\n".encode())
@@ -81,7 +81,7 @@ def carry_out(
         said = last_words(path, said_from) if exit_code else "it ended without a summary"
       if _finished(folder):  # Whatever befell it afterwards.
         return end(Outcome.DONE)
-      if not ended_by_us and exit_code == interruption.EXIT_CODE:
+      if not ended_by_us and exit_code == signals.EXIT_CODE:
         return end(Outcome.STOPPED)
       if not ended_by_us and exit_code in _TOLD:
         return end(Outcome.STOPPED, "without saving; it goes on from its last checkpoint")
@@ -122,7 +122,7 @@ def _run(
     stdin=subprocess.DEVNULL,
     stdout=log,
     stderr=subprocess.STDOUT,
-    env={**_alone(tether.environment()), "COLUMNS": _WIDE},
+    env={**_alone(child_processes.environment()), "COLUMNS": _WIDE},
     start_new_session=True,
     pass_fds=(mine.fileno(),),
   )
@@ -132,7 +132,7 @@ def _run(
         why = f"stopped after its time-out of {time_out:,.0f} s; started again, it goes on"
       if asked is None and (why or stop()):
         asked = time.monotonic()
-        process.send_signal(interruption.ASK)
+        process.send_signal(signals.ASK)
       if asked is not None and time.monotonic() - asked > _PATIENCE:
         why = why or f"killed: it did not end within {_PATIENCE:.0f} s of being asked to"
         process.kill()
@@ -151,7 +151,7 @@ def _alone(environment: Mapping[str, str]) -> dict[str, str]:
 def _end(process: subprocess.Popen) -> None:
   """Has a process save and end; kills it where that takes too long, or where we are told a second time."""
   try:
-    process.send_signal(interruption.ASK)
+    process.send_signal(signals.ASK)
     process.wait(_PATIENCE)
   except subprocess.TimeoutExpired:
     pass
@@ -164,13 +164,13 @@ def _end(process: subprocess.Popen) -> None:
 def write_failure(folder: pathlib.Path, error: str, exit_code: int | None) -> None:
   """Writes down how a run failed, as good as the disk lets us."""
   with contextlib.suppress(OSError):
-    runs.write_failure(folder, {"error": error, "exit_code": exit_code, "at": now()})
+    records.write_failure(folder, {"error": error, "exit_code": exit_code, "at": now()})
 
 
 def _finished(folder: pathlib.Path) -> bool:
   try:
-    return runs.read_summary(folder) is not None
-  except runs.RunError:  # The run says what is wrong with it.
+    return records.read_summary(folder) is not None
+  except records.RunError:  # The run says what is wrong with it.
     return False
 
 

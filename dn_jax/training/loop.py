@@ -11,40 +11,16 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from dn_jax.configuration import UserError
+from dn_jax.errors import UserError
+from dn_jax.runs.records import EpochRecord
 from dn_jax.training import optimizer
-from dn_jax.training.epoch import Advance, DeviceSplit, Evaluate
-from dn_jax.training.feed import Batches, Feed
+from dn_jax.training.resident import Advance, DeviceSplit, Evaluate
 from dn_jax.training.step import Totals, TrainState
+from dn_jax.training.streamed import Batches, Feed
 
 
 class NotFiniteError(UserError):
   """A loss that is infinite or not a number."""
-
-
-@dataclasses.dataclass(frozen=True)
-class EpochRecord:
-  """One line of metrics.jsonl.
-
-  Errors are fractions of 1; `epoch` and `step` count what is done, from 1; None where there is no such split.
-  `seconds` are of training, `evaluation_seconds` of evaluation; `waiting_seconds`, of training, went by until pictures
-  were there that are read one by one.
-  """
-
-  epoch: int
-  step: int
-  learning_rate: float
-  train_loss: float
-  train_error: float
-  valid_loss: float | None
-  valid_error: float | None
-  test_loss: float
-  test_error: float
-  test_top5_error: float
-  seconds: float
-  evaluation_seconds: float
-  images_per_second: float
-  waiting_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +83,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-  """The pictures of a run: on the device, or where `advance` and `evaluate` get them from (`dn_jax.training.feed`)."""
+  """The pictures of a run: on the device, or where `advance` and `evaluate` get them (`dn_jax.training.streamed`)."""
 
   train: DeviceSplit | Feed
   valid: DeviceSplit | Batches | None
@@ -138,7 +114,7 @@ def run(
   Args:
     state: after `epochs_done` epochs and `begun.steps` steps.
     plan, splits: see there.
-    advance, evaluate: from `dn_jax.training.epoch`.
+    advance, evaluate: from `dn_jax.training.resident`.
     order_of: an epoch counted from 0 -> what `advance` takes for the order of its pictures.
     rate_of: a step counted from 0 -> its learning rate.
     watcher: told of progress and of each epoch.

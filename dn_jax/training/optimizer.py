@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dn_jax.configuration import OptimizerConfig
+from dn_jax.config.schema import OptimizerConfig
 
 
 def drop_epochs(config: OptimizerConfig, epochs: int) -> list[int]:

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 import jax
 
+from dn_jax.runs.records import EpochRecord
 from dn_jax.training import loop, optimizer
-from dn_jax.training.epoch import Advance, Evaluate
-from dn_jax.training.loop import Begun, EpochRecord
+from dn_jax.training.loop import Begun
+from dn_jax.training.resident import Advance, Evaluate
 from dn_jax.training.step import Totals, TrainState
 
 
@@ -35,7 +36,7 @@ def run(
 
   Args:
     states, totals: of each run.
-    advance: of all runs, see `dn_jax.training.epoch.make_advance_side_by_side`.
+    advance: of all runs, see `dn_jax.training.resident.make_advance_side_by_side`.
     evaluate: of a run alone; they are evaluated one after another.
     orders_of: an epoch counted from 0 -> the order of its pictures for each run.
     plan, splits, rate_of, watcher, epochs_done, begun: as there.

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
-from dn_jax.distributed import Layout, make_layout_of_one, place
+from dn_jax.distributed.layout import Layout, make_layout_of_one, place
 
 
 @flax.struct.dataclass

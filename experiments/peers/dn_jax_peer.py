@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax_device import batch, device, device_peak, versions
 
-from dn_jax.configuration import ModelConfig, OptimizerConfig
+from dn_jax.config.schema import ModelConfig, OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
-from dn_jax.distributed import make_layout_of_one
+from dn_jax.distributed.layout import make_layout_of_one
 from dn_jax.models import build, initial
-from dn_jax.training import epoch, optimizer, step
+from dn_jax.training import optimizer, resident, step
 
 __all__ = ["device", "device_peak", "start", "versions"]
 
@@ -40,7 +40,7 @@ def start(depth, growth_rate, batch_size, *options):
   model = build.complete(model)
   network = build.build(model, 10)
   sgd = optimizer.sgd(OptimizerConfig(0.1, 0.9, True, 1e-4), lambda _: 0.1)
-  # As dn_jax.assembly does.
+  # As dn_jax.training.setup does.
   state_of = jax.jit(lambda variables: step.state_of(variables, sgd))
   states = tuple(state_of(initial.variables(network, jax.random.key(seed), (32, 32, 3))) for seed in range(seeds))
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(states[0].params))
@@ -68,11 +68,11 @@ def _from_a_batch(train_step, states, batch_size):
 
 def _from_data(train_step, states, batch_size):
   pictures = np.random.RandomState(0).randint(0, 256, (50 * batch_size, 32, 32, 3)).astype(np.uint8)
-  split = epoch.DeviceSplit(jnp.asarray(pictures), jnp.arange(len(pictures), dtype=jnp.int32) % 10)
+  split = resident.DeviceSplit(jnp.asarray(pictures), jnp.arange(len(pictures), dtype=jnp.int32) % 10)
   shift = functools.partial(mirror_and_shift, mirror=True, pad=4)
   prepare = lambda images, key, numbers: shift(normalise(images, 127.5, 63.75), key, numbers)
-  keys = [epoch.Keys(jax.random.key(1), jax.random.key(2)) for _ in states]
-  advance = epoch.make_advance_side_by_side(train_step, prepare, make_layout_of_one(), keys, steps_per_dispatch=1)
+  keys = [resident.Keys(jax.random.key(1), jax.random.key(2)) for _ in states]
+  advance = resident.make_advance_side_by_side(train_step, prepare, make_layout_of_one(), keys, steps_per_dispatch=1)
   order = jax.random.permutation(jax.random.key(3), jnp.arange(len(pictures), dtype=jnp.int32))
   totals, number = tuple(step.Totals.zero() for _ in states), 0
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from conftest import call, metrics
 
-from dn_jax import folders
-from dn_jax.configuration import ConfigurationError, DataConfig
+from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog, sources, stream, tfds_folder
+from dn_jax.errors import ConfigurationError
+from dn_jax.system import folders
 
 # As a command line's argument comes.
 DIR = pathlib.Path("gs://bucket/tfds")

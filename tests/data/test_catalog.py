@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from dn_jax.configuration import ConfigurationError, DataConfig
+from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog
 from dn_jax.data.catalog import Split
+from dn_jax.errors import ConfigurationError
 
 
 def test_digits_are_scikit_learns_split_evenly_and_without_overlap():

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from photographs import class_folders, halves
 
-from dn_jax.configuration import ConfigurationError, DataConfig
+from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog, pictures, sources
+from dn_jax.errors import ConfigurationError
 
 
 def test_a_folder_with_halves_is_listed_by_class(tmp_path):

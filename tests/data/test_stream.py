@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from photographs import class_folders, halves
 
-from dn_jax.configuration import DataConfig, UserError
+from dn_jax.config.schema import DataConfig
 from dn_jax.data import pictures, sources, stream
+from dn_jax.errors import UserError
 
 
 def training(folder, **changes):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from conftest import PREPARE, ROOT
 
-from dn_jax.configuration import ConfigurationError, DataConfig
+from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog, tfds_folder
+from dn_jax.errors import ConfigurationError
 
 
 def expected(split, count):
@@ -33,7 +34,7 @@ def test_array_record_is_read_whole(prepared):
 @pytest.mark.slow
 def test_reading_array_record_does_not_import_tensorflow(prepared):
   code = (
-    "import sys, pathlib; from dn_jax.data import catalog; from dn_jax.configuration import DataConfig; "
+    "import sys, pathlib; from dn_jax.data import catalog; from dn_jax.config.schema import DataConfig; "
     f"catalog.load(DataConfig('cifar10', pathlib.Path({str(prepared)!r}))); sys.exit('tensorflow' in sys.modules)"
   )
   assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -11,8 +11,8 @@ import pytest
 import stand_in
 from conftest import ROOT, run
 
-from dn_jax import command_line
-from dn_jax.sweep import outlook
+from dn_jax.commands import command_line
+from dn_jax.sweep import forecast
 
 SMALL = ("--data.name", "digits", "--model.depth", "10", "--epochs", "1")
 
@@ -92,7 +92,7 @@ def test_foreign_files_and_damaged_records_are_named_and_left_alone(ablate, tmp_
 def test_a_sweep_does_what_is_missing_and_nothing_twice(ablate, tmp_path, monkeypatch):
   data, out = stand_in.prepare(tmp_path / "data"), tmp_path / "out"
   monkeypatch.setattr(sys.modules["ablate"], "TRAIN", stand_in.TRAIN)
-  monkeypatch.setattr(outlook, "size_of", functools.cache(outlook.size_of))  # A second a network.
+  monkeypatch.setattr(forecast, "size_of", functools.cache(forecast.size_of))  # A second a network.
   command = (*SMALL, "--data.dir", data, "--out", out, "--no-memory", "--measure", "0", "--seeds", "2")
   code, printed, err = ablate(*command, "--model.growth-rate", "4")
   assert code == 0, err

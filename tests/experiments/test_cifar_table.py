@@ -8,12 +8,13 @@ import tyro
 import untrained
 from conftest import ROOT
 
-from dn_jax.configuration import ConfigurationError, RunConfig
+from dn_jax.config import zoo
+from dn_jax.config.protocol import PROTOCOLS
+from dn_jax.config.resolve import resolve
+from dn_jax.config.schema import RunConfig
 from dn_jax.data import catalog
-from dn_jax.models import zoo
-from dn_jax.resolve import resolve
-from dn_jax.sweep import outlook
-from dn_jax.training.protocol import PROTOCOLS
+from dn_jax.errors import ConfigurationError
+from dn_jax.sweep import forecast
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_what_is_no_cell_is_refused(flags, said, script):
 def test_what_is_done_is_set_beside_what_was_published_and_can_be_made_again_from_the_records(
   tmp_path, capsys, monkeypatch, script
 ):
-  monkeypatch.setattr(outlook, "size_of", lambda config: outlook.Size(10**6, 10**8, 50_000, 10_000))
+  monkeypatch.setattr(forecast, "size_of", lambda config: forecast.Size(10**6, 10**8, 50_000, 10_000))
   out, rows, columns = tmp_path / "runs", ("densenet-40-12", "wide-16-8"), ("c10+", "c100+")
   cells = cells_of(script, rows=rows, columns=columns, seeds=2, scale=0.01)
   for (name, column), group in cells.items():

@@ -10,11 +10,11 @@ import pytest
 import untrained
 from conftest import FIXTURES, call
 
-from dn_jax import runs, weights
-from dn_jax.configuration import DataConfig, ModelConfig, RunConfig
-from dn_jax.models import build
+from dn_jax.config.resolve import resolve
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
+from dn_jax.models import build, weights
 from dn_jax.report import curves, diagram, heat, reuse_map, tradeoff
-from dn_jax.resolve import resolve
+from dn_jax.runs.records import CHECKPOINTS, write_records
 from dn_jax.training import loop, optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
 
@@ -172,8 +172,8 @@ def with_checkpoints(tmp_path_factory):
   records = untrained.records_of(config, 0.05)
 
   records = [dataclasses.replace(r, valid_error=v) for r, v in zip(records, (0.3, 0.1, 0.2), strict=True)]
-  runs.write_records(own, records)
-  with Checkpoints(own / runs.CHECKPOINTS, 2, print) as checkpoints:
+  write_records(own, records)
+  with Checkpoints(own / CHECKPOINTS, 2, print) as checkpoints:
     for n, record in enumerate(records, start=1):
       params = jax.tree.map(lambda leaf, n=n: leaf + n, state.params)
       checkpoints.save(record.step, state.replace(params=params), records[:n], loop.Begun(), None)

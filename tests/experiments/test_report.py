@@ -5,7 +5,7 @@ import json
 import pytest
 import untrained
 
-from dn_jax.configuration import DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 
 
 @pytest.fixture(scope="module")

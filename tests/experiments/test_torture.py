@@ -11,8 +11,8 @@ import traced_once
 import untrained
 from conftest import ROOT, call
 
-from dn_jax import runs
-from dn_jax.configuration import DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
+from dn_jax.runs.records import CHECKPOINTS, read_records, write_records
 from dn_jax.training.checkpoint import Checkpoints
 from dn_jax.training.step import TrainState
 
@@ -51,8 +51,8 @@ def test_no_run_of_a_few_kills_and_all_damage_is_lost(tmp_path, capsys, monkeypa
 def test_what_runs_are_compared_by_tells_them_apart(tmp_path):
   config = RunConfig(DataConfig("digits"), ModelConfig(depth=10, growth_rate=4), epochs=8)
   undisturbed, copy = untrained.run(tmp_path / "runs", config, 5.0), tmp_path / "copy"
-  records = runs.read_records(undisturbed)
-  with Checkpoints(undisturbed / runs.CHECKPOINTS, 3, pytest.fail) as checkpoints:
+  records = read_records(undisturbed)
+  with Checkpoints(undisturbed / CHECKPOINTS, 3, pytest.fail) as checkpoints:
     for n in (7, 8):
       a, b, c = ({"kernel": jax.numpy.full((3, 2), scale * n)} for scale in (1.0, 2.0, 3.0))
       state = TrainState(step=jax.numpy.int32(10 * n), params=a, batch_stats=b, opt_state=c)
@@ -65,12 +65,12 @@ def test_what_runs_are_compared_by_tells_them_apart(tmp_path):
     (records[:-1], "records: 7 of 8"),
     ([dataclasses.replace(record, seconds=9.0) for record in records], None),
   ):
-    runs.write_records(copy, changed)
+    write_records(copy, changed)
     found = torture.difference(copy, undisturbed)
     assert found == said or found.startswith(said)
   (copy / "results.csv").write_text((copy / "results.csv").read_text()[:-2])
   assert torture.difference(copy, undisturbed) == "results.csv"
-  runs.write_records(copy, records)
+  write_records(copy, records)
   # A state that is another step's: its number, parameters, statistics and momentum.
   shutil.rmtree(copy / "checkpoints" / "80")
   assert torture.difference(copy, undisturbed).startswith("4 of ")

@@ -11,8 +11,9 @@ import traced_once
 from conftest import HANGS, ROOT, call, metrics, run, wait_for
 from photographs import halves
 
-from dn_jax import experiment, runs
-from dn_jax.report import treatment
+from dn_jax import experiment
+from dn_jax.report import protocol_words
+from dn_jax.runs import records
 
 traced_once = traced_once.traced_once
 
@@ -56,7 +57,7 @@ def test_a_run_on_a_folder_leaves_what_every_run_leaves_and_is_evaluated(undistu
   # Read back, as reports do.
   report = call("experiments/report.py", folder.parent)
   assert report.returncode == 0, report.stderr
-  assert "crops of random area and aspect" in treatment.text(runs.read_config(folder))
+  assert "crops of random area and aspect" in protocol_words.text(records.read_config(folder))
 
 
 class Killed(BaseException):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import relative
 from flax_peer import OrdinaryDenseNet
-from test_weights import variables_of
+from variables import variables_of
 
 from dn_jax.models.batch_stats import batch_moments
 from dn_jax.models.densenet import DenseNet

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import relative
-from test_weights import variables_of
+from variables import variables_of
 
 from dn_jax.models import remat
 from dn_jax.models.batch_stats import BatchNorm, FeatureMap, MeasureMap

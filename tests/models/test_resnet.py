@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import relative
-from test_weights import variables_of
+from variables import variables_of
 
-from dn_jax.configuration import ModelConfig
+from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build
 from dn_jax.models.batch_stats import BatchNorm, MeasureMap
 from dn_jax.models.dropout import Dropout

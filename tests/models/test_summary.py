@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dn_jax.configuration import ModelConfig
+from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build, summary
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from dn_jax.report import picture
+from dn_jax.report import style
 
 
 def laid_out(figure: Figure) -> Figure:
@@ -20,7 +20,7 @@ def laid_out(figure: Figure) -> Figure:
 
 def pixels(figure: Figure) -> tuple[float, float]:
   """Of the PNG."""
-  return tuple(figure.get_size_inches() * picture.DPI)
+  return tuple(figure.get_size_inches() * style.DPI)
 
 
 def texts(figure: Figure) -> list[Text]:

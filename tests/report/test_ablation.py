@@ -6,8 +6,8 @@ import statistics
 
 import untrained
 
-from dn_jax import collection
 from dn_jax.report import ablation
+from dn_jax.runs import collection
 
 one_cell = untrained.one_cell
 small_table = untrained.small_table

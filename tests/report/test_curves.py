@@ -6,7 +6,7 @@ import pytest
 from matplotlib import pyplot
 
 from dn_jax.report import curves
-from dn_jax.training.loop import EpochRecord
+from dn_jax.runs.records import EpochRecord
 
 RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)
 

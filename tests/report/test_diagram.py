@@ -5,7 +5,7 @@ import pytest
 import untrained
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from dn_jax.configuration import ModelConfig
+from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build
 from dn_jax.report import diagram
 

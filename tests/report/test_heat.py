@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import untrained
 
-from dn_jax import collection, runs
-from dn_jax.configuration import DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.report import ablation, heat
+from dn_jax.runs import collection, records
 
 no_figure_stays_open = untrained.no_figure_stays_open
 one_cell = untrained.one_cell
@@ -48,7 +48,7 @@ def test_what_failed_and_what_is_not_finished_is_written_in(tmp_path):
     config = RunConfig(DataConfig("digits"), ModelConfig(depth=depth, growth_rate=8), epochs=2)
     folder = untrained.run(tmp_path, config)
     if failed:
-      runs.write_failure(folder, {"error": "out of memory", "exit_code": 1, "at": "now"})
+      records.write_failure(folder, {"error": "out of memory", "exit_code": 1, "at": "now"})
   figure = heat.draw(cells_in(tmp_path), "title")
   words = [text.get_text() for text in figure.axes[0].texts]
   assert words.count("failed") == 1

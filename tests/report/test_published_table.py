@@ -7,11 +7,11 @@ import statistics
 import pytest
 import untrained
 
-from dn_jax import collection, runs
-from dn_jax.configuration import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from dn_jax.models import zoo
-from dn_jax.report import published_table, treatment
-from dn_jax.resolve import resolve
+from dn_jax.config import zoo
+from dn_jax.config.resolve import resolve
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from dn_jax.report import protocol_words, published_table
+from dn_jax.runs import collection, records
 
 small_table = untrained.small_table
 whole_table = untrained.whole_table
@@ -58,7 +58,7 @@ def test_an_error_of_several_seeds_has_its_deviation_and_what_failed_is_counted(
   for seed, error in enumerate((5.0, 5.4, 5.9, None)):
     config = RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="densenet-40-12"), seed=seed)
     folder = untrained.run(tmp_path, config, error)
-  runs.write_failure(folder, {"error": "x", "exit_code": 1, "at": "now"})
+  records.write_failure(folder, {"error": "x", "exit_code": 1, "at": "now"})
   (row,) = table_of(tmp_path).rows
   errors = [5.0, 5.4, 5.9]
   mean, deviation = statistics.mean(errors), statistics.stdev(errors)
@@ -167,9 +167,9 @@ def test_what_is_from_memory_and_what_is_another_networks_is_said(whole_table):
 
 def test_a_schedule_that_a_protocol_says_nothing_of_is_said_to_be_borrowed():
   config = resolve(RunConfig(DataConfig("svhn_cropped"), ModelConfig(name="resnet-110")))
-  assert "of SVHN it says nothing" in treatment.source_of(config)
+  assert "of SVHN it says nothing" in protocol_words.source_of(config)
   config = resolve(RunConfig(DataConfig("cifar10"), ModelConfig(name="resnet-110")))
-  assert "SVHN" not in treatment.source_of(config)
+  assert "SVHN" not in protocol_words.source_of(config)
 
 
 def test_runs_of_no_published_row_or_column_are_no_part_of_the_table(small_table, tmp_path):

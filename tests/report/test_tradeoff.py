@@ -8,10 +8,10 @@ import measures
 import pytest
 import untrained
 
-from dn_jax import collection
-from dn_jax.configuration import ModelConfig
+from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build
-from dn_jax.report import ablation, pictures, tradeoff
+from dn_jax.report import ablation, figures, tradeoff
+from dn_jax.runs import collection
 
 no_figure_stays_open = untrained.no_figure_stays_open
 small_table = untrained.small_table
@@ -64,8 +64,8 @@ def test_a_network_is_of_the_papers_kind(flags, kind):
 
 @pytest.mark.slow
 def test_the_legend_of_ours_and_the_published_points_covers_none(whole_table):
-  cells = pictures.by_data(collection.read(whole_table).runs)["cifar10+"]
-  assert pictures.published_column(cells) == "c10+"
+  cells = figures.by_data(collection.read(whole_table).runs)["cifar10+"]
+  assert figures.published_column(cells) == "c10+"
   figure = measures.laid_out(tradeoff.draw(cells, "title", "c10+"))
   assert measures.covered_points(figure) == 0
   assert measures.cut_off(figure) == []

@@ -3,7 +3,7 @@
 import os
 import time
 
-from dn_jax.configuration import ConfigurationError
+from dn_jax.errors import ConfigurationError
 
 
 def killed(config):

@@ -11,16 +11,16 @@ import sys
 import time
 
 import pytest
-import test_carry
+import test_runner
 from conftest import HANGS, ROOT
-from test_carry import SWEEP, all_done_once, behave, events
+from test_runner import SWEEP, all_done_once, behave, events
 
-from dn_jax import collection
-from dn_jax.configuration import ConfigurationError
+from dn_jax.errors import ConfigurationError
+from dn_jax.runs import collection
 from dn_jax.sweep import cluster
 from dn_jax.sweep.cluster import Cluster, Needs
 
-data = test_carry.data  # The fixture.
+data = test_runner.data  # The fixture.
 # Workers import the sweep's module, and the stand-in this tree's package, wherever they are started.
 # A token of their own lets drivers and workers into the tests' clusters, and nobody else.
 ENVIRONMENT = os.environ | {

@@ -5,14 +5,14 @@ import io
 import pytest
 import rich.console
 import stand_in
-import test_carry
-from test_carry import behave, events
+import test_runner
+from test_runner import behave, events
 
-from dn_jax.configuration import ConfigurationError
-from dn_jax.sweep import carry, cluster, command, outlook
-from dn_jax.training.interruption import Interrupted
+from dn_jax.errors import ConfigurationError
+from dn_jax.sweep import cluster, command, forecast, runner
+from dn_jax.system.signals import Interrupted
 
-data = test_carry.data  # The fixture.
+data = test_runner.data  # The fixture.
 
 
 def carry_out(out, cells, **flags):
@@ -22,15 +22,15 @@ def carry_out(out, cells, **flags):
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, data):
-  done, printed = carry_out(tmp_path / "[/b]", test_carry.cells(data, 2), dry_run=True)
+  done, printed = carry_out(tmp_path / "[/b]", test_runner.cells(data, 2), dry_run=True)
   assert done is None
   assert f"runs in {tmp_path}/[/b]" in printed
   assert not (tmp_path / "[").exists()
 
 
 def test_a_sweep_gives_its_runs_back_and_those_of_another_in_the_same_folder_stay_out(tmp_path, data):
-  carry_out(tmp_path / "out", test_carry.cells(data, 1))
-  done, printed = carry_out(tmp_path / "out", test_carry.cells(data, 2)[1:])
+  carry_out(tmp_path / "out", test_runner.cells(data, 1))
+  done, printed = carry_out(tmp_path / "out", test_runner.cells(data, 2)[1:])
   assert [(run.config.seed, run.test_error) for run in done] == [(1, 6.0)]
   assert "1/1" in printed
 
@@ -46,14 +46,14 @@ def test_a_sweep_gives_its_runs_back_and_those_of_another_in_the_same_folder_sta
 def test_a_value_that_does_not_fit_is_one_line_and_nothing_is_written(tmp_path, data, monkeypatch, flags, line):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(ConfigurationError, match=line):
-    carry_out(**({"out": tmp_path / "out", "cells": test_carry.cells(data, 1)} | flags))
+    carry_out(**({"out": tmp_path / "out", "cells": test_runner.cells(data, 1)} | flags))
   assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_a_cluster_is_tried_before_the_plan_and_not_at_all_where_nothing_is_missing(tmp_path, data, monkeypatch):
-  cells = test_carry.cells(data, 1)
+  cells = test_runner.cells(data, 1)
   with monkeypatch.context() as patch:
-    patch.setattr(outlook, "look", lambda *_: pytest.fail("planned before the cluster was tried"))
+    patch.setattr(forecast, "look", lambda *_: pytest.fail("planned before the cluster was tried"))
     with pytest.raises(ConfigurationError, match="--cluster nowhere: local, auto, or HOST:PORT"):
       carry_out(tmp_path / "out", cells, cluster="nowhere")
   carry_out(tmp_path / "out", cells, cluster="nowhere", dry_run=True)
@@ -73,9 +73,9 @@ def test_a_cluster_is_left_whatever_happens(tmp_path, data, monkeypatch):
       closed.append(True)
 
   monkeypatch.setattr(command, "Cluster", Place)
-  monkeypatch.setattr(outlook, "look", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+  monkeypatch.setattr(forecast, "look", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
   with pytest.raises(KeyboardInterrupt):
-    carry_out(tmp_path / "out", test_carry.cells(data, 1), cluster=cluster.LOCAL)
+    carry_out(tmp_path / "out", test_runner.cells(data, 1), cluster=cluster.LOCAL)
   assert closed == [True]
 
 
@@ -83,16 +83,16 @@ def test_a_sweep_that_was_stopped_says_what_shows_what_is_done(tmp_path, data, m
   def stopped(*_):
     raise Interrupted("stopped, and saved")
 
-  monkeypatch.setattr(carry, "sweep", stopped)
+  monkeypatch.setattr(runner, "sweep", stopped)
   with pytest.raises(
     Interrupted, match=r"stopped, and saved; 'python experiments/report\.py '.*/o u t'' shows what is done"
   ):
-    carry_out(tmp_path / "o u t", test_carry.cells(data, 1))
+    carry_out(tmp_path / "o u t", test_runner.cells(data, 1))
 
 
 def test_a_failed_run_is_given_back_with_its_reason(tmp_path, data):
   behave(data, _0=["fail"])
-  done, printed = carry_out(tmp_path / "out", test_carry.cells(data, 1))
+  done, printed = carry_out(tmp_path / "out", test_runner.cells(data, 1))
   assert done[0].failure["error"] == "no luck in [/b] $ here"
   assert "failed: no luck in [/b] $ here" in printed
   assert events(data) == [("0", "began")]

@@ -6,7 +6,8 @@ import fabricated
 import pytest
 import rich.console
 
-from dn_jax.sweep import axes, display
+from dn_jax.sweep import display
+from dn_jax.sweep.cells import cells_of
 from dn_jax.sweep.process import End, Outcome
 
 
@@ -14,7 +15,7 @@ from dn_jax.sweep.process import End, Outcome
 def shown(tmp_path, monkeypatch):
   """A display of three runs of 4 epochs, 100 units of work each; the clock, set by hand; what was printed."""
   words = "--data.name digits --model.depth 10 --model.growth-rate 4 --epochs 4"
-  cells = axes.cells_of(words.split(), 3)
+  cells = cells_of(words.split(), 3)
   clock = [0.0]
   monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
   file = io.StringIO()

@@ -11,9 +11,10 @@ import fabricated
 import pytest
 from conftest import wait_for
 
-from dn_jax import runs
-from dn_jax.sweep import lock, process
+from dn_jax.runs import records
+from dn_jax.sweep import process
 from dn_jax.sweep.process import Outcome, carry_out
+from dn_jax.system import lock
 
 
 def python(code):
@@ -36,7 +37,7 @@ def failure(folder):
 
 
 def test_a_run_that_leaves_a_summary_is_done_and_an_earlier_failure_is_forgotten(folder):
-  runs.write_failure(folder, {"error": "old", "exit_code": 1, "at": "then"})
+  records.write_failure(folder, {"error": "old", "exit_code": 1, "at": "then"})
   end = carry_out(python(summary_of(folder)), folder, None)
   assert end.outcome is Outcome.DONE
   assert not (folder / "failure.json").exists()
@@ -150,7 +151,7 @@ def test_a_disk_that_takes_nothing_fails_this_run_alone(folder, monkeypatch):
   def full(*_):
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr(runs.folders, "write_whole", full)
+  monkeypatch.setattr(records.folders, "write_whole", full)
   end = carry_out(python("exit('error: lost')"), folder, None)
   assert (end.outcome, end.error) == (Outcome.FAILED, "lost")
   end = carry_out(["/no/such/python"], folder, None)

@@ -14,10 +14,11 @@ import orbax.checkpoint as ocp
 import pytest
 from conftest import ROOT
 
-from dn_jax.configuration import UserError
+from dn_jax.errors import UserError
+from dn_jax.runs.records import EpochRecord
 from dn_jax.training import checkpoint
 from dn_jax.training.checkpoint import Checkpoints, NoCheckpointError
-from dn_jax.training.loop import Begun, EpochRecord
+from dn_jax.training.loop import Begun
 from dn_jax.training.step import Totals, TrainState
 
 RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from dn_jax.training import loop
-from dn_jax.training.epoch import DeviceSplit
+from dn_jax.training.resident import DeviceSplit
 from dn_jax.training.step import Totals, TrainState
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from dn_jax.configuration import OptimizerConfig
+from dn_jax.config.schema import OptimizerConfig
 from dn_jax.training import optimizer
 
 PUBLISHED = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (0.5, 0.75), 0.1)

@@ -6,8 +6,8 @@ import jax
 import pytest
 from jax.experimental import multihost_utils
 
-from dn_jax.training import rhythm
-from dn_jax.training.rhythm import Rhythm
+from dn_jax.training import checkpoint
+from dn_jax.training.checkpoint import Rhythm
 
 
 def test_multiples_are_due_or_the_first_point_after_one():
@@ -25,7 +25,7 @@ def test_multiples_are_due_or_the_first_point_after_one():
 
 def test_minutes_count_from_the_last_checkpoint(monkeypatch):
   now = [100.0]
-  monkeypatch.setattr(rhythm.time, "monotonic", lambda: now[0])
+  monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
   found = Rhythm(None, 0.5, 0)
   now[0] += 29
   assert not found.due(1)
@@ -41,7 +41,7 @@ def test_minutes_count_from_the_last_checkpoint(monkeypatch):
 def test_of_several_processes_the_first_ones_clock_is_looked_at_about_every_ten_seconds(monkeypatch, seconds):
   now, looks, due = [0.0], [], {0: [], 1: []}
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  monkeypatch.setattr(rhythm.time, "monotonic", lambda: now[0])
+  monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
   commands = int(600 / seconds)
 
   def tell(value):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from conftest import relative
 
-from dn_jax.configuration import OptimizerConfig
+from dn_jax.config.schema import OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
-from dn_jax.distributed import make_layout_of_one
+from dn_jax.distributed.layout import make_layout_of_one
 from dn_jax.models.densenet import DenseNet
-from dn_jax.training import epoch, optimizer, step
+from dn_jax.training import optimizer, resident, step
 
 SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1, average=0.99)
 SHAPE = (8, 8, 3)
@@ -21,7 +21,7 @@ SHAPE = (8, 8, 3)
 def test_steps_side_by_side_are_those_alone_in_float64(policy):
   with jax.enable_x64(True):
     rng = np.random.RandomState(0)
-    split = epoch.DeviceSplit(
+    split = resident.DeviceSplit(
       jnp.asarray(rng.randint(0, 256, (24, *SHAPE)), jnp.uint8), jnp.asarray(rng.randint(0, 5, 24))
     )
     network = DenseNet((1, 2), 4, 5, 8, dropout_rate=0.2, remat=policy, dtype=jnp.float64, param_dtype=jnp.float64)
@@ -31,7 +31,7 @@ def test_steps_side_by_side_are_those_alone_in_float64(policy):
     layout = make_layout_of_one()
     train_step = step.make_train_step(network, sgd, layout)
     seeds = range(3)
-    keys = [epoch.Keys(*jax.random.split(jax.random.key(100 + seed))) for seed in seeds]
+    keys = [resident.Keys(*jax.random.split(jax.random.key(100 + seed))) for seed in seeds]
     orders = [jnp.asarray(np.random.RandomState(seed).permutation(24), jnp.int32) for seed in seeds]
     fresh = lambda seed: (step.create_state(network, sgd, jax.random.key(seed), SHAPE), step.Totals.zero())
 
@@ -43,9 +43,10 @@ def test_steps_side_by_side_are_those_alone_in_float64(policy):
       return state, totals, np.stack(losses, axis=-1)
 
     alone = [
-      go(epoch.make_advance(train_step, prepare, layout, *keys[seed], 1), *fresh(seed), orders[seed]) for seed in seeds
+      go(resident.make_advance(train_step, prepare, layout, *keys[seed], 1), *fresh(seed), orders[seed])
+      for seed in seeds
     ]
-    together = epoch.make_advance_side_by_side(train_step, prepare, layout, keys, 1)
+    together = resident.make_advance_side_by_side(train_step, prepare, layout, keys, 1)
     states, totals, losses = go(together, *zip(*map(fresh, seeds), strict=True), tuple(orders))
   assert not np.allclose(losses[0], losses[1], rtol=1e-3)
   for seed in seeds:

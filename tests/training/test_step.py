@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import relative
-from test_weights import variables_of
+from variables import variables_of
 
 from dn_jax.models.densenet import DenseNet
 from dn_jax.training.step import Batch, Objective, Totals, make_loss

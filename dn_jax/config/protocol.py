@@ -1,0 +1,137 @@
+"""The published protocols as data, by whose they are and data set.
+
+Sources: `densenet`: CVPR 2017 paper, section 4.2, and the authors' Torch code. `caffe`: the authors' Caffe
+code. `stochastic-depth`: its authors' Torch code. `wide`: its authors' scripts. `resnet`: its paper, FROM MEMORY
+(64,000 iterations of 128 pictures, here as 164 epochs of 391 or 390 steps). `preactivation`: its authors' Torch code,
+which is fb.resnet.torch's training, with the paper's batch, iterations and slow start FROM MEMORY.
+`digits` has no published protocol: everyone's is the one for CIFAR-10, with 40 epochs and nothing held out.
+Where a protocol says nothing of SVHN, DenseNet's is taken. All data sets whose pictures are read one by one have the
+paper's protocol for ImageNet.
+"""
+
+import dataclasses
+
+from dn_jax.config import zoo
+from dn_jax.config.schema import ModelConfig, RunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """What a published number was trained with; the fields are those of the flags."""
+
+  epochs: int
+  batch_size: int = 64
+  learning_rate: float = 0.1
+  momentum: float = 0.9
+  nesterov: bool = True
+  weight_decay: float = 1e-4
+  schedule: str = "steps"
+  drops: tuple[float, ...] = (0.5, 0.75)
+  drop_factor: float = 0.1
+  warmup_steps: int = 0
+  # The input: how normalised, and how padded where augmented; training pictures held out; whose error is reported.
+  normalise: str = "channel"
+  padding: str = "zero"
+  validation: int = 0
+  report: str = "last"
+  # The dropout rate where the pictures are not augmented.
+  dropout_without_augmentation: float = 0.0
+
+
+_DENSENET = Protocol(epochs=300, dropout_without_augmentation=0.2)
+_DENSENET_SVHN = dataclasses.replace(_DENSENET, epochs=40, validation=6000, report="best")
+_IMAGENET = Protocol(epochs=90, batch_size=256, drops=(1 / 3, 2 / 3))
+_HE = Protocol(epochs=164, batch_size=128, warmup_steps=400)
+_STOCHASTIC_DEPTH = Protocol(epochs=500, batch_size=128, normalise="pixel", validation=5000, report="best")
+_WIDE = Protocol(
+  epochs=200, batch_size=128, weight_decay=5e-4, drops=(0.3, 0.6, 0.8), drop_factor=0.2, padding="reflect"
+)
+
+_CIFAR = {
+  "densenet": _DENSENET,
+  # 230,000 iterations of 64 pictures are 294 epochs.
+  "caffe": dataclasses.replace(_DENSENET, epochs=294, normalise="mean"),
+  "resnet": dataclasses.replace(_HE, nesterov=False, normalise="mean"),
+  "stochastic-depth": _STOCHASTIC_DEPTH,
+  "preactivation": _HE,
+  "wide": _WIDE,
+}
+PROTOCOLS: dict[tuple[str, str], Protocol] = {
+  **{(name, data): protocol for name, protocol in _CIFAR.items() for data in ("cifar10", "cifar100")},
+  **{
+    (name, "digits"): dataclasses.replace(
+      protocol,
+      epochs=40,
+      normalise="channel",
+      validation=0,
+      report="last",
+      dropout_without_augmentation=0.0,
+      warmup_steps=0,
+    )
+    for name, protocol in _CIFAR.items()
+  },
+  **{(name, "svhn_cropped"): _DENSENET_SVHN for name in ("densenet", "caffe")},
+  **{
+    (name, "svhn_cropped"): dataclasses.replace(_DENSENET_SVHN, dropout_without_augmentation=0.0)
+    for name in ("resnet", "preactivation")
+  },
+  ("stochastic-depth", "svhn_cropped"): dataclasses.replace(
+    _STOCHASTIC_DEPTH, epochs=50, drops=(0.6, 0.7), validation=6000
+  ),
+  ("wide", "svhn_cropped"): dataclasses.replace(
+    _WIDE,
+    epochs=160,
+    learning_rate=0.01,
+    drops=(0.5, 0.75),
+    drop_factor=0.1,
+    padding="zero",
+    dropout_without_augmentation=0.4,
+  ),
+}
+
+
+def of(whose: str, data: str) -> Protocol:
+  """By whose it is and the data set's name."""
+  return PROTOCOLS.get((whose, data), _IMAGENET)
+
+
+def protocol_name(name: str | None, model: ModelConfig) -> str:
+  """Whose protocol a network is trained with, where a person does not say.
+
+  Args:
+    name: of the zoo, as the person gave it; parts of that network may have been changed.
+    model: the completed configuration.
+  """
+  if name:
+    return zoo.published(name).protocol
+  return "stochastic-depth" if model.family == "resnet" and model.survival < 1 else model.family
+
+
+def fill_in(config: RunConfig) -> RunConfig:
+  """Replaces every None of a run's configuration that its protocol (which is set) speaks of.
+
+  A validation split that a person asks for where none was published makes the best network the reported one
+  (hyper-parameters chosen on held-out pictures), unless --report says otherwise.
+  """
+  protocol = of(config.protocol, config.data.name)
+
+  def filled(part: object) -> dict[str, object]:
+    return {
+      field.name: getattr(protocol, field.name)
+      for field in dataclasses.fields(part)
+      if getattr(part, field.name) is None and hasattr(protocol, field.name)
+    }
+
+  asked_for_validation = bool(config.data.validation) and not protocol.validation
+  nothing_held_out = config.data.validation == 0
+  data = dataclasses.replace(config.data, **filled(config.data))
+  optimizer = dataclasses.replace(config.optimizer, **filled(config.optimizer))
+  model = config.model
+  if model.dropout is None:
+    has_dropout = model.family in ("densenet", "wide")
+    rate = protocol.dropout_without_augmentation if has_dropout and not data.augment else 0.0
+    model = dataclasses.replace(model, dropout=rate)
+  if config.report is None and (asked_for_validation or nothing_held_out):
+    config = dataclasses.replace(config, report="best" if asked_for_validation else "last")
+  config = dataclasses.replace(config, data=data, optimizer=optimizer, model=model)
+  return dataclasses.replace(config, **filled(config))

@@ -1,0 +1,302 @@
+"""A run as frozen data: what it is, how it is carried out, and what a wrong value is told.
+
+Every field is one or the other. A field of the first kind is part of what the run *is*: another value is
+another run, and another cell of a table. A field made with `carried_out` says how it is computed or where it
+goes, and may differ when a run is resumed. `None` stands for "as published" and is filled in before anything
+runs (`dn_jax.config.resolve`), so that a record holds no `None` that matters.
+"""
+
+import dataclasses
+import pathlib
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
+RematPolicy = Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"]
+RematChoice = Literal[RematPolicy, "auto"]
+
+
+def carried_out(default: Any) -> Any:
+  """A field that says how a run is carried out, not what it is."""
+  return dataclasses.field(default=default, metadata={"carried_out": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Which pictures."""
+
+  name: str = "cifar10"
+  """digits, cifar10, cifar100 or svhn_cropped; read picture by picture: folder (CLASS/PICTURE, or train and val with
+  these inside), imagenet2012, or any other with one label a picture that TFDS prepared."""
+  dir: pathlib.Path | None = carried_out(None)
+  """Folder of TFDS-prepared data sets, gs://BUCKET/FOLDER too; by default TFDS's own (~/tensorflow_datasets). With
+  `folder`: that folder."""
+  augment: bool = False
+  """The "+" of the paper's tables: mirror, pad and crop. Read picture by picture: ImageNet's, a crop of random area and
+  aspect, mirrored, colours jittered, lighting changed."""
+  padding: Literal["zero", "reflect"] | None = None
+  """What is beyond a shifted picture's border: zeros after normalising, or the picture's mirror image."""
+  normalise: Literal["channel", "pixel", "mean"] | None = None
+  """By the data set's published constants; a mean picture and one deviation; a mean picture alone."""
+  validation: int | None = None
+  """Pictures held out of the training set, evenly over the classes (published: 0; SVHN 6000)."""
+  size: int | None = None
+  """Side of the crop that the network sees, of pictures that are read one by one (ImageNet: 224)."""
+  resize: int | None = None
+  """Their shorter side before the middle is cropped, where they are not augmented (ImageNet: 256, or as 8 to 7)."""
+  workers: int = carried_out(0)
+  """Processes that read and decode them; 0: threads of this one, as many as there are processors, at most 16."""
+  bad_share: float = carried_out(0.01)
+  """Share of them that may be unreadable; another is taken in such a one's place, and more stop the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Which network. Unset flags come from --model.name, or are those of DenseNet-BC (L=100, k=12)."""
+
+  name: str | None = carried_out(None)
+  """A network of the zoo, e.g. densenet-bc-100-12; the flags below change parts of it."""
+  depth: int | None = None
+  """L: 4 + 3n, or 4 + 6n with bottlenecks."""
+  growth_rate: int | None = None
+  """k: channels that each layer adds."""
+  blocks: tuple[int, ...] | None = None
+  """Layers of each dense block, instead of --model.depth."""
+  bottleneck: bool | None = None
+  """A 1x1 convolution in every layer (-B)."""
+  bottleneck_width: int | None = None
+  """Its outputs, in units of k."""
+  compression: float | None = None
+  """theta: share of its channels that a transition keeps (-C)."""
+  initial_channels: int | None = None
+  """Outputs of the first convolution (2k with bottlenecks, else 16)."""
+  stem: Literal["cifar", "imagenet"] | None = None
+  """3x3, or 7x7 of stride 2 with a max pool."""
+  dropout: float | None = None
+  """After every convolution but the first (published: 0.2 where nothing is augmented)."""
+  convolution_init: Literal["fan_out", "fan_in"] | None = None
+  """He initialisation by outputs (Torch) or inputs (Caffe)."""
+  classifier_init: Literal["torch", "xavier"] | None = None
+  """Torch's default for a linear layer, or Caffe's "xavier"."""
+  family: Literal["densenet", "resnet", "preactivation", "wide"] | None = None
+  """DenseNet, or a baseline: ResNet, with pre-activation, Wide ResNet."""
+  widen_factor: int | None = None
+  """Of a Wide ResNet's channels."""
+  survival: float | None = None
+  """p_L of a ResNet with stochastic depth; 1: without."""
+  shortcut: Literal["subsample", "average"] | None = None
+  """Where a ResNet's size changes: every other pixel, or the average of four (with stochastic depth)."""
+  epsilon: float = 1e-5
+  """Of batch norm."""
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  """Of activations; parameters and statistics stay float32."""
+  precision: Literal["default", "high", "highest"] = "default"
+  """Of matrix products: on TPU and GPU "default" multiplies float32 in bfloat16 or TF32 passes."""
+  remat: RematChoice | None = carried_out(None)
+  """What the backward pass keeps; the function is the same. auto: the least recomputation that fits the device.
+  Unset: layer_by_layer, the fastest; for a ResNet dense_layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """SGD with momentum. Unset flags are as published for the network and the data set."""
+
+  learning_rate: float | None = None
+  """At the start."""
+  momentum: float | None = None
+  """Of SGD, without dampening."""
+  nesterov: bool | None = None
+  """Nesterov's form of the momentum."""
+  weight_decay: float | None = None
+  """On every parameter, batch-norm scales and biases included."""
+  schedule: Literal["steps", "cosine"] | None = None
+  """Drops, or a cosine to 0 over all steps."""
+  drops: tuple[float, ...] | None = None
+  """Where the rate drops, as shares of the epochs."""
+  drop_factor: float | None = None
+  """By what the rate is multiplied there."""
+  warmup_steps: int | None = None
+  """Steps at the start with a tenth of the rate."""
+  rate_batch: int | None = None
+  """Batch that the rate is meant for: it is scaled by --batch-size over this (Goyal et al. 2017). Unset: it is not."""
+  warmup_epochs: float = 0.0
+  """Epochs in which the rate rises linearly: from what it is before it is scaled up, else from a tenth."""
+  label_smoothing: float = 0.0
+  """Share of a label that training's loss spreads over all classes (what is logged is the plain cross-entropy)."""
+  average: float = 0.0
+  """Decay of a moving average of the parameters over steps; above 0 it is what is tested and kept. E.g. 0.9999."""
+  classifier_rate: float = 1.0
+  """The classifier's own rate, in units of all others'."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """What is kept on disk to go on from."""
+
+  every_epochs: int = carried_out(1)
+  """Epochs between checkpoints (the last is always written)."""
+  every_steps: int | None = carried_out(None)
+  """Steps between checkpoints within an epoch (between two commands to the device); by default none."""
+  every_minutes: float | None = carried_out(None)
+  """Likewise, minutes; several processes look at the clock about every 10 s."""
+  any_version: bool = carried_out(False)
+  """Go on from a checkpoint that another JAX wrote; the last digits may differ from an undisturbed run's."""
+  keep: int = carried_out(2)
+  """How many of the newest stay; the best on validation stays besides."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+  """Several processes, usually one a host, as one run: each is started with the same flags but its own id."""
+
+  coordinator: str | None = carried_out(None)
+  """HOST:PORT of process 0, which all others can reach."""
+  num_processes: int | None = carried_out(None)
+  """How many there are."""
+  process_id: int | None = carried_out(None)
+  """Which one this is, from 0."""
+  auto: bool = carried_out(False)
+  """JAX finds the others: on a TPU pod slice. Under SLURM and Open MPI it does so unasked."""
+  timeout: int = carried_out(300)
+  """Seconds to wait for the others at the start."""
+  heartbeat: int = carried_out(30)
+  """Seconds without a sign of life after which a process counts as lost, and all others stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """One training run."""
+
+  data: DataConfig = DataConfig()
+  model: ModelConfig = ModelConfig()
+  optimizer: OptimizerConfig = OptimizerConfig()
+  checkpoint: CheckpointConfig = CheckpointConfig()
+  distributed: DistributedConfig = DistributedConfig()
+  protocol: ProtocolName | None = carried_out(None)
+  """Whose published training fills in unset flags; by default the named network's own."""
+  epochs: int | None = None
+  """Passes over the training pictures."""
+  batch_size: int | None = None
+  """Pictures a step, over all devices."""
+  seed: int = 0
+  """Of weights, order, augmentation and dropout."""
+  weights: pathlib.Path | None = None
+  """Start from a file of weights (.safetensors, .pth) in PyTorch's names; it may say what network it is."""
+  reset_classifier: bool = False
+  """With --weights: a fresh classifier, for other classes."""
+  freeze: tuple[str, ...] = ()
+  """Parts that keep their weights: stem, block1, transition1, ..., last, classifier; layers as block1/layer2."""
+  freeze_statistics: bool = False
+  """Batch norm takes its running averages in training too, as they are, and nothing is dropped out."""
+  statistics_groups: int = 1
+  """Equal parts of a batch that batch norm sees one by one, as on so many GPUs; 1: the whole batch."""
+  last_batch: Literal["drop", "keep"] = "drop"
+  """What becomes of an epoch's smaller last batch (the authors keep it; a device mesh wants one size)."""
+  report: Literal["last", "best"] | None = None
+  """Whose test error is reported: the last network's, or that of the best on validation."""
+  out: pathlib.Path | None = carried_out(None)
+  """The run's folder; by default runs/ and a name made of the flags."""
+  devices: int | None = carried_out(None)
+  """How many of this machine's devices share the batch; by default all."""
+  seeds_per_device: int = carried_out(1)
+  """Runs in one program on one device, of this seed and the next ones, each in a folder of its own (within --out)."""
+  parallel: Literal["jit", "pmap"] = carried_out("jit")
+  """What runs the step on every device: jax.jit with jax.shard_map, or jax.pmap."""
+  shard_state: bool = carried_out(False)
+  """Cut parameters and momentum over the devices, for large networks; each step gathers the parameters."""
+  accumulation: int = carried_out(1)
+  """Pieces that a device goes through one after another, for batches that do not fit; each of whole groups."""
+  steps_per_dispatch: int | None = carried_out(None)
+  """Steps that the device takes at one command of the host (default: 1 on CPU, 32 elsewhere)."""
+  evaluation_batch_size: int = carried_out(256)
+  """Pictures a step of evaluation."""
+  tensorboard: bool = carried_out(False)
+  """Write TensorBoard events too (extra `tensorboard`)."""
+  profile: bool = carried_out(False)
+  """Record a few commands to the device: RUN/profile, for TensorBoard or ui.perfetto.dev."""
+  debug_nans: bool = carried_out(False)
+  """Stop at the first operation that makes a NaN, with its traceback; slow."""
+
+
+def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
+  """Every field of a nested configuration: (flag such as `model.growth-rate`, value, is part of the run)."""
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    flag = prefix + field.name.replace("_", "-")
+    if dataclasses.is_dataclass(value):
+      yield from fields(value, flag + ".")
+    else:
+      yield flag, value, not field.metadata.get("carried_out", False)
+
+
+def flag_types(config: type) -> dict[str, Any]:
+  """The flags of a nested configuration's class, and their types."""
+
+  def of(config: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, hint in typing.get_type_hints(config).items():
+      flag = prefix + name.replace("_", "-")
+      if dataclasses.is_dataclass(hint):
+        yield from of(hint, flag + ".")
+      else:
+        yield flag, hint
+
+  return dict(of(config))
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+  """The flags that say what a resolved run is, and their values as JSON has them."""
+  return {flag: jsonable(value) for flag, value, part_of_the_run in fields(config) if part_of_the_run}
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+  """A line for each flag whose value differs, `flag: old -> new`."""
+  absent = "(absent)"
+  return [
+    f"--{flag}: {old.get(flag, absent)} -> {new.get(flag, absent)}"
+    for flag in dict.fromkeys((*old, *new))
+    if old.get(flag, absent) != new.get(flag, absent)
+  ]
+
+
+def jsonable(value: Any) -> Any:
+  """A configuration's value as JSON gives it back."""
+  if isinstance(value, tuple):
+    return list(value)
+  if isinstance(value, pathlib.PurePath):
+    return str(value)
+  return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+  """A nested configuration as nested JSON-ready dictionaries."""
+  return {
+    field.name: to_dict(value) if dataclasses.is_dataclass(value) else jsonable(value)
+    for field in dataclasses.fields(config)
+    for value in (getattr(config, field.name),)
+  }
+
+
+def from_dict(config_type: type, record: dict[str, Any]) -> Any:
+  """The inverse of `to_dict`; a field that the record lacks has its default.
+
+  Raises:
+    KeyError: the record has a field that this version does not know.
+    TypeError: it is no dictionary.
+  """
+  if not isinstance(record, dict):
+    raise TypeError(f"a configuration is a dictionary, not a {type(record).__name__}")
+  known = {field.name: field for field in dataclasses.fields(config_type)}
+  if unknown := set(record) - set(known):
+    raise KeyError(f"unknown fields {', '.join(sorted(unknown))} in a configuration")
+  values = {}
+  for name, value in record.items():
+    default = known[name].default
+    if dataclasses.is_dataclass(default):
+      value = from_dict(type(default), value)
+    elif isinstance(value, list):
+      value = tuple(value)
+    elif "Path" in str(known[name].type) and value is not None:
+      value = pathlib.Path(value)
+    values[name] = value
+  return config_type(**values)

@@ -1,0 +1,308 @@
+"""One global batch over all devices: which pictures lie where, and what a step exchanges.
+
+Every device runs the same program on its own part of the batch (`jax.shard_map` under `jax.jit`, or
+`jax.pmap`), holding the whole state. What crosses is written out here and in `dn_jax.models.batch_stats`: the mean
+of gradients and running averages, the sums that are logged and, where a group's pictures lie on several devices,
+the statistics of its parts.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dn_jax.errors import ConfigurationError
+from dn_jax.models.batch_stats import BatchCut
+from dn_jax.system import compilation
+
+AXIS = "data"
+Parallel = Literal["jit", "pmap"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How the groups of a global batch lie on devices.
+
+  A batch is G equal groups of neighbouring pictures, each normalised by itself; what a run computes depends on G
+  and not on the devices. These form gcd(G, D) rows; a row takes its equal share of the groups, and each of its
+  devices holds the same part of every one of them.
+
+  devices:  those that share the batch, of every process
+  groups:   G, the statistics groups
+  parallel: what runs the program on every device
+  shard:    whether parameters and momentum are cut over the devices too, each holding a part between steps
+  """
+
+  devices: tuple[jax.Device, ...]
+  groups: int = 1
+  parallel: Parallel = "jit"
+  shard: bool = False
+
+  @property
+  def rows(self) -> int:
+    return math.gcd(self.groups, len(self.devices))
+
+  @property
+  def groups_of_device(self) -> int:
+    """Groups that a device has a part of."""
+    return self.groups // self.rows
+
+  @property
+  def parts(self) -> int:
+    """Devices that share a group."""
+    return len(self.devices) // self.rows
+
+  @property
+  def cut(self) -> BatchCut | None:
+    """For the network; None where no group lies on several devices."""
+    return BatchCut(AXIS, len(self.devices), self.parts) if self.parts > 1 else None
+
+  @property
+  def mesh(self) -> Mesh:
+    """All devices in a line."""
+    return Mesh(np.asarray(self.devices), (AXIS,))
+
+  def check(self, flag: str, batch_size: int) -> None:
+    """Refuses a batch that groups and devices do not divide.
+
+    Raises:
+      ConfigurationError: with the nearest sizes that they do.
+    """
+    unit = math.lcm(self.groups, len(self.devices))
+    if batch_size % unit:
+      below = batch_size - batch_size % unit
+      nearest = f"{below} and {below + unit}" if below else str(unit)
+      who = f"{len(self.devices)} devices" if len(self.devices) > 1 else ""
+      groups = f"{self.groups} statistics groups" if self.groups > 1 else ""
+      who = f"{groups} over {who}" if who and groups else who or groups
+      raise ConfigurationError(flag, batch_size, f"{who} do not divide it; the nearest that they do: {nearest}")
+
+  def check_accumulation(self, pieces: int) -> None:
+    """Refuses pieces that a device's groups cannot be gone through in.
+
+    Raises:
+      ConfigurationError: with those that they can.
+    """
+    own = self.groups_of_device
+    if own % pieces:
+      fitting = ", ".join(str(number) for number in range(1, own + 1) if own % number == 0)
+      raise ConfigurationError(
+        "accumulation",
+        pieces,
+        f"each device works on {own} of --statistics-groups {self.groups} at a time, and batch norm must see a group "
+        f"whole; {fitting} fit, or more groups",
+      )
+
+  def own(self, pictures: jax.Array) -> jax.Array:
+    """Of a batch's pictures [batch], this device's [groups_of_device * n], group by group; inside the program."""
+    if len(self.devices) == 1:
+      return pictures
+    row, part = jnp.divmod(jax.lax.axis_index(AXIS), self.parts)
+    return pictures.reshape(self.rows, self.groups_of_device, self.parts, -1)[row, :, part].reshape(-1)
+
+  def group_numbers(self) -> jax.Array:
+    """int32 [groups_of_device]: which of the groups this device has parts of; inside the program."""
+    own = jnp.arange(self.groups_of_device, dtype=jnp.int32)
+    if len(self.devices) == 1:
+      return own
+    return jax.lax.axis_index(AXIS) // self.parts * self.groups_of_device + own
+
+  def specs[Tree](self, shapes: Tree) -> Tree:
+    """How arrays of a state lie: whole everywhere, or cut along the longest axis that the devices divide."""
+
+    def spec(leaf: Any) -> PartitionSpec:
+      axes = [axis for axis, size in enumerate(leaf.shape) if size % len(self.devices) == 0]
+      if not self.shard or len(self.devices) == 1 or not axes:
+        return PartitionSpec()
+      longest = max(axes, key=lambda axis: leaf.shape[axis])
+      return PartitionSpec(*(None,) * longest, AXIS)
+
+    return jax.tree.map(spec, shapes)
+
+  def whole[Tree](self, parts: Tree, specs: Tree) -> Tree:
+    """Arrays put together again of what each device holds; inside the program."""
+
+    def gather(part: jax.Array, spec: PartitionSpec) -> jax.Array:
+      return jax.lax.all_gather(part, AXIS, axis=len(spec) - 1, tiled=True) if spec else part
+
+    return jax.tree.map(gather, parts, specs)
+
+  def reduce[Tree](self, gradients: Tree, specs: Tree, means: Any, sums: Any) -> tuple[Tree, Any, Any]:
+    """The means over all devices of gradients, each device keeping the part that its specs give it, and of `means`,
+    and the sums of `sums`; inside the program."""
+    if len(self.devices) == 1:
+      return gradients, means, sums
+
+    def scatter(gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
+      return jax.lax.psum_scatter(gradient, AXIS, scatter_dimension=len(spec) - 1, tiled=True)
+
+    leaves, tree = jax.tree.flatten(gradients)
+    spec_of = tree.flatten_up_to(specs)
+    kept, means, sums = jax.lax.psum(
+      ([leaf for leaf, spec in zip(leaves, spec_of, strict=True) if not spec], means, sums), AXIS
+    )
+    kept = iter(kept)
+    leaves = [scatter(leaf, spec) if spec else next(kept) for leaf, spec in zip(leaves, spec_of, strict=True)]
+    gradients, means = jax.tree.map(lambda total: total / len(self.devices), (tree.unflatten(leaves), means))
+    return gradients, means, sums
+
+  def connect(self) -> None:
+    """Makes the connections between processes that a step needs; each calls it as soon as they have joined.
+
+    Gloo, of the CPU back end, has processes come to the first exchange of some devices within 30 s of each other, and
+    a step's first may be minutes of loading and compiling away. Later ones wait for as long as it takes.
+    """
+
+    def exchange(x: jax.Array) -> jax.Array:
+      x = jax.lax.psum(x, AXIS)
+      return self.cut.sum(x) if self.cut else x
+
+    jax.block_until_ready(self.everywhere(exchange)(replicate(np.float32(0), self.mesh)))
+
+  def everywhere(
+    self,
+    function: Callable[..., Any],
+    donate: Sequence[int] = (),
+    in_specs: Any = PartitionSpec(),
+    out_specs: Any = PartitionSpec(),
+  ) -> Callable[..., Any]:
+    """Compiles a program that every device runs.
+
+    Args:
+      function: of what each device holds of the arguments.
+      donate: places of arguments whose memory the results may take.
+      in_specs, out_specs: how arguments and results lie, by default whole and the same on all devices; pmap knows
+        no other way.
+
+    Returns:
+      The same function of arrays as `replicate` and `place` place them.
+    """
+    if self.parallel == "pmap":
+      return self._everywhere_by_pmap(function, donate)
+    return jax.jit(self.mapped(function, in_specs, out_specs), donate_argnums=tuple(donate))
+
+  def compiled(self, program: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """A program of `everywhere`, compiled for arguments like these.
+
+    By pmap, or where NaNs are looked for (JAX then takes a program apart), it is compiled when it is first called.
+    What tracing leaves is given back before, and what compiling leaves after.
+    """
+    if self.parallel == "pmap" or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+      return program
+    lowered = program.lower(*arguments)
+    compilation.give_back()
+    compiled = lowered.compile()
+    del lowered
+    compilation.give_back()
+    return compiled
+
+  def mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any = PartitionSpec()) -> Callable[..., Any]:
+    """A program for each device as one over all of them."""
+    if len(self.devices) == 1:
+      return function
+    # Without checking what varies over the devices: then a sum's gradient is the sum of gradients, as in pmap.
+    return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+  def _everywhere_by_pmap(self, function: Callable[..., Any], donate: Sequence[int]) -> Callable[..., Any]:
+    here = [device for device in self.devices if device.process_index == jax.process_index()]
+
+    @functools.cache
+    def mapped(arguments: int) -> Callable[..., Any]:
+      return jax.pmap(
+        lambda number, *rest: function(*rest),
+        AXIS,
+        in_axes=(0, *(None,) * arguments),
+        out_axes=None,
+        devices=self.devices,
+        donate_argnums=tuple(place + 1 for place in donate),
+      )
+
+    def call(*arguments: Any) -> Any:
+      # pmap wants something to map over; several processes get arrays of their own devices back.
+      return _rewrapped(mapped(len(arguments))(np.arange(len(here)), *arguments), self.mesh)
+
+    return call
+
+
+def make_layout(
+  groups: int = 1, parallel: Parallel = "jit", *, shard: bool = False, devices: int | None = None
+) -> Layout:
+  """The first so many devices, by default all there are, for that many statistics groups.
+
+  Raises:
+    ConfigurationError: there are not so many; or some of several processes' are to be left out.
+  """
+  found = jax.devices()
+  if devices is not None and not 1 <= devices <= len(found):
+    raise ConfigurationError("devices", devices, f"this machine has {len(found)}; at most that")
+  if devices not in (None, len(found)) and jax.process_count() > 1:
+    raise ConfigurationError("devices", devices, f"several processes take all of theirs, {len(found)}")
+  return Layout(tuple(found[:devices]), groups, parallel, shard)
+
+
+def make_layout_of_one() -> Layout:
+  """One device with the whole batch."""
+  return Layout(tuple(jax.devices()[:1]))
+
+
+def replicate[Tree](tree: Tree, mesh: Mesh) -> Tree:
+  """Every device gets the whole; every process passes the same."""
+  return place(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def place_state[Tree](state: Tree, specs: Tree, mesh: Mesh) -> Tree:
+  """A state that every process has alike, as specs want it."""
+  return jax.tree.map(lambda leaf, spec: place(leaf, NamedSharding(mesh, spec)), state, specs)
+
+
+def place[Tree](tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
+  """Arrays that every process has alike, as a sharding wants them."""
+  if jax.process_count() == 1:
+    return jax.device_put(tree, sharding)
+
+  def put(leaf: Any) -> jax.Array:
+    value = np.asarray(leaf)
+    return jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
+
+  return jax.tree.map(put, tree)
+
+
+def _rewrapped[Tree](tree: Tree, mesh: Mesh) -> Tree:
+  """Replicated arrays, as pmap gives them to a process, as arrays of the mesh; nothing is copied."""
+  if jax.process_count() == 1:
+    return tree
+  sharding = NamedSharding(mesh, PartitionSpec())
+
+  def rewrap(leaf: jax.Array) -> jax.Array:
+    pieces = [shard.data for shard in leaf.addressable_shards]
+    return jax.make_array_from_single_device_arrays(leaf.shape, sharding, pieces)
+
+  return jax.tree.map(rewrap, tree)
+
+
+def placed[Tree](shapes: Tree, specs: Tree | PartitionSpec, mesh: Mesh) -> Tree:
+  """Shapes of arrays, with the placement that specs, or one for all, give them."""
+  if isinstance(specs, PartitionSpec):
+    everywhere = specs
+    specs = jax.tree.map(lambda _: everywhere, shapes)
+
+  def shape(leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+  return jax.tree.map(shape, shapes, specs)
+
+
+def gathered[Tree](tree: Tree, mesh: Mesh) -> Tree:
+  """Inside a compiled function: every device gets the whole."""
+  return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def cut[Tree](batch: Tree, mesh: Mesh) -> Tree:
+  """Inside a compiled function: every device gets its part of the batch."""
+  return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(AXIS)))

@@ -1,0 +1,24 @@
+"""A mistake that a person can mend, as one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+  """Something a person can put right; shown as one line, without a traceback."""
+
+
+class ConfigurationError(UserError):
+  """A value that does not fit: names the flag, the value and what would fit."""
+
+  def __init__(self, flag: str, value: object, fits: str):
+    super().__init__(f"--{flag} {value}: {fits}")
+    self.flag = flag
+    self.fits = fits
+
+
+def near(name: str, names: Iterable[str]) -> str:
+  """Names to offer in place of a wrong one: the near ones, or all of them where none is near."""
+  names = list(names)
+  found = difflib.get_close_matches(name.lower(), names, n=4, cutoff=0.5)
+  return f"did you mean {' or '.join(found)}?" if found else f"one of {', '.join(names)}"

@@ -1,0 +1,130 @@
+"""Top-1 and top-5 error of a trained network: a run's on its own data set, or any network's on any pictures."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from dn_jax.config.schema import DataConfig
+from dn_jax.data import catalog, sources
+from dn_jax.data.augment import normalise
+from dn_jax.distributed.layout import gathered, make_layout, replicate
+from dn_jax.errors import ConfigurationError
+from dn_jax.inference import load
+from dn_jax.inference.load import Classifier
+from dn_jax.runs import records
+from dn_jax.training import step, streamed
+from dn_jax.training.setup import batches_of, evaluator, on_devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """Of a network on a split; errors in percent.
+
+  pictures: that could be read
+  loss:     mean cross-entropy, in nats; of ten crops, that of their mean probability
+  epoch, steps: of a run's network: whole epochs behind it, and steps of the next
+  """
+
+  pictures: int
+  error: float
+  top5_error: float
+  loss: float
+  epoch: int = 0
+  steps: int = 0
+
+
+def of_run(
+  folder: pathlib.Path,
+  split: str,
+  which: load.Which,
+  batch_size: int,
+  data_dir: pathlib.Path | None,
+  crops: int,
+  say: Callable[[str], None],
+) -> Measured:
+  """Measures a run's network on a split of its own data set.
+
+  Args:
+    folder: of the run.
+    split: `train`, `valid` or `test`.
+    which: `last`, `best` (on validation), or `reported`: the one whose error the run reports.
+    batch_size: crops at a time.
+    data_dir: where the data set is now, if it has moved.
+    crops: 1, or 10 of pictures that are read one by one.
+    say: told of checkpoints that are not used, and of pictures that cannot be read.
+
+  Raises:
+    UserError: no run, no whole checkpoint, no such split.
+  """
+  _check(batch_size)
+  config = records.read_config(folder)
+  if data_dir:
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
+  if split == "valid" and not config.data.validation:
+    raise ConfigurationError("split", split, "this run held out no validation pictures")
+  dataset = catalog.load(config.data)
+  if crops != 1 and not dataset.info.streamed:
+    raise ConfigurationError("crops", crops, f"pictures of {config.data.name} are as large as the network's input")
+  records.check_data(folder, catalog.fingerprint(dataset))
+  layout = make_layout()
+  network = load.trained_by(folder, which, say)
+  measure = evaluator(network.config, dataset, batch_size, layout)
+  if dataset.info.streamed:
+    where: Any = batches_of(getattr(dataset, split), config.data, layout, max(1, batch_size // crops), say, crops)
+  else:
+    where = getattr(on_devices(dataset, layout.mesh), split)
+  totals = measure(network.params, network.batch_stats, where, lambda: None)
+  return _measured(totals, network.epoch, network.steps)
+
+
+def of_classifier(
+  known: Classifier, data: DataConfig, batch_size: int, crops: int, say: Callable[[str], None]
+) -> Measured:
+  """Measures a network on pictures that are read one by one, see `dn_jax.data.sources.tested`.
+
+  Args:
+    known: the network and its input.
+    data: `folder` or a name of TFDS, and where; sizes are the network's.
+    batch_size: crops at a time.
+    crops: 1, or 10.
+    say: told of pictures that cannot be read.
+
+  Raises:
+    UserError: there are no such pictures, or of other classes.
+  """
+  _check(batch_size)
+  if not catalog.info_of(data).streamed:
+    raise ConfigurationError("data.name", data.name, "weights are measured on folder, or on a data set of TFDS's")
+  source = sources.tested(data, known.classes)
+  if len(source.classes) != known.num_classes:
+    fits = f"has {len(source.classes)} classes; the network has {known.num_classes}"
+    raise ConfigurationError("data.dir" if data.name == sources.FOLDER else "data.name", data.dir or data.name, fits)
+  layout = make_layout()
+  data = dataclasses.replace(data, size=known.input.size, resize=known.input.resize)
+  measure = streamed.make_evaluate(
+    step.make_logits(known.network),
+    step.totals_of,
+    functools.partial(normalise, mean=known.input.mean, std=known.input.std),
+    streamed.placer(layout),
+    functools.partial(gathered, mesh=layout.mesh),
+  )
+  params, batch_stats = replicate(jax.device_get((known.params, known.batch_stats)), layout.mesh)
+  return _measured(
+    measure(
+      params, batch_stats, batches_of(source, data, layout, max(1, batch_size // crops), say, crops), lambda: None
+    )
+  )
+
+
+def _check(batch_size: int) -> None:
+  if batch_size < 1:
+    raise ConfigurationError("batch-size", batch_size, "must be at least 1")
+
+
+def _measured(totals: step.Totals, epoch: int = 0, steps: int = 0) -> Measured:
+  means = totals.means()
+  return Measured(int(totals.count), 100 * means["error"], 100 * means["top5_error"], means["loss"], epoch, steps)

@@ -1,0 +1,316 @@
+"""A trained network and what a picture must become for it: out of a run, or out of a file of weights."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec
+
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, from_dict, to_dict
+from dn_jax.data import catalog, tfds_folder
+from dn_jax.distributed import layout
+from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.models import build, weights
+from dn_jax.models.densenet import DenseNet
+from dn_jax.runs import records
+from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config
+from dn_jax.training import optimizer, step
+from dn_jax.training.checkpoint import Checkpoints
+
+Which = Literal["reported", "last", "best"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+  """How a picture becomes what a network sees.
+
+  size:      side of its middle, which the network sees
+  resize:    its shorter side before that is cropped
+  mean, std: of pixel values (0 to 255): what is subtracted, and divided by; each broadcasts over [size, size, 3]
+  """
+
+  size: int
+  resize: int
+  mean: np.ndarray
+  std: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+  """A network that classifies pictures.
+
+  model:       its configuration, completed
+  network:     the module
+  params, batch_stats: its variables
+  input:       see there
+  classes:     names, where they are known
+  num_classes: how many there are
+  """
+
+  model: ModelConfig
+  network: nn.Module
+  params: Any
+  batch_stats: Any
+  input: Input
+  classes: tuple[str, ...] | None
+  num_classes: int
+
+  def name_of(self, label: int) -> str:
+    """A class's name, or its number where names are not known."""
+    return self.classes[label] if self.classes else str(label)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """What a person says of a network besides where it is; None: as the run or the file has it."""
+
+  model: ModelConfig = ModelConfig()
+  """Which network a file is of that does not say so itself."""
+  labels: pathlib.Path | None = None
+  """A file with the classes' names, one a line, in the order of the network's outputs."""
+  size: int | None = None
+  """Side of the crop that the network sees."""
+  resize: int | None = None
+  """A picture's shorter side before that."""
+
+
+def load(
+  source: pathlib.Path,
+  asked: Asked,
+  which: Which,
+  data_dir: pathlib.Path | None,
+  say: Callable[[str], None],
+) -> Classifier:
+  """Reads a network.
+
+  Args:
+    source: a run's folder, or a file of weights (see `dn_jax.models.weights.read`).
+    asked: see there.
+    which: of a run's networks.
+    data_dir: where a run's data set is now, if it has moved; it is needed for a mean picture.
+    say: told of what is noticed on the way.
+
+  Raises:
+    UserError: there is none, or it is not what it should be; nothing fits in part.
+  """
+  if source.is_dir():
+    if asked.model != ModelConfig():
+      raise ConfigurationError("model", "(given)", f"{source} is a run's folder, which knows its network")
+    found = _of_run(source, which, data_dir, say)
+  else:
+    found = _of_file(source, asked.model, say)
+  if asked.labels:
+    found = dataclasses.replace(found, classes=_labels(asked.labels, found.num_classes))
+  return dataclasses.replace(found, input=_sized(found, asked))
+
+
+def _of_run(
+  folder: pathlib.Path, which: Which, data_dir: pathlib.Path | None, say: Callable[[str], None]
+) -> Classifier:
+  run = trained_by(folder, which, say)
+  data = dataclasses.replace(run.config.data, dir=data_dir or run.config.data.dir)
+  info = catalog.info_of(data)
+  if info.image_shape[2] != 3:
+    raise UserError(f"{folder}: is of {data.name}, whose pictures are no files: 8x8 values from 0 to 16")
+  if data.normalise == "channel":
+    mean, std = np.asarray(info.mean), np.asarray(info.std)
+  else:
+    mean, std = catalog.normalisation(catalog.load(data), data.normalise)
+  size = info.image_shape[0]
+  classes = records.read_classes(folder) or _prepared_classes(data)
+  return Classifier(
+    run.config.model,
+    run.network,
+    run.params,
+    run.batch_stats,
+    Input(size, info.resize or size, mean, std),
+    classes,
+    run.network.num_classes,
+  )
+
+
+def _prepared_classes(data: DataConfig) -> tuple[str, ...] | None:
+  """As TFDS has them where the data set is still there."""
+  try:
+    return tfds_folder.described(tfds_folder.newest_version(data.name, data.dir)).classes
+  except ConfigurationError:
+    return None
+
+
+def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None]) -> Classifier:
+  complete, network, variables = network_of_file(path, model, "inference", say)
+  about = weights.about(path) or {}
+  stem = complete.stem
+  like = catalog.info_of(DataConfig("imagenet2012" if stem == "imagenet" else "cifar10"))
+  try:
+    given = about.get("input", {})
+    mean, std = (np.asarray(given.get(name, default)) for name, default in (("mean", like.mean), ("std", like.std)))
+    size = int(given.get("size", like.image_shape[0]))
+    resize = int(given.get("resize", like.resize or size))
+    classes = tuple(map(str, about["classes"])) if about.get("classes") else None
+  except (TypeError, ValueError, AttributeError):
+    raise weights.WeightsError(f"{path}: what it says of its pictures cannot be read") from None
+  if classes and len(classes) != network.num_classes:
+    raise weights.WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
+  return Classifier(
+    complete,
+    network,
+    variables["params"],
+    variables["batch_stats"],
+    Input(size, resize, mean, std),
+    classes,
+    network.num_classes,
+  )
+
+
+def network_of_file(
+  path: pathlib.Path, model: ModelConfig, disagreement: weights.Disagreement, say: Callable[[str], None]
+) -> tuple[ModelConfig, DenseNet, dict[str, Any]]:
+  """The network of a file of weights: the one that flags name, or the one that the file says.
+
+  Args:
+    path: see `dn_jax.models.weights.read`.
+    model: flags; where there are none, and the file says nothing, DenseNet-BC (L=100, k=12).
+    disagreement, say: see `dn_jax.models.weights.from_pytorch`.
+
+  Returns:
+    The completed configuration, the network and its variables.
+
+  Raises:
+    UserError: the file cannot be read, or is of another network.
+  """
+  state = weights.read(path)
+  about = weights.about(path)
+  if model == ModelConfig() and about and "model" in about:
+    try:
+      model = from_dict(ModelConfig, about["model"])
+    except (KeyError, TypeError) as error:
+      raise weights.WeightsError(f"{path}: what it says of its network cannot be read ({error})") from None
+  complete = build.complete(dataclasses.replace(model, remat=None))
+  if complete.family != "densenet":
+    raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
+  shapes = {name.removeprefix("module."): value.shape for name, value in state.items()}
+  head, stem = shapes.get("classifier.weight", ()), shapes.get("features.conv0.weight", ())
+  # As the file has them; one that has neither is told what it lacks when it is compared.
+  classes, channels = head[0] if len(head) == 2 else 1000, stem[1] if len(stem) == 4 else 3
+  network = build.build(complete, classes)
+  images = jnp.zeros((1, 256, 256, channels))
+  template = jax.eval_shape(lambda key: network.init(key, images, False), jax.random.key(0))
+  try:
+    variables = weights.from_pytorch(network, state, template, disagreement, say)
+  except weights.WeightsError as error:
+    lines = str(error).splitlines()
+    more = f", and {len(lines) - 2} more" if len(lines) > 2 else ""
+    raise UserError(f"{path}: {lines[0]} ({' '.join(lines[1:2]).strip()}{more}); give --model.name") from None
+  return complete, network, variables
+
+
+def write(path: pathlib.Path, classifier: Classifier) -> None:
+  """Writes a DenseNet's weights as safetensors, in PyTorch's names, with what `load` needs in the metadata.
+
+  Raises:
+    ConfigurationError: it is no DenseNet, or the file cannot be written.
+  """
+  if not isinstance(classifier.network, DenseNet):
+    raise ConfigurationError("to", path, f"weights are written of a DenseNet alone, not of {classifier.model.family}")
+  # What carries a run out, not what the network is.
+  model = dataclasses.replace(classifier.model, remat=None, dropout=None)
+  about = {
+    "model": {name: value for name, value in to_dict(model).items() if value is not None},
+    "classes": classifier.classes,
+    "input": {
+      "size": classifier.input.size,
+      "resize": classifier.input.resize,
+      "mean": classifier.input.mean.tolist(),
+      "std": classifier.input.std.tolist(),
+    },
+  }
+  params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
+  try:
+    weights.write(path, weights.to_pytorch(classifier.network, params, batch_stats), about)
+  except OSError as error:
+    raise ConfigurationError("to", path, f"cannot be written ({error.strerror or error})") from None
+
+
+def _labels(path: pathlib.Path, count: int) -> tuple[str, ...]:
+  try:
+    names = path.read_text().splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    reason = getattr(error, "strerror", None) or "it is no text"
+    raise ConfigurationError("labels", path, f"cannot be read ({reason})") from None
+  if len(names) != count:
+    raise ConfigurationError("labels", path, f"has {len(names)} lines; the network has {count} classes")
+  return tuple(names)
+
+
+def _sized(classifier: Classifier, asked: Asked) -> Input:
+  """With the sizes that a person asks for: a crop alone keeps the share of the picture that it had."""
+  known = classifier.input
+  size = known.size if asked.size is None else asked.size
+  resize = round(known.resize * size / known.size) if asked.resize is None else asked.resize
+  if size < 1:
+    raise ConfigurationError("size", size, "must be at least 1")
+  if resize < size:
+    raise ConfigurationError("resize", resize, f"must be at least the crop's size, {size}")
+  if size != known.size and known.mean.ndim > 1:
+    raise ConfigurationError("size", size, f"this network's mean picture has {known.size} pixels a side")
+  if build.smallest_map(classifier.model, size) < 1:
+    raise ConfigurationError("size", size, "nothing is left of so small a picture in this network; take a larger one")
+  return Input(size, resize, known.mean, known.std)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A network with what it was trained to.
+
+  config:  of the run
+  network: the module
+  params, batch_stats: its variables
+  epoch, steps: whole epochs that they have behind them, and steps of the next
+  """
+
+  config: RunConfig
+  network: nn.Module
+  params: Any
+  batch_stats: Any
+  epoch: int
+  steps: int
+
+
+def trained_by(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -> Trained:
+  """Reads a run's network; changes nothing.
+
+  Args:
+    folder: of the run.
+    which: `last`, `best` (on validation), or `reported`: the one whose error the run reports.
+    say: told of checkpoints that are not used.
+
+  Raises:
+    UserError: no run, no whole checkpoint, none of that kind.
+  """
+  config = read_config(folder)
+  if which == "best" and not config.data.validation:
+    raise ConfigurationError("checkpoint", which, "this run held out no validation pictures")
+  info, mesh = catalog.info_of(config.data), layout.make_layout().mesh
+  num_classes = len(classes) if (classes := read_classes(folder)) else info.num_classes
+  if config.model.remat == "auto":  # Written down by a sweep; the run has not begun.
+    config = dataclasses.replace(config, model=build.complete(dataclasses.replace(config.model, remat=None)))
+  network = build.build(config.model, num_classes)
+  sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0), config.freeze)
+  shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), jax.random.key(0))
+  template = layout.placed(shapes, PartitionSpec(), mesh)
+  with Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, say, read_only=True) as checkpoints:
+    state, records, begun, _ = checkpoints.restore(template)
+    if which == "best" or (which == "reported" and config.report == "best"):
+      if not records:
+        raise ConfigurationError("checkpoint", which, "no epoch of this run is done yet; take last")
+      if begun.steps or best_record(records) != records[-1]:
+        state, records, begun, _ = checkpoints.restore(template, best_record(records).step)
+  params = optimizer.tested(state.params, state.opt_state)
+  return Trained(config, network, params, state.batch_stats, len(records), begun.steps)

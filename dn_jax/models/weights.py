@@ -1,0 +1,419 @@
+"""Weights from and to other programs: PyTorch state dicts, and Keras's networks by layer order.
+
+The name of a parameter elsewhere is a table (`units`), in the order in which the layers stand in the network.
+Elsewhere every batch norm keeps its own running averages; here a feature map has them once
+(`dn_jax.models.batch_stats`). So going out, a map's averages are written into every reader; coming in, a
+file whose readers agree is taken as it is, and for one whose readers do not there are two ways, see `load`.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import typing
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from dn_jax.errors import UserError
+from dn_jax.models.densenet import DenseNet
+
+State = dict[str, np.ndarray]
+Path = tuple[str, ...]
+Disagreement = Literal["inference", "train"]
+
+_METADATA = "dn_jax"
+
+
+class WeightsError(UserError):
+  """Weights that do not fit; the message names every tensor that is at fault."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+  """A layer with weights.
+
+  name: as PyTorch calls it, e.g. `features.denseblock1.denselayer1.norm1`
+  kind: `conv` (weight), `norm` (weight, bias and running averages) or `linear` (weight, bias)
+  path: in the tree `params`
+  maps: of a norm, the feature maps it reads: (path in `batch_stats`, channels) each
+  """
+
+  name: str
+  kind: Literal["conv", "norm", "linear"]
+  path: Path
+  maps: tuple[tuple[Path, int], ...] = ()
+
+
+def units(network: DenseNet, last_norm: str = "norm5") -> list[Unit]:
+  """All layers with weights, in the network's order (Keras's too).
+
+  Args:
+    network: the DenseNet.
+    last_norm: `norm5` (torchvision) or `norm_final` (the memory-efficient PyTorch implementation).
+  """
+  result = [Unit("features.conv0", "conv", ("stem", "conv"))]
+  channels = network.initial_channels
+  if network.stem == "imagenet":
+    result.append(Unit("features.norm0", "norm", ("stem", "norm"), ((("stem", "conv_output"), channels),)))
+  maps = [(("stem", "output"), channels)]
+  for b, layers in enumerate(network.blocks, start=1):
+    for n in range(1, layers + 1):
+      there, here = f"features.denseblock{b}.denselayer{n}", (f"block{b}", f"layer{n}")
+      result.append(Unit(f"{there}.norm1", "norm", (*here, "norm1"), tuple(maps)))
+      result.append(Unit(f"{there}.conv1", "conv", (*here, "conv1")))
+      if network.bottleneck_width:
+        width = network.bottleneck_width * network.growth_rate
+        result.append(Unit(f"{there}.norm2", "norm", (*here, "norm2"), (((*here, "bottleneck"), width),)))
+        result.append(Unit(f"{there}.conv2", "conv", (*here, "conv2")))
+      maps.append(((*here, "output"), network.growth_rate))
+    if b < len(network.blocks):
+      there, here = f"features.transition{b}", f"transition{b}"
+      result.append(Unit(f"{there}.norm", "norm", (here, "norm"), tuple(maps)))
+      result.append(Unit(f"{there}.conv", "conv", (here, "conv")))
+      maps = [((here, "output"), int(network.compression * sum(width for _, width in maps)))]
+  result.append(Unit(f"features.{last_norm}", "norm", ("last", "norm"), tuple(maps)))
+  result.append(Unit("classifier", "linear", ("classifier",)))
+  return result
+
+
+def to_pytorch(network: DenseNet, params: Any, batch_stats: Any, last_norm: str = "norm5") -> State:
+  """A state dict that PyTorch's own network loads with `strict=True`.
+
+  Args:
+    network: the DenseNet.
+    params, batch_stats: its variables.
+    last_norm: see `units`.
+
+  Returns:
+    Arrays by PyTorch's names; convolution kernels [out, in, height, width].
+  """
+  state: State = {}
+  for unit in units(network, last_norm):
+    own = _at(params, unit.path)
+    if unit.kind == "conv":
+      state[f"{unit.name}.weight"] = np.ascontiguousarray(np.transpose(own["kernel"], (3, 2, 0, 1)))
+    elif unit.kind == "linear":
+      state[f"{unit.name}.weight"] = np.ascontiguousarray(np.transpose(own["kernel"]))
+      state[f"{unit.name}.bias"] = np.asarray(own["bias"])
+    else:
+      state[f"{unit.name}.weight"], state[f"{unit.name}.bias"] = np.asarray(own["scale"]), np.asarray(own["bias"])
+      for theirs, ours in (("running_mean", "mean"), ("running_var", "var")):
+        state[f"{unit.name}.{theirs}"] = np.concatenate([_at(batch_stats, path)[ours] for path, _ in unit.maps])
+      state[f"{unit.name}.num_batches_tracked"] = np.asarray(0, np.int64)
+  return state
+
+
+def from_pytorch(
+  network: DenseNet,
+  state: Mapping[str, np.ndarray],
+  template: Mapping[str, Any],
+  disagreement: Disagreement = "inference",
+  say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+  """The variables of a network from a PyTorch state dict.
+
+  Both spellings of a layer's parts (`norm1`, `norm.1`) and of the last norm (`norm5`, `norm_final`) are
+  known, as is the prefix `module.` of a parallel wrapper; a norm's `num_batches_tracked` is ignored.
+
+  Args:
+    network: the DenseNet.
+    state: arrays by name.
+    template: shapes of its variables, `params` and `batch_stats`, e.g. from `jax.eval_shape`.
+    disagreement: what to do where readers of one map carry different running averages. `inference` folds the
+      difference into the readers' scale and bias, exactly: evaluation gives the file's outputs. `train` keeps
+      scale and bias, and the map gets the mean of its readers' averages.
+    say: told what was done about a disagreement.
+
+  Returns:
+    {"params": ..., "batch_stats": ...} of numpy arrays, in the template's types.
+
+  Raises:
+    WeightsError: names missing, unknown or given twice, shapes or types that differ, values that are not finite
+      in the template's types: all of them, and nothing is loaded.
+    ValueError: `disagreement` is neither, or the template is of another network.
+  """
+  if disagreement not in typing.get_args(Disagreement):
+    raise ValueError(f"disagreement {disagreement!r}: one of {', '.join(typing.get_args(Disagreement))}")
+  last_norm = "norm_final" if any(name.endswith("features.norm_final.weight") for name in state) else "norm5"
+  table = units(network, last_norm)
+  state = _arrays(state, {f"{unit.name}.num_batches_tracked" for unit in table if unit.kind == "norm"})
+  _check(state, table, template["params"])
+
+  params: dict[str, Any] = {}
+  readings: dict[Path, list[tuple[Unit, slice]]] = {}
+  for unit in table:
+    weight = np.asarray(state[f"{unit.name}.weight"])
+    if unit.kind == "conv":
+      own = {"kernel": np.transpose(weight, (2, 3, 1, 0))}
+    elif unit.kind == "linear":
+      own = {"kernel": weight.T, "bias": state[f"{unit.name}.bias"]}
+    else:
+      own = {"scale": weight, "bias": state[f"{unit.name}.bias"]}
+      first = 0
+      for path, channels in unit.maps:
+        readings.setdefault(path, []).append((unit, slice(first, first + channels)))
+        first += channels
+    _put(params, unit.path, own)
+  batch_stats = _share_statistics(state, readings, params, network.epsilon, disagreement, say)
+  variables = {"params": params, "batch_stats": batch_stats}
+  loaded = _like(variables, template)
+  for path, leaf in jax.tree.leaves_with_path(loaded):
+    if not np.isfinite(leaf).all():
+      where = jax.tree_util.keystr(path, simple=True, separator="/")
+      raise WeightsError(f"the weights do not fit the network\n  values: {where} has some beyond {leaf.dtype}")
+  return loaded
+
+
+def _share_statistics(
+  state: Mapping[str, np.ndarray],
+  readings: Mapping[Path, list[tuple[Unit, slice]]],
+  params: dict[str, Any],
+  epsilon: float,
+  disagreement: Disagreement,
+  say: Callable[[str], None],
+) -> dict[str, Any]:
+  """One mean and variance a map out of its readers', changing readers in `params` under `inference`."""
+  batch_stats: dict[str, Any] = {}
+  differing = []
+  for path, readers in readings.items():
+    means, variances = (
+      np.stack([state[f"{unit.name}.{kind}"][part] for unit, part in readers])
+      for kind in ("running_mean", "running_var")
+    )
+    if (means == means[0]).all() and (variances == variances[0]).all():
+      mean, variance = means[0], variances[0]
+    else:
+      differing.append("/".join(path))
+      mean, variance = (x.mean(axis=0, dtype=np.float64).astype(x.dtype) for x in (means, variances))
+      if disagreement == "inference":
+        for row, (unit, part) in enumerate(readers):
+          _fold(_at(params, unit.path), part, means[row], variances[row], mean, variance, epsilon)
+    _put(batch_stats, path, {"mean": mean, "var": variance})
+  if differing:
+    done = (
+      "the difference is folded into their scales and biases: evaluation is exact"
+      if disagreement == "inference"
+      else "their mean is taken: training goes on from it, evaluation differs from the file's until it has"
+    )
+    say(
+      f"readers of {len(differing)} of {len(readings)} feature maps carry different running averages "
+      f"({', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''}); {done}"
+    )
+  return batch_stats
+
+
+def _fold(
+  own: dict[str, np.ndarray],
+  part: slice,
+  mean: np.ndarray,
+  variance: np.ndarray,
+  new_mean: np.ndarray,
+  new_variance: np.ndarray,
+  epsilon: float,
+) -> None:
+  """Scale and bias that do over the new statistics what the old ones do over the reader's own."""
+  scale, bias = (np.array(own[name], np.float64) for name in ("scale", "bias"))
+  slope = scale[part] / np.sqrt(np.asarray(variance, np.float64) + epsilon)
+  bias[part] += slope * (np.asarray(new_mean, np.float64) - mean)
+  scale[part] = slope * np.sqrt(np.asarray(new_variance, np.float64) + epsilon)
+  own["scale"], own["bias"] = scale.astype(own["scale"].dtype), bias.astype(own["bias"].dtype)
+
+
+def to_keras(network: DenseNet, params: Any, batch_stats: Any) -> list[np.ndarray]:
+  """What the `set_weights` of Keras's DenseNet (121, 169, 201, with its classifier) takes."""
+  state = to_pytorch(network, params, batch_stats)
+  result = []
+  for unit in units(network):
+    weight = state[f"{unit.name}.weight"]
+    if unit.kind == "conv":
+      result.append(np.transpose(weight, (2, 3, 1, 0)))
+    elif unit.kind == "linear":
+      result += [weight.T, state[f"{unit.name}.bias"]]
+    else:
+      result += [weight, *(state[f"{unit.name}.{part}"] for part in ("bias", "running_mean", "running_var"))]
+  return result
+
+
+def from_keras(
+  network: DenseNet,
+  weights: Sequence[np.ndarray],
+  template: Mapping[str, Any],
+  disagreement: Disagreement = "inference",
+  say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+  """The variables of a network from the `get_weights()` of Keras's DenseNet; see `from_pytorch`.
+
+  Keras's batch norms add 1.001e-5: build the network with `epsilon=1.001e-5`.
+
+  Raises:
+    WeightsError: another number of arrays, or they do not fit.
+  """
+  table = units(network)
+  expected = sum({"conv": 1, "linear": 2, "norm": 4}[unit.kind] for unit in table)
+  if len(weights) != expected:
+    raise WeightsError(f"Keras weights: {len(weights)} arrays, where this network has {expected}")
+  if strange := [n for n, value in enumerate(weights) if not isinstance(value, np.ndarray)]:
+    raise WeightsError(f"Keras weights: numbers {strange} of the list are no arrays")
+  rest = iter(weights)
+  state: State = {}
+  for unit in table:
+    weight = next(rest)
+    if unit.kind == "conv" and weight.ndim == 4:
+      weight = np.transpose(weight, (3, 2, 0, 1))
+    elif unit.kind == "linear":
+      weight = weight.T
+    state[f"{unit.name}.weight"] = weight
+    for part in {"conv": (), "linear": ("bias",), "norm": ("bias", "running_mean", "running_var")}[unit.kind]:
+      state[f"{unit.name}.{part}"] = next(rest)
+  return from_pytorch(network, state, template, disagreement, say)
+
+
+def read(path: pathlib.Path) -> State:
+  """Arrays by name from a `.safetensors` file, or a `.pth` one where PyTorch is installed.
+
+  A `.pth` file is a pickle; it is read with `weights_only=True`, which builds tensors and nothing else.
+
+  Raises:
+    WeightsError: no such file, cut short, or not what its name says.
+  """
+  path = pathlib.Path(path)
+  readers = {".safetensors": safetensors.numpy.load_file} | dict.fromkeys((".pth", ".pt", ".dat", ".bin"), _read_pth)
+  if path.suffix not in readers:
+    raise WeightsError(f"{path}: weights are read from .safetensors and .pth files")
+  if not path.is_file():
+    raise WeightsError(f"{path}: cannot be read; there is no such file")
+  try:
+    return readers[path.suffix](path)
+  except (OSError, safetensors.SafetensorError, TypeError, KeyError, AttributeError) as error:
+    raise WeightsError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
+
+
+def _read_pth(path: pathlib.Path) -> State:
+  try:
+    import torch
+  except ImportError:
+    raise WeightsError(f"{path}: reading .pth files needs PyTorch; or convert it to .safetensors") from None
+  try:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+  except Exception:  # Pickle errors of many kinds; nothing in the file has run.
+    raise WeightsError(
+      f"{path}: cannot be read as a state dict; it is damaged, or a pickle of more than tensors, which is not run"
+    ) from None
+  if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+    state = state["state_dict"]
+  if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    raise WeightsError(f"{path}: is not a state dict of tensors")
+  result: State = {}
+  for name, tensor in state.items():
+    try:
+      # numpy has no bfloat16.
+      result[name] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+    except (RuntimeError, TypeError) as error:  # Sparse, quantised, of a type that numpy has not.
+      raise WeightsError(f"{path}: {name} is {tensor.dtype}, which cannot be an array ({error})") from None
+  return result
+
+
+def about(path: pathlib.Path) -> dict[str, Any] | None:
+  """What `write` was told about a file of weights; None where there is nothing of it.
+
+  Raises:
+    WeightsError: it is there and cannot be read.
+  """
+  if path.suffix != ".safetensors":
+    return None
+  try:
+    with safetensors.safe_open(path, "numpy") as file:
+      metadata = file.metadata() or {}
+    return dict(json.loads(metadata[_METADATA])) if _METADATA in metadata else None
+  except (OSError, safetensors.SafetensorError, ValueError, TypeError) as error:
+    raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
+
+
+def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None) -> None:
+  """Writes a state dict as safetensors; `about` (JSON) goes into the file's metadata."""
+  metadata = {"format": "pt"} | ({_METADATA: json.dumps(about)} if about else {})
+  safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in state.items()}, path, metadata)
+
+
+def _arrays(state: Mapping[str, Any], ignored: Container[str]) -> State:
+  """A state dict in today's names; half-precision numbers in float32, so that sums of them are not rounded back."""
+  result: State = {}
+  faults = []
+  for name, value in state.items():
+    modern = _modern(str(name))
+    if modern in ignored:
+      continue
+    if modern in result:
+      faults.append(f"twice: {modern}, as {name} too")
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+      faults.append(f"type: {name} is a {type(value).__name__}, not an array")
+      continue
+    value = np.asarray(value)
+    result[modern] = value.astype(np.float32) if value.dtype.name in ("float16", "bfloat16") else value
+  if faults:
+    raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
+  return result
+
+
+def _modern(name: str) -> str:
+  """A name in today's spelling: without `module.`, and `norm1` for the first files' `norm.1`."""
+  return re.sub(r"(denselayer\d+)\.(norm|conv)\.([12])\.", r"\1.\2\3.", name.removeprefix("module."))
+
+
+def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) -> None:
+  """Lists everything about a state dict that does not fit the network."""
+  expected: dict[str, tuple[int, ...]] = {}
+  for unit in table:
+    try:
+      own = _at(params, unit.path)
+    except KeyError:
+      raise ValueError(f"the template is of another network: it has no {'/'.join(unit.path)}") from None
+    if unit.kind == "norm":
+      expected |= {
+        f"{unit.name}.{part}": own["scale"].shape for part in ("weight", "bias", "running_mean", "running_var")
+      }
+    else:
+      kernel = own["kernel"].shape
+      expected[f"{unit.name}.weight"] = (*kernel[:1:-1], *kernel[:2]) if unit.kind == "conv" else kernel[::-1]
+      if unit.kind == "linear":
+        expected[f"{unit.name}.bias"] = own["bias"].shape
+  faults = [f"missing: {name}" for name in expected if name not in state]
+  faults += [f"unknown: {name}" for name in state if name not in expected]
+  for name in expected:
+    if name in state:
+      value = state[name]
+      if value.shape != expected[name]:
+        faults.append(f"shape: {name} is {value.shape}, not {expected[name]}")
+      elif not np.issubdtype(value.dtype, np.floating) and value.dtype.name != "bfloat16":
+        faults.append(f"type: {name} is {value.dtype}, not floating point")
+      elif not np.isfinite(value.astype(np.float64)).all():
+        faults.append(f"values: {name} has some that are not finite")
+      elif name.endswith("running_var") and value.min() < 0:
+        faults.append(f"values: {name} has negative variances")
+  if faults:
+    raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
+
+
+def _at(tree: Any, path: Path) -> Any:
+  for name in path:
+    tree = tree[name]
+  return tree
+
+
+def _put(tree: dict[str, Any], path: Path, value: Any) -> None:
+  for name in path[:-1]:
+    tree = tree.setdefault(name, {})
+  tree[path[-1]] = value
+
+
+def _like(tree: Any, template: Any) -> Any:
+  """Arrays in the template's types and nesting."""
+  if isinstance(template, Mapping):
+    return {name: _like(tree[name], template[name]) for name in template}
+  with np.errstate(over="ignore"):  # What overflows is named by the caller.
+    return np.ascontiguousarray(tree).astype(template.dtype, copy=False)

@@ -1,0 +1,186 @@
+"""What a training step can be compiled for: this machine, or chips that are not there."""
+
+import dataclasses
+import importlib.util
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+
+import jax
+
+from dn_jax.errors import ConfigurationError, near
+
+# The target that is this process's own devices.
+HERE = "here"
+
+_GB = 10**9
+_GIB = 2**30
+_TERA = 10**12
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """One device of a kind, as its maker publishes it (dense, without sparsity).
+
+  memory:    bytes
+  bandwidth: bytes a second, between memory and the cores
+  peak:      FLOPs a second of matrix products, by how float32 numbers are multiplied (`--model.precision`);
+             bfloat16 numbers are multiplied at `bfloat16`'s
+  topology:  the smallest one that has such a device
+  """
+
+  memory: int
+  bandwidth: float
+  peak: Mapping[str, float]
+  topology: str
+
+
+def _tpu(topology: str, memory: int, gigabytes: float, teraflops: float) -> Chip:
+  # float32 products take one bfloat16 pass by default, three or six at higher precision.
+  peak = {"bfloat16": teraflops, "default": teraflops, "high": teraflops / 3, "highest": teraflops / 6}
+  return Chip(memory, gigabytes * _GB, {name: value * _TERA for name, value in peak.items()}, topology)
+
+
+# Sources: Google's pages of each TPU version; NVIDIA's data sheet of the H100 (SXM). A v4 chip is two devices.
+CHIPS: Mapping[str, Chip] = {
+  "v4": _tpu("v4:2x2x1", 16 * _GIB, 614, 137.5),
+  "v5e": _tpu("v5e:1x1", 16 * _GIB, 819, 197),
+  "v5p": _tpu("v5p:2x2x1", 95 * _GIB, 2765, 459),
+  "v6e": _tpu("v6e:1x1", 32 * _GIB, 1640, 918),
+  "h100": Chip(
+    84_942_979_072,
+    3352 * _GB,
+    {"bfloat16": 989 * _TERA, "default": 494.5 * _TERA, "high": 494.5 * _TERA / 3, "highest": 67 * _TERA},
+    "1x1x1",
+  ),
+}
+
+# What the compiler has to know of a GPU that it cannot ask.
+_GPU_DESCRIPTIONS = {
+  "h100": """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 3352320000000 l2_cache_size: 52428800
+  clock_rate_ghz: 1.98 device_memory_size: 84942979072 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 minor: 0 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } device_description_str: "NVIDIA H100 80GB HBM3"
+""",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """Devices to compile for.
+
+  name:     as a person gave it
+  devices:  a batch is cut over them
+  chip:     what is published of one; None for this machine
+  memory:   bytes of one device; None where it is unknown
+  compiler: what compiles, with versions; part of what a cached answer is filed under
+  options:  for the compiler
+  """
+
+  name: str
+  devices: Sequence[jax.Device]
+  chip: Chip | None
+  memory: int | None
+  compiler: str
+  options: Mapping[str, int | bool | str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def described(self) -> str:
+    """How many devices of what kind."""
+    return f"{len(self.devices)} x {self.devices[0].device_kind}"
+
+
+def targets(names: Sequence[str]) -> list[Target]:
+  """The targets of names, in their order; see `target`.
+
+  This machine is asked for last: once JAX has looked for devices, it takes in no other compiler.
+  """
+  found = {name: target(name) for name in sorted(set(names), key=HERE.__eq__)}
+  return [found[name] for name in names]
+
+
+def target(name: str) -> Target:
+  """The target of a name.
+
+  Args:
+    name: `here`; one chip, such as `v5e` or `h100`; or a TPU slice by its topology, such as `v5e:2x2`. Chips
+      need not be there: a TPU's compiler is libtpu, a GPU's comes with JAX's CUDA wheels.
+
+  Raises:
+    ConfigurationError: an unknown name or topology, or its compiler is not installed.
+  """
+  kind, _, topology = name.partition(":")
+  if name == HERE:
+    return here()
+  if kind not in CHIPS:
+    raise ConfigurationError("target", name, near(name, (HERE, *CHIPS)))
+  if kind in _GPU_DESCRIPTIONS:
+    if topology:
+      raise ConfigurationError("target", name, f"one GPU is planned for; {kind}")
+    return _gpu(kind)
+  return _tpu_slice(name, kind, topology)
+
+
+def here(count: int | None = None) -> Target:
+  """This process's devices, the first so many or all."""
+  devices = jax.devices()[:count]
+  own = jax.local_devices()[:count]  # Of several processes each has its own host's memory.
+  first = own[0]
+  statistics = first.memory_stats() or {}
+  if first.platform == "cpu":
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(own)
+  else:
+    memory = statistics.get("bytes_limit")
+  compiler = f"jaxlib {metadata.version('jaxlib')} for {len(devices)} x {first.device_kind} ({platform.machine()})"
+  return Target(HERE, devices, None, memory, compiler)
+
+
+def _tpu_slice(name: str, kind: str, topology: str) -> Target:
+  if importlib.util.find_spec("libtpu") is None:
+    raise ConfigurationError("target", name, "needs the TPU compiler: pip install -e '.[tpu]'")
+  # Without it libtpu asks a cloud's metadata server which TPU this is, and waits.
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  devices = _described(name, platform="tpu", topology_name=name if topology else CHIPS[kind].topology)
+  compiler = f"libtpu {metadata.version('libtpu')}, jaxlib {metadata.version('jaxlib')}"
+  chip = CHIPS[kind]
+  return Target(name, devices if topology else devices[:1], chip, chip.memory, compiler)
+
+
+def _gpu(name: str) -> Target:
+  versions = [
+    f"{found.name} {found.version}"
+    for found in metadata.distributions()
+    if found.name.startswith("jax-cuda") and found.name.endswith("-plugin")
+  ]
+  if not versions:
+    raise ConfigurationError("target", name, "needs the GPU compiler: pip install -e '.[cuda]'")
+  # Without it JAX looks for a GPU whose versions fit, and leaves its compiler out where there is none.
+  os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+  devices = _described(
+    name,
+    platform="cuda",
+    topology_name="",
+    topology=CHIPS[name].topology,
+    target_config=_GPU_DESCRIPTIONS[name],
+  )
+  # Choosing kernels by trying them needs the GPU.
+  options = {"xla_gpu_autotune_level": 0}
+  chip = CHIPS[name]
+  compiler = f"{', '.join(sorted(versions))}, jaxlib {metadata.version('jaxlib')}"
+  return Target(name, devices, chip, chip.memory, compiler, options)
+
+
+def _described(name: str, **description: str) -> Sequence[jax.Device]:
+  from jax.experimental import topologies
+
+  try:
+    return topologies.get_topology_desc(**description).devices
+  except (NotImplementedError, RuntimeError, ValueError) as error:
+    reason = str(error).splitlines()[0]
+    raise ConfigurationError("target", name, f"its compiler does not describe it ({reason})") from None

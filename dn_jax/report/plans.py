@@ -1,0 +1,171 @@
+"""Memory of training by depth, batch and target, beside what was published."""
+
+import csv as csv_module
+import io
+import itertools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib
+import rich.table
+
+from dn_jax.config.schema import ModelConfig
+from dn_jax.planner import plan as planning
+from dn_jax.planner.plan import Plan
+from dn_jax.planner.targets import Target
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+_MIB = 2**20
+
+# (implementation, MB of the process, seconds a step): DenseNet-BC (L=100, k=12), batch 64, float32, on a TITAN X
+# (Torch) and a Pascal TITAN X (PyTorch). Sources: the technical report on memory-efficient DenseNets and the
+# READMEs of liuzhuang13/DenseNet and gpleiss/efficient_densenet_pytorch.
+PUBLISHED = (
+  ("Torch, original", 5453, 0.153),
+  ("Torch, optnet", 3746, 0.153),
+  ("Torch, shared gradient input", 2969, 0.152),
+  ("Torch, also shared concatenation", 2188, 0.155),
+  ("Torch, also shared batch-norm output", 1655, 0.175),
+  ("PyTorch, plain", 2863, 0.165),
+  ("PyTorch, checkpointed", 1605, 0.207),
+)
+
+
+class Row(NamedTuple):
+  """Plans of one network: where, pictures a step, depth L, and a plan for each remat policy."""
+
+  target: Target
+  batch_size: int
+  depth: int
+  plans: Mapping[str, Plan]
+
+
+def memory_table(rows: Sequence[Row], title: str) -> rich.table.Table:
+  """MiB of temporaries, a row a network and a column a policy."""
+  result = rich.table.Table(
+    title=title,
+    caption="in brackets: FLOPs of the step against those without rematerialisation",
+    title_justify="left",
+    caption_justify="left",
+  )
+  policies = list(rows[0].plans)
+  for column in ("target", "batch", "L", *policies):
+    result.add_column(column, justify="left" if column == "target" else "right", no_wrap=True)
+  for row in rows:
+    base = row.plans["none"].flops if "none" in row.plans else None
+    result.add_row(row.target.name, str(row.batch_size), str(row.depth), *(_cell(row, name, base) for name in policies))
+  return result
+
+
+def _cell(row: Row, policy: str, base: float | None) -> str:
+  plan = row.plans[policy]
+  if plan.refusal:
+    return "does not fit"
+  ratio = f" ({plan.flops / base:.2f}x)" if plan.flops and base else ""
+  return f"{plan.temporaries / _MIB:,.0f}{ratio}{'' if plan.fits(row.target.memory) else ' does not fit'}"
+
+
+def published_table() -> rich.table.Table:
+  """The figures of the implementations before."""
+  result = rich.table.Table(
+    title="As published: DenseNet-BC (L=100, k=12), batch 64, float32, TITAN X",
+    caption="MB of the whole process, so more than temporaries",
+    title_justify="left",
+    caption_justify="left",
+  )
+  for column in ("implementation", "MB", "seconds a step"):
+    result.add_column(column, justify="left" if column == "implementation" else "right")
+  for name, megabytes, seconds in PUBLISHED:
+    result.add_row(name, f"{megabytes:,}", f"{seconds:.3f}")
+  return result
+
+
+def csv(rows: Sequence[Row], growth_rate: int, dtype: str) -> str:
+  """Every plan as a line of CSV, sizes in bytes."""
+  text = io.StringIO()
+  writer = csv_module.writer(text, lineterminator="\n")
+  numbers = ("temporaries", "arguments", "outputs", "peak", "flops", "traffic")
+  writer.writerow(
+    ("target", "devices", "depth", "growth_rate", "batch_size", "dtype", "policy", *numbers, "fits", "refusal")
+  )
+  for row in rows:
+    network = (row.target.name, len(row.target.devices), row.depth, growth_rate, row.batch_size, dtype)
+    for policy, plan in row.plans.items():
+      values = [None if plan.refusal else getattr(plan, name) for name in numbers]
+      writer.writerow((*network, policy, *values, plan.fits(row.target.memory), plan.refusal))
+  return text.getvalue()
+
+
+def draw(rows: Sequence[Row], title: str, path: pathlib.Path) -> None:
+  """Draws MiB of temporaries: by depth, a panel for each target and batch; by batch where there is one depth."""
+  by_depth = len({row.depth for row in rows}) > 1
+  key = (lambda row: (row.target.name, row.batch_size)) if by_depth else (lambda row: (row.target.name,))
+  panels = [list(group) for _, group in itertools.groupby(rows, key)]
+  figure, grid = pyplot.subplots(
+    1, len(panels), figsize=(max(7, 5 * len(panels)), 4.2), layout="constrained", squeeze=False, sharey=True
+  )
+  for axes, panel in zip(grid[0], panels, strict=True):
+    steps = [row.depth if by_depth else row.batch_size for row in panel]
+    for policy in panel[0].plans:
+      sizes = [float("nan") if (plan := row.plans[policy]).refusal else plan.temporaries / _MIB for row in panel]
+      axes.plot(steps, sizes, marker="o", label=f"{policy} ({sizes[-1]:,.0f} at {'L=' if by_depth else ''}{steps[-1]})")
+    first = panel[0]
+    where = f"batch {first.batch_size}" if by_depth else f"L={first.depth}"
+    axes.set_title(f"{title}, {where}, on {first.target.described}", fontsize="medium")
+    axes.set_xlabel("depth L" if by_depth else "pictures a step")
+    axes.set_xticks(steps)
+    axes.grid(alpha=0.3)
+    axes.legend(title="remat policy", fontsize="small")
+  grid[0, 0].set_ylabel("temporaries of a training step, MiB")
+  grid[0, 0].set_ylim(bottom=0)
+  figure.savefig(path, dpi=120)
+  pyplot.close(figure)
+
+
+_MIB = 2**20
+
+
+def plan_table(
+  plans: Mapping[str, planning.Plan], where: Target, model: ModelConfig, pictures: int, title: str
+) -> rich.table.Table:
+  """A row a policy, figures of one device; a dash where the compiler does not say.
+
+  Args:
+    plans: by policy.
+    where: what they were compiled for.
+    model: the network.
+    pictures: that all devices and runs take in a step.
+    title: of the table.
+  """
+  memory = "unknown" if where.memory is None else f"{where.memory / 2**30:,.1f} GiB"
+  caption = f"of one device; its memory: {memory}; compiled by {where.compiler}"
+  if where.chip:
+    caption += "\nat least: an estimate, from the chip's published peak and bandwidth; a real step takes longer"
+  cycles = any(plan.cycles for plan in plans.values())
+  if cycles:
+    caption += "\ncycles: the compiler's estimate, instructions one after another"
+  if any(plan.loops for plan in plans.values()):
+    caption += "\nthe program has loops; what is inside one counts once in FLOPs, traffic and cycles"
+  result = rich.table.Table(title=title, caption=caption, caption_justify="left")
+  sizes, costs, rest = ("temporaries", "arguments", "peak", "fits"), ("GFLOPs", "GB moved"), ("at least", "exchanged")
+  columns = ("remat", *sizes, *costs, *(["cycles"] if cycles else []), *rest)
+  for column in columns:
+    result.add_column(column, justify="left" if column in ("remat", "exchanged") else "right")
+  for policy, plan in plans.items():
+    if plan.refusal:
+      result.add_row(policy, "", "", "", "no", *[""] * (len(columns) - 6), plan.refusal)
+      continue
+    seconds = planning.seconds(plan, where, model)
+    result.add_row(
+      policy,
+      *(f"{size / _MIB:,.0f} MiB" for size in (plan.temporaries, plan.arguments, plan.peak)),
+      "yes" if plan.fits(where.memory) else "no",
+      *("-" if value is None else f"{value / 1e9:,.1f}" for value in (plan.flops, plan.traffic)),
+      *(["-" if plan.cycles is None else f"{plan.cycles / 1e6:,.2f} M"] if cycles else []),
+      "-" if seconds is None else f"{1000 * seconds:,.1f} ms, {pictures / seconds:,.0f} pictures/s",
+      ", ".join(f"{count} {kind}, {size / _MIB:,.2f} MiB" for kind, (count, size) in plan.collectives.items()) or "-",
+    )
+  return result

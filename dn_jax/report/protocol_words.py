@@ -1,0 +1,120 @@
+"""How a run was trained, in words, from its own configuration; which protocol that is, and where it stands."""
+
+from dn_jax.config import protocol, zoo
+from dn_jax.config.protocol import Protocol
+from dn_jax.config.resolve import resolve
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, identity
+from dn_jax.data import catalog
+from dn_jax.report.ablation import in_words, short_flag
+
+# Where each protocol stands. "From memory" is said of what no text or code was at hand for.
+SOURCES: dict[str, str] = {
+  "densenet": "CVPR 2017 paper, section 4.2, and the authors' Torch code",
+  "caffe": "the authors' Caffe code",
+  "stochastic-depth": "its authors' Torch code",
+  "wide": "its authors' code (scripts/train_cifar.sh, train_svhn.sh)",
+  "resnet": "FROM MEMORY of its paper, section 4.2: batch, iterations, slow start; the rest fb.resnet.torch",
+  "preactivation": "its authors' Torch code (fb.resnet.torch); FROM MEMORY of its paper: batch, iterations, slow start",
+}
+_NORMALISED = {
+  "channel": "each channel less its published mean, by its deviation",
+  "pixel": "less the mean picture, by one deviation",
+  "mean": "less the mean picture, not divided",
+}
+
+
+def protocol_of(config: RunConfig) -> Protocol:
+  """The published protocol that a resolved run was filled in from."""
+  return protocol.of(config.protocol, config.data.name)
+
+
+def source_of(config: RunConfig) -> str:
+  """Where the protocol that a resolved run was filled in from stands."""
+  borrowed = config.data.name == "svhn_cropped" and config.protocol in ("caffe", "resnet", "preactivation")
+  return SOURCES[config.protocol] + ("; of SVHN it says nothing: DenseNet's schedule" if borrowed else "")
+
+
+def shortened(config: RunConfig) -> float | None:
+  """A run's epochs as a share of its protocol's; None where it has as many, or more."""
+  published = protocol_of(config).epochs
+  return config.epochs / published if config.epochs < published else None
+
+
+def text(config: RunConfig) -> str:
+  """A resolved run's training: schedule, step, what is decayed and dropped, input, what is held out and reported."""
+  published, sgd, data, model = protocol_of(config), config.optimizer, config.data, config.model
+  drops = _series([f"{share:.0%}" for share in sgd.drops])
+  warmup = f"{sgd.warmup_steps} steps at a tenth of the rate" + _beside(sgd.warmup_steps, published.warmup_steps)
+  parts = [
+    f"{config.epochs} epoch{'s' * (config.epochs > 1)}" + _beside(config.epochs, published.epochs),
+    f"batch {config.batch_size}",
+    f"rate {sgd.learning_rate:g} along a cosine to 0"
+    if sgd.schedule == "cosine"
+    else f"rate {sgd.learning_rate:g} times {sgd.drop_factor:g} at {drops}",
+    *([warmup] if sgd.warmup_steps or published.warmup_steps else []),
+    *([f"the rate scaled by the batch over {sgd.rate_batch}"] if sgd.rate_batch else []),
+    *([f"rising to it in {sgd.warmup_epochs:g} epochs"] if sgd.warmup_epochs else []),
+    *([f"labels smoothed by {sgd.label_smoothing:g}"] if sgd.label_smoothing else []),
+    *([f"a moving average of the parameters tested, decay {sgd.average:g}"] if sgd.average else []),
+    *([f"the classifier at {sgd.classifier_rate:g} times the rate"] if sgd.classifier_rate != 1 else []),
+    *(
+      [f"from the weights {config.weights}" + ", a fresh classifier" * config.reset_classifier]
+      if config.weights
+      else []
+    ),
+    *([f"{', '.join(config.freeze)} frozen"] if config.freeze else []),
+    *(["batch norm's running averages frozen"] if config.freeze_statistics else []),
+    f"momentum {sgd.momentum:g}" + (" (Nesterov)" if sgd.nesterov else ""),
+    f"weight decay {sgd.weight_decay:g}",
+    f"dropout {model.dropout:g}" if model.dropout else "no dropout",
+    f"input {_normalised(data)}",
+    *_augmented(data),
+    f"{data.validation:,} pictures held out" if data.validation else "nothing held out",
+    "the network best on them reported" if config.report == "best" else "the last network reported",
+    *([f"activations in {model.dtype}"] if model.dtype != "float32" else []),
+    *([f"products at precision {model.precision}"] if model.precision != "default" else []),
+    *([f"batch norm over {config.statistics_groups} parts of a batch"] if config.statistics_groups > 1 else []),
+    "an epoch's smaller last batch " + ("dropped" if config.last_batch == "drop" else "used"),
+  ]
+  return ", ".join(parts)
+
+
+def changes(config: RunConfig) -> str:
+  """What of a network of the zoo's training is not as published for it, but for its length: flags; empty: nothing."""
+  own = zoo.NETWORKS[config.model.name].protocol
+  asked = RunConfig(
+    DataConfig(config.data.name, augment=config.data.augment),
+    ModelConfig(name=config.model.name),
+    protocol=config.protocol,
+  )
+  published, found = identity(resolve(asked)), identity(config)
+  apart = ("seed", "epochs", "optimizer.warmup-steps") if shortened(config) else ("seed",)
+  words = [f"protocol {config.protocol}"] if config.protocol != own else []
+  words += [
+    f"{short_flag(flag)} {in_words(value)}"
+    for flag, value in found.items()
+    if value != published.get(flag) and flag not in apart
+  ]
+  return ", ".join(words)
+
+
+def _augmented(data: DataConfig) -> list[str]:
+  if catalog.info_of(data).streamed:
+    crop = "crops of random area and aspect, mirrored, with jitter of colours and lighting (fb.resnet.torch)"
+    return [f"{crop if data.augment else 'the middle'}, {data.size} pixels"]
+  return [f"shifted pictures padded with {'zeros' if data.padding == 'zero' else 'their mirror image'}"] * data.augment
+
+
+def _normalised(data: DataConfig) -> str:
+  info = catalog.info_of(data)
+  if data.normalise == "channel" and not any(info.mean):
+    return f"by {info.std[0]:g}"
+  return _NORMALISED[data.normalise]
+
+
+def _beside(value: int, published: int) -> str:
+  return "" if value == published else f" (published: {published})"
+
+
+def _series(words: list[str]) -> str:
+  return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "no epoch"

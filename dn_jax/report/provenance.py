@@ -1,0 +1,97 @@
+"""Where a number comes from: the runs behind a table's cell, their seeds, configuration, code and machine."""
+
+import math
+import statistics
+import textwrap
+
+from dn_jax.config.schema import RunConfig, fields, flag_types
+from dn_jax.report.ablation import Cell, spread
+from dn_jax.runs.collection import Run
+from dn_jax.runs.records import EpochRecord, RunError, best_record, read_records
+
+_WIDTH = 118
+
+
+def lines(cell: Cell) -> list[str]:
+  """A cell's number and all that it was made of: every flag that says what its runs are, and each run's records."""
+  result = [f"{cell.network} on {cell.data} (cell {cell.key})"]
+  errors = cell.errors
+  if errors:
+    terms = " + ".join(f"{error:.4f}" for error in errors)
+    result.append(f"  test error {spread(errors)} %: mean ({terms}) / {len(errors)} = {statistics.fmean(errors):.4f}")
+    if len(errors) > 1:
+      result.append(f"  deviation over seeds, n - 1 = {len(errors) - 1}: {statistics.stdev(errors):.4f}")
+  pairs = [" ".join(words) for words in flags_of(cell.runs[0].config)]
+  result += ["  what it is:", *_filled(pairs)]
+  for run in cell.runs:
+    result += _run_lines(run)
+  return result
+
+
+def flags_of(config: RunConfig) -> list[list[str]]:
+  """The flags of `experiments/train.py` that make a resolved run again, but for its seed: a flag and its value each."""
+  known, named = flag_types(RunConfig), ("model.name", "protocol")
+  result = []
+  for flag, value, part_of_run in fields(config):
+    if value is None or flag == "seed" or not (part_of_run or flag in named):
+      continue
+    if known[flag] is bool:
+      head, dot, tail = flag.rpartition(".")
+      result.append([f"--{flag}" if value else f"--{head}{dot}no-{tail}"])
+    else:
+      result.append([f"--{flag}", *(map(str, value) if isinstance(value, tuple) else [str(value)])])
+  return result
+
+
+def _filled(pairs: list[str]) -> list[str]:
+  """Flags in lines, none apart from its value."""
+  whole = " ".join(pair.replace(" ", "\0") for pair in pairs)
+  wrapped = textwrap.wrap(whole, _WIDTH, break_long_words=False, break_on_hyphens=False)
+  return [f"    {line}".replace("\0", " ") for line in wrapped]
+
+
+def _run_lines(run: Run) -> list[str]:
+  head = f"  seed {run.config.seed}: {run.folder}"
+  if run.failure:
+    return [head, f"    failed at {run.failure.get('at')}: {run.failure.get('error')}"]
+  if not run.summary:
+    return [head, "    not finished"]
+  summary = run.summary
+  versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+  return [
+    head,
+    f"    summary.json: test_error {summary['test_error']:.4f} %, of epoch {summary['reported_epoch']} "
+    f"({summary['reported']})",
+    f"    metrics.jsonl: {disagreement(run) or _agreement(run)}",
+    f"    {summary['epochs']} epochs in {summary['seconds']:,.0f} s on {summary['devices']}, remat {summary['remat']}",
+    f"    code {summary.get('commit') or 'unknown'}; Python {summary['python']}; {versions}",
+  ]
+
+
+def disagreement(run: Run) -> str:
+  """What a finished run's metrics.jsonl says otherwise than its summary.json; empty where they agree."""
+  try:
+    records = read_records(run.folder)
+  except RunError as error:
+    return f"DIFFERS: {error}"
+  summary = run.summary
+  epoch = summary["reported_epoch"]
+  if (found := _line_of(records, epoch)) is None:
+    return f"DIFFERS: has no epoch {epoch}, but {len(records)} lines"
+  number, record = found
+  if not math.isclose(100 * record.test_error, summary["test_error"], rel_tol=1e-9, abs_tol=1e-12):
+    return f"DIFFERS: line {number}, epoch {epoch}: test_error {record.test_error:.6f} x 100"
+  if summary["reported"] == "best" and (best := best_record(records)) is not record:
+    return f"DIFFERS: the epoch of lowest validation error is {best.epoch}"
+  if summary["reported"] == "last" and record is not records[-1]:
+    return f"DIFFERS: the last epoch is {records[-1].epoch}"
+  return ""
+
+
+def _agreement(run: Run) -> str:
+  number, record = _line_of(read_records(run.folder), run.summary["reported_epoch"])
+  return f"the same, line {number}: epoch {record.epoch}, test_error {record.test_error:.6f} x 100"
+
+
+def _line_of(records: list[EpochRecord], epoch: int) -> tuple[int, EpochRecord] | None:
+  return next(((n, record) for n, record in enumerate(records, start=1) if record.epoch == epoch), None)

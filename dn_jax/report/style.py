@@ -1,0 +1,76 @@
+"""What all pictures share: no window, print sizes, styles that a black-and-white print tells apart, whole files."""
+
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+
+from dn_jax.errors import ConfigurationError
+from dn_jax.system import folders
+
+matplotlib.use("Agg")
+from matplotlib.figure import Figure
+
+# Colours that differ in brightness too.
+COLOURS = ("#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8", "#8c564b", "#555555")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+FORMATS = (".png", ".svg", ".pdf")
+# Of a file of pixels, a print's; and the longest side of a picture, inches, which makes 4,000 pixels at most.
+DPI = 300
+LONGEST = 13.0
+
+
+def save(figure: Figure, path: pathlib.Path, dpi: int = DPI) -> None:
+  """Writes a figure, whole or not at all: PNG, SVG or PDF, as the path ends; see `check_path`.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  if path.suffix == ".svg":
+    folders.write_whole(path, svg(figure))
+    return
+  content = io.BytesIO()
+  figure.savefig(content, dpi=dpi, format=path.suffix.removeprefix("."))
+  folders.write_whole(path, content.getvalue())
+
+
+def check_path(flag: str, path: pathlib.Path) -> None:
+  """Before anything is drawn.
+
+  Raises:
+    ConfigurationError: no folder, or no ending that can be drawn.
+  """
+  if path.suffix not in FORMATS:
+    raise ConfigurationError(flag, path, f"must end in {', '.join(FORMATS)}")
+  folder = path.absolute().parent
+  if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    raise ConfigurationError(flag, path, "is no file in a folder that can be written")
+
+
+def svg(figure: Figure) -> str:
+  """A figure as the text of an SVG file, the same for the same figure; it refers to nothing outside."""
+  text = io.StringIO()
+  with matplotlib.rc_context({"svg.hashsalt": "dn_jax", "svg.fonttype": "path"}):
+    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+  return text.getvalue()
+
+
+def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+  """Colour, marker and dash of each name's line, neighbours unlike in all three.
+
+  Up to 32 differ in marker or dash, and so without colour too.
+  """
+  # Each round of markers begins at another colour and dash.
+  turns = {name: n + n // len(MARKERS) for n, name in enumerate(names)}
+  return {
+    name: {
+      "color": COLOURS[turns[name] % len(COLOURS)],
+      "marker": MARKERS[n % len(MARKERS)],
+      "linestyle": DASHES[turns[name] % len(DASHES)],
+    }
+    for n, name in enumerate(names)
+  }

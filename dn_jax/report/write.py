@@ -1,0 +1,171 @@
+"""Everything there is to see of a collection of runs, written into a folder."""
+
+import collections
+import html
+import itertools
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+import rich.console
+from matplotlib import pyplot
+
+from dn_jax.config.schema import identity
+from dn_jax.errors import ConfigurationError
+from dn_jax.report import ablation, published_table, style
+from dn_jax.report.ablation import common_flags, in_words
+from dn_jax.report.figures import draw
+from dn_jax.report.grid import Grid
+from dn_jax.runs import collection
+from dn_jax.runs.collection import Collection, Run
+from dn_jax.system import folders
+
+
+def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
+  """Writes tables (.md, .tex, .csv), pictures (.png, .svg) and report.html, which holds them all.
+
+  Args:
+    found: the collection; all that is written follows from it.
+    folder: where to; made.
+
+  Returns:
+    What was written, the page first.
+
+  Raises:
+    ConfigurationError: the folder cannot be written.
+  """
+  tables = [("table", ablation.table(ablation.cells_of(found.runs), "Test error"))]
+  if entries := published_table.entries_of(found.runs):
+    tables.insert(0, ("cifar_table", published_table.table(entries)))
+  written, drawn = [folder / "report.html"], []
+  figures = draw(found.runs)
+  try:
+    folders.make(folder)
+    for name, grid in tables:
+      for suffix, text in (("md", grid.markdown()), ("tex", grid.latex()), ("csv", grid.csv())):
+        folders.write_whole(folder / f"{name}.{suffix}", text)
+        written.append(folder / f"{name}.{suffix}")
+    for name, figure in figures:
+      path = folder / re.sub(r"[^\w+]+", "_", name.lower())
+      drawn.append((name, style.svg(figure)))
+      folders.write_whole(path.with_name(path.name + ".svg"), drawn[-1][1])
+      style.save(figure, path.with_name(path.name + ".png"))
+      written += [path.with_name(path.name + suffix) for suffix in (".png", ".svg")]
+    folders.write_whole(written[0], page(found, f"Runs in {found.folder}", [grid for _, grid in tables], drawn))
+  except OSError as error:
+    raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); give another folder") from None
+  finally:
+    for _, figure in figures:
+      pyplot.close(figure)
+  return written
+
+
+def conclude(table: Grid, done: Sequence[Run], out: pathlib.Path, console: rich.console.Console) -> None:
+  """The end of a sweep: prints its table, writes the report of the folder, names what failed.
+
+  Args:
+    table: of the sweep.
+    done: its runs as they lie on disk.
+    out: folder of the runs.
+    console: where to.
+
+  Raises:
+    SystemExit: with code 1, where runs failed.
+    ConfigurationError: the report cannot be written.
+  """
+  console.print(table.rich())
+  for path in write(collection.read(out), out / collection.REPORT):
+    console.print(str(path), highlight=False, markup=False)
+  if failed := [run for run in done if run.failure]:
+    print(f"{len(failed)} of {len(done)} runs failed; why: log.txt in their folders", file=sys.stderr)
+    sys.exit(1)
+
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
+h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc }
+table { border-collapse: collapse; margin: 1em 0 } caption { text-align: left; font-weight: 600; padding: .3em 0 }
+th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left } th { border-bottom: 2px solid #888 }
+.number { text-align: right; font-variant-numeric: tabular-nums } .notes { color: #555; font-size: .9em }
+pre { background: #f5f5f5; padding: .7em; overflow-x: auto; font-size: .85em } svg { max-width: 100%; height: auto }
+td { overflow-wrap: anywhere }
+"""
+
+
+def page(found: Collection, title: str, tables: Sequence[Grid], drawn: Sequence[tuple[str, str]] = ()) -> str:
+  """The page.
+
+  Args:
+    found: the collection.
+    title: of the page.
+    tables: that come first.
+    drawn: pictures, a name and the text of an SVG file each.
+  """
+  finished = sum(1 for run in found.runs if run.summary)
+  failed = [run for run in found.runs if run.failure]
+  parts = [
+    f"<h1>{html.escape(title)}</h1>",
+    f"<p>{len(found.runs)} runs of {len(ablation.cells_of(found.runs))} cells: {finished} finished, "
+    f"{len(failed)} failed, {len(found.runs) - finished - len(failed)} not finished.</p>",
+    *(grid.html() for grid in tables),
+  ]
+  # The element alone: a file's head refers to where its format is described.
+  parts += [f"<h2>{html.escape(name)}</h2>\n{svg[svg.index('<svg') :]}" for name, svg in drawn]
+  parts += ["<h2>Configuration</h2>", _common(found.runs).html(), _differences(found.runs).html()]
+  parts += ["<h2>Runs</h2>", _runs(found.runs).html()]
+  if failed:
+    parts.append("<h2>Failures</h2>")
+    for run in failed:
+      parts.append(f"<h3>{html.escape(str(run.folder))}</h3>\n<p>{html.escape(str(run.failure.get('error')))}</p>")
+      if (log := run.folder / "log.txt").exists():
+        tail = log.read_text(errors="replace").splitlines()[-25:]
+        parts.append(f"<pre>{html.escape(chr(10).join(tail))}</pre>")
+  if found.skipped:
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.skipped)
+    parts.append(f"<h2>Skipped</h2>\n<ul>{lines}</ul>")
+  body = "\n".join(parts)
+  return (
+    f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+    f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+  )
+
+
+def _common(found: Sequence[Run]) -> Grid:
+  rows = [[f"--{flag}", in_words(value)] for flag, value in common_flags(found).items() if value is not None]
+  return Grid("The same in all runs", ["flag", "value"], rows, left=2)
+
+
+def _differences(found: Sequence[Run]) -> Grid:
+  """Flags with several values, and how many runs have each."""
+  common = common_flags(found)
+  everything = [identity(run.config) for run in found]
+  rows = []
+  for flag in dict.fromkeys(itertools.chain.from_iterable(everything)):
+    if flag not in common:
+      counted = collections.Counter(in_words(one.get(flag)) for one in everything)
+      rows.append([f"--{flag}", ", ".join(f"{value or 'none'} ({count} runs)" for value, count in counted.items())])
+  return Grid("What differs", ["flag", "values"], rows, left=2)
+
+
+def _runs(found: Sequence[Run]) -> Grid:
+  rows = []
+  for run in found:
+    summary = run.summary or {}
+    state = f"{run.test_error:.2f}" if run.summary else "failed" if run.failure else "not finished"
+    commit = summary.get("commit") or ""
+    rows.append(
+      [
+        run.folder.name,
+        run.key,
+        summary.get("devices", ""),
+        f"{commit[:10]}{'+' if commit.endswith('+') else ''}",
+        summary.get("versions", {}).get("jax", ""),
+        str(run.config.seed),
+        state,
+        str(summary.get("reported_epoch", "")),
+        f"{summary['seconds']:,.0f}" if summary else "",
+      ]
+    )
+  columns = ["folder", "key", "devices", "code", "JAX", "seed", "test error, %", "epoch", "training, s"]
+  return Grid("Every run", columns, rows, ["key: of the flags that say what the run is (dn_jax/collection.py)"], left=5)

@@ -1,0 +1,204 @@
+"""A folder of runs, read. Nothing else is state: what a sweep has done is what lies there.
+
+A run is found by its key, a digest of the flags that say what it is, which is made anew from its `config.json`;
+what its folder is called does not matter.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dn_jax.config.resolve import resolve
+from dn_jax.config.schema import RunConfig, difference, identity
+from dn_jax.errors import ConfigurationError
+from dn_jax.runs import records
+
+# What everybody reads of summary.json.
+_SUMMARY = {
+  "test_error": float,
+  "parameters": int,
+  "flops": int,
+  "epochs": int,
+  "seconds": float,
+  "evaluation_seconds": float,
+  "reported": str,
+  "reported_epoch": int,
+  "remat": str,
+  "devices": str,
+  "python": str,
+  "versions": dict[str, str],
+}
+# What reports of a collection are kept in, beside its runs.
+REPORT = "report"
+
+
+def key(config: RunConfig) -> str:
+  """Twelve hexadecimal digits that tell a resolved run from every other."""
+  return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cell_key(config: RunConfig) -> str:
+  """Likewise of a cell of a table: its runs differ in their seeds alone."""
+  return key(dataclasses.replace(config, seed=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run as it lies on disk.
+
+  folder:  of the run
+  config:  resolved
+  summary: of a finished run, see `dn_jax.runs.records`; else None
+  failure: how it last failed; None where it has not, or has finished since
+  damaged: a line for each record beside these that cannot be read
+  """
+
+  folder: pathlib.Path
+  config: RunConfig
+  summary: Mapping[str, Any] | None
+  failure: Mapping[str, Any] | None
+  damaged: Sequence[str] = ()
+
+  @property
+  def key(self) -> str:
+    return key(self.config)
+
+  @property
+  def test_error(self) -> float:
+    """In percent, of a finished run."""
+    return self.summary["test_error"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+  """The runs of a folder, by name, no two of one key, and a line for everything else in it and all that is damaged."""
+
+  folder: pathlib.Path
+  records: Sequence[Run]
+  skipped: Sequence[str]
+
+  def of_key(self, wanted: str) -> Run | None:
+    """The run of that key."""
+    return self._by_key.get(wanted)
+
+  @functools.cached_property
+  def _by_key(self) -> dict[str, Run]:
+    return {run.key: run for run in self.runs}
+
+
+def read(folder: pathlib.Path) -> Collection:
+  """Reads a folder of runs; changes nothing.
+
+  Foreign files and damaged records are skipped, and named in `skipped`; so are all but one of the folders that hold
+  the same run (a copy is not another seed): a finished one stays, else the first by name. A folder that is not there
+  is an empty one.
+
+  Raises:
+    ConfigurationError: it is no folder, cannot be read, or is itself a run's.
+  """
+  if folder.exists() and not folder.is_dir():
+    raise ConfigurationError("out", folder, "is not a folder")
+  if (folder / "config.json").exists():
+    raise ConfigurationError("out", folder, "is one run's folder; give the folder around it")
+  try:
+    paths = sorted(folder.iterdir()) if folder.exists() else []
+  except OSError as error:
+    raise ConfigurationError("out", folder, f"cannot be read ({error.strerror})") from None
+  found: dict[str, Run] = {}
+  skipped = []
+  for path in paths:
+    try:
+      if not path.is_dir() or not (path / "config.json").exists():
+        if path.name != REPORT:
+          skipped.append(f"{path}: not a run's folder")
+        continue
+      run = read_run(path)
+    except records.RunError as error:
+      skipped.append(str(error))
+      continue
+    except OSError as error:
+      skipped.append(f"{path}: cannot be read ({error.strerror})")
+      continue
+    skipped += run.damaged
+    stays, goes = found.get(run.key), run
+    if stays and run.summary and not stays.summary:
+      stays, goes = run, stays
+    found[run.key] = stays or run
+    if stays:
+      skipped.append(f"{goes.folder}: the same run as {stays.folder}")
+  return Collection(folder, sorted(found.values(), key=lambda run: run.folder), skipped)
+
+
+def read_run(folder: pathlib.Path) -> Run:
+  """Reads one run.
+
+  Raises:
+    runs.RunError: it is none, or what it is and what it came to (config.json, summary.json) is damaged.
+  """
+  config = records.read_config(folder)
+  _check_resolved(folder / "config.json", config)
+  summary = records.read_summary(folder)
+  if summary is not None:
+    records.check(folder / "summary.json", summary, _SUMMARY)
+  damaged = []
+  try:
+    failure = records.read_failure(folder)
+  except records.RunError as error:
+    damaged.append(str(error))
+    failure = {"error": "for a reason that is lost: its failure.json is damaged", "exit_code": None, "at": None}
+  try:
+    epochs = len(records.read_records(folder))
+    if summary and epochs != summary["epochs"]:
+      damaged.append(f"{folder / 'metrics.jsonl'}: has {epochs} epochs of {summary['epochs']}")
+  except records.RunError as error:
+    damaged.append(str(error))
+  try:
+    records.read_data(folder)
+  except records.RunError as error:
+    damaged.append(str(error))
+  return Run(folder, config, summary, None if summary else failure, damaged)
+
+
+def _check_resolved(path: pathlib.Path, config: RunConfig) -> None:
+  """Refuses a configuration that leaves open what a run has filled in, or has what no run can have."""
+  try:
+    open_ones = difference(identity(config), identity(resolve(config)))
+  except ConfigurationError as error:
+    raise records.RunError(f"{path}: cannot be read ({error})") from None
+  if open_ones:
+    raise records.RunError(
+      f"{path}: cannot be read (it leaves open {', '.join(line.split(':')[0] for line in open_ones)})"
+    )
+
+
+def place_for(collection: Collection, config: RunConfig, name: str) -> pathlib.Path:
+  """The folder of a run: where it lies, or a new one, named after it and its key.
+
+  Another sweep may have made the new one since the collection was read; then both have the same.
+  """
+  wanted = key(config)
+  if found := collection.of_key(wanted):
+    return found.folder
+  names = (f"{name}_{wanted}", *(f"{name}_{wanted}-{n}" for n in range(2, 1000)))
+  return next(path for each in names if _is_free_for(path := collection.folder / each, wanted))
+
+
+def _is_free_for(folder: pathlib.Path, wanted: str) -> bool:
+  if not folder.exists():
+    return True
+  try:
+    return read_run(folder).key == wanted
+  except records.RunError:  # Damaged, or another sweep is just about to write its configuration.
+    return folder.is_dir() and all(path.name.startswith(records.CLAIM) for path in folder.iterdir())
+
+
+def cells(found: Iterable[Run]) -> dict[str, list[Run]]:
+  """Runs by cell, those of a cell by seed."""
+  grouped: dict[str, list[Run]] = {}
+  for run in found:
+    grouped.setdefault(cell_key(run.config), []).append(run)
+  return {cell: sorted(group, key=lambda run: run.config.seed) for cell, group in grouped.items()}

@@ -1,0 +1,292 @@
+"""The training step against a record of the PyTorch implementation, number by number.
+
+A record (`tests/fixtures/README.md`) holds a float64 run: weights, pictures, gradients, losses, final weights.
+In float64 the whole run is compared. In float32 only the first step is: ReLU and batch norm amplify rounding
+ten to sixty times a step, so two correct float32 programs part within a few.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dn_jax.config.schema import OptimizerConfig
+from dn_jax.data.augment import normalise
+from dn_jax.errors import UserError
+from dn_jax.models import weights
+from dn_jax.models.batch_stats import BatchNorm
+from dn_jax.models.densenet import DenseNet
+from dn_jax.training import optimizer, step
+
+_SGD = OptimizerConfig(
+  learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule="steps", drops=(), drop_factor=1.0
+)
+# The records' input is (pixels / 255 - 0.5) / 0.25.
+_MEAN, _STD = (127.5,), (63.75,)
+
+
+class Difference(NamedTuple):
+  """The worst relative difference of a kind: |ours - theirs| / (|theirs| + floor), norms of whole tensors.
+
+  `where` is the tensor or step that has it. The floor is 0 but for gradients (a multiple of the norm of all
+  gradients, since one that is zero by construction has no norm of its own).
+  """
+
+  kind: str
+  worst: float
+  tolerance: float
+  where: str
+
+  @property
+  def fits(self) -> bool:
+    return self.worst <= self.tolerance  # False for a NaN.
+
+
+class Record(NamedTuple):
+  """A record's arrays, and the network they are of (without numerics)."""
+
+  arrays: Mapping[str, np.ndarray]
+  network: DenseNet
+  last_norm: str
+
+  def state(self, prefix: str) -> weights.State:
+    """The state dict under `init/`, `after_step0/`, `final/` or `grad_step0/`."""
+    start = len(prefix) + 1
+    return {name[start:]: value for name, value in self.arrays.items() if name.startswith(prefix + "/")}
+
+
+def read(path: pathlib.Path) -> Record:
+  """Reads a record.
+
+  Raises:
+    UserError: no such file, not a record, or cut short.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
+    growth_rate = int(arrays["growth_rate"])
+    first = arrays["init/features.denseblock1.denselayer1.conv1.weight"]
+    network = DenseNet(
+      blocks=tuple(int(n) for n in arrays["block_config"]),
+      growth_rate=growth_rate,
+      bottleneck_width=len(first) // growth_rate if first.shape[2:] == (1, 1) else 0,
+      num_classes=int(arrays["num_classes"]),
+      initial_channels=int(arrays["initial_channels"]),
+      compression=decimal(arrays["compression"]),
+      stem="cifar" if arrays["small_inputs"] else "imagenet",
+    )
+    for name in ("images_uint8", "labels", "train_logits_step0", "losses", "eval_logits_final", "batch", "image_size"):
+      _ = arrays[name]
+  except KeyError as error:
+    raise UserError(f"{path}: is not a record of a run; {error} is missing") from None
+  except Exception as error:  # numpy and zipfile raise many kinds for a damaged file.
+    raise UserError(f"{path}: cannot be read as .npz ({error or type(error).__name__})") from None
+  record = Record(arrays, network, "norm_final" if "init/features.norm_final.weight" in arrays else "norm5")
+  _check(record, path)
+  return record
+
+
+def decimal(number: np.ndarray) -> float:
+  """A number as it was typed: the shortest decimal that its own precision tells from others.
+
+  A record's compression is stored in float32, and 0.7 there, taken for what it is, loses a channel in 60.
+  """
+  return float(str(np.asarray(number)[()]))
+
+
+def _check(record: Record, path: pathlib.Path) -> None:
+  """Refuses a record that lacks a tensor of the network, or has one of another shape: all are compared."""
+  faults = _faults_of_pictures(record)
+  shapes = jax.eval_shape(lambda key: record.network.init(key, jnp.zeros((1, 32, 32, 3)), False), jax.random.key(0))
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
+  expected = {
+    name: value.shape
+    for name, value in weights.to_pytorch(record.network, **zeros, last_norm=record.last_norm).items()
+    if "num_batches_tracked" not in name
+  }
+  for prefix in ("init", "grad_step0", "after_step0", "final"):
+    found = record.state(prefix)
+    for name, shape in expected.items():
+      if prefix == "grad_step0" and "running_" in name:
+        continue
+      if name not in found:
+        faults.append(f"{prefix}/{name} is missing")
+      elif found[name].shape != shape:
+        faults.append(f"{prefix}/{name} is {found[name].shape}, not {shape}")
+  if faults:
+    raise UserError(f"{path}: does not fit its own configuration\n  " + "\n  ".join(faults))
+
+
+def _faults_of_pictures(record: Record) -> list[str]:
+  """What does not fit in pictures, labels and results: each one as a line."""
+  arrays, classes = record.arrays, record.network.num_classes
+  images, labels, losses = arrays["images_uint8"], arrays["labels"], arrays["losses"]
+  size, batch = int(arrays["image_size"]), int(arrays["batch"])
+  faults = []
+  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+    faults.append(f"images_uint8 is {images.dtype} {images.shape}, not uint8 [pictures, height, width, 3]")
+  elif size < images.shape[1] or size % images.shape[1] or images.shape[1] != images.shape[2]:
+    faults.append(f"image_size {size} is no multiple of the {images.shape[1]}x{images.shape[2]} pixels of images_uint8")
+  if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+    faults.append(f"labels is {labels.dtype} {labels.shape}, not an integer for each of {len(images)} pictures")
+  elif labels.size and not 0 <= labels.min() <= labels.max() < classes:
+    faults.append(f"labels run from {labels.min()} to {labels.max()}, of {classes} classes")
+  if batch < 1 or losses.ndim != 1 or not losses.size or losses.size * batch > len(images):
+    faults.append(
+      f"losses {losses.shape} of batches of {batch} need one step or more, and as many pictures of {len(images)}"
+    )
+  for name in ("train_logits_step0", "eval_logits_final"):
+    if arrays[name].shape != (batch, classes):
+      faults.append(f"{name} is {arrays[name].shape}, not {(batch, classes)}")
+  return faults
+
+
+def compare(record: Record, remat: str, dtype: str) -> list[Difference]:
+  """Runs the training step over a record and compares.
+
+  Args:
+    record: from `read`.
+    remat: policy.
+    dtype: `float64` (the whole record) or `float32` (the first step).
+  """
+  with jax.enable_x64(dtype == "float64"):
+    return _compare(record, remat, jnp.dtype(dtype))
+
+
+def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
+  network = record.network.clone(remat=remat, dtype=dtype, param_dtype=dtype)
+  sgd = optimizer.sgd(_SGD, optimizer.learning_rate(_SGD, 1, 1))
+  template = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
+  # Training is compared: where readers of a map carry other averages, scales and biases stay as they are.
+  init = weights.from_pytorch(network, record.state("init"), template, "train")
+  variables = jax.tree.map(jnp.asarray, init)
+  state = step.TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], sgd.init(variables["params"]))
+  train_step = jax.jit(step.make_train_step(network, sgd))
+  key = jax.random.key(0)
+  exact = dtype == jnp.float64
+
+  first = _batch(record, 0, dtype)
+  loss = step.make_loss(network)
+  gradients, (logits, _) = jax.jit(jax.grad(loss, has_aux=True))(state.params, state.batch_stats, first, key)
+  named = weights.to_pytorch(network, gradients, state.batch_stats, record.last_norm)
+  named = {name: value for name, value in named.items() if "running_" not in name and "num_batches" not in name}
+  theirs = record.state("grad_step0")
+  total = np.sqrt(sum(np.square(value).sum() for value in theirs.values()))
+  result = [
+    _worst(
+      "step-0 logits", {"logits": logits}, {"logits": record.arrays["train_logits_step0"]}, 1e-6 if exact else 1e-4
+    ),
+    _worst("step-0 gradients", named, theirs, 1e-6 if exact else 1e-4, floor=total * (1e-6 if exact else 1e-2)),
+  ]
+
+  losses = []
+  for number in range(len(record.arrays["losses"]) if exact else 1):
+    state, totals = train_step(state, _batch(record, number, dtype), key)
+    losses.append(totals.loss / totals.count)
+    if number == 0:
+      result += _state(
+        "after step 0",
+        record,
+        network,
+        state,
+        record.state("after_step0"),
+        1e-6 if exact else 1e-4,
+        1e-6 if exact else 1e-5,
+      )
+  result.append(
+    _worst(
+      "losses",
+      {f"step {n}": value for n, value in enumerate(losses)},
+      {f"step {n}": record.arrays["losses"][n] for n in range(len(losses))},
+      1e-8 if exact else 1e-4,
+    )
+  )
+  if exact:
+    result += _state("after the last step", record, network, state, record.state("final"), 1e-6, 1e-6)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = jax.jit(lambda variables, images: network.apply(variables, images, False))(variables, first.images)
+    result.append(_worst("evaluation logits", {"logits": logits}, {"logits": record.arrays["eval_logits_final"]}, 1e-6))
+  return result
+
+
+def flipped_relus(record: Record) -> tuple[int, int]:
+  """How many inputs of ReLUs have another sign in float32 than in float64 on the first batch, and of how many.
+
+  Each changes gradients by the whole of what passes there, in any float32 program: a record's float32 gradients
+  can exceed the tolerance by them, as PyTorch's own do. Which ones flip depends on how a program rounds; here it is
+  the step's without rematerialisation.
+  """
+  signs = []
+  for dtype in (jnp.dtype("float32"), jnp.dtype("float64")):
+    with jax.enable_x64(dtype == jnp.float64):
+      signs.append(_signs_of_norms(record, dtype))
+  pairs = list(zip(*signs, strict=True))
+  return sum(int(np.sum(a != b)) for a, b in pairs), sum(a.size for a, _ in pairs)
+
+
+def _signs_of_norms(record: Record, dtype: jnp.dtype) -> list[np.ndarray]:
+  """Where each norm's output, which a ReLU reads, is above 0; compiled together with the gradients."""
+  network = record.network.clone(remat="none", dtype=dtype, param_dtype=dtype)
+  template = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
+  variables = weights.from_pytorch(network, record.state("init"), template, "train", say=lambda _: None)
+  batch = _batch(record, 0, dtype)
+
+  def loss(params: Any) -> Any:
+    logits, found = network.apply(
+      {**variables, "params": params},
+      batch.images,
+      True,
+      mutable=["batch_stats", "intermediates"],
+      capture_intermediates=lambda module, _: isinstance(module, BatchNorm),
+    )
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean(), found["intermediates"]
+
+  _, found = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+  leaves = jax.tree.leaves_with_path(found)
+  return [np.asarray(leaf) > 0 for path, leaf in leaves if "__call__" in jax.tree_util.keystr(path)]
+
+
+def _batch(record: Record, number: int, dtype: jnp.dtype) -> step.Batch:
+  size = int(record.arrays["batch"])
+  rows = slice(number * size, (number + 1) * size)
+  images = record.arrays["images_uint8"][rows]
+  repeat = int(record.arrays["image_size"]) // images.shape[1]
+  images = images.repeat(repeat, axis=1).repeat(repeat, axis=2)
+  labels = jnp.asarray(record.arrays["labels"][rows], jnp.int32)
+  return step.Batch(normalise(jnp.asarray(images), _MEAN, _STD, dtype), labels, jnp.ones(labels.shape))
+
+
+def _state(
+  when: str,
+  record: Record,
+  network: DenseNet,
+  state: step.TrainState,
+  theirs: weights.State,
+  tolerance: float,
+  statistics_tolerance: float,
+) -> list[Difference]:
+  ours = weights.to_pytorch(network, state.params, state.batch_stats, record.last_norm)
+  running = {name for name in ours if "running_" in name}
+  weight = set(ours) - running - {name for name in ours if "num_batches" in name}
+  return [
+    _worst(f"parameters {when}", {n: ours[n] for n in weight}, theirs, tolerance),
+    _worst(f"running statistics {when}", {n: ours[n] for n in running}, theirs, statistics_tolerance),
+  ]
+
+
+def _worst(
+  kind: str, ours: Mapping[str, object], theirs: Mapping[str, np.ndarray], tolerance: float, floor: float = 0.0
+) -> Difference:
+  found = []
+  for name, value in ours.items():
+    expected = np.asarray(theirs[name], np.float64)
+    distance = np.linalg.norm(np.asarray(value, np.float64) - expected)
+    size = np.linalg.norm(expected) + floor
+    found.append((float(distance / size) if size else float(distance), name))
+  # A NaN is the worst there is.
+  worst, where = max(found, key=lambda pair: (np.isnan(pair[0]), pair[0]))
+  return Difference(kind, worst, tolerance, where)

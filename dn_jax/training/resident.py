@@ -1,0 +1,221 @@
+"""Steps over pictures that live on the device: the host only says how far to go."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from dn_jax.distributed.layout import Layout
+from dn_jax.training.step import Batch, Totals, TrainState
+
+
+class DeviceSplit(NamedTuple):
+  """A whole split on the device: images uint8 [n, height, width, channels], labels int32 [n]."""
+
+  images: jax.Array
+  labels: jax.Array
+
+
+class Keys(NamedTuple):
+  """What a step's own keys are folded from, with its number."""
+
+  augmentation: jax.Array
+  dropout: jax.Array
+
+
+class Advance(Protocol):
+  """Takes `steps` training steps, one after another from `order[first]` on.
+
+  Returns the new state, the totals so far, and each step's mean loss [steps_per_dispatch], of which the first
+  `steps` are filled in. State and totals are donated.
+  """
+
+  def __call__(
+    self,
+    state: TrainState,
+    totals: Totals,
+    split: DeviceSplit,
+    order: jax.Array,
+    first: int,
+    steps: int,
+    *,
+    batch_size: int,
+  ) -> tuple[TrainState, Totals, jax.Array]: ...
+
+
+# (params, batch_stats, split, what to call between commands) -> totals over every picture of the split
+Evaluate = Callable[[Any, Any, DeviceSplit, Callable[[], None]], Totals]
+
+
+def make_prepared_step(
+  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
+  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+) -> Callable[[Keys, TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, Totals]]:
+  """A training step from pictures as they lie: (keys, state, uint8 pictures, labels, pictures' numbers).
+
+  Args:
+    train_step: see `dn_jax.training.step.make_train_step`.
+    prepare: (uint8 pictures, key, pictures' numbers) -> normalised, perhaps augmented pictures.
+  """
+
+  def take(keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array, numbers: jax.Array) -> Any:
+    pictures = prepare(images, jax.random.fold_in(keys.augmentation, state.step), numbers)
+    batch = Batch(pictures, labels, jnp.ones(numbers.shape, jnp.float32))
+    return train_step(state, batch, jax.random.fold_in(keys.dropout, state.step))
+
+  return take
+
+
+class Run(NamedTuple):
+  """What a command takes of one run."""
+
+  keys: Keys
+  state: TrainState
+  totals: Totals
+  order: jax.Array
+
+
+def make_command(
+  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
+  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  layout: Layout,
+  steps_per_dispatch: int,
+) -> Callable[..., list[tuple[TrainState, Totals, jax.Array]]]:
+  """What a device does at one command: (batch size, runs, split, first, steps) -> for each run as in `Advance`.
+
+  Runs are written down one after another in each step, not stacked and mapped over: a convolution with a kernel for
+  each run is slower than as many convolutions on the CPU back end, and for four runs by a TPU compiler's estimate
+  (docs/performance.md).
+
+  Args:
+    train_step, prepare: see `make_prepared_step`; the step is of the layout.
+    layout: how a batch lies on the devices; each makes its own pictures from the split that all hold.
+    steps_per_dispatch: the most steps of one command. One on the CPU back end, which runs a step inside a
+      loop six to seven times slower.
+  """
+
+  take = make_prepared_step(train_step, prepare)
+
+  def command(
+    batch_size: int, runs: Sequence[Run], split: DeviceSplit, first: jax.Array, steps: jax.Array
+  ) -> list[tuple[TrainState, Totals, jax.Array]]:
+    def one(index: jax.Array, run: Run, carry: Any) -> Any:
+      state, totals, losses = carry
+      numbers = layout.own(jax.lax.dynamic_slice(run.order, (first + index * batch_size,), (batch_size,)))
+      state, of_step = take(run.keys, state, split.images[numbers], split.labels[numbers], numbers)
+      return state, totals + of_step, losses.at[index].set(of_step.loss / batch_size)
+
+    def each(index: jax.Array, carries: Any) -> Any:
+      return [one(index, run, carry) for run, carry in zip(runs, carries, strict=True)]
+
+    carries = [(run.state, run.totals, jnp.zeros((steps_per_dispatch,), float)) for run in runs]
+    if steps_per_dispatch == 1:
+      return each(jnp.int32(0), carries)
+    return jax.lax.fori_loop(0, steps, each, carries)
+
+  return command
+
+
+def make_advance(
+  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
+  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  layout: Layout,
+  augmentation_key: jax.Array,
+  dropout_key: jax.Array,
+  steps_per_dispatch: int,
+  specs: Any = PartitionSpec(),
+) -> Advance:
+  """Compiles the training step together with what feeds it.
+
+  Args:
+    train_step, prepare, layout, steps_per_dispatch: see `make_command`.
+    augmentation_key, dropout_key: a step's own keys are folded from these and its number, so that a resumed
+      run draws what an undisturbed one does.
+    specs: how the state lies, from the layout; by default whole everywhere.
+  """
+  command = make_command(train_step, prepare, layout, steps_per_dispatch)
+  keys = Keys(augmentation_key, dropout_key)
+
+  def alone(batch_size: int, state: Any, totals: Any, split: Any, order: Any, first: Any, steps: Any) -> Any:
+    (done,) = command(batch_size, [Run(keys, state, totals, order)], split, first, steps)
+    return done
+
+  def program(batch_size: int) -> Callable[..., Any]:
+    whole = PartitionSpec()
+    return layout.everywhere(
+      functools.partial(alone, batch_size),
+      donate=(0, 1),
+      in_specs=(specs, *(whole,) * 5),
+      out_specs=(specs, whole, whole),
+    )
+
+  return _by_batch_size(layout, program)
+
+
+def make_advance_side_by_side(
+  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
+  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  layout: Layout,
+  keys: Sequence[Keys],
+  steps_per_dispatch: int,
+) -> Advance:
+  """`make_advance` of several runs in one program: states, totals and orders are tuples, the losses [run, step].
+
+  Args:
+    train_step, prepare, layout, steps_per_dispatch: see `make_command`; the layout is of one device.
+    keys: of each run.
+  """
+  command = make_command(train_step, prepare, layout, steps_per_dispatch)
+
+  def together(batch_size: int, states: Any, totals: Any, split: Any, orders: Any, first: Any, steps: Any) -> Any:
+    runs = [Run(*each) for each in zip(keys, states, totals, orders, strict=True)]
+    states, totals, losses = zip(*command(batch_size, runs, split, first, steps), strict=True)
+    return states, totals, jnp.stack(losses)
+
+  def program(batch_size: int) -> Callable[..., Any]:
+    return jax.jit(functools.partial(together, batch_size), donate_argnums=(0, 1))
+
+  return _by_batch_size(layout, program)
+
+
+def _by_batch_size(layout: Layout, program: Callable[[int], Callable[..., Any]]) -> Advance:
+  """A program for each size of batch, compiled when it first comes."""
+  compiled: dict[int, Callable[..., Any]] = {}
+
+  def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
+    if batch_size not in compiled:
+      compiled[batch_size] = layout.compiled(program(batch_size), *arguments)
+    return compiled[batch_size](*arguments)
+
+  return advance
+
+
+def make_evaluate(
+  eval_step: Callable[[Any, Any, Batch], Totals],
+  normalise: Callable[[jax.Array], jax.Array],
+  place: Callable[[Batch], Batch],
+  batch_size: int,
+  gather: Callable[[Any], Any] = lambda variables: variables,
+) -> Evaluate:
+  """See `Evaluate`; the last batch is filled up."""
+
+  @functools.partial(jax.jit, donate_argnames=("totals",))
+  def one(params: Any, batch_stats: Any, totals: Totals, split: DeviceSplit, first: jax.Array) -> Totals:
+    numbers = first + jnp.arange(batch_size, dtype=jnp.int32)
+    weights = (numbers < split.labels.shape[0]).astype(jnp.float32)
+    numbers = jnp.minimum(numbers, split.labels.shape[0] - 1)
+    batch = place(Batch(normalise(split.images[numbers]), split.labels[numbers], weights))
+    return totals + eval_step(gather(params), batch_stats, batch)
+
+  def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Totals:
+    totals = Totals.zero_beside(split.labels)
+    for first in range(0, split.labels.shape[0], batch_size):
+      totals = one(params, batch_stats, totals, split, np.int32(first))
+      between()
+    return totals
+
+  return evaluate

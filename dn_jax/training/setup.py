@@ -1,0 +1,229 @@
+"""The parts of a run from its configuration: network, optimizer, data on the devices, compiled steps."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from dn_jax.config.schema import DataConfig, RunConfig
+from dn_jax.data import catalog, sources, stream
+from dn_jax.data.augment import epoch_order, jitter_light_mirror, mirror_and_shift, normalise
+from dn_jax.distributed import layout as distribution
+from dn_jax.errors import ConfigurationError
+from dn_jax.models import build
+from dn_jax.training import initial_state, loop, optimizer, resident, step, streamed
+
+# Pictures that are tested on without worker processes, which take seconds to start.
+_FEW = 5000
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembly:
+  """The parts of a run, ready to go."""
+
+  plan: loop.Plan
+  splits: loop.Splits
+  advance: resident.Advance
+  evaluate: resident.Evaluate
+  order_of: Callable[[int], jax.Array]
+  rate_of: Callable[[int], Any]
+  fresh_state: Callable[[], step.TrainState]
+  template: step.TrainState
+
+  @property
+  def feed(self) -> streamed.Feed | None:
+    """Where training pictures come from that do not lie on the device."""
+    return self.splits.train if isinstance(self.splits.train, streamed.Feed) else None
+
+
+def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], None] = print) -> Assembly:
+  """Builds network, optimizer, data on the devices (or its way there) and compiled functions of a configuration.
+
+  Args:
+    config: resolved.
+    dataset: of the configuration.
+    say: told of pictures that cannot be read.
+
+  Raises:
+    ConfigurationError: the batch does not fit the data or the devices.
+  """
+  info = dataset.info
+  layout = distribution.make_layout(
+    config.statistics_groups, config.parallel, shard=config.shard_state, devices=config.devices
+  )
+  plan = plan_of(config, dataset, layout)
+  weights_key, order_key, augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed), 4)
+  network = build.build(config.model, info.num_classes)
+  schedule = optimizer.learning_rate(config.optimizer, plan.epochs, plan.steps_per_epoch, plan.batch_size)
+  sgd = optimizer.sgd(config.optimizer, schedule, config.freeze)
+  drawn = functools.partial(initial_state.variables, config, network, weights_key, info.image_shape, say)
+  # A file that does not fit is refused before anything is written; one that is gone stops no run that has begun.
+  begun = config.out is not None and (config.out / "checkpoints").exists()
+  read = drawn() if config.weights is not None and not begun else None
+
+  def fresh_state() -> step.TrainState:
+    variables = drawn() if read is None else read
+    state = jax.jit(lambda variables: step.state_of(variables, sgd))(variables)
+    return distribution.place_state(state, specs, layout.mesh)
+
+  shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), weights_key)
+  specs = step.specs_of(shapes, layout)
+  objective = step.Objective(config.optimizer.label_smoothing, config.freeze_statistics)
+  train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params, objective)
+  of_a_step = (train_step, prepared(config, dataset), layout, augmentation_key, dropout_key)
+  if _is_streamed(dataset):
+    splits = _streamed(config, dataset, layout, plan, say)
+    advance, order_of = streamed.make_advance(*of_a_step, specs), lambda number: number
+  else:
+    splits = on_devices(dataset, layout.mesh)
+    advance = resident.make_advance(*of_a_step, plan.steps_per_dispatch, specs)
+    in_order = jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures))
+    order_of = lambda number: distribution.replicate(in_order(number), layout.mesh)
+  return Assembly(
+    plan=plan,
+    splits=splits,
+    advance=advance,
+    evaluate=evaluator(config, dataset, config.evaluation_batch_size, layout),
+    order_of=order_of,
+    rate_of=schedule,
+    fresh_state=fresh_state,
+    template=distribution.placed(shapes, specs, layout.mesh),
+  )
+
+
+def _is_streamed(dataset: catalog.Dataset) -> bool:
+  # A sweep that times a step makes up a few pictures, which lie on the device.
+  return not isinstance(dataset.train, catalog.Split)
+
+
+def _streamed(
+  config: RunConfig,
+  dataset: catalog.Dataset,
+  layout: distribution.Layout,
+  plan: loop.Plan,
+  say: Callable[[str], None],
+) -> loop.Splits:
+  if config.parallel == "pmap":
+    raise ConfigurationError("parallel", "pmap", "each device would need all pictures of a batch; streams need jit")
+  if config.steps_per_dispatch not in (None, 1):
+    fits = "pictures that are read one by one come a step at a time; 1"
+    raise ConfigurationError("steps-per-dispatch", config.steps_per_dispatch, fits)
+  data, rows = config.data, streamed.own_rows(layout, plan.batch_size)
+  training = stream.Training(dataset.train, config.seed, data.size, plan.batch_size, rows, data.augment, data.resize)
+  bad = stream.Bad(dataset.train, data.bad_share, say)
+  steps = plan.epochs * plan.steps_per_epoch
+  train = streamed.Feed(training, steps, data.workers, streamed.placer(layout), bad.note)
+  tested = functools.partial(batches_of, data=data, layout=layout, batch_size=config.evaluation_batch_size, say=say)
+  return loop.Splits(train, tested(dataset.valid) if dataset.valid else None, tested(dataset.test))
+
+
+def batches_of(
+  source: sources.Source,
+  data: DataConfig,
+  layout: distribution.Layout,
+  batch_size: int,
+  say: Callable[[str], None],
+  crops: int = 1,
+) -> streamed.Batches:
+  """What a network is tested on, from a source: so many pictures at a time, or a few more.
+
+  Args:
+    source: of the pictures.
+    data: with sizes, workers and share of bad pictures.
+    layout: the devices.
+    batch_size: pictures at a time.
+    say: told of pictures that cannot be read; each once.
+    crops: 1, or 10.
+  """
+  divisible = math.ceil(batch_size / len(layout.devices)) * len(layout.devices)
+  rows = streamed.neighbouring_rows(layout, divisible)
+  testing = stream.Testing(source, data.size, data.resize, crops, divisible, rows)
+  bad = stream.Bad(source, data.bad_share, say)
+
+  def batches() -> Iterator[streamed.Columns]:
+    for columns in testing.batches(data.workers if len(source) >= _FEW else 0):
+      bad.note(columns.pop("bad"))
+      yield columns
+
+  return batches
+
+
+def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.Layout) -> loop.Plan:
+  """The course of a resolved configuration's run.
+
+  Raises:
+    ConfigurationError: the batch does not fit the data or the devices.
+  """
+  plan = loop.Plan(
+    epochs=config.epochs,
+    batch_size=config.batch_size,
+    train_pictures=catalog.pictures(dataset.train),
+    keep_last_batch=config.last_batch == "keep",
+    steps_per_dispatch=1
+    if _is_streamed(dataset)
+    else config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32),
+  )
+  if plan.batch_size > plan.train_pictures:
+    fits = f"there are {plan.train_pictures} training pictures; at most that"
+    raise ConfigurationError("batch-size", plan.batch_size, fits)
+  layout.check("batch-size", plan.batch_size)
+  layout.check_accumulation(config.accumulation)
+  rest = plan.train_pictures % plan.batch_size
+  if plan.keep_last_batch and rest:
+    try:
+      layout.check("last-batch", rest)
+      build.check_pictures(config.model, min(dataset.info.image_shape[:2]), rest, layout.groups)
+    except ConfigurationError as error:
+      pictures = "1 picture" if rest == 1 else f"{rest} pictures"
+      fits = f"the last batch has {pictures}; {error.fits}; or drop it"
+      raise ConfigurationError("last-batch", "keep", fits) from None
+  return plan
+
+
+def normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
+  """uint8 pictures -> the network's input, without augmentation."""
+  mean, std = catalog.normalisation(dataset, config.data.normalise)
+  return functools.partial(normalise, mean=mean, std=std)
+
+
+def prepared(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+  """What a training picture goes through: (uint8 pictures, a step's key, the pictures' numbers) -> input.
+
+  Normalised first and padded then, as in the authors' Torch code: the border of a shifted picture is the mean.
+  """
+  plain = normalised(config, dataset)
+  if not config.data.augment:
+    return lambda images, key, numbers: plain(images)
+  if dataset.info.streamed:
+    return lambda images, key, numbers: plain(jitter_light_mirror(images, key, numbers))
+  info, padding = dataset.info, config.data.padding
+  shift = functools.partial(mirror_and_shift, mirror=info.mirror, pad=info.pad, padding=padding)
+  return lambda images, key, numbers: shift(plain(images), key, numbers)
+
+
+def evaluator(
+  config: RunConfig, dataset: catalog.Dataset, batch_size: int, layout: distribution.Layout
+) -> resident.Evaluate:
+  """Measures a resolved configuration's network on a split, so many pictures at a time or a few more."""
+  network, mesh = build.build(config.model, dataset.info.num_classes), layout.mesh
+  if _is_streamed(dataset):
+    gather = functools.partial(distribution.gathered, mesh=mesh)
+    logits_of = step.make_logits(network)
+    return streamed.make_evaluate(
+      logits_of, step.totals_of, normalised(config, dataset), streamed.placer(layout), gather
+    )
+  divisible = math.ceil(batch_size / mesh.size) * mesh.size
+  cut, gather = (functools.partial(each, mesh=mesh) for each in (distribution.cut, distribution.gathered))
+  return resident.make_evaluate(step.make_eval_step(network), normalised(config, dataset), cut, divisible, gather)
+
+
+def on_devices(dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Splits:
+  """Every device gets all pictures."""
+
+  def put(split: catalog.Split | None) -> resident.DeviceSplit | None:
+    return None if split is None else distribution.replicate(resident.DeviceSplit(*split), mesh)
+
+  return loop.Splits(put(dataset.train), put(dataset.valid), put(dataset.test))

@@ -1,0 +1,186 @@
+"""Steps over pictures that are read one by one: batches come from the host while the device works."""
+
+import collections
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from dn_jax.distributed.layout import AXIS, Layout
+from dn_jax.training import resident
+from dn_jax.training.step import Batch, Totals, TrainState
+
+Columns = dict[str, np.ndarray]
+# What a network is tested on: this process's rows of every batch, anew each time.
+Batches = Callable[[], Iterator[Columns]]
+# Batches that lie on the device before their step.
+_PLACED = 2
+
+
+class Stream(Protocol):
+  """See `dn_jax.data.stream.Training`."""
+
+  @property
+  def steps_per_epoch(self) -> int: ...
+
+  def batches(self, first_step: int, steps: int, workers: int) -> Iterator[Columns]: ...
+
+
+class Feed:
+  """What a run trains on, in place of a split that lies on the device.
+
+  Args:
+    stream: batches by step, this process's rows of each.
+    steps: of the whole run.
+    workers: processes that make them, see `dn_jax.data.stream`.
+    place: columns of this process's rows -> arrays on the devices.
+    note_bad: told of each batch's column `bad`.
+  """
+
+  def __init__(
+    self,
+    stream: Stream,
+    steps: int,
+    workers: int,
+    place: Callable[[Columns], Any],
+    note_bad: Callable[[np.ndarray], None],
+  ):
+    self._stream, self._steps, self._workers = stream, steps, workers
+    self._place, self._note_bad = place, note_bad
+    self._batches: Iterator[Columns] | None = None
+    self._placed: collections.deque[Any] = collections.deque()
+    self._next = -1
+    # Seconds that were waited for pictures.
+    self.waited = 0.0
+
+  @property
+  def steps_per_epoch(self) -> int:
+    return self._stream.steps_per_epoch
+
+  def take(self, step: int) -> Any:
+    """The batch of a step, counted over the whole run; they are best taken one after another."""
+    if step != self._next:
+      self.close()
+      self._batches, self._next = self._stream.batches(step, self._steps - step, self._workers), step
+    begin = time.perf_counter()
+    while len(self._placed) < _PLACED and self._next + len(self._placed) < self._steps:
+      columns = next(self._batches)
+      self._note_bad(columns.pop("bad"))
+      self._placed.append(self._place(columns))
+    self.waited += time.perf_counter() - begin
+    self._next += 1
+    return self._placed.popleft()
+
+  def close(self) -> None:
+    """Ends the workers."""
+    if self._batches is not None:
+      self._batches.close()
+    self._batches, self._next = None, -1
+    self._placed.clear()
+
+
+def own_rows(layout: Layout, batch_size: int) -> tuple[int, ...]:
+  """This process's places in a training batch, such that each device's part is its own of the layout.
+
+  Device by device, a device's places group by group, as `Layout.own` has them.
+  """
+  places = np.arange(batch_size).reshape(layout.rows, layout.groups_of_device, layout.parts, -1)
+  by_device = places.transpose(0, 2, 1, 3).reshape(len(layout.devices), -1)
+  here = [device.process_index == jax.process_index() for device in layout.devices]
+  return tuple(by_device[here].reshape(-1).tolist())
+
+
+def neighbouring_rows(layout: Layout, batch_size: int) -> tuple[int, ...]:
+  """Likewise of a batch that is cut over the devices in its own order."""
+  here = [device.process_index == jax.process_index() for device in layout.devices]
+  return tuple(np.arange(batch_size).reshape(len(layout.devices), -1)[here].reshape(-1).tolist())
+
+
+def placer(layout: Layout) -> Callable[[Columns], dict[str, jax.Array]]:
+  """Cuts a batch over the devices, of which every process has its own rows."""
+  sharding = NamedSharding(layout.mesh, PartitionSpec(AXIS))
+  return lambda columns: {
+    name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in columns.items()
+  }
+
+
+def make_advance(
+  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
+  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  layout: Layout,
+  augmentation_key: jax.Array,
+  dropout_key: jax.Array,
+  specs: Any = PartitionSpec(),
+) -> Callable[..., tuple[TrainState, Totals, jax.Array]]:
+  """`dn_jax.training.resident.make_advance` for a feed: `order` is the epoch's number, and it takes one step a time.
+
+  Args:
+    train_step, prepare, layout, augmentation_key, dropout_key, specs: see there.
+  """
+
+  take, keys = resident.make_prepared_step(train_step, prepare), resident.Keys(augmentation_key, dropout_key)
+
+  def on_device(state: TrainState, totals: Totals, rows: dict[str, jax.Array]) -> Any:
+    state, of_step = take(keys, state, rows["image"], rows["label"], rows["number"])
+    return state, totals + of_step, (of_step.loss / of_step.count)[None]
+
+  whole = PartitionSpec()
+  program = layout.everywhere(
+    on_device, donate=(0, 1), in_specs=(specs, whole, PartitionSpec(AXIS)), out_specs=(specs, whole, whole)
+  )
+  compiled: list[Callable[..., Any]] = []
+
+  def advance(
+    state: TrainState, totals: Totals, feed: Feed, order: int, first: int, steps: int, *, batch_size: int
+  ) -> tuple[TrainState, Totals, jax.Array]:
+    del steps
+    rows = feed.take(order * feed.steps_per_epoch + int(first) // batch_size)
+    if not compiled:
+      compiled.append(layout.compiled(program, state, totals, rows))
+    return compiled[0](state, totals, rows)
+
+  return advance
+
+
+def make_evaluate(
+  logits_of: Callable[[Any, Any, jax.Array], jax.Array],
+  totals_of: Callable[[jax.Array, Batch], Totals],
+  normalise: Callable[[jax.Array], jax.Array],
+  place: Callable[[Columns], dict[str, jax.Array]],
+  gather: Callable[[Any], Any] = lambda variables: variables,
+) -> Callable[..., Totals]:
+  """`dn_jax.training.resident.Evaluate` of a split that gives batches: the mean of all crops' probabilities decides.
+
+  Args:
+    logits_of: (params, batch_stats, normalised pictures) -> logits, with running averages.
+    totals_of: a batch's sums, from its logits.
+    normalise: uint8 pictures -> the network's input.
+    place: columns of this process's rows -> arrays on the devices.
+    gather: parameters as each device takes them.
+  """
+
+  @functools.partial(jax.jit, donate_argnames=("totals",))
+  def one(params: Any, batch_stats: Any, totals: Totals, rows: dict[str, jax.Array]) -> Totals:
+    images = rows["image"]
+    crops = images.shape[1]
+    flat = normalise(images.reshape(-1, *images.shape[2:]))
+    logits = logits_of(gather(params), batch_stats, flat)
+    if crops > 1:
+      each = jax.nn.log_softmax(logits).reshape(-1, crops, logits.shape[-1])
+      # The log of the mean probability: what cross-entropy takes for a logit.
+      logits = jax.nn.logsumexp(each, axis=1) - jnp.log(crops)
+    return totals + totals_of(logits, Batch(images, rows["label"], rows["weight"]))
+
+  def evaluate(params: Any, batch_stats: Any, split: Batches, between: Callable[[], None]) -> Totals:
+    totals = Totals.zero_beside(jax.tree.leaves(batch_stats)[0])
+    for columns in split():
+      totals = one(params, batch_stats, totals, place(columns))
+      between()
+    return totals
+
+  return evaluate

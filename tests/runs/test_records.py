@@ -1,0 +1,198 @@
+"""A run's folder."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+
+from dn_jax.config.resolve import resolve
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
+from dn_jax.errors import ConfigurationError
+from dn_jax.runs.records import (
+  EpochRecord,
+  RunError,
+  best_record,
+  claim,
+  create,
+  finished,
+  read_config,
+  read_failure,
+  read_records,
+  read_summary,
+  set_records_aside,
+  write_failure,
+  write_records,
+  write_summary,
+)
+
+RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)
+DATA = {"pictures": {"train": 10, "test": 5}, "labels": "00"}
+
+
+def config(**changes):
+  return resolve(RunConfig(DataConfig("digits"), ModelConfig(**changes)))
+
+
+def test_results_csv_has_the_columns_and_units_of_the_pytorch_implementation(tmp_path):
+  records = [RECORD, dataclasses.replace(RECORD, epoch=2, valid_loss=1.2, valid_error=0.25)]
+  write_records(tmp_path, records)
+  with (tmp_path / "results.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  assert list(rows[0]) == ["epoch", "train_loss", "train_error", "valid_loss", "valid_error", "test_error"]
+  assert "None" not in (tmp_path / "results.csv").read_text()
+  assert rows[0] == {
+    "epoch": "1",
+    "train_loss": "1.5",
+    "train_error": "0.4",
+    "valid_loss": "",
+    "valid_error": "",
+    "test_error": "0.3",
+  }
+  assert float(rows[1]["valid_error"]) == 0.25
+  assert read_records(tmp_path) == records
+
+
+def test_records_are_laid_out_for_a_person_and_say_what_they_hold(tmp_path):
+  create(tmp_path, config(), DATA)
+  write_summary(tmp_path, {"test_error": 1.0})
+  failure = {"error": "no luck", "exit_code": None, "at": "now"}
+  write_failure(tmp_path, failure)
+  for name, record in (("data", DATA), ("summary", {"test_error": 1.0}), ("failure", failure)):
+    assert (tmp_path / f"{name}.json").read_text() == json.dumps(record, indent=2) + "\n"
+  assert (tmp_path / "config.json").read_text().startswith('{\n  "data": {\n    "name": "digits",\n')
+
+
+def test_a_claim_makes_a_folder_and_leaves_a_configuration_that_is_there(tmp_path):
+  folder = tmp_path / "new" / "run"
+  claim(folder, config(growth_rate=4))
+  claim(folder, config(growth_rate=8))
+  assert read_config(folder) == config(growth_rate=4)
+  assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_what_the_file_system_refuses_is_said_in_its_words(tmp_path):
+  (tmp_path / "summary.json").mkdir()
+  with pytest.raises(RunError, match=r"summary\.json: cannot be read \(Is a directory\)$"):
+    read_summary(tmp_path)
+  (tmp_path / "metrics.jsonl").mkdir()
+  with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read \(Is a directory\)$"):
+    read_records(tmp_path)
+  assert set_records_aside(tmp_path) == 0
+  assert (tmp_path / "set-aside" / "metrics-0.jsonl").is_dir()
+
+
+def test_an_epoch_of_wrong_types_is_named(tmp_path):
+  line = dataclasses.asdict(RECORD)
+  (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line | {"test_error": "low"}) + "\n")
+  with pytest.raises(RunError, match=r"no epoch has test_error 'low'\)$"):
+    read_records(tmp_path)
+
+
+def test_a_folder_of_another_run_is_refused_with_the_difference_and_left_alone(tmp_path):
+  create(tmp_path / "run", config(growth_rate=4), DATA)
+  before = (tmp_path / "run" / "config.json").read_text()
+  with pytest.raises(ConfigurationError, match=r"--model\.growth-rate: 4 -> 8"):
+    create(tmp_path / "run", config(growth_rate=8), DATA)
+  assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+  (tmp_path / "notes.txt").write_text("mine")
+  with pytest.raises(ConfigurationError, match="is not a run's folder, and not empty"):
+    create(tmp_path, config(), DATA)
+  with pytest.raises(ConfigurationError, match="is not a run's folder"):
+    create(tmp_path / "notes.txt", config(), DATA)
+  with pytest.raises(ConfigurationError, match="cannot be written"):
+    create(tmp_path / "notes.txt" / "run", config(), DATA)
+  assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_how_a_resumed_run_is_carried_out_may_change(tmp_path):
+  create(tmp_path / "run", config(remat="dense_layer"), DATA)
+  create(tmp_path / "run", config(remat="none"), DATA)
+  assert read_config(tmp_path / "run").model.remat == "none"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"colour": 1}', "[]"])
+def test_a_damaged_record_is_one_line(tmp_path, content):
+  (tmp_path / "config.json").write_text(content)
+  with pytest.raises(RunError, match=r"config\.json: cannot be read"):
+    read_config(tmp_path)
+  (tmp_path / "metrics.jsonl").write_text(json.dumps(dataclasses.asdict(RECORD)) + "\n" + '{"epoch": 2')
+  with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read"):
+    read_records(tmp_path)
+
+
+def test_the_best_epoch_is_the_first_of_lowest_validation_error():
+  records = [dataclasses.replace(RECORD, epoch=n, valid_error=error) for n, error in enumerate([0.3, 0.1, 0.2, 0.1], 1)]
+  assert best_record(records).epoch == 2
+
+
+def test_other_pictures_in_the_same_folder_are_refused(tmp_path):
+  create(tmp_path / "run", config(), DATA)
+  before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+  for other in (DATA | {"pictures": {"train": 11, "test": 5}}, DATA | {"labels": "01"}):
+    with pytest.raises(ConfigurationError, match="was started with other pictures"):
+      create(tmp_path / "run", config(), other)
+  assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_finished_run_is_only_read(tmp_path):
+  folder = tmp_path / "run"
+  create(folder, config(remat="dense_layer"), DATA)
+  assert finished(folder, config()) is None
+  write_summary(folder, {"test_error": 1.0})
+  assert finished(folder, config(remat="none")) == {"test_error": 1.0}
+  assert read_config(folder).model.remat == "dense_layer"
+  with pytest.raises(ConfigurationError, match="another configuration"):
+    finished(folder, config(growth_rate=8))
+
+
+def test_records_without_a_checkpoint_are_set_aside_not_overwritten(tmp_path):
+  assert set_records_aside(tmp_path) == 0
+  for n in range(2):
+    write_records(tmp_path, [RECORD, dataclasses.replace(RECORD, epoch=2 + n)])
+    assert set_records_aside(tmp_path) == 2
+    assert f'"epoch": {2 + n}' in (tmp_path / "set-aside" / f"metrics-{n}.jsonl").read_text()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"{}"])
+def test_a_damaged_record_that_has_to_give_way_is_set_aside_not_lost(tmp_path, content):
+  (tmp_path / "failure.json").write_bytes(content)
+  with pytest.raises(RunError, match=r"failure\.json: cannot be read"):
+    read_failure(tmp_path)
+  write_failure(tmp_path, None)
+  assert read_failure(tmp_path) is None
+  assert (tmp_path / "set-aside" / "failure-0.json").read_bytes() == content
+  (tmp_path / "metrics.jsonl").write_bytes(content + b"\n")
+  assert set_records_aside(tmp_path) == 1
+  assert (tmp_path / "set-aside" / "metrics-0.jsonl").read_bytes() == content + b"\n"
+
+
+def test_a_whole_failure_is_taken_away(tmp_path):
+  write_failure(tmp_path, {"error": "no luck", "exit_code": 1, "at": "now"})
+  assert read_failure(tmp_path) == {"error": "no luck", "exit_code": 1, "at": "now"}
+  write_failure(tmp_path, None)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_configuration_of_wrong_types_is_one_line(tmp_path):
+  create(tmp_path / "run", config(), DATA)
+  whole = json.loads((tmp_path / "run" / "config.json").read_text())
+  for part, field, value in (
+    ("model", "depth", "forty"),
+    ("model", "depth", 40.0),
+    ("model", "bottleneck", 1),
+    ("model", "dtype", "float8"),
+    ("model", "blocks", [6, "6"]),
+    ("optimizer", "momentum", True),
+    ("data", "name", None),
+    ("data", "dir", 5),
+  ):
+    changed = whole | {part: whole[part] | {field: value}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(RunError, match=rf"config\.json: cannot be read \(.*{field}|argument should be"):
+      read_config(tmp_path / "run")
+  (tmp_path / "run" / "config.json").write_text(json.dumps(whole | {"optimizer": whole["optimizer"] | {"momentum": 0}}))
+  assert read_config(tmp_path / "run").optimizer.momentum == 0
