@@ -8,13 +8,10 @@ import rich.table
 import tyro
 
 from dn_jax.commands import command_line
-from dn_jax.config import zoo
+from dn_jax.config import datasets, zoo
+from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
 from dn_jax.config.schema import DataConfig, ModelConfig
-from dn_jax.data import catalog
 from dn_jax.errors import ConfigurationError, near
-from dn_jax.models import build, summary
-from dn_jax.planner import plan, targets
-from dn_jax.report.plans import plan_table
 
 # Wide enough for the longest name where the output is no terminal.
 _console = rich.console.Console(width=None if rich.console.Console().is_terminal else 140)
@@ -40,11 +37,13 @@ def print_summary(
     image_size: height and width, instead of the data set's.
     num_classes: instead of the data set's.
   """
-  complete = build.complete(dataclasses.replace(model, remat="none"))
+  from dn_jax.models import build, summary  # JAX, which takes seconds.
+
+  complete = complete_model(dataclasses.replace(model, remat="none"))
   shape, classes = _pictures(complete, data, image_size, num_classes)
-  build.check_pictures(complete, min(shape[:2]), 2)
+  check_images(complete, min(shape[:2]), 2)
   height, width, channels = shape
-  title = f"{_name(complete)}: pictures of {height}x{width}x{channels}, {classes} classes"
+  title = f"{name_of(complete)}: pictures of {height}x{width}x{channels}, {classes} classes"
   _console.print(summary.table(summary.layers(build.build(complete, classes), shape), title))
 
 
@@ -57,7 +56,7 @@ def print_plan(
   statistics_groups: int = 1,
   accumulation: int = 1,
   seeds_per_device: int = 1,
-  target: tuple[str, ...] = (targets.HERE,),
+  target: tuple[str, ...] = ("here",),
 ) -> None:
   """Compiles the training step under every remat policy, or the given one, and prints what it takes; trains nothing.
 
@@ -72,6 +71,9 @@ def print_plan(
     seeds_per_device: runs side by side in one program, each with a batch of its own.
     target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; chips need not be there.
   """
+  from dn_jax.planner import plan, targets
+  from dn_jax.report.plans import plan_table
+
   if batch_size < 1:
     raise ConfigurationError("batch-size", batch_size, "must be at least 1")
   for flag, value in (
@@ -82,10 +84,10 @@ def print_plan(
     if value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")
   asked_for = model.remat not in (None, "auto")
-  complete = build.complete(model if asked_for else dataclasses.replace(model, remat="none"))
-  policies = (complete.remat,) if asked_for else build.remat_policies(complete)
+  complete = complete_model(model if asked_for else dataclasses.replace(model, remat="none"))
+  policies = (complete.remat,) if asked_for else remat_policies(complete)
   shape, classes = _pictures(complete, data, image_size, num_classes)
-  build.check_pictures(complete, min(shape[:2]), batch_size, statistics_groups)
+  check_images(complete, min(shape[:2]), batch_size, statistics_groups)
   for where in targets.targets(target):
     plans = {}
     for policy in policies:
@@ -95,7 +97,7 @@ def print_plan(
           asked, classes, shape, batch_size, where, statistics_groups, accumulation, seeds_per_device
         )
     several = f"{seeds_per_device} seeds of " if seeds_per_device > 1 else ""
-    title = f"{several}{_name(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
+    title = f"{several}{name_of(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
     _console.print(plan_table(plans, where, complete, seeds_per_device * batch_size, title))
 
 
@@ -122,14 +124,11 @@ def print_zoo(matching: str = "") -> None:
   ):
     table.add_column(column, justify=justify, no_wrap=column != "published error")
   for entry in entries:
-    imagenet = entry.imagenet
-    network = build.build(build.complete(ModelConfig(name=entry.name, remat="none")), 1000 if imagenet else 10)
-    rows = summary.layers(network, (224, 224, 3) if imagenet else (32, 32, 3))
     table.add_row(
       entry.name,
-      f"{sum(row.parameters for row in rows):,}",
+      f"{entry.counted.parameters:,}",
       f"{entry.parameters}M" if entry.parameters else "",
-      f"{sum(row.flops for row in rows) / 1e9:.2f}",
+      f"{entry.counted.flops / 1e9:.2f}",
       "  ".join(
         f"{column.upper() if column in zoo.COLUMNS else column} {error:.2f}" for column, error in entry.errors.items()
       ),
@@ -147,17 +146,11 @@ def _pictures(
   if model.stem == "imagenet" and data.name is None:
     shape, classes = (224, 224, 3), 1000
   else:
-    info = catalog.info_of(DataConfig(data.name or "cifar10"))
+    info = datasets.info_of(DataConfig(data.name or "cifar10"))
     if info.streamed and num_classes is None:
       raise ConfigurationError("data.name", data.name, "has pictures of any size and class; give --num-classes")
     shape, classes = info.image_shape, info.num_classes
   return (image_size, image_size, shape[2]) if image_size else shape, num_classes or classes
-
-
-def _name(model: ModelConfig) -> str:
-  if model.name or model.family != "densenet":
-    return model.name or f"{model.family}-{model.depth}"
-  return f"{f'L={model.depth}' if model.depth else f'blocks {model.blocks}'}, k={model.growth_rate}"
 
 
 Command = (

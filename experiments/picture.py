@@ -19,9 +19,10 @@ import tyro
 from matplotlib.figure import Figure
 
 from dn_jax.commands import command_line
+from dn_jax.config import datasets
+from dn_jax.config.network import check_images, complete_model, kind_of, size_of
 from dn_jax.config.resolve import slug
 from dn_jax.config.schema import DataConfig, ModelConfig
-from dn_jax.data import catalog
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.inference import load
 from dn_jax.models import build, reuse
@@ -56,9 +57,9 @@ def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Pic
     data: whose pictures.
   """
   style.check_path("to", to)
-  complete = build.complete(dataclasses.replace(model, remat=None))
+  complete = complete_model(dataclasses.replace(model, remat=None))
   shape, classes = _input(complete, data.name)
-  build.check_pictures(complete, min(shape[:2]), 2)
+  check_images(complete, min(shape[:2]), 2)
   _save(diagram.draw(_densenet(complete, classes), shape, _title(complete)), to)
 
 
@@ -153,9 +154,9 @@ def _input(model: ModelConfig, data: str | None) -> tuple[tuple[int, int, int], 
   """(height, width, channels) and classes."""
   if model.stem == "imagenet" and data is None:
     return (224, 224, 3), 1000
-  info = catalog.info_of(DataConfig(data or "cifar10"))
+  info = datasets.info_of(DataConfig(data or "cifar10"))
   if info.streamed:
-    raise ConfigurationError("data.name", data, near(data, catalog.CATALOG))
+    raise ConfigurationError("data.name", data, near(data, datasets.CATALOG))
   return info.image_shape, info.num_classes
 
 
@@ -166,9 +167,7 @@ def _densenet(complete: ModelConfig, classes: int) -> DenseNet:
 
 
 def _title(model: ModelConfig) -> str:
-  layers = f"L={model.depth}" if model.depth else f"blocks {'-'.join(map(str, model.blocks))}"
-  kind = tradeoff.kind_of(model)
-  return f"{model.name or kind} ({layers}, k={model.growth_rate})"
+  return f"{model.name or kind_of(model)} ({size_of(model)})"
 
 
 def _runs(folder: pathlib.Path) -> list[collection.Run]:

@@ -12,7 +12,7 @@ import pathlib
 import tyro
 
 from dn_jax.commands import command_line
-from dn_jax.data.catalog import CATALOG
+from dn_jax.config.datasets import CATALOG
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.system import folders
 

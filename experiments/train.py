@@ -5,6 +5,7 @@
 Unset flags are as published for the network and the data set.
 """
 
+from dn_jax.config import datasets
 from dn_jax.system import signals
 
 
@@ -16,7 +17,6 @@ def train() -> None:
   from dn_jax import experiment
   from dn_jax.config import resolve
   from dn_jax.config.schema import RunConfig
-  from dn_jax.data import catalog
   from dn_jax.distributed import processes
   from dn_jax.training import several_seeds
 
@@ -31,7 +31,7 @@ def train() -> None:
   whose = f"seeds {first['seed']} to {summaries[-1]['seed']}" if several else f"seed {first['seed']}"
   table = rich.table.Table(title=f"{first['network']} on {first['data']}, {whose}")
   # Of a few classes it says nothing.
-  top5 = catalog.info_of(config.data).streamed
+  top5 = datasets.info_of(config.data).streamed
   for name in (
     *(["seed"] if several else []),
     "test error",
