@@ -10,9 +10,7 @@ from dn_jax.config.schema import ModelConfig, to_dict
 from dn_jax.models import weights
 
 # Whatever takes long to import.
-HEAVY = set(
-  ["jax", "jaxlib", "flax", "optax", "orbax", "numpy", "tensorflow", "tensorflow_datasets", "sklearn", "matplotlib"]
-)
+HEAVY = {"jax", "flax", "optax", "orbax", "numpy", "tensorflow", "tensorflow_datasets", "sklearn", "matplotlib"}
 
 RESOLVED = """
 import pathlib, pkgutil, sys
