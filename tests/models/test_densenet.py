@@ -31,7 +31,6 @@ def test_a_depth_that_does_not_fit_is_refused_with_the_two_nearest():
     blocks_of_depth(4, False)
 
 
-@functools.cache
 @pytest.mark.parametrize(("compression", "kept"), [(0.5, 5), (0.3, 3), (0.99, 10), (1.0, 11)])
 def test_a_transition_keeps_the_floor_of_its_share(compression, kept):
   # Section 3, "Compression": floor(theta * m); of 8 channels and one layer's 3.
@@ -41,6 +40,7 @@ def test_a_transition_keeps_the_floor_of_its_share(compression, kept):
   assert shapes["block2"]["layer1"]["norm1"]["scale"].shape == (kept,)
 
 
+@functools.cache
 def loss_and_gradients(policy, dropout):
   """A loss, statistics after it and gradients, in float64."""
   with jax.enable_x64(True):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dn_jax.models.dropout import Dropout, threefry_2x32
+from dn_jax.models.cpu import threefry_2x32
+from dn_jax.models.dropout import Dropout
 
 
 def test_the_generator_is_jaxs_word_for_word():
