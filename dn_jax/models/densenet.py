@@ -2,14 +2,13 @@
 
 x_l = H_l([x_0, x_1, ..., x_{l-1}])                                                                  (equation 2)
 
-| in the paper            | here                                                                            |
-|-------------------------|---------------------------------------------------------------------------------|
-| H_l, and x_l            | `DenseLayer`, and the `FeatureMap` that it returns                              |
-| dense block, transition | `DenseBlock`, `Transition`                                                      |
-| L                       | `depth`; as `blocks`, the number of layers in each block                        |
-| k                       | `growth_rate`                                                                   |
-| theta                   | `compression`                                                                   |
-| -B, -C                  | `bottleneck_width` = 4 (0: no bottleneck), `compression` < 1                    |
+| in the paper            | here                                                                 |
+|-------------------------|----------------------------------------------------------------------|
+| H_l; x_l                | `DenseLayer`; the `FeatureMap` that it returns                       |
+| dense block; transition | `DenseBlock`; `Transition`                                           |
+| L                       | `depth`, or `blocks`, the number of layers in each block             |
+| k; theta                | `growth_rate`; `compression`                                         |
+| -B; -C                  | `bottleneck_width` 4 (0: no bottleneck); `compression` below 1       |
 
 A map's batch statistics are taken when it is made (`measure`), and every reader of the map normalises by them with
 a scale and bias of its own (`norm`): see `dn_jax.models.batch_stats`.
@@ -50,8 +49,8 @@ class DenseLayer(nn.Module):
   def __call__(self, features: Features, train: bool) -> FeatureMap:
     """features: x_0, ..., x_{l-1}, [batch, height, width, :] each. Returns x_l, [batch, height, width, k]."""
     x = nn.relu(self.norm(name="norm1")(concatenate(features)))
-    if self.bottleneck_width:  # [batch, height, width, 4k]
-      x = self.conv(self.bottleneck_width * self.growth_rate, (1, 1), name="conv1")(x)
+    if self.bottleneck_width:
+      x = self.conv(self.bottleneck_width * self.growth_rate, (1, 1), name="conv1")(x)  # [batch, height, width, 4k]
       x = checkpoint_name(x, remat.BOTTLENECK)
       x = self.dropout()(x, train)
       x = self.measure(name="bottleneck")(x, train)
@@ -64,8 +63,8 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.Module):
   """Dense layers, each of which reads all earlier maps of the block (figure 1).
 
-  The maps stay apart. A layer concatenates those that it reads itself, inside `jax.checkpoint`, so that no
-  concatenation outlives the layer.
+  The maps stay apart. Each layer concatenates them for itself, inside `jax.checkpoint`, so that no concatenation
+  outlives the layer.
 
   Attributes:
     layers: how many.
@@ -98,7 +97,6 @@ class Transition(nn.Module):
 
   Attributes:
     channels: floor(theta * m).
-    dropout_rate: of `dropout`.
     conv, norm, measure, dropout: factories of the submodules.
   """
 
@@ -107,16 +105,15 @@ class Transition(nn.Module):
   norm: ModuleFactory
   measure: ModuleFactory
   dropout: ModuleFactory
-  dropout_rate: float
 
   @nn.compact
   def __call__(self, features: Features, train: bool) -> FeatureMap:
     """features: all maps of a block. Returns x_0 of the next, [batch, height / 2, width / 2, channels]."""
     x = nn.relu(self.norm(name="norm")(concatenate(features)))
-    conv = self.conv(self.channels, (1, 1), name="conv")
+    conv, dropout = self.conv(self.channels, (1, 1), name="conv"), self.dropout()
     pool = functools.partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2))
-    if train and self.dropout_rate > 0:
-      x = pool(self.dropout()(conv(x), train))
+    if train and dropout.rate > 0:
+      x = pool(dropout(conv(x), train))
     else:
       x = conv(pool(x))
     return self.measure(name="output")(x, train)
@@ -222,24 +219,17 @@ class DenseNet(nn.Module):
       raise ValueError("remat policy 'bottleneck': this network has no bottleneck to keep; use 'dense_layer'")
 
     own_gradient = self.remat == "layer_by_layer"
-    conv, norm, measure, dropout = factories(self, cpu.convolve if own_gradient else convolve)
+    make = factories(self, cpu.convolve if own_gradient else convolve)
     dense_layer = functools.partial(
-      remat.remat_layer(DenseLayer, self.remat), self.growth_rate, self.bottleneck_width, conv, norm, measure, dropout
+      remat.remat_layer(DenseLayer, self.remat), self.growth_rate, self.bottleneck_width, *make
     )
     dense_block = functools.partial(
       remat.remat_block(DenseBlock, self.remat), dense_layer=dense_layer, own_gradient=own_gradient, cut=self.cut
     )
-    transition = functools.partial(
-      remat.remat_layer(Transition, self.remat),
-      conv=conv,
-      norm=norm,
-      measure=measure,
-      dropout=dropout,
-      dropout_rate=self.dropout_rate,
-    )
+    transition = remat.remat_layer(Transition, self.remat)
     pooled_features = remat.remat_layer(PooledFeatures, self.remat)
 
-    stem = Stem(self.stem, self.initial_channels, conv, norm, measure, name="stem")
+    stem = Stem(self.stem, self.initial_channels, make.conv, make.norm, make.measure, name="stem")
     features = (stem(images.astype(self.dtype), train),)
     for index, layers in enumerate(self.blocks, start=1):
       features = dense_block(layers, name=f"block{index}")(features, train)
@@ -247,8 +237,8 @@ class DenseNet(nn.Module):
         self.sow("intermediates", f"block{index}_end", concatenate(features).values)
       if index < len(self.blocks):
         channels = math.floor(self.compression * sum(x.values.shape[-1] for x in features))
-        features = (transition(channels, name=f"transition{index}")(features, train),)
-    x = pooled_features(norm, name="last")(features, train)  # [batch, channels]
+        features = (transition(channels, *make, name=f"transition{index}")(features, train),)
+    x = pooled_features(make.norm, name="last")(features, train)  # [batch, channels]
     return classifier(self)(x.astype(self.param_dtype))
 
 

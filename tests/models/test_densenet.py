@@ -229,7 +229,7 @@ def test_dropout_comes_after_every_convolution_but_the_first():
 def test_pooling_before_a_transitions_convolution_changes_nothing():
   """At a dropout rate too small to drop anything, the published order runs; without, the cheap one."""
   conv = functools.partial(nn.Conv, use_bias=False, conv_general_dilated=convolve)
-  make = lambda rate: Transition(6, conv, BatchNorm, MeasureMap, functools.partial(Dropout, rate), rate)
+  make = lambda rate: Transition(6, conv, BatchNorm, MeasureMap, functools.partial(Dropout, rate))
   values = jnp.asarray(np.random.RandomState(0).randn(2, 7, 6, 8), jnp.float32)
   features = (FeatureMap(values, values.mean((0, 1, 2)), values.var((0, 1, 2))),)
   variables = jax.jit(lambda: make(0.0).init(jax.random.key(0), features, False))()
