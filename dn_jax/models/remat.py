@@ -1,12 +1,12 @@
 """Remat policies: what the forward pass keeps for the backward pass, which recomputes the rest.
 
-| policy           | kept                                                                                    |
-|------------------|-----------------------------------------------------------------------------------------|
-| `none`           | everything, concatenations and normalised copies included: O(L^2) memory                |
-| `dense_layer`    | the k channels that each dense layer adds, and their statistics: O(L) memory            |
-| `bottleneck`     | also the 4k outputs of each layer's 1x1 convolution, as in the PyTorch implementation   |
-| `block`          | each block's input; the block's maps are recomputed before its gradients                |
-| `layer_by_layer` | as `dense_layer`; the gradients are written by hand (`dn_jax.models.block_gradient`)    |
+| policy           | kept                                                                                      |
+|------------------|-------------------------------------------------------------------------------------------|
+| `none`           | everything, concatenations and normalised copies included: O(L^2) memory                  |
+| `dense_layer`    | the k channels that each dense layer adds, and their statistics: O(L) memory              |
+| `bottleneck`     | as `dense_layer`, and each layer's 4k bottleneck channels; so in PyTorch's implementation |
+| `block`          | each block's input; the block's maps are recomputed before its gradients                  |
+| `layer_by_layer` | as `dense_layer`; the gradients are written by hand (`dn_jax.models.block_gradient`)      |
 
 Every policy is the same function. `layer_by_layer` has no forward mode (`jax.jvp`, `jax.jacfwd`); under the others
 JAX differentiates by itself.
