@@ -1,30 +1,36 @@
-"""Batch normalisation with each feature map's statistics taken once.
+"""Batch normalisation that takes each feature map's statistics once.
 
-Inside a dense block, layer l normalises the concatenation [x_0, ..., x_{l-1}] (paper, equation 2). A
-channel's mean and variance do not depend on who reads it, so an ordinary batch norm in every layer
-measures x_0 again L times. Here a map is measured when it is made (`MeasureMap`), and every reader brings
-only its own scale and bias (`BatchNorm`). It is the same function as batch norm, gradients through the
-statistics included, with O(L) reads for statistics instead of O(L^2).
+Layer l of a dense block normalises the concatenation [x_0, ..., x_{l-1}] (paper, equation 2). A channel's mean and
+variance do not depend on the layer that reads it, so ordinary batch norms measure x_0 again in each of L layers:
+O(L^2) maps are read for statistics. Here `MeasureMap` measures a map when it is made, O(L) in all, and the
+`BatchNorm` of a reader has only its own scale and bias. Values and gradients are those of ordinary batch norm.
+
+Several devices may hold one batch together (`BatchCut`). They exchange the statistics of their parts, and each
+normalises by those of the whole batch.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from dn_jax.models import cpu
+
+# The name by which `jax.checkpoint` keeps statistics: a few numbers per channel, each from reading a whole map.
+STATISTICS = "statistics"
+
 
 @dataclasses.dataclass(frozen=True)
 class BatchCut:
-  """Neighbouring devices along a mapped axis (`jax.shard_map`, `jax.pmap`) that hold one batch together.
+  """How neighbouring devices along a mapped axis (`jax.shard_map`, `jax.pmap`) hold one batch together.
 
   axis_name: of the mapped axis
-  devices:   along it, in all
-  parts:     how many neighbours share a batch; divides `devices`
+  devices:   number of devices along it
+  parts:     number of neighbours that share a batch; divides `devices`
   """
 
   axis_name: str
@@ -33,28 +39,24 @@ class BatchCut:
 
   @property
   def neighbours(self) -> list[list[int]]:
-    """The devices of each batch, by their place along the axis."""
+    """The devices of each batch, by their index along the axis."""
     return [list(range(first, first + self.parts)) for first in range(0, self.devices, self.parts)]
 
   def part(self) -> jax.Array:
-    """Which part of its batch this device holds, counted from 0."""
+    """The part of its batch that this device holds, counted from 0; a scalar."""
     return jax.lax.axis_index(self.axis_name) % self.parts
 
   def gather(self, x: jax.Array) -> jax.Array:
-    """What each of the parts has, [parts, ...]."""
+    """The x of every part, [parts, ...]."""
     return jax.lax.all_gather(x, self.axis_name, axis_index_groups=self.neighbours)
 
   def sum(self, x: jax.Array) -> jax.Array:
-    """The sum over the parts."""
+    """The sum of x over the parts."""
     return jax.lax.psum(x, self.axis_name, axis_index_groups=self.neighbours)
 
 
-# What `jax.checkpoint` may always keep: a few numbers a channel, each the result of reading a whole map.
-STATISTICS = "statistics"
-
-
 class FeatureMap(NamedTuple):
-  """A feature map together with what normalising it takes.
+  """A feature map with the statistics that normalise it.
 
   values:   [batch, height, width, channels]
   mean:     [channels], float32 or wider: over the batch in training, the running average otherwise
@@ -70,7 +72,7 @@ Features = tuple[FeatureMap, ...]
 
 
 def concatenate(maps: Sequence[FeatureMap]) -> FeatureMap:
-  """[x_0, ..., x_{l-1}] of the paper's equation 2: along channels, statistics included."""
+  """[x_0, ..., x_{l-1}] (equation 2): along the channels, statistics included."""
   if len(maps) == 1:
     return maps[0]
   return FeatureMap(*(jnp.concatenate(parts, axis=-1) for parts in zip(*maps, strict=True)))
@@ -81,15 +83,14 @@ def batch_moments(
 ) -> tuple[jax.Array, jax.Array]:
   """Mean and biased variance of each channel over batch and pixels.
 
-  Two passes rather than E[x^2] - E[x]^2: in float32 the difference of two large numbers loses the digits
-  that a comparison with PyTorch needs. Of a batch that lies on several devices each takes its part's two, and
-  one exchange brings all of them everywhere: the variance is the mean of the parts' own and the variance of
-  their means.
+  Takes two passes instead of E[x^2] - E[x]^2: in float32 the difference of two large numbers loses the digits that
+  a comparison with PyTorch needs. Of a batch on several devices, the variance is the mean of the parts' variances
+  plus the variance of their means; both come to every device in one exchange.
 
   Args:
-    values: [batch, height, width, channels], any float type.
-    dtype: what to sum in; wider types of `values` win.
-    cut: where the rest of the batch is.
+    values: [batch, height, width, channels], any float type; of a batch on several devices, this device's part.
+    dtype: of the sums; a wider type of `values` wins.
+    cut: how several devices hold the batch; None: one device has all of it.
 
   Returns:
     mean and variance, [channels] each.
@@ -99,7 +100,7 @@ def batch_moments(
   variance = jnp.mean(jnp.square(values - mean), axis=(0, 1, 2))
   if cut is None:
     return mean, variance
-  means, variances = jnp.moveaxis(cut.gather(jnp.stack((mean, variance))), 1, 0)
+  means, variances = jnp.moveaxis(cut.gather(jnp.stack((mean, variance))), 1, 0)  # [parts, channels] each
   mean = jnp.mean(means, axis=0)
   return mean, jnp.mean(variances + jnp.square(means - mean), axis=0)
 
@@ -107,14 +108,17 @@ def batch_moments(
 def statistics_gradient(
   features: FeatureMap, of_mean: jax.Array, of_variance: jax.Array, cut: BatchCut | None = None
 ) -> jax.Array:
-  """The gradient that a map's batch statistics pass on to its values, in the values' type.
+  """The gradient that reaches a map's values through its batch statistics.
 
-  d mean / d x = 1 / N and d variance / d x = 2 (x - mean) / N, for N values a channel.
+  d mean / d x = 1 / N and d variance / d x = 2 (x - mean) / N, for N values per channel.
 
   Args:
-    features: a map with its batch's statistics.
-    of_mean, of_variance: gradients of these, [channels] each; of this device's readers alone.
-    cut: where the rest of the batch is.
+    features: the map, with its batch's statistics.
+    of_mean, of_variance: the gradients of its statistics, [channels] each, from this device's readers alone.
+    cut: how several devices hold the batch; None: one device has all of it.
+
+  Returns:
+    [batch, height, width, channels], in the type of the values.
   """
   values, mean, _ = features
   count = values.size // values.shape[-1]
@@ -125,16 +129,15 @@ def statistics_gradient(
 
 
 class MeasureMap(nn.Module):
-  """Takes a new feature map's statistics, once, and keeps their running averages.
+  """Takes a new feature map's statistics and updates their running averages.
 
-  The running averages live in the collection `batch_stats` as `mean` and `var` [channels]. `var` averages
-  the unbiased variance (times N / (N - 1)), as Torch and PyTorch do; `flax.linen.BatchNorm` keeps the
-  biased one.
+  The running averages are `mean` and `var` in the collection `batch_stats`, [channels] each. `var` averages the
+  unbiased variance (times N / (N - 1)), as Torch and PyTorch do; `flax.linen.BatchNorm` averages the biased one.
 
   Attributes:
     momentum: share of the old running average (0.9; PyTorch writes the complement, 0.1).
-    param_dtype: type of the statistics.
-    cut: where the rest of the batch is, if it lies on several devices.
+    param_dtype: of the statistics.
+    cut: how several devices hold the batch; None: one device has all of it.
   """
 
   momentum: float = 0.9
@@ -143,7 +146,7 @@ class MeasureMap(nn.Module):
 
   @nn.compact
   def __call__(self, values: jax.Array, train: bool) -> FeatureMap:
-    """values: [batch, height, width, channels]."""
+    """values: [batch, height, width, channels]; train: use the batch's statistics, not the running averages."""
     channels = values.shape[-1]
     running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), self.param_dtype)
     running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), self.param_dtype)
@@ -161,7 +164,7 @@ class MeasureMap(nn.Module):
 
 
 class BatchNorm(nn.Module):
-  """One reader's batch norm: its own scale and bias over statistics that the map brings along.
+  """The batch norm of one reader: its scale and bias, over the statistics that come with the map.
 
   Attributes:
     epsilon: added to the variance (1e-5 in Torch and PyTorch; Keras's DenseNet has 1.001e-5).
@@ -176,54 +179,11 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, features: FeatureMap) -> jax.Array:
     """Returns (x - mean) / sqrt(variance + epsilon) * scale + bias, [batch, height, width, channels]."""
-    channels = features.values.shape[-1]
+    values = features.values
+    channels = values.shape[-1]
     scale = self.param("scale", nn.initializers.ones, (channels,), self.param_dtype)
     bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
     slope = scale * jax.lax.rsqrt(features.variance + self.epsilon)
     offset = bias - features.mean * slope
-    values = features.values
-    x = _scaled_prefix(*values, slope, offset) if isinstance(values, Prefix) else values * slope + offset
+    x = values.scaled(slope, offset) if isinstance(values, cpu.Prefix) else values * slope + offset
     return x.astype(self.dtype)
-
-
-class Prefix(NamedTuple):
-  """The first channels of a concatenation, as a reader gets them that is differentiated one by one.
-
-  On the CPU a sum over pixels has XLA copy the slice that it reads, and the copy live from the layer's first operation
-  to its last. So the backward pass cuts the channels out again, once their gradient is there.
-
-  port:  [batch, height, width, first channels]; only its shape counts. Its gradient is that of these channels
-  whole: [batch, height, width, channels]; gets no gradient
-  """
-
-  port: jax.Array
-  whole: jax.Array
-
-  @property
-  def shape(self) -> tuple[int, ...]:
-    return self.port.shape
-
-
-@jax.custom_vjp
-def _scaled_prefix(port: jax.Array, whole: jax.Array, slope: jax.Array, offset: jax.Array) -> jax.Array:
-  return whole[..., : port.shape[-1]] * slope + offset
-
-
-def _forward(port: jax.Array, whole: jax.Array, slope: jax.Array, offset: jax.Array) -> Any:
-  return _scaled_prefix(port, whole, slope, offset), (port, whole, slope)
-
-
-def _backward(residuals: Any, gradient: jax.Array) -> Any:
-  port, whole, slope = residuals
-  barrier = functools.partial(jax.lax.platform_dependent, cpu=_after_one_another, default=lambda *arrays: arrays)
-  whole, gradient = barrier(whole, gradient)
-  of_slope = jnp.sum(gradient * whole[..., : port.shape[-1]], axis=(0, 1, 2))
-  of_slope, gradient = barrier(of_slope, gradient)
-  return (gradient * slope).astype(port.dtype), None, of_slope, jnp.sum(gradient, axis=(0, 1, 2))
-
-
-def _after_one_another(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-  return jax.lax.optimization_barrier(arrays)
-
-
-_scaled_prefix.defvjp(_forward, _backward)

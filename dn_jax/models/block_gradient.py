@@ -1,15 +1,15 @@
 """A dense block with its own backward pass: one layer at a time, all gradients in one array.
 
-Left to itself, JAX adds up the gradient of every map reader by reader, in as many pieces as there are maps, and
-lets the compiler make several layers' activations again at once. Here the backward pass is a loop written
-out. It holds the gradient G of the concatenation of all maps, and from the last layer to the first
+JAX by itself sums the gradient of each map over its readers, in one array per map, and lets the compiler recompute
+the activations of several layers at once. Here the backward pass is a loop. It holds the gradient G of the
+concatenation of all maps and, from the last layer to the first,
 
-  1. takes the layer's own k channels off G's end, its statistics' share added,
-  2. makes the layer's activations again from the maps it read, and with them the gradients of parameters and
-     of those maps,
-  3. adds the latter to what is left of G;
+  1. cuts the layer's own k channels off the end of G, and adds the gradient through their statistics;
+  2. recomputes the layer's activations from the maps it read, and takes the gradients of its parameters and of
+     those maps;
+  3. adds the gradients of the maps to what is left of G.
 
-no layer begins before the one after it is done. So one layer's activations exist at a time, beside the maps
+A layer begins only when the layer after it is done. So the activations of one layer exist at a time, beside the maps
 and G.
 """
 
@@ -21,7 +21,28 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dn_jax.models.batch_stats import BatchCut, FeatureMap, Features, Prefix, concatenate, statistics_gradient
+from dn_jax.models.batch_stats import BatchCut, FeatureMap, Features, concatenate, statistics_gradient
+from dn_jax.models.cpu import Prefix
+
+
+def train_block(block: nn.Module, layers: Sequence[nn.Module], features: Features) -> Features:
+  """What a `dn_jax.models.densenet.DenseBlock` returns in training, and its new running averages.
+
+  Args:
+    block: a DenseBlock that has variables, called in training.
+    layers: its dense layers.
+    features: x_0, as given to the block.
+
+  Returns:
+    [x_0, x_1, ..., x_l]: one more map for each layer.
+  """
+  variables = [layer.variables for layer in layers]
+  rngs = [layer.scope.rngs for layer in layers]
+  features, updates = _run(block.dense_layer(parent=None), block.cut, variables, rngs, features)
+  if block.is_mutable_collection("batch_stats"):
+    for layer, updated in zip(layers, updates, strict=True):
+      block.put_variable("batch_stats", layer.name, updated)
+  return features
 
 
 def _apply(layer: nn.Module, variables: Any, rngs: Any, features: Features) -> tuple[FeatureMap, Any]:
@@ -30,21 +51,10 @@ def _apply(layer: nn.Module, variables: Any, rngs: Any, features: Features) -> t
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def dense_block(
+def _run(
   layer: nn.Module, cut: BatchCut | None, variables: Sequence[Any], rngs: Sequence[Any], features: Features
 ) -> tuple[Features, list[Any]]:
-  """Runs layers in training, each on the maps given and all that came before it.
-
-  Args:
-    layer: a module without variables of its own, (features, train) -> FeatureMap; each layer is this one.
-    cut: where the rest of the batch is.
-    variables: each layer's `params` and `batch_stats`.
-    rngs: each layer's random streams.
-    features: [x_0, ...], as given to the block.
-
-  Returns:
-    The maps given and one more for each layer, and each layer's new `batch_stats`.
-  """
+  """All maps of the block, and each layer's new `batch_stats`; `layer` is a dense layer without variables."""
   updates = []
   for its_variables, its_rngs in zip(variables, rngs, strict=True):
     output, updated = _apply(layer, its_variables, its_rngs, features)
@@ -57,13 +67,13 @@ def _forward(
   layer: nn.Module, cut: BatchCut | None, variables: Sequence[Any], rngs: Sequence[Any], features: Features
 ) -> Any:
   given = len(features)
-  features, updates = dense_block.fun(layer, cut, variables, rngs, features)
+  features, updates = _run.fun(layer, cut, variables, rngs, features)
   return (features, updates), (variables, rngs, features[:given], features[given:])
 
 
 def _backward(layer: nn.Module, cut: BatchCut | None, residuals: Any, gradients: Any) -> tuple[Any, None, Features]:
   variables, rngs, given, made = residuals
-  maps, gradient = concatenate((*given, *made)), concatenate(gradients[0])
+  maps, gradient = concatenate((*given, *made)), concatenate(gradients[0])  # values [batch, height, width, m + l * k]
   of_variables = []
   # The maps are read as slices of their concatenation alone, so that they need not outlive it one by one.
   growth_rates = [output.values.shape[-1] for output in made]
@@ -72,7 +82,7 @@ def _backward(layer: nn.Module, cut: BatchCut | None, residuals: Any, gradients:
     gradient, own = _split(gradient, rest)
     output, _ = _split(_split(maps, rest)[1], growth_rate)
     of_output = own.values + statistics_gradient(output, own.mean, own.variance, cut)
-    # The barrier is what keeps the layers' order: nothing of this one is made before its gradient is there.
+    # The barrier keeps the layers in order: this layer's activations wait for its gradient.
     maps, gradient, of_output = jax.lax.optimization_barrier((maps, gradient, of_output))
     read = FeatureMap(
       jnp.zeros((*maps.values.shape[:-1], rest), maps.values.dtype), maps.mean[:rest], maps.variance[:rest]
@@ -93,9 +103,9 @@ def _backward(layer: nn.Module, cut: BatchCut | None, residuals: Any, gradients:
   return of_variables[::-1], None, tuple(parts[::-1])
 
 
-dense_block.defvjp(_forward, _backward)
+_run.defvjp(_forward, _backward)
 
 
 def _split(maps: FeatureMap, channels: int) -> tuple[FeatureMap, FeatureMap]:
-  """A concatenation cut in two after so many channels."""
+  """Cuts a concatenation in two after so many channels."""
   return FeatureMap(*(part[..., :channels] for part in maps)), FeatureMap(*(part[..., channels:] for part in maps))

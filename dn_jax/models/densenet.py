@@ -1,14 +1,21 @@
 """Densely Connected Convolutional Networks (Huang, Liu, van der Maaten, Weinberger; CVPR 2017).
 
-x_l = H_l([x_0, x_1, ..., x_{l-1}])                                                        (equation 2)
+x_l = H_l([x_0, x_1, ..., x_{l-1}])                                                                  (equation 2)
 
-The paper's symbols: L `depth`, k `growth_rate`, theta `compression`.
+| in the paper            | here                                                                 |
+|-------------------------|----------------------------------------------------------------------|
+| H_l; x_l                | `DenseLayer`; the `FeatureMap` that it returns                       |
+| dense block; transition | `DenseBlock`; `Transition`                                           |
+| L                       | `depth`, or `blocks`, the number of layers in each block             |
+| k; theta                | `growth_rate`; `compression`                                         |
+| -B; -C                  | `bottleneck_width` 4 (0: no bottleneck); `compression` below 1       |
+
+A map's batch statistics are taken when it is made (`measure`), and every reader of the map normalises by them with
+a scale and bias of its own (`norm`): see `dn_jax.models.batch_stats`.
 """
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import chex
 import flax.linen as nn
@@ -18,20 +25,18 @@ from jax.ad_checkpoint import checkpoint_name
 
 from dn_jax.config.network import blocks_of_depth as blocks_of_depth  # For those who import the class.
 from dn_jax.config.network import smallest_dense_map
-from dn_jax.models import block_gradient, initial, remat
-from dn_jax.models.batch_stats import BatchCut, BatchNorm, FeatureMap, Features, MeasureMap, concatenate
-from dn_jax.models.convolution import convolve, convolve_with_own_gradient
-from dn_jax.models.dropout import Dropout
-
-ModuleFactory = Callable[..., Any]
+from dn_jax.models import block_gradient, cpu, remat
+from dn_jax.models.batch_stats import BatchCut, FeatureMap, Features, concatenate
+from dn_jax.models.convolution import convolve
+from dn_jax.models.factories import ModuleFactory, classifier, factories
 
 
 class DenseLayer(nn.Module):
-  """H_l (section 3): BN, ReLU, 3x3 conv; with a bottleneck BN, ReLU, 1x1 conv before it (-B).
+  """H_l (section 3): BN, ReLU, 3x3 conv; in DenseNet-B, BN, ReLU, 1x1 conv before these.
 
   Attributes:
-    growth_rate: k, the number of channels a layer adds.
-    bottleneck_width: the 1x1 convolution has this many times k outputs (4 in the paper); 0: no bottleneck.
+    growth_rate: k, the number of channels that the layer adds.
+    bottleneck_width: outputs of the 1x1 convolution in units of k (4 in the paper); 0: no bottleneck.
     conv, norm, measure, dropout: factories of the submodules.
   """
 
@@ -44,10 +49,10 @@ class DenseLayer(nn.Module):
 
   @nn.compact
   def __call__(self, features: Features, train: bool) -> FeatureMap:
-    """features: x_0 ... x_{l-1}, all [batch, height, width, :]. Returns x_l, k channels."""
+    """features: x_0, ..., x_{l-1}, [batch, height, width, :] each. Returns x_l, [batch, height, width, k]."""
     x = nn.relu(self.norm(name="norm1")(concatenate(features)))
     if self.bottleneck_width:
-      x = self.conv(self.bottleneck_width * self.growth_rate, (1, 1), name="conv1")(x)
+      x = self.conv(self.bottleneck_width * self.growth_rate, (1, 1), name="conv1")(x)  # [batch, height, width, 4k]
       x = checkpoint_name(x, remat.BOTTLENECK)
       x = self.dropout()(x, train)
       x = self.measure(name="bottleneck")(x, train)
@@ -58,16 +63,16 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-  """Layers that each read all earlier maps of the block (figure 1); the maps stay apart.
+  """Dense layers, each of which reads all earlier maps of the block (figure 1).
 
-  Nothing is concatenated here: a layer concatenates what it reads, inside `jax.checkpoint`, so that no
-  concatenation outlives the layer.
+  The maps stay apart. Each layer concatenates them for itself, inside `jax.checkpoint`, so that no concatenation
+  outlives the layer.
 
   Attributes:
     layers: how many.
-    dense_layer: factory of a layer.
-    own_gradient: whether training takes the backward pass of `dn_jax.models.block_gradient`.
-    cut: where the rest of the batch is.
+    dense_layer: factory of H_l.
+    own_gradient: train by the backward pass of `dn_jax.models.block_gradient`; the same function.
+    cut: how several devices hold the batch; None: one device has all of it.
   """
 
   layers: int
@@ -77,29 +82,24 @@ class DenseBlock(nn.Module):
 
   @nn.compact
   def __call__(self, features: Features, train: bool) -> Features:
-    """Returns the maps it was given and one more, of k channels, for each layer."""
+    """features: (x_0,). Returns (x_0, x_1, ..., x_l): one more map, of k channels, for each layer."""
     layers = [self.dense_layer(name=f"layer{index + 1}") for index in range(self.layers)]
     if self.own_gradient and train and not self.is_initializing():
-      return self._with_own_gradient(layers, features)
+      return block_gradient.train_block(self, layers, features)
     for layer in layers:
       features += (layer(features, train),)
     return features
 
-  def _with_own_gradient(self, layers: list[nn.Module], features: Features) -> Features:
-    variables = [layer.variables for layer in layers]
-    rngs = [layer.scope.rngs for layer in layers]
-    features, updates = block_gradient.dense_block(self.dense_layer(parent=None), self.cut, variables, rngs, features)
-    if self.is_mutable_collection("batch_stats"):
-      for layer, updated in zip(layers, updates, strict=True):
-        self.put_variable("batch_stats", layer.name, updated)
-    return features
-
 
 class Transition(nn.Module):
-  """BN, ReLU, 1x1 conv to floor(theta * m) channels, 2x2 average pool (section 3, "Pooling layers").
+  """BN, ReLU, 1x1 conv to floor(theta * m) of m channels, 2x2 average pool (section 3, "Pooling layers").
 
-  A 1x1 convolution and an average pool commute; where no dropout stands between them the pool goes first,
-  and the convolution has a quarter of the pixels.
+  A 1x1 convolution and an average pool commute. Where no dropout stands between them the pool goes first, and leaves
+  the convolution a quarter of the pixels.
+
+  Attributes:
+    channels: floor(theta * m).
+    conv, norm, measure, dropout: factories of the submodules.
   """
 
   channels: int
@@ -107,36 +107,40 @@ class Transition(nn.Module):
   norm: ModuleFactory
   measure: ModuleFactory
   dropout: ModuleFactory
-  dropout_rate: float
 
   @nn.compact
   def __call__(self, features: Features, train: bool) -> FeatureMap:
+    """features: all maps of a block. Returns x_0 of the next, [batch, height / 2, width / 2, channels]."""
     x = nn.relu(self.norm(name="norm")(concatenate(features)))
-    conv = self.conv(self.channels, (1, 1), name="conv")
+    conv, dropout = self.conv(self.channels, (1, 1), name="conv"), self.dropout()
     pool = functools.partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2))
-    if train and self.dropout_rate > 0:
-      x = pool(self.dropout()(conv(x), train))
+    if train and dropout.rate > 0:
+      x = pool(dropout(conv(x), train))
     else:
       x = conv(pool(x))
     return self.measure(name="output")(x, train)
 
 
 class PooledFeatures(nn.Module):
-  """The last BN, ReLU and global average pool, over pictures of any size. Returns [batch, channels]."""
+  """BN, ReLU and the global average pool after the last block."""
 
   norm: ModuleFactory
 
   @nn.compact
   def __call__(self, features: Features, train: bool) -> jax.Array:
+    """features: all maps of the last block. Returns [batch, channels]."""
     del train
     return jnp.mean(nn.relu(self.norm(name="norm")(concatenate(features))), axis=(1, 2))
 
 
 class Stem(nn.Module):
-  """What comes before the first block.
+  """The layers before the first block.
 
-  `cifar`: a 3x3 convolution (32x32 pictures and smaller). `imagenet`: a 7x7 convolution of stride 2, BN,
-  ReLU and a 3x3 max pool of stride 2.
+  Attributes:
+    kind: `cifar` (3x3 conv, for images of 32x32 and smaller) or `imagenet` (7x7 conv of stride 2, BN, ReLU, 3x3 max
+      pool of stride 2).
+    channels: outputs of the convolution.
+    conv, norm, measure: factories of the submodules.
   """
 
   kind: str
@@ -147,6 +151,7 @@ class Stem(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> FeatureMap:
+    """images: [batch, height, width, :]. Returns x_0 of the first block, 1/4 of the height and width on ImageNet."""
     if self.kind == "cifar":
       x = self.conv(self.channels, (3, 3), name="conv")(images)
     else:
@@ -157,27 +162,25 @@ class Stem(nn.Module):
 
 
 class DenseNet(nn.Module):
-  """The whole network: DenseNet, -B, -C and -BC, for small pictures and for ImageNet.
-
-  Parameters are in `params`, running averages in `batch_stats`, both in `param_dtype`; activations are in
-  `dtype`.
+  """DenseNet, -B, -C and -BC, for small images and for ImageNet.
 
   Attributes:
-    blocks: layers of each dense block, e.g. (16, 16, 16); see `blocks_of_depth`.
+    blocks: number of layers of each dense block: (16, 16, 16) for L=100 with bottlenecks; see `blocks_of_depth`.
     growth_rate: k.
-    num_classes: width of the classifier.
+    num_classes: outputs of the classifier.
     initial_channels: outputs of the stem (16 in the paper's plain DenseNet, 2k in -BC).
     bottleneck_width: outputs of a layer's 1x1 convolution, in units of k (4 in -B); 0: no bottleneck.
-    compression: theta; a transition keeps floor(theta * m) of m channels. 0.5 in -C, 1 otherwise.
+    compression: theta (0.5 in -C, 1 otherwise); a transition keeps floor(theta * m) of m channels.
     stem: `cifar` or `imagenet`.
     dropout_rate: after every convolution but the first (section 4.2).
-    remat: a name of `dn_jax.models.remat.POLICIES`.
+    remat: one of `dn_jax.models.remat.POLICIES`.
     epsilon, momentum: of batch norm.
-    convolution_init: `fan_out` (Torch) or `fan_in` (Caffe), for the convolutions.
-    classifier_init: `torch` or `xavier` (Caffe), for the classifier's weight.
-    dtype, param_dtype: see above.
-    precision: of convolutions and products, as `jax.lax.Precision` names it.
-    cut: where the rest of the batch is, if each device holds a part: statistics are of the whole.
+    convolution_init: `fan_out` (Torch) or `fan_in` (Caffe).
+    classifier_init: `torch` or `xavier` (Caffe).
+    dtype: of activations.
+    param_dtype: of `params`, and of the running averages in `batch_stats`.
+    precision: of convolutions and matrix products, as `jax.lax.Precision` names it.
+    cut: how several devices hold the batch, whose statistics are then of the whole; None: one device has all of it.
   """
 
   blocks: tuple[int, ...]
@@ -200,19 +203,16 @@ class DenseNet(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-    """Classifies normalised pictures.
+    """Returns logits [batch, num_classes], in `param_dtype`.
 
     Args:
       images: [batch, height, width, channels], normalised, any float type.
-      train: use (and update, where `batch_stats` is mutable) the batch's statistics, and drop out; dropout
-        needs an rng named `dropout`.
-
-    Returns:
-      Logits [batch, num_classes], in `param_dtype`.
+      train: normalise by the batch's statistics (and update the running averages, where `batch_stats` is mutable),
+        and drop out (which needs an rng named `dropout`).
 
     Raises:
-      ValueError: a remat policy that is unknown, or `bottleneck` for a network that has none; pictures so small
-        that pooling leaves nothing of them.
+      ValueError: an unknown remat policy, or `bottleneck` for a network without bottlenecks; images so small that
+        pooling leaves nothing of them.
     """
     chex.assert_rank(images, 4)
     if smallest_dense_map(min(images.shape[1:3]), len(self.blocks), self.stem) < 1:
@@ -221,47 +221,24 @@ class DenseNet(nn.Module):
       raise ValueError("remat policy 'bottleneck': this network has no bottleneck to keep; use 'dense_layer'")
 
     own_gradient = self.remat == "layer_by_layer"
-    conv = functools.partial(
-      nn.Conv,
-      padding="SAME",
-      use_bias=False,
-      kernel_init=initial.CONVOLUTION[self.convolution_init],
-      conv_general_dilated=convolve_with_own_gradient if own_gradient else convolve,
-      precision=self.precision,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-    )
-    norm = functools.partial(BatchNorm, self.epsilon, dtype=self.dtype, param_dtype=self.param_dtype)
-    measure = functools.partial(MeasureMap, self.momentum, param_dtype=self.param_dtype, cut=self.cut)
-    dropout = functools.partial(Dropout, self.dropout_rate, self.cut)
+    make = factories(self, cpu.convolve if own_gradient else convolve)
     dense_layer = functools.partial(
-      remat.remat_layer(DenseLayer, self.remat), self.growth_rate, self.bottleneck_width, conv, norm, measure, dropout
+      remat.remat_layer(DenseLayer, self.remat), self.growth_rate, self.bottleneck_width, *make
     )
-    dense_block = remat.remat_block(DenseBlock, self.remat)
+    dense_block = functools.partial(
+      remat.remat_block(DenseBlock, self.remat), dense_layer=dense_layer, own_gradient=own_gradient, cut=self.cut
+    )
     transition = remat.remat_layer(Transition, self.remat)
-    pooled = remat.remat_layer(PooledFeatures, self.remat)
+    pooled_features = remat.remat_layer(PooledFeatures, self.remat)
 
-    features = (
-      Stem(self.stem, self.initial_channels, conv, norm, measure, name="stem")(images.astype(self.dtype), train),
-    )
+    stem = Stem(self.stem, self.initial_channels, make.conv, make.norm, make.measure, name="stem")
+    features = (stem(images.astype(self.dtype), train),)
     for index, layers in enumerate(self.blocks, start=1):
-      features = dense_block(layers, dense_layer, own_gradient, self.cut, name=f"block{index}")(features, train)
+      features = dense_block(layers, name=f"block{index}")(features, train)
       if self.is_mutable_collection("intermediates"):
         self.sow("intermediates", f"block{index}_end", concatenate(features).values)
       if index < len(self.blocks):
         channels = math.floor(self.compression * sum(x.values.shape[-1] for x in features))
-        features = (
-          transition(channels, conv, norm, measure, dropout, self.dropout_rate, name=f"transition{index}")(
-            features, train
-          ),
-        )
-    x = pooled(norm, name="last")(features, train)
-    classifier = nn.Dense(
-      self.num_classes,
-      kernel_init=initial.CLASSIFIER[self.classifier_init],
-      precision=self.precision,
-      dtype=self.param_dtype,
-      param_dtype=self.param_dtype,
-      name="classifier",
-    )
-    return classifier(x.astype(self.param_dtype))
+        features = (transition(channels, *make, name=f"transition{index}")(features, train),)
+    x = pooled_features(make.norm, name="last")(features, train)  # [batch, channels]
+    return classifier(self)(x.astype(self.param_dtype))

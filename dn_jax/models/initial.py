@@ -1,8 +1,8 @@
-"""Initial weights, drawn by few programs.
+"""Initial weights, drawn by few compiled programs.
 
-A compiled program that draws every kernel of a deep network takes longer to compile than its training step, since a
-generator is written out for each; one at a time, each shape has a program of its own. Here a kernel is the beginning
-of a draw of some power of two, so that all kernels share a dozen programs.
+One program that draws all kernels of a deep network takes longer to compile than the training step, since it has a
+generator for each kernel. A program per kernel would be one per shape. Here a kernel is the beginning of a draw whose
+length is a power of two, so that all kernels share a dozen programs.
 """
 
 import functools
@@ -21,7 +21,7 @@ _DRAWS: dict[str, Callable[..., jax.Array]] = {
   "normal": jax.random.normal,
   "uniform": functools.partial(jax.random.uniform, minval=-1),
 }
-# The variance of a draw of each kind, which is divided out.
+# The variance of a draw of each kind; it is divided out.
 _VARIANCES = {"normal": 1, "uniform": 1 / 3}
 
 
@@ -31,12 +31,12 @@ def variance_scaling(
   """The same numbers as `jax.nn.initializers.variance_scaling`.
 
   Args:
-    scale: the variance is this through the number of inputs or outputs.
-    mode: of which.
-    distribution: see `Distribution`.
+    scale: the variance is `scale` / fan.
+    mode: `fan_in`: fan is kernel height * width * inputs; `fan_out`: * outputs.
+    distribution: of mean 0.
 
   Returns:
-    (key, shape [..., inputs, outputs], dtype) -> an array, of numpy where the key is no tracer.
+    (key, shape [..., inputs, outputs], dtype) -> an array; numpy's, unless the key is a tracer.
   """
 
   def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Any:
@@ -55,11 +55,11 @@ def _draw(distribution: Distribution, key: jax.Array, count: int, dtype: jnp.dty
   return _DRAWS[distribution](key, (count,), dtype)
 
 
-# Convolutions ~ N(0, 2 / (kh * kw * out_channels)) (He et al. 2015, in the authors' Torch code), or with the
-# inputs counted instead ("msra" in the Caffe code).
+# Convolutions: N(0, 2 / (kh * kw * out_channels)) (He et al. 2015, in the authors' Torch code), or with in_channels
+# ("msra" in the Caffe code).
 CONVOLUTION = {mode: variance_scaling(2.0, mode, "normal") for mode in ("fan_out", "fan_in")}
-# The classifier's weight: uniform(-1/sqrt(in), 1/sqrt(in)), which is Torch's own default for a linear layer,
-# or uniform(-sqrt(3/in), sqrt(3/in)) ("xavier" in the Caffe code).
+# The classifier's weight: uniform(-1/sqrt(in), 1/sqrt(in)), Torch's default for a linear layer, or
+# uniform(-sqrt(3/in), sqrt(3/in)) ("xavier" in the Caffe code).
 CLASSIFIER = {
   "torch": variance_scaling(1 / 3, "fan_in", "uniform"),
   "xavier": variance_scaling(1.0, "fan_in", "uniform"),
@@ -68,10 +68,10 @@ _CONSTANTS = {"scale": 1, "bias": 0, "mean": 0, "var": 1}
 
 
 def variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-  """What `network.init` gives, as numpy arrays, in seconds where compiling that for a deep network takes minutes.
+  """The variables of `network.init`, as numpy arrays; for a deep network in seconds, where `init` compiles for minutes.
 
   Args:
-    network: with `convolution_init` and `classifier_init`: a DenseNet or a ResNet.
+    network: a DenseNet, a ResNet, or another module with `convolution_init` and `classifier_init`.
     key: as `network.init` takes it.
     image_shape: (height, width, channels).
   """
@@ -82,7 +82,7 @@ def variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, int, i
     if name in _CONSTANTS:
       return np.full(leaf.shape, _CONSTANTS[name], leaf.dtype)
     init = CLASSIFIER[network.classifier_init] if modules == ["classifier"] else CONVOLUTION[network.convolution_init]
-    # Flax folds a module's path, and how many draws it has made, into the key.
+    # Flax folds a module's path and the number of its draws into the key.
     return init(LazyRng.create(key, *modules, 1).as_jax_rng(), leaf.shape, leaf.dtype)
 
   return jax.tree.map_with_path(drawn, shapes)

@@ -1,14 +1,15 @@
-"""What the backward pass keeps, by policy name; every policy computes the same function.
+"""Remat policies: what the forward pass keeps for the backward pass, which recomputes the rest.
 
-| policy           | kept for the backward pass                                                         |
-|------------------|------------------------------------------------------------------------------------|
-| `none`           | everything: concatenations and normalised copies too, O(L^2) memory                 |
-| `dense_layer`    | what each dense layer adds (k channels) and its statistics, O(L) memory             |
-| `bottleneck`     | also each layer's 1x1 output (4k channels), as the PyTorch implementation does      |
-| `block`          | each block's input only; a block's maps are made again before its gradients         |
-| `layer_by_layer` | what each dense layer adds; gradients by hand (`dn_jax.models.block_gradient`)       |
+| policy           | kept                                                                                      |
+|------------------|-------------------------------------------------------------------------------------------|
+| `none`           | everything, concatenations and normalised copies included: O(L^2) memory                  |
+| `dense_layer`    | the k channels that each dense layer adds, and their statistics: O(L) memory              |
+| `bottleneck`     | as `dense_layer`, and each layer's 4k bottleneck channels; so in PyTorch's implementation |
+| `block`          | each block's input; the block's maps are recomputed before its gradients                  |
+| `layer_by_layer` | as `dense_layer`; the gradients are written by hand (`dn_jax.models.block_gradient`)      |
 
-The last has no forward mode (`jax.jvp`, `jax.jacfwd`); with the others differentiation is JAX's own.
+Every policy is the same function. `layer_by_layer` has no forward mode (`jax.jvp`, `jax.jacfwd`); under the others
+JAX differentiates by itself.
 """
 
 import typing
@@ -21,11 +22,10 @@ from dn_jax.models.batch_stats import STATISTICS
 
 POLICIES = typing.get_args(RematPolicy)
 
-# The name that a dense layer gives the output of its 1x1 convolution.
+# The name of a dense layer's 1x1 output.
 BOTTLENECK = "bottleneck"
-
-# The name that a dense layer gives what it adds. It is kept in any case, as the layer's output; unnamed, the
-# gradient of its statistics would have its convolution run again.
+# The name of a dense layer's 3x3 output. It is kept in any case, as the layer's output; without a name, the gradient
+# of its statistics would run the convolution again.
 OUTPUT = "output"
 
 _KEPT_IN_A_LAYER = {
@@ -36,15 +36,16 @@ _KEPT_IN_A_LAYER = {
 
 
 def remat_layer(layer: type[nn.Module], policy: str) -> type[nn.Module]:
-  """A dense layer, transition or last norm, rematerialised as the policy says.
+  """A dense layer, a transition or the last norm, recomputed in the backward pass as the policy says.
 
-  Under `layer_by_layer` nothing is: a dense block sees to its layers itself, and to rematerialise the rest saves
-  nothing more.
+  `layer_by_layer` leaves it as it is: a dense block sees to its own layers, and recomputing the others saves nothing.
 
-  The module's call must be `(features, train)`.
+  Args:
+    layer: a module with the call (features, train).
+    policy: one of `POLICIES`.
 
   Raises:
-    ValueError: the policy has no such name.
+    ValueError: an unknown policy.
   """
   if policy not in POLICIES:
     raise ValueError(f"remat policy {policy!r}: one of {', '.join(POLICIES)}")
@@ -55,7 +56,7 @@ def remat_layer(layer: type[nn.Module], policy: str) -> type[nn.Module]:
 
 
 def remat_block(block: type[nn.Module], policy: str) -> type[nn.Module]:
-  """A whole dense block, rematerialised under the policy `block` alone (its layers are, besides)."""
+  """A dense block; under the policy `block` all of it is recomputed, and then each of its layers."""
   if policy != "block":
     return block
   kept = jax.checkpoint_policies.save_only_these_names(STATISTICS)

@@ -1,11 +1,12 @@
-"""The networks that DenseNet's tables compare with: ResNet, with stochastic depth, pre-activation, and wide.
+"""The residual networks in DenseNet's tables, for 32x32 images: three stages of equally many residual units.
 
-He et al., "Deep residual learning" (2015); Huang et al., "Deep networks with stochastic depth" (2016); He et
-al., "Identity mappings" (2016); Zagoruyko and Komodakis, "Wide residual networks" (2016). All for 32x32
-pictures, three stages of equally many residual units.
+| `kind`                       | paper                                                      |
+|------------------------------|------------------------------------------------------------|
+| `resnet`                     | He et al., "Deep residual learning" (2015)                 |
+| `resnet` with `survival` < 1 | Huang et al., "Deep networks with stochastic depth" (2016) |
+| `preactivation`              | He et al., "Identity mappings" (2016)                      |
+| `wide`                       | Zagoruyko and Komodakis, "Wide residual networks" (2016)   |
 """
-
-import functools
 
 import chex
 import flax.linen as nn
@@ -13,15 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from dn_jax.models import remat
-from dn_jax.models.batch_stats import BatchCut, BatchNorm, MeasureMap
+from dn_jax.models.batch_stats import BatchCut
 from dn_jax.models.convolution import convolve
-from dn_jax.models.densenet import ModuleFactory
-from dn_jax.models.dropout import Dropout
-from dn_jax.models.initial import CLASSIFIER, CONVOLUTION
+from dn_jax.models.factories import ModuleFactory, classifier, factories
 
 
 class Branch(nn.Module):
-  """conv, BN, ReLU, conv, BN: the branch of an original residual unit."""
+  """The branch of an `OriginalUnit`: conv, BN, ReLU, conv, BN."""
 
   channels: int
   stride: int
@@ -31,6 +30,7 @@ class Branch(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """x: [batch, height, width, :]. Returns [batch, height / stride, width / stride, channels]."""
     x = self.conv(self.channels, (3, 3), strides=(self.stride, self.stride), name="conv1")(x)
     x = nn.relu(self.norm(name="norm1")(self.measure(name="middle")(x, train)))
     x = self.conv(self.channels, (3, 3), name="conv2")(x)
@@ -38,11 +38,11 @@ class Branch(nn.Module):
 
 
 class OriginalUnit(nn.Module):
-  """ReLU(shortcut + branch), the shortcut without parameters ("option A").
+  """ReLU(shortcut + branch), with a shortcut that has no parameters ("option A").
 
-  Where the size changes the shortcut takes every other pixel, or in the code of stochastic depth averages four,
-  and new channels are zero. Under stochastic depth (equation 2 there) a dropped branch is not computed in
-  training, and in evaluation the branch is scaled by its survival probability (equation 5 there).
+  Where the size changes, the shortcut takes every second pixel (or averages four: `average_shortcut`), and new
+  channels are zero. Under stochastic depth, training does not compute a dropped branch (equation 2 of its paper), and
+  evaluation scales the branch by its survival probability (equation 5).
   """
 
   channels: int
@@ -55,7 +55,13 @@ class OriginalUnit(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, survives: jax.Array | None = None) -> jax.Array:
-    """x: [batch, height, width, :]; survives: bool scalar, in training under stochastic depth."""
+    """Returns [batch, height / stride, width / stride, channels].
+
+    Args:
+      x: [batch, height, width, :].
+      train: as in `ResNet.__call__`.
+      survives: whether the branch is computed, a bool scalar; for training under stochastic depth.
+    """
     branch = Branch(self.channels, self.stride, self.conv, self.norm, self.measure, name="branch")
     shortcut = x
     if self.stride > 1 and self.average_shortcut:
@@ -71,10 +77,11 @@ class OriginalUnit(nn.Module):
 
 
 class PreactivationUnit(nn.Module):
-  """shortcut + branch, BN and ReLU before each convolution.
+  """shortcut + branch, with BN and ReLU before each convolution of the branch.
 
-  `bottleneck`: 1x1 (the stride here), 3x3, 1x1 with a quarter of the channels inside; otherwise two 3x3 with
-  dropout between. Where the channels change, the shortcut is a 1x1 convolution of the unit's first BN, ReLU.
+  With `bottleneck` the branch is 1x1 (which has the stride), 3x3, 1x1, with a quarter of the channels inside. Without,
+  it is two 3x3 with dropout between them. Where the shape changes, the shortcut is a 1x1 convolution of the first BN,
+  ReLU.
   """
 
   channels: int
@@ -87,6 +94,7 @@ class PreactivationUnit(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """x: [batch, height, width, :]. Returns [batch, height / stride, width / stride, channels]."""
     first = nn.relu(self.norm(name="norm1")(self.measure(name="input")(x, train)))
     strides = (self.stride, self.stride)
     if x.shape[-1] == self.channels and self.stride == 1:
@@ -105,18 +113,19 @@ class PreactivationUnit(nn.Module):
 
 
 class ResNet(nn.Module):
-  """A residual network for small pictures.
+  """A residual network for small images.
 
   Attributes:
     kind: `resnet` (6n + 2 layers), `preactivation` (bottleneck units, 9n + 2) or `wide` (6n + 4).
-    units: n, residual units of each stage; see `dn_jax.config.network.units_of_depth`.
-    num_classes: width of the classifier.
-    widen_factor: channels, in units of 16, 32, 64 (`wide`).
-    survival: p_L, the last unit's survival probability; p_l = 1 - l / L * (1 - p_L). 1: no stochastic depth.
-    average_shortcut: the shortcuts of `resnet` average four pixels where the size changes (the code of stochastic
-      depth, with and without it), and do not take one of them.
-    dropout_rate: between the convolutions of a `wide` unit.
-    remat: `none`, or `dense_layer`: each residual unit is rematerialised.
+    units: n, the number of residual units of each stage; see `dn_jax.config.network.units_of_depth`.
+    num_classes: outputs of the classifier.
+    widen_factor: of `wide`: channels of the stages, in units of 16, 32, 64.
+    survival: of `resnet`: p_L, the last unit's survival probability; p_l = 1 - l / L * (1 - p_L). 1: no stochastic
+      depth.
+    average_shortcut: of `resnet`: where the size changes, shortcuts average four pixels instead of taking one (as the
+      code of stochastic depth does, also for the network without it).
+    dropout_rate: of `wide`: between the convolutions of a unit.
+    remat: `none`, or `dense_layer`, which recomputes each residual unit in the backward pass.
     the rest: as in `dn_jax.models.densenet.DenseNet`.
   """
 
@@ -139,24 +148,16 @@ class ResNet(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-    """Logits [batch, num_classes] of normalised pictures; see `DenseNet.__call__`.
+    """Returns logits [batch, num_classes], in `param_dtype`.
 
-    Stochastic depth in training draws from the rng `depth`, once a unit for the whole batch.
+    Args:
+      images: [batch, height, width, channels], normalised, any float type.
+      train: as in `DenseNet.__call__`; stochastic depth also draws from the rng `depth`, once per unit for the whole
+        batch.
     """
     chex.assert_rank(images, 4)
-    conv = functools.partial(
-      nn.Conv,
-      padding=((1, 1), (1, 1)),
-      use_bias=False,
-      kernel_init=CONVOLUTION[self.convolution_init],
-      conv_general_dilated=convolve,
-      precision=self.precision,
-      dtype=self.dtype,
-      param_dtype=self.param_dtype,
-    )
-    norm = functools.partial(BatchNorm, self.epsilon, dtype=self.dtype, param_dtype=self.param_dtype)
-    measure = functools.partial(MeasureMap, self.momentum, param_dtype=self.param_dtype, cut=self.cut)
-
+    # As in PyTorch; of stride 2, "SAME" would pad at the end alone.
+    conv, norm, measure, dropout = factories(self, convolve, padding=((1, 1), (1, 1)))
     count = 3 * self.units
     alive = 1 - (1 - self.survival) * jnp.arange(1, count + 1) / count
     stochastic = self.survival < 1 and train
@@ -177,16 +178,8 @@ class ResNet(nn.Module):
         x = unit(x, train, survives[index]) if stochastic else unit(x, train)
       else:
         make = remat.remat_layer(PreactivationUnit, self.remat)
-        dropout = functools.partial(Dropout, self.dropout_rate, self.cut)
         x = make(channels, stride, self.kind == "preactivation", conv, norm, measure, dropout, name=name)(x, train)
     if self.kind != "resnet":
       x = nn.relu(norm(name="norm")(measure(name="output")(x, train)))
     x = jnp.mean(x, axis=(1, 2)).astype(self.param_dtype)
-    return nn.Dense(
-      self.num_classes,
-      kernel_init=CLASSIFIER[self.classifier_init],
-      precision=self.precision,
-      dtype=self.param_dtype,
-      param_dtype=self.param_dtype,
-      name="classifier",
-    )(x)
+    return classifier(self)(x)

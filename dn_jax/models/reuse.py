@@ -8,17 +8,19 @@ from dn_jax.models.densenet import DenseNet
 
 
 def mean_absolute_weights(network: DenseNet, params: Any) -> list[np.ndarray]:
-  """Mean absolute weight from every source to every target of each dense block.
+  """The mean absolute weight from every source to every target of each dense block.
+
+  Section 5 of the paper sums a filter's absolute weights and divides by the source's channels, where this takes the
+  mean; the two differ by a constant among columns of the same kind.
 
   Args:
-    network: a DenseNet.
+    network: the DenseNet.
     params: its parameters.
 
   Returns:
-    For each block of n layers an array [n + 1, n + 1]: row s is a source (0: the maps that enter the block, s: layer
-    s), column l - 1 is target layer l's first convolution, and the last column the transition's convolution, or the
-    classifier. NaN where a layer does not read (s >= l). Section 5 of the paper, with a mean where it takes a sum over
-    a filter's weights and divides by the source's channels: columns of the same kind differ by a constant.
+    For each block of n layers an array [n + 1, n + 1], NaN where a target does not read a source.
+    Row s: the source, x_0 or layer s. Column l - 1: the first convolution of layer l. Last column: the convolution of
+    the transition, or the classifier.
   """
   result, entering = [], network.initial_channels
   for number, layers in enumerate(network.blocks, start=1):

@@ -1,4 +1,4 @@
-"""A network layer by layer: shapes, parameters, FLOPs; read off the modules as they are traced."""
+"""A network layer by layer: shapes, parameters and FLOPs, read off the modules while JAX traces them."""
 
 import math
 from typing import Any, NamedTuple
@@ -14,12 +14,12 @@ from dn_jax.models.densenet import Transition
 class Row(NamedTuple):
   """A module that has parameters.
 
-  path:       its place in the parameter tree, with "/"
-  kind:       what it is, kernel size included
-  output:     shape of its output, without the batch
-  parameters: how many
-  flops:      of convolutions and products, for a picture, a multiply-add counted as two; as published, with
-              a transition's 1x1 convolution before its pool (run here after it, for a quarter of that)
+  path:       in the parameter tree: "block1/layer1/conv1"
+  kind:       "Conv 3x3", "Dense", "BatchNorm"
+  output:     shape without the batch
+  parameters: number of trained parameters
+  flops:      per image, of convolutions and matrix products, a multiply-add counted as two. As published, a
+              transition's 1x1 convolution counts before the pool; here it runs after it, for a quarter of that.
   """
 
   path: str
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 def layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]:
-  """Traces one picture of [height, width, channels] through the network in evaluation; computes nothing."""
+  """The rows of a network for images of [height, width, channels]; traces an evaluation and computes nothing."""
   rows: list[Row] = []
   pixels_of_transition: dict[tuple[str, ...], int] = {}
 
@@ -63,7 +63,7 @@ def layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]:
 
 
 def parameter_count(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-  """Number of trained parameters, from shapes alone."""
+  """The number of trained parameters, from shapes alone."""
   shapes = jax.eval_shape(
     lambda key, x: network.init(key, x, False), jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), "float32")
   )
@@ -71,7 +71,7 @@ def parameter_count(network: nn.Module, image_shape: tuple[int, int, int]) -> in
 
 
 def table(rows: list[Row], title: str) -> rich.table.Table:
-  """The layers as a table with a line of totals."""
+  """A table of the layers, with a line of totals."""
   result = rich.table.Table(title=title, caption="FLOPs a picture, a multiply-add counted as two")
   for name, justify in (
     ("layer", "left"),

@@ -1,4 +1,4 @@
-"""A trained network put to another use: as a backbone, or with a new classifier."""
+"""A trained network as a backbone, or with a new classifier."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,16 +11,16 @@ from dn_jax.models.initial import CLASSIFIER
 
 
 def block_features(network: DenseNet, variables: Mapping[str, Any], images: jax.Array) -> list[jax.Array]:
-  """The feature maps at each dense block's end, in evaluation.
+  """The feature maps at the end of each dense block, in evaluation.
 
   Args:
-    network: the DenseNet.
-    variables: `params` and `batch_stats`.
+    network: a DenseNet.
+    variables: its `params` and `batch_stats`.
     images: [batch, height, width, channels], normalised; any size.
 
   Returns:
-    For each block [x_0, ..., x_l], all its maps concatenated, before the norm that reads them:
-    [batch, height', width', channels'].
+    For each block the concatenation [x_0, ..., x_l] of its maps, not yet normalised: [batch, height', width',
+    channels'].
   """
   _, found = network.apply(variables, images, False, mutable=["intermediates"])
   return [found["intermediates"][f"block{index}_end"][0] for index in range(1, len(network.blocks) + 1)]
@@ -29,16 +29,16 @@ def block_features(network: DenseNet, variables: Mapping[str, Any], images: jax.
 def reset_classifier(
   network: DenseNet, variables: Mapping[str, Any], num_classes: int, key: jax.Array
 ) -> tuple[DenseNet, dict[str, Any]]:
-  """The same network for other classes: a fresh classifier, everything else as it is.
+  """The same network with a new classifier, for other classes.
 
   Args:
-    network: the DenseNet.
-    variables: `params` and `batch_stats`.
+    network: a DenseNet.
+    variables: its `params` and `batch_stats`.
     num_classes: at least 1.
-    key: for the new weight, initialised as published.
+    key: of the new weight, which is initialised as published.
 
   Returns:
-    The network with `num_classes` classes, and its variables.
+    The network with `num_classes` classes, and its variables; all but the classifier's are the old ones.
 
   Raises:
     ValueError: fewer than one class.

@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 from conftest import relative
 
-from dn_jax.models import convolution
-from dn_jax.models.convolution import convolve, convolve_with_own_gradient
+from dn_jax.models import cpu
+from dn_jax.models.convolution import convolve
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
-@pytest.mark.parametrize(
-  ("written", "pieces"), [(convolve, 1), *((convolve_with_own_gradient, pieces) for pieces in (1, 2, 3))]
-)
+@pytest.mark.parametrize(("written", "pieces"), [(convolve, 1), *((cpu.convolve, pieces) for pieces in (1, 2, 3))])
 def test_convolution_and_its_gradients_are_those_of_lax(kernel, strides, written, pieces, monkeypatch):
-  monkeypatch.setattr(convolution, "_PIECE", 7 * 6 * -(-5 // pieces))
+  monkeypatch.setattr(cpu, "_PIECE", 7 * 6 * -(-5 // pieces))
   with jax.enable_x64(True):
     rng = np.random.RandomState(0)
     x, w = jnp.asarray(rng.randn(5, 7, 6, 5)), jnp.asarray(rng.randn(*kernel, 5, 4))

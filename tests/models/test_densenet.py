@@ -31,7 +31,6 @@ def test_a_depth_that_does_not_fit_is_refused_with_the_two_nearest():
     blocks_of_depth(4, False)
 
 
-@functools.cache
 @pytest.mark.parametrize(("compression", "kept"), [(0.5, 5), (0.3, 3), (0.99, 10), (1.0, 11)])
 def test_a_transition_keeps_the_floor_of_its_share(compression, kept):
   # Section 3, "Compression": floor(theta * m); of 8 channels and one layer's 3.
@@ -41,6 +40,7 @@ def test_a_transition_keeps_the_floor_of_its_share(compression, kept):
   assert shapes["block2"]["layer1"]["norm1"]["scale"].shape == (kept,)
 
 
+@functools.cache
 def loss_and_gradients(policy, dropout):
   """A loss, statistics after it and gradients, in float64."""
   with jax.enable_x64(True):
@@ -109,13 +109,13 @@ def convolutions(policy):
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["dense_layer", "bottleneck"])
 def test_a_rematerialised_layer_does_not_run_its_last_convolution_again(policy):
-  # The stem's forward and weight gradient (nobody asks for that of the pictures), and three for each of four layers.
+  # The stem's forward and weight gradient (nobody asks for that of the images), and three for each of four layers.
   assert convolutions(policy) == convolutions("none") == 2 + 3 * sum(SMALL["blocks"])
 
 
 @functools.cache
 def loss_along(policy):
-  """A loss of pictures, some, and a direction in which they change; in float64."""
+  """A loss as a function of images, some images, and a direction in which they change; in float64."""
   network = DenseNet((1,), 4, 10, 8, remat=policy, dtype=jnp.float64, param_dtype=jnp.float64)
   variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables_of(network, size=8))
   x, direction = np.random.RandomState(0).randn(2, 4, 8, 8, 3)
@@ -156,7 +156,7 @@ def test_initialisation_is_the_published_one():
       height, width, _, out = leaf.shape
       std = math.sqrt(2 / (height * width * out))
       assert abs(float(leaf.std()) / std - 1) < 5 / math.sqrt(leaf.size), name
-      assert float(jnp.abs(leaf).max()) > 2.5 * std, name  # Normal, not truncated at two deviations.
+      assert float(jnp.abs(leaf).max()) > 2.5 * std, name  # Normal, not truncated at two standard deviations.
     elif "scale" in name:
       assert np.all(leaf == 1)
     elif "bias" in name:
@@ -229,7 +229,7 @@ def test_dropout_comes_after_every_convolution_but_the_first():
 def test_pooling_before_a_transitions_convolution_changes_nothing():
   """At a dropout rate too small to drop anything, the published order runs; without, the cheap one."""
   conv = functools.partial(nn.Conv, use_bias=False, conv_general_dilated=convolve)
-  make = lambda rate: Transition(6, conv, BatchNorm, MeasureMap, functools.partial(Dropout, rate), rate)
+  make = lambda rate: Transition(6, conv, BatchNorm, MeasureMap, functools.partial(Dropout, rate))
   values = jnp.asarray(np.random.RandomState(0).randn(2, 7, 6, 8), jnp.float32)
   features = (FeatureMap(values, values.mean((0, 1, 2)), values.var((0, 1, 2))),)
   variables = jax.jit(lambda: make(0.0).init(jax.random.key(0), features, False))()
@@ -256,7 +256,7 @@ def test_bfloat16_activations_leave_parameters_and_statistics_in_float32():
 
 
 @pytest.mark.parametrize(("stem", "size"), [("cifar", 3), ("imagenet", 28)])
-def test_pictures_that_shrink_to_nothing_are_refused(stem, size):
+def test_images_that_shrink_to_nothing_are_refused(stem, size):
   # 7x7 of stride 2 and a max pool of stride 2 leave a quarter, rounded up; then each pool a half, rounded down.
   network = DenseNet((1, 1, 1) if stem == "cifar" else (1, 1, 1, 1), 4, 10, 8, stem=stem)
   init = lambda size: jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, 2 * size, 3)), False))
@@ -266,7 +266,7 @@ def test_pictures_that_shrink_to_nothing_are_refused(stem, size):
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (40, 24, 3), (8, 8, 1)])
-def test_any_picture_size_is_pooled(shape):
+def test_any_image_size_is_pooled(shape):
   network = DenseNet(**SMALL)
   init = lambda: network.init(jax.random.key(0), jnp.zeros((1, *shape)), False)
   logits = jax.eval_shape(lambda: network.apply(init(), jnp.zeros((2, *shape)), False))

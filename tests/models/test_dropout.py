@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dn_jax.models.dropout import Dropout, threefry_2x32
+from dn_jax.models.cpu import threefry_2x32
+from dn_jax.models.dropout import Dropout
 
 
 def test_the_generator_is_jaxs_word_for_word():
@@ -28,7 +29,7 @@ def test_a_share_is_zeroed_and_the_rest_scaled_so_that_the_mean_stays(rate):
   n = x.size
   assert set(np.unique(out)) == {0.0, np.float32(1 / (1 - rate))}
   assert abs(np.mean(out == 0) - rate) < 4 * np.sqrt(rate * (1 - rate) / n)
-  # No pattern along pictures, rows, columns or channels: every marginal share is within five deviations.
+  # No pattern along images, rows, columns or channels: every marginal share is within five standard deviations.
   for axis in range(4):
     others = tuple(a for a in range(4) if a != axis)
     shares = np.mean(out == 0, axis=others)

@@ -230,7 +230,7 @@ def test_survival_falls_linearly_with_depth():
 
   keys = jax.random.split(jax.random.key(0), 600)
   draws = np.stack([alive(key) for key in keys])
-  # p_l = 1 - l / 3 * 0.5, each within four deviations of 600 draws.
+  # p_l = 1 - l / 3 * 0.5, each within four standard deviations of 600 draws.
   for share, expected in zip(draws.mean(0), (5 / 6, 4 / 6, 3 / 6), strict=True):
     assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 600)
 

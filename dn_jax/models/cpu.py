@@ -1,0 +1,181 @@
+"""Programs written out for the CPU back end; the compilers of TPUs and GPUs need none of them.
+
+| here            | the same function as                 | why, on a CPU                                             |
+|-----------------|--------------------------------------|-----------------------------------------------------------|
+| `convolve`      | `dn_jax.models.convolution.convolve` | 3x3 gradients are two matrix products, without transposes |
+| `Prefix`        | a slice of the first channels        | the slice is not copied and kept through a layer          |
+| `threefry_2x32` | `jax.extend.random.threefry_2x32`    | one fused loop, where XLA's takes twenty passes           |
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dn_jax.models import convolution
+
+# Pixels per piece of a batch, such that their gathered neighbours (nine times the output channels) stay in a
+# processor's cache; and the most pieces, since each is compiled separately.
+_PIECE = 16384
+_MOST_PIECES = 8
+
+
+def convolve(
+  inputs: jax.Array,
+  kernel: jax.Array,
+  window_strides: Sequence[int],
+  padding: str | Sequence[tuple[int, int]],
+  **rest: Any,
+) -> jax.Array:
+  """`convolution.convolve`, with the gradients of a 3x3 convolution of stride 1 as matrix products on the CPU.
+
+  JAX's own weight gradient first transposes both operands, which there takes longer than the rest. On TPU and GPU
+  the gradients are JAX's own. A gradient written by hand has no forward mode (`jax.jvp`).
+  """
+  if kernel.shape[:2] == (3, 3) and tuple(window_strides) == (1, 1) and padding == "SAME":
+    return _convolve_3x3(inputs, kernel, rest.get("precision"))
+  return convolution.convolve(inputs, kernel, window_strides, padding, **rest)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_3x3(inputs: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+  return _plain_3x3(inputs, kernel, precision)
+
+
+def _plain_3x3(inputs: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+  return jax.lax.conv_general_dilated(
+    inputs, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision
+  )
+
+
+def _forward_3x3(inputs: jax.Array, kernel: jax.Array, precision: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return _convolve_3x3(inputs, kernel, precision), (inputs, kernel)
+
+
+def _backward_3x3(
+  precision: Any, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  return jax.lax.platform_dependent(
+    *residuals,
+    gradient,
+    cpu=functools.partial(_gradients_by_products, precision=precision),
+    default=functools.partial(_gradients_by_convolutions, precision=precision),
+  )
+
+
+_convolve_3x3.defvjp(_forward_3x3, _backward_3x3)
+
+
+def _gradients_by_convolutions(
+  inputs: jax.Array, kernel: jax.Array, gradient: jax.Array, precision: Any
+) -> tuple[jax.Array, jax.Array]:
+  _, pull_back = jax.vjp(functools.partial(_plain_3x3, precision=precision), inputs, kernel)
+  return pull_back(gradient)
+
+
+def _gradients_by_products(
+  inputs: jax.Array, kernel: jax.Array, gradient: jax.Array, precision: Any
+) -> tuple[jax.Array, jax.Array]:
+  """Gradients of inputs and kernel from the nine shifts of the output's gradient, gathered once.
+
+  A dense layer's 3x3 convolution has only k outputs, so the gathered gradient is small (9k columns). Its product
+  with the kernel is the inputs' gradient; its product with the inputs is the kernel's.
+  """
+  batch, height, width, channels = inputs.shape
+  outputs = gradient.shape[-1]
+  product = functools.partial(
+    jax.lax.dot_general, precision=precision, preferred_element_type=jnp.promote_types(inputs.dtype, jnp.float32)
+  )
+  by_shift = kernel.transpose(0, 1, 3, 2).reshape(9 * outputs, channels)
+  # Without the barrier, each of the nine shifts would recompute the gradient.
+  gradient = jax.lax.optimization_barrier(gradient)
+  images = max(1, _PIECE // (height * width), -(-batch // _MOST_PIECES))
+  of_inputs, of_kernel = [], 0
+  for first in range(0, batch, images):
+    piece = slice(first, first + images)
+    padded = jnp.pad(gradient[piece], ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifts = [padded[:, 2 - row :, 2 - column :][:, :height, :width] for row in range(3) for column in range(3)]
+    gathered = jnp.concatenate(shifts, axis=-1).reshape(-1, 9 * outputs)  # [images * height * width, 9k]
+    flat = inputs[piece].reshape(-1, channels)  # [images * height * width, channels]
+    of_inputs.append(product(gathered, by_shift, (((1,), (0,)), ((), ()))).reshape(inputs[piece].shape))
+    of_kernel += product(flat, gathered, (((0,), (0,)), ((), ())))
+  of_kernel = of_kernel.reshape(channels, 3, 3, outputs).transpose(1, 2, 0, 3)
+  return jnp.concatenate(of_inputs).astype(inputs.dtype), of_kernel.astype(kernel.dtype)
+
+
+class Prefix(NamedTuple):
+  """The first channels of a concatenation, for a reader that is differentiated by itself.
+
+  A sum over pixels makes XLA's CPU compiler copy the slice that it reads, and keep the copy from the layer's first
+  operation to its last. So the backward pass slices anew, once the gradient is there.
+
+  port:  [batch, height, width, first channels]; only its shape counts, and it receives the slice's gradient
+  whole: [batch, height, width, channels]; receives no gradient
+  """
+
+  port: jax.Array
+  whole: jax.Array
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return self.port.shape
+
+  def scaled(self, slope: jax.Array, offset: jax.Array) -> jax.Array:
+    """The slice times `slope` plus `offset`, [first channels] each."""
+    return _scaled_prefix(self.port, self.whole, slope, offset)
+
+
+@jax.custom_vjp
+def _scaled_prefix(port: jax.Array, whole: jax.Array, slope: jax.Array, offset: jax.Array) -> jax.Array:
+  return whole[..., : port.shape[-1]] * slope + offset
+
+
+def _forward_prefix(port: jax.Array, whole: jax.Array, slope: jax.Array, offset: jax.Array) -> Any:
+  return _scaled_prefix(port, whole, slope, offset), (port, whole, slope)
+
+
+def _backward_prefix(residuals: Any, gradient: jax.Array) -> Any:
+  port, whole, slope = residuals
+  barrier = functools.partial(jax.lax.platform_dependent, cpu=_after_one_another, default=lambda *arrays: arrays)
+  whole, gradient = barrier(whole, gradient)
+  of_slope = jnp.sum(gradient * whole[..., : port.shape[-1]], axis=(0, 1, 2))
+  of_slope, gradient = barrier(of_slope, gradient)
+  return (gradient * slope).astype(port.dtype), None, of_slope, jnp.sum(gradient, axis=(0, 1, 2))
+
+
+def _after_one_another(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+  return jax.lax.optimization_barrier(arrays)
+
+
+_scaled_prefix.defvjp(_forward_prefix, _backward_prefix)
+
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def threefry_2x32(
+  key: tuple[jax.Array, jax.Array], counter: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+  """Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+
+  `jax.random` draws by a loop over whole arrays on the CPU: the bits pass through memory twenty times, and each draw
+  takes a third of a second to compile. Written out, the generator fuses with the multiplication that uses it.
+
+  Args:
+    key: two uint32 scalars.
+    counter: two uint32 arrays of one shape.
+
+  Returns:
+    Two uint32 arrays of that shape: the words that `jax.extend.random.threefry_2x32` gives.
+  """
+  keys = (*key, key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA))
+  first, second = counter[0] + keys[0], counter[1] + keys[1]
+  for round_ in range(5):
+    for rotation in _ROTATIONS[round_ % 2]:
+      first = first + second
+      second = first ^ ((second << jnp.uint32(rotation)) | (second >> jnp.uint32(32 - rotation)))
+    first = first + keys[(round_ + 1) % 3]
+    second = second + keys[(round_ + 2) % 3] + jnp.uint32(round_ + 1)
+  return first, second
