@@ -1,11 +1,16 @@
 """Several processes, usually one a host, as one run: finding each other, and doing together what only one may do."""
 
-import atexit
 import contextlib
+import functools
 import json
 import os
-import subprocess
+import re
+import signal
+import socket
 import sys
+import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,9 +19,8 @@ import jax
 import numpy as np
 
 from dn_jax.config.schema import DistributedConfig, difference
-from dn_jax.distributed import rendezvous
 from dn_jax.errors import ConfigurationError, UserError
-from dn_jax.system import provenance
+from dn_jax.system import provenance, signals
 
 # Of a process that stops since another is gone.
 LOST_EXIT_CODE = 76
@@ -49,20 +53,21 @@ def join(config: DistributedConfig) -> None:
     given = _detected(config.timeout)
   else:
     return
-  rendezvous.meet(*given, config.timeout)
-  try:
-    jax.distributed.initialize(
-      *given,
-      initialization_timeout=config.timeout,
-      heartbeat_timeout_seconds=config.heartbeat,
-      shutdown_timeout_seconds=max(30, config.heartbeat),
-    )
-  except (RuntimeError, ValueError) as error:
-    reason = str(error).splitlines()[0]
-    raise ConfigurationError("distributed.process-id", given[2], f"{given[0]} does not take it ({reason})") from None
-  _leave_last_words()
+  _look(*given, config.timeout)
+  with _joining(*given, config.timeout):
+    try:
+      jax.distributed.initialize(
+        *given,
+        initialization_timeout=config.timeout,
+        heartbeat_timeout_seconds=config.heartbeat,
+        shutdown_timeout_seconds=max(30, config.heartbeat),
+      )
+    except (RuntimeError, ValueError) as error:
+      reason = str(error).splitlines()[0]
+      raise ConfigurationError("distributed.process-id", given[2], f"{given[0]} does not take it ({reason})") from None
+  signals.at_abort(functools.partial(_say_lost, given[2]))
   with ending_together():
-    _compare(config.timeout)
+    _compare(*given[1:], config.timeout)
 
 
 def _detected(timeout: int) -> tuple[str, int, int]:
@@ -79,7 +84,100 @@ def _detected(timeout: int) -> tuple[str, int, int]:
   return found
 
 
-def _compare(timeout: int) -> None:
+def _look(coordinator: str, count: int, number: int, timeout: int) -> None:
+  """Looks whether the coordinator's port is free, in process 0, or answers within a time, in any other."""
+  host, _, port = coordinator.rpartition(":")
+  if number == 0:
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    with socket.socket(family) as own:
+      own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      try:
+        own.bind(("", int(port)))  # JAX's own shares a port with whoever else listens there.
+      except OSError as error:
+        fits = f"its port cannot be taken here ({os.strerror(error.errno)}); is there another process 0?"
+        raise ConfigurationError("distributed.coordinator", coordinator, fits) from None
+    return
+  end, reason = time.monotonic() + timeout, "no answer"
+  while (left := end - time.monotonic()) > 0:
+    try:
+      socket.create_connection((host.strip("[]"), int(port)), timeout=min(5.0, left)).close()
+      return
+    except OSError as error:
+      reason = error.strerror or str(error)
+    time.sleep(min(0.2, max(0.0, end - time.monotonic())))
+  fits = f"not reached in {timeout} s ({reason}); is process 0 running there?"
+  raise ConfigurationError("distributed.coordinator", coordinator, fits)
+
+
+@contextlib.contextmanager
+def _joining(coordinator: str, count: int, number: int, timeout: int) -> Iterator[None]:
+  """While entered, an abort of JAX's is one line with exit code 2, in place of all that C++ says of it.
+
+  JAX aborts a process whose peers do not come; its words, on standard error, are kept aside to be read. What Python
+  writes there, and what anybody wrote where nothing is aborted, is shown.
+  """
+  from jax._src import distributed
+
+  jaxlib, service = distributed._jax, distributed._jax.get_distributed_runtime_service
+  with tempfile.TemporaryFile() as words, open(os.dup(2), "w", buffering=1, errors="backslashreplace") as shown:
+
+    def end() -> None:
+      said = os.pread(words.fileno(), 2**20, 0)
+      fault = _fault(said.decode(errors="replace"), coordinator, count, number, timeout)
+      os.write(shown.fileno(), f"error: {fault}\n".encode() if fault else said)
+      if number == 0:  # It serves the others, who are being told the same.
+        time.sleep(1)
+      os._exit(2 if fault else 128 + signal.SIGABRT)
+
+    sys.stderr.flush()
+    # Its own time is an hour; it knows who is missing, where the others' only know that somebody is.
+    jaxlib.get_distributed_runtime_service = functools.partial(service, cluster_register_timeout=timeout)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = in_main and signal.signal(signal.SIGINT, signal.SIG_DFL)  # No Python runs here for Ctrl-C to be heard.
+    os.dup2(words.fileno(), 2)
+    try:
+      signals.at_abort(end)
+      with contextlib.redirect_stderr(shown):
+        yield
+    finally:
+      signals.at_abort(None)
+      os.dup2(shown.fileno(), 2)
+      os.write(2, os.pread(words.fileno(), 2**20, 0))
+      if in_main:
+        signal.signal(signal.SIGINT, before)
+      jaxlib.get_distributed_runtime_service = service
+
+
+def _fault(words: str, coordinator: str, count: int, number: int, timeout: int) -> ConfigurationError | None:
+  """What it means that JAX aborts with such words before all have joined; None: nothing about other processes."""
+  status = re.search(r"JAX distributed service .*absl::Status: (\w+): (.*)", words)
+  if not status:
+    return None
+  reached = re.search(r"reached the barrier: \d+/(\d+)\.\n.*timed out task names:\n((?:\d+\n)*)", words)
+  if status[1] == "ALREADY_EXISTS":
+    return ConfigurationError("distributed.process-id", number, f"two processes have the id {number}")
+  if status[1] == "INVALID_ARGUMENT":
+    fits = f"process {number} was told of {count} processes, process 0 of fewer"
+  elif not reached:
+    fits = f"process 0 is not there, or not for long enough ({status[1]}: {status[2]})"
+    return ConfigurationError("distributed.coordinator", coordinator, fits)
+  elif int(reached[1]) != count:
+    fits = f"process {number} was told of {count} processes, process 0 of {reached[1]}"
+  else:
+    missing = ", ".join(map(str, sorted(map(int, reached[2].split()))))
+    twice = "; two processes had one id" if "more recent barrier call" in words else ""
+    fits = f"of {count} processes these did not come in {timeout} s: {missing}{twice}"
+  return ConfigurationError("distributed.num-processes", count, fits)
+
+
+def _say_lost(number: int) -> None:
+  """Of a process that JAX aborts once it has joined: the coordinator is gone, or reports that another process is."""
+  words = f"error: process {number} was ended: it or another process of the run is lost; {_LOST}\n"
+  os.write(2, words.encode())
+  os._exit(LOST_EXIT_CODE)
+
+
+def _compare(count: int, number: int, timeout: int) -> None:
   """Refuses processes that cannot be one run: before anything is exchanged, which takes as many devices in each.
 
   Raises:
@@ -87,13 +185,21 @@ def _compare(timeout: int) -> None:
   """
   from jax._src import distributed
 
-  client, number = distributed.global_state.client, jax.process_index()
+  client = distributed.global_state.client
+  told = lambda kind, other: json.loads(client.blocking_key_value_get(f"dn_jax/{kind}/{other}", 1000 * timeout))
+
+  # Before any asks for devices, where one that was told of more would wait for some that do not come.
+  client.key_value_set(f"dn_jax/processes/{number}", json.dumps(count))
+  first = told("processes", 0)
+  for other in range(first):
+    if (found := told("processes", other)) != first:
+      fits = f"process {other} was told of {found} processes, process 0 of {first}"
+      raise AgreedError(str(ConfigurationError("distributed.num-processes", count, fits)))
   own = {"devices": jax.local_device_count()} | provenance.versions() | {"commit": provenance.commit()}
   client.key_value_set(f"dn_jax/program/{number}", json.dumps(own))
-  for other in range(jax.process_count()):
-    texts = (client.blocking_key_value_get(f"dn_jax/program/{each}", 1000 * timeout) for each in (0, other))
-    first, found = map(json.loads, texts)
-    for name, value in found.items():
+  first = told("program", 0)
+  for other in range(1, count):
+    for name, value in told("program", other).items():
       # The code need not be a checkout everywhere.
       if value != first[name] and None not in (value, first[name]):
         raise AgreedError(f"process {other} is not as process 0 is: {name} {value}, not {first[name]}")
@@ -116,32 +222,6 @@ def _check(config: DistributedConfig) -> None:
   host, _, port = config.coordinator.rpartition(":")
   if not host or not port.isdigit() or not 0 < int(port) < 2**16:
     raise ConfigurationError("distributed.coordinator", config.coordinator, "HOST:PORT of the first process")
-
-
-def _leave_last_words() -> None:
-  """Has a line said where this process ends without a word of its own.
-
-  JAX aborts a process, from a thread where no Python runs, once the coordinator is gone or reports that another
-  process is. A shell that waits for this process's end says what that means.
-  """
-  words = f"error: process {jax.process_index()} was ended: it or another process of the run is lost; {_LOST}"
-  shell = subprocess.Popen(
-    ["sh", "-c", f"trap '' INT TERM; read -r word || echo '{words}' >&2"],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.DEVNULL,
-  )
-
-  def end() -> None:
-    with contextlib.suppress(OSError):
-      shell.stdin.write(b"done\n")
-      shell.stdin.close()
-
-  atexit.register(end)
-  global _end
-  _end = end
-
-
-_end: Callable[[], None] = lambda: None
 
 
 @contextlib.contextmanager
@@ -173,7 +253,6 @@ def ending_together(*agreed: type[Exception]) -> Iterator[None]:
     else:
       traceback.print_exc()
     sys.stderr.flush()
-    _end()
     os._exit(code)
 
 

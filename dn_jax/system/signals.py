@@ -20,6 +20,9 @@ ASK = signal.SIGUSR1
 # More than a `struct sigaction` takes anywhere.
 _ACTION_BYTES = 1024
 
+# What is called at an abort; C does not keep it.
+_at_abort: Callable | None = None
+
 
 class Interrupted(Exception):
   """The run stopped because a signal asked it to; all it had done is saved."""
@@ -76,6 +79,19 @@ def _heard(numbers: tuple[int, ...], act: Callable[[dict[int, ctypes.Array]], No
     for number in heard:
       signal.signal(number, handlers[number])
       libc.sigaction(number, actions[number], None)
+
+
+def at_abort(end: Callable[[], None] | None) -> None:
+  """Has a function called where C++ aborts the process: in the thread that does, whatever the main thread is in.
+
+  (Python's own handlers wait for the main thread, and an abort waits for nothing.)
+
+  Args:
+    end: ends the process, by `os._exit`; where it returns, the abort goes on. None: aborts are as before.
+  """
+  global _at_abort
+  _at_abort = end and ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: end())
+  ctypes.CDLL(None).signal(signal.SIGABRT, _at_abort)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import HANGS, ROOT, small_run
+from conftest import HANGS, ROOT, run, small_run
 
 from dn_jax.system.signals import ASK
 
@@ -16,9 +16,9 @@ from dn_jax.system.signals import ASK
 WAITING = """
 import sys, time
 import jax
-from dn_jax import processes
-from dn_jax.configuration import DistributedConfig
-from dn_jax.training.interruption import Interruption
+from dn_jax.config.schema import DistributedConfig
+from dn_jax.distributed import processes
+from dn_jax.system.signals import Interruption
 
 port, count, number = map(int, sys.argv[1:])
 if count > 1:
@@ -138,7 +138,7 @@ def test_afterwards_signals_do_what_they_did_before():
       *(sys.executable, "-c"),
       """
 import os, signal
-from dn_jax.training.interruption import Interruption
+from dn_jax.system.signals import Interruption
 heard = []
 signal.signal(signal.SIGINT, signal.default_int_handler)  # Not there in a shell's background.
 signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
@@ -180,3 +180,29 @@ def test_a_signal_before_training_ends_with_the_code_of_one_that_is_to_be_starte
   process.send_signal(signal.SIGTERM)
   _, stderr = process.communicate(timeout=HANGS)
   assert (process.returncode, stderr) == (75, "stopped as asked, outside training; the same command goes on\n")
+
+
+@pytest.mark.parametrize(
+  "then",
+  [
+    "abort()",
+    "threading.Thread(target=abort).start()\ntime.sleep(60)",
+    "threading.Thread(target=abort).start()\nwhile True: pass",
+  ],
+  ids=["in the main thread", "while it waits", "while it computes"],
+)
+def test_an_abort_in_c_ends_as_it_is_told_to_whatever_the_main_thread_is_in(then):
+  program = f"""
+import ctypes, os, threading, time
+from dn_jax.system import signals
+signals.at_abort(lambda: (os.write(2, b"its words\\n"), os._exit(76)))
+abort = ctypes.CDLL(None).abort
+{then}
+"""
+  done = run("-c", program)
+  assert (done.returncode, done.stderr) == (76, "its words\n")
+
+
+def test_afterwards_an_abort_is_what_it_was_before():
+  program = "import os\nfrom dn_jax.system import signals\nsignals.at_abort(lambda: os._exit(76))\n"
+  assert run("-c", program + "signals.at_abort(None)\nos.abort()").returncode == -signal.SIGABRT
