@@ -15,7 +15,7 @@ from dn_jax.config import zoo
 from dn_jax.config.resolve import resolve, slug
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.runs import collection
-from dn_jax.runs.records import EpochRecord, best_record, claim, write_records, write_summary
+from dn_jax.runs.records import EpochRecord, Summary, best_record, claim, write_records, write_summary
 
 
 def run(folder: pathlib.Path, config: RunConfig, error: float | None = None, **summary: object) -> pathlib.Path:
@@ -49,7 +49,7 @@ def run(folder: pathlib.Path, config: RunConfig, error: float | None = None, **s
     "versions": {"jax": "0.0"},
     "commit": "0" * 40,
   }
-  write_summary(own, whole | summary)
+  write_summary(own, Summary(**(whole | summary)))
   return own
 
 

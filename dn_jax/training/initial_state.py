@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dn_jax.config.schema import ModelConfig, RunConfig, from_dict
+from dn_jax.config.schema import ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.models import initial, weights
 from dn_jax.models.densenet import DenseNet
@@ -23,11 +23,8 @@ def model_of(config: RunConfig) -> ModelConfig:
   """
   if config.weights is None or not _unset(config.model) or not config.weights.is_file():
     return config.model
-  about = weights.about(config.weights) or {}
-  try:
-    said = from_dict(ModelConfig, about["model"]) if "model" in about else config.model
-  except (KeyError, TypeError) as error:
-    raise weights.WeightsError(f"{config.weights}: what it says of its network cannot be read ({error})") from None
+  about = weights.about(config.weights) or weights.About()
+  said = about.model or config.model
   # How it is computed, and what only training has, are the run's.
   own = {name: getattr(config.model, name) for name in ("remat", "dtype", "precision", "dropout")}
   return dataclasses.replace(said, **own)
