@@ -59,7 +59,7 @@ def records_of(config: RunConfig, error: float) -> list[EpochRecord]:
   for n in range(1, config.epochs + 1):
     left = 1 - n / config.epochs
     late = n > config.epochs / 2
-    test = error + (0.9 - error) * left ** (6 if late else 3) * (1 + 0.1 * rng.standard_normal() * left)
+    test = min(0.99, error + (0.9 - error) * left ** (6 if late else 3) * (1 + 0.1 * rng.standard_normal() * left))
     train = max(0.0, test - 0.03)
     valid = test + 0.002 if config.data.validation else None
     records.append(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 STRICT = {
   "extra": "forbid",
   "allow_inf_nan": False,
-  "revalidate_instances": "always",
 }
 
 
@@ -94,28 +93,22 @@ def check(config: Any, prefix: str = "") -> None:
   Raises:
     ConfigurationError: names the flag.
   """
-  kind = type(config)
-  if complaint := _complaint(kind, config):
-    place = _field(kind, complaint["loc"])
-    value = functools.reduce(getattr, place, config)
-    flag = prefix + ".".join(place).replace("_", "-")
-    raise ConfigurationError(flag, value, _what_fits(_hint_at(kind, place), complaint))
+  for name, hint in _hints(type(config)).items():
+    flag, value = prefix + name.replace("_", "-"), getattr(config, name)
+    if dataclasses.is_dataclass(value):
+      check(value, flag + ".")
+    elif fits := misfit(hint, value):
+      raise ConfigurationError(flag, value, fits)
 
 
 def misfit(hint: Any, value: Any) -> str | None:
   """What would fit a type and its bounds, where a value does not."""
-  complaint = _complaint(hint, value)
-  return complaint and _what_fits(hint, complaint)
-
-
-def _complaint(hint: Any, value: Any) -> Mapping[str, Any] | None:
-  """pydantic's first complaint about a value; None where it has none."""
   import pydantic
 
   try:
     adapter(hint).validate_python(value, strict=True)
   except pydantic.ValidationError as error:
-    return error.errors(include_url=False)[0]
+    return _what_fits(hint, error.errors(include_url=False)[0])
   return None
 
 

@@ -246,6 +246,36 @@ class RunConfig:
   """Stop at the first operation that makes a NaN, with its traceback; slow."""
 
 
+# For each channel, or for each value of a mean image [height, width, channels].
+PixelValues = Annotated[
+  tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...],
+  doc("a number for each channel, or for each pixel and channel"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class AboutInput:
+  """What a file of weights says of its input, see `dn_jax.inference.load.Input`."""
+
+  __pydantic_config__ = STRICT
+
+  size: Size | None = None
+  resize: Size | None = None
+  mean: PixelValues | None = None
+  std: PixelValues | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+  """What a file of weights says of itself, in its metadata."""
+
+  __pydantic_config__ = STRICT
+
+  model: ModelConfig | None = None
+  classes: tuple[str, ...] | None = None
+  input: AboutInput = AboutInput()
+
+
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
   """Every field of a nested configuration: (flag such as `model.growth-rate`, value, is part of the run)."""
   for field in dataclasses.fields(config):

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import About, AboutInput, DataConfig, ModelConfig, RunConfig
 from dn_jax.data import catalog, tfds_folder
 from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError
@@ -145,7 +145,7 @@ def _prepared_classes(data: DataConfig) -> tuple[str, ...] | None:
 
 def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None]) -> Classifier:
   complete, network, variables = network_of_file(path, model, "inference", say)
-  about = weights.about(path) or weights.About()
+  about = weights.about(path)
   stem = complete.stem
   like = catalog.info_of(DataConfig("imagenet2012" if stem == "imagenet" else "cifar10"))
   size = about.input.size or like.image_shape[0]
@@ -187,7 +187,7 @@ def network_of_file(
   """
   state = weights.read(path)
   about = weights.about(path)
-  if model == ModelConfig() and about and about.model:
+  if model == ModelConfig() and about.model:
     model = about.model
   complete = build.complete(dataclasses.replace(model, remat=None))
   if complete.family != "densenet":
@@ -219,10 +219,10 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
   # What carries a run out, not what the network is.
   model = dataclasses.replace(classifier.model, remat=None, dropout=None)
   known = classifier.input
-  about = weights.About(
+  about = About(
     model,
     classifier.classes,
-    weights.AboutInput(known.size, known.resize, known.mean.tolist(), known.std.tolist()),
+    AboutInput(known.size, known.resize, known.mean.tolist(), known.std.tolist()),
   )
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:

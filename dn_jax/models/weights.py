@@ -7,21 +7,19 @@ file whose readers agree is taken as it is, and for one whose readers do not the
 """
 
 import dataclasses
-import json
 import pathlib
 import re
 import typing
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
-from annotated_types import doc
 
-from dn_jax.config.check import STRICT, Misfit, adapter, from_json
-from dn_jax.config.schema import ModelConfig, Size
+from dn_jax.config.check import Misfit, adapter, from_json
+from dn_jax.config.schema import About
 from dn_jax.errors import UserError
 from dn_jax.models.densenet import DenseNet
 
@@ -34,36 +32,6 @@ _METADATA = "dn_jax"
 
 class WeightsError(UserError):
   """Weights that do not fit; the message names every tensor that is at fault."""
-
-
-# For each channel, or for each value of a mean image [height, width, channels].
-PixelValues = Annotated[
-  tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...],
-  doc("a number for each channel, or for each pixel and channel"),
-]
-
-
-@dataclasses.dataclass(frozen=True)
-class AboutInput:
-  """What a file of weights says of its input, see `dn_jax.inference.load.Input`."""
-
-  __pydantic_config__ = STRICT
-
-  size: Size | None = None
-  resize: Size | None = None
-  mean: PixelValues | None = None
-  std: PixelValues | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class About:
-  """What a file of weights says of itself, in its metadata."""
-
-  __pydantic_config__ = STRICT
-
-  model: ModelConfig | None = None
-  classes: tuple[str, ...] | None = None
-  input: AboutInput = AboutInput()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,27 +319,25 @@ def _read_pth(path: pathlib.Path) -> State:
   return result
 
 
-def about(path: pathlib.Path) -> About | None:
-  """What `write` was told about a file of weights; None where there is nothing of it.
+def about(path: pathlib.Path) -> About:
+  """What `write` was told about a file of weights; nothing where the file says nothing.
 
   Raises:
     WeightsError: it is there and cannot be read.
   """
   if path.suffix != ".safetensors":
-    return None
+    return About()
   try:
     with safetensors.safe_open(path, "numpy") as file:
-      metadata = file.metadata() or {}
-    return from_json(About, metadata[_METADATA]) if _METADATA in metadata else None
+      return from_json(About, (file.metadata() or {}).get(_METADATA, "{}"))
   except (OSError, safetensors.SafetensorError, Misfit) as error:
     raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
 
 
 def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: About | None = None) -> None:
   """Writes a state dict as safetensors; `about` goes into the file's metadata."""
-  metadata = {"format": "pt"}
-  if about:
-    metadata[_METADATA] = json.dumps(adapter(About).dump_python(about, mode="json", exclude_none=True, warnings=False))
+  said = adapter(About).dump_json(about, exclude_none=True, warnings=False).decode() if about else None
+  metadata = {"format": "pt"} | ({_METADATA: said} if said else {})
   safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in state.items()}, path, metadata)
 
 

@@ -23,8 +23,7 @@ def model_of(config: RunConfig) -> ModelConfig:
   """
   if config.weights is None or not _unset(config.model) or not config.weights.is_file():
     return config.model
-  about = weights.about(config.weights) or weights.About()
-  said = about.model or config.model
+  said = weights.about(config.weights).model or config.model
   # How it is computed, and what only training has, are the run's.
   own = {name: getattr(config.model, name) for name in ("remat", "dtype", "precision", "dropout")}
   return dataclasses.replace(said, **own)

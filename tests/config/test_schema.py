@@ -3,10 +3,9 @@
 import json
 import math
 import pathlib
-import subprocess
-import sys
 
 import pytest
+from conftest import run
 
 from dn_jax.config.check import Misfit, check, from_json, in_words, to_dict
 from dn_jax.config.resolve import resolve, slug
@@ -92,8 +91,7 @@ def test_every_flags_type_can_be_said_in_words():
 
 def test_neither_jax_nor_pydantic_is_needed_to_know_the_flags():
   code = "import sys, dn_jax.config.schema, dn_jax.commands.flags; print({'jax', 'pydantic'} & set(sys.modules))"
-  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-  assert done.stdout == "set()\n"
+  assert run("-c", code).stdout == "set()\n"
 
 
 def test_how_a_run_is_carried_out_is_no_part_of_what_it_is():

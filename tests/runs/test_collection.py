@@ -8,6 +8,7 @@ import shutil
 import fabricated
 import pytest
 
+from dn_jax.config.schema import RETIRED
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import collection, records
 
@@ -158,3 +159,17 @@ def test_a_folder_that_another_sweep_has_just_made_for_the_same_run_is_shared(tm
   (folder / "config.json").unlink()
   (folder / "notes.txt").write_text("mine")
   assert collection.place_for(there, config, "name") == tmp_path / f"{folder.name}-2"
+
+
+def test_a_run_that_an_earlier_version_recorded_is_found_under_its_key_and_written_as_it_was(tmp_path):
+  kept = pathlib.Path(__file__).parent.parent / "fixtures" / "run"
+  found = collection.read(kept)
+  assert found.skipped == []
+  (run,) = found.runs
+  # As the sweep that made the folder named it.
+  assert run.folder.name.endswith(f"_{run.key}")
+  assert run.summary.test_error == 100 * records.read_records(run.folder)[-1].test_error
+  records.claim(tmp_path, run.config)
+  was = json.loads((run.folder / "config.json").read_text())
+  was = {name: value for name, value in was.items() if name not in RETIRED}
+  assert (tmp_path / "config.json").read_text() == json.dumps(was, indent=2) + "\n"
