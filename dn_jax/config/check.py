@@ -149,7 +149,8 @@ def _what_fits(hint: Any, complaint: Mapping[str, Any]) -> str:
     bounds = [*bounds, *_bare(typing.get_args(bare)[-1 if typing.get_origin(bare) is dict else 0])[1]]
   documented = next((each.documentation for each in bounds if isinstance(each, annotated_types.DocInfo)), "{}")
   if complaint["type"] not in _BEYOND:
-    return in_words(hint)
+    several = typing.get_origin(bare) in (typing.Union, types.UnionType)
+    return documented if several and documented != "{}" else in_words(hint)
   lowest, highest = _words_of(bounds)
   # Of two bounds a whole number is told the one that it is beyond: the other is far away.
   if lowest and highest and bare is int:

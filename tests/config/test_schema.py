@@ -10,6 +10,7 @@ from conftest import run
 from dn_jax.config.check import Misfit, check, from_json, in_words, to_dict
 from dn_jax.config.resolve import resolve, slug
 from dn_jax.config.schema import (
+  About,
   DataConfig,
   ModelConfig,
   OptimizerConfig,
@@ -81,6 +82,22 @@ def test_a_value_of_another_type_than_its_field_is_refused_wherever_it_comes_fro
       check(config)
     assert refused.value.fits in ("a whole number", "a text")
   check(RunConfig(optimizer=OptimizerConfig(momentum=0)))
+
+
+@pytest.mark.parametrize(
+  ("said", "line"),
+  [
+    ({"model": {"depth": 0}}, "model.depth 0: must be at least 1"),
+    ({"input": {"size": "32"}}, 'input.size "32": a whole number'),
+    ({"input": {"std": ["x"]}}, 'input.std "x": a number for each channel, or for each pixel and channel'),
+    ({"classes": "cat"}, 'classes "cat": one or more of a text'),
+  ],
+)
+def test_what_a_file_of_weights_says_wrongly_of_itself_is_named(said, line):
+  with pytest.raises(Misfit) as refused:
+    from_json(About, json.dumps(said))
+  assert str(refused.value) == line
+  assert from_json(About, json.dumps({"input": {"mean": [1, 2.5], "std": [[[1.0]]]}})).input.std == (((1.0,),),)
 
 
 def test_every_flags_type_can_be_said_in_words():
