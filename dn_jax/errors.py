@@ -17,8 +17,13 @@ class ConfigurationError(UserError):
     self.fits = fits
 
 
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+  """Up to four of the names that a wrong one may be meant for; none where none is near."""
+  return difflib.get_close_matches(name.lower(), list(names), n=4, cutoff=0.5)
+
+
 def near(name: str, names: Iterable[str]) -> str:
   """Names to offer in place of a wrong one: the near ones, or all of them where none is near."""
   names = list(names)
-  found = difflib.get_close_matches(name.lower(), names, n=4, cutoff=0.5)
+  found = nearest(name, names)
   return f"did you mean {' or '.join(found)}?" if found else f"one of {', '.join(names)}"

@@ -14,7 +14,7 @@ import rich.console
 from dn_jax.config import protocol
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import data_name, resolve, slug
-from dn_jax.config.schema import RunConfig, fields, jsonable
+from dn_jax.config.schema import RunConfig, flags, to_dict
 from dn_jax.data import catalog
 from dn_jax.distributed import processes
 from dn_jax.distributed.layout import make_layout
@@ -143,12 +143,12 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   if jax.process_count() > 1:
     layout.connect()
   event_writer = processes.together(_event_writer) if config.tensorboard else None
-  if finished := processes.by_first(lambda: run_records.finished(folder, config)):
+  if finished := processes.by_first(lambda: (found := run_records.finished(folder, config)) and to_dict(found)):
     console.print(f"{folder}: this run is finished")
     return finished | {"folder": str(folder)}
   dataset = processes.together(lambda: catalog.load(config.data))
-  data = catalog.fingerprint(dataset)
-  processes.agree({"data": data})
+  data = run_records.Data(**catalog.fingerprint(dataset))
+  processes.agree({"data": to_dict(data)})
   config = with_remat_policy(config, dataset, console)
   parts = processes.together(lambda: assemble(config, dataset, console.print))
   processes.by_first(lambda: run_records.create(folder, config, data))
@@ -171,17 +171,17 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   flops = sum(
     row.flops for row in layers(build.build(config.model, dataset.info.num_classes), dataset.info.image_shape)
   )
-  summary = summary_of(config, records, parameters, flops) | {"saving_seconds": saving}
+  summary = dataclasses.replace(summary_of(config, records, parameters, flops), saving_seconds=saving)
   with written_to(folder):
     if processes.is_first():
       run_records.write_summary(folder, summary)
-  return summary | {"folder": str(folder)}
+  return to_dict(summary) | {"folder": str(folder)}
 
 
 def _program(config: RunConfig) -> dict[str, Any]:
   """The flags that all processes of a run have alike: all but who this one is and where its data lies."""
   own = ("data.dir", "distributed.process-id", "distributed.coordinator")
-  return {flag: jsonable(value) for flag, value, _ in fields(config) if flag not in own}
+  return {flag: value for flag, value in flags(config).items() if flag not in own}
 
 
 def with_remat_policy(
@@ -287,31 +287,31 @@ def _drive(
   return records, recorder.saving
 
 
-def summary_of(config: RunConfig, records: Sequence[EpochRecord], parameters: int, flops: int) -> dict[str, Any]:
+def summary_of(config: RunConfig, records: Sequence[EpochRecord], parameters: int, flops: int) -> run_records.Summary:
   reported = run_records.best_record(records) if config.report == "best" else records[-1]
   seconds = sum(record.seconds for record in records)
   pictures = sum(record.seconds * record.images_per_second for record in records)
-  return {
-    "test_error": 100 * reported.test_error,
-    "test_top5_error": 100 * reported.test_top5_error,
-    "reported": config.report,
-    "reported_epoch": reported.epoch,
-    "valid_error": None if reported.valid_error is None else 100 * reported.valid_error,
-    "parameters": parameters,
-    "flops": flops,
-    "epochs": len(records),
-    "seconds": seconds,
-    "evaluation_seconds": sum(record.evaluation_seconds for record in records),
-    "images_per_second": pictures / seconds,
-    "network": name_of(config.model),
-    "data": data_name(config),
-    "seed": config.seed,
-    "remat": config.model.remat,
-    "devices": _devices(config),
-    "python": platform.python_version(),
-    "versions": provenance.versions(),
-    "commit": provenance.commit(),
-  }
+  return run_records.Summary(
+    test_error=100 * reported.test_error,
+    test_top5_error=100 * reported.test_top5_error,
+    reported=config.report,
+    reported_epoch=reported.epoch,
+    valid_error=None if reported.valid_error is None else 100 * reported.valid_error,
+    parameters=parameters,
+    flops=flops,
+    epochs=len(records),
+    seconds=seconds,
+    evaluation_seconds=sum(record.evaluation_seconds for record in records),
+    images_per_second=pictures / seconds,
+    network=name_of(config.model),
+    data=data_name(config),
+    seed=config.seed,
+    remat=config.model.remat,
+    devices=_devices(config),
+    python=platform.python_version(),
+    versions=provenance.versions(),
+    commit=provenance.commit(),
+  )
 
 
 def _devices(config: RunConfig) -> str:

@@ -12,15 +12,15 @@ from dn_jax.system import signals
 def train() -> None:
   import rich.console
   import rich.table
-  import tyro
 
   from dn_jax import experiment
+  from dn_jax.commands import flags
   from dn_jax.config import resolve
   from dn_jax.config.schema import RunConfig
   from dn_jax.distributed import processes
   from dn_jax.training import several_seeds
 
-  config = tyro.cli(RunConfig, description=__doc__)
+  config = flags.parse(RunConfig, __doc__)
   config = resolve.resolve(config)  # Before anybody waits for others.
   processes.join(config.distributed)
   # A folder may have brackets in its name.

@@ -4,9 +4,10 @@ import dataclasses
 import json
 import pathlib
 
+from dn_jax.config.check import to_dict
 from dn_jax.config.network import policy_of
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, to_dict
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 
 DATA = {"pictures": {"train": 10, "test": 5}, "labels": "00"}
 VERSIONS = {"dn_jax": "0.1.0", "jax": "0.12.0", "flax": "0.12.12"}

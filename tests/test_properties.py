@@ -1,17 +1,23 @@
 """What holds for any depth, any sweep, any place to go on from, and any text from outside; examples by hypothesis."""
 
+import dataclasses
+import functools
 import itertools
 import json
+import math
+import operator
 import pathlib
 import tempfile
+import typing
 
 import fabricated
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from dn_jax.config.check import check, to_dict
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import identity, to_dict
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, identity
 from dn_jax.data import stream
 from dn_jax.errors import UserError
 from dn_jax.models.densenet import blocks_of_depth
@@ -178,12 +184,17 @@ def leaves(record, path=()):
       yield from leaves(value, (*path, name))
 
 
+def at(record, path):
+  return functools.reduce(operator.getitem, path, record)
+
+
 def changed(record, path, value):
   head, *rest = path
   return record | {head: changed(record[head], rest, value) if rest else value}
 
 
 CONFIG = to_dict(fabricated.config())
+words_of_paths = st.characters(exclude_characters="/\0.", exclude_categories=["Cs"])
 
 
 @pytest.mark.slow
@@ -222,7 +233,146 @@ def test_a_changed_or_cut_record_of_an_epoch_is_refused_in_a_line_or_read_as_it_
   assert not tail.strip()
   (found,) = found
   if field:
-    assert repr(getattr(found, field)) == repr(value)
+    assert getattr(found, field) == value
+    assert isinstance(value, bool) <= isinstance(getattr(found, field), bool)
+
+
+KINDS = {
+  "config.json": records.read_config,
+  "data.json": records.read_data,
+  "summary.json": records.read_summary,
+  "failure.json": records.read_failure,
+  "metrics.jsonl": records.read_records,
+}
+WHOLE = {
+  "config.json": CONFIG,
+  "data.json": fabricated.DATA,
+  "summary.json": fabricated.summary(fabricated.config(), 5.0),
+  "failure.json": {"error": "no luck", "exit_code": 1, "at": "now"},
+  "metrics.jsonl": fabricated.record(1, 0.3),
+}
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(sorted(KINDS)), st.data())
+def test_any_bytes_and_any_json_are_read_or_refused_in_a_line(name, data):
+  nested = st.integers(1, 2000).map(lambda depth: b'{"model":' * depth)
+  whole = json.dumps(WHOLE[name]).encode()
+  cut = st.tuples(st.integers(0, len(whole)), st.binary(max_size=3)).map(lambda cut: whole[: cut[0]] + cut[1])
+  content = data.draw(st.binary(max_size=40) | json_values.map(lambda value: json.dumps(value).encode()) | nested | cut)
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / name
+    path.write_bytes(content)
+    found, refused = attempt(KINDS[name], path.parent)
+  assert found is None or not refused
+  if refused:
+    assert refused.startswith(f"{path}: cannot be read (")
+    assert len(refused.removeprefix(str(path))) < 240
+    assert len(refused.splitlines()) == 1
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(sorted(WHOLE)), st.data())
+def test_a_record_with_another_value_is_read_as_it_stands_or_refused_in_a_line(name, data):
+  path = data.draw(
+    st.sampled_from([path for path in leaves(WHOLE[name]) if not isinstance(at(WHOLE[name], path), dict)])
+  )
+  value = data.draw(json_values)
+  record = changed(WHOLE[name], path, value)
+  with tempfile.TemporaryDirectory() as folder:
+    (pathlib.Path(folder) / name).write_text(json.dumps(record))
+    found, refused = attempt(KINDS[name], pathlib.Path(folder))
+  if refused:
+    assert len(refused.splitlines()) == 1
+    assert path[0] in refused
+    return
+  found = at(to_dict(found[0] if name == "metrics.jsonl" else found), path)
+  assert found == value or path[-1] in ("dir", "weights", "out")  # pathlib writes a path in its own way.
+
+
+@settings(max_examples=100)
+@given(
+  st.builds(
+    RunConfig,
+    st.builds(DataConfig, st.just("digits"), augment=st.booleans(), validation=st.none() | st.integers(0, 100)),
+    st.builds(
+      ModelConfig,
+      blocks=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
+      growth_rate=st.integers(1, 24),
+      compression=st.none() | st.floats(0.5, 1.0),
+      dropout=st.none() | st.floats(0.0, 0.9),
+      epsilon=st.floats(1e-8, 0.1),
+    ),
+    st.builds(
+      OptimizerConfig,
+      learning_rate=st.none() | st.floats(1e-30, 1e30),
+      drops=st.none() | st.lists(st.floats(0.01, 1.0), max_size=3).map(tuple),
+      warmup_epochs=st.floats(0.0, 1.0),
+    ),
+    seed=st.integers(0, 2**32 - 1),
+    epochs=st.none() | st.integers(1, 1000),
+    batch_size=st.none() | st.integers(2, 1000),
+    weights=st.none() | st.text(words_of_paths, min_size=1, max_size=8).map(pathlib.Path),
+  )
+)
+def test_a_resolved_configuration_comes_back_from_its_file_as_it_was(config):
+  config = resolve(config)
+  with tempfile.TemporaryDirectory() as folder:
+    records.claim(pathlib.Path(folder), config)
+    again = records.read_config(pathlib.Path(folder))
+  assert again == config
+  assert identity(again) == identity(config)
+  assert collection.key(again) == collection.key(config)
+  assert repr(resolve(again)) == repr(again)
+
+
+def bounded():
+  """Every number of a configuration: its flag, type, and the bounds that its annotation says."""
+
+  def of(kind, prefix=""):
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+      if dataclasses.is_dataclass(hint):
+        yield from of(hint, f"{prefix}{name}.")
+        continue
+      parts = [hint]
+      for part in parts:
+        parts += [each for each in typing.get_args(part) if each is not type(None)]
+      number = next((kind for kind in (int, float) if kind in parts), None)
+      if number and tuple not in map(typing.get_origin, parts):
+        yield prefix + name, number, [each for each in parts if type(each).__module__ == "annotated_types"]
+
+  return list(of(RunConfig))
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(bounded()), st.data())
+def test_a_number_is_taken_exactly_within_its_bounds(field, data):
+  flag, number, bounds = field
+  assert bounds, flag
+  ends = [value for bound in bounds for value in vars_of(bound).values() if isinstance(value, (int, float))]
+  near = st.sampled_from(ends).flatmap(
+    lambda end: st.integers(-2, 2).map(lambda step: number(end) + step * (1 if number is int else 1e-6))
+  )
+  value = data.draw(near | (st.integers() if number is int else st.floats()))
+  fits = math.isfinite(value) and all(
+    {"Ge": value >= end, "Gt": value > end, "Le": value <= end, "Lt": value < end}[type(bound).__name__]
+    for bound in bounds
+    if type(bound).__name__ != "DocInfo"
+    for end in vars_of(bound).values()
+  )
+  _, refused = attempt(check, changed_config(RunConfig(), flag, value))
+  assert bool(refused) != fits
+  if refused:
+    assert refused.startswith(f"--{flag.replace('_', '-')} {value}: ")
+
+
+def vars_of(bound):
+  return {field.name: getattr(bound, field.name) for field in dataclasses.fields(bound)}
+
+
+def changed_config(config, flag, value):
+  head, _, rest = flag.partition(".")
+  return dataclasses.replace(config, **{head: changed_config(getattr(config, head), rest, value) if rest else value})
 
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -16,7 +16,7 @@ from dn_jax.config.network import policy_of
 from dn_jax.config.resolve import resolve, slug
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.runs import collection
-from dn_jax.runs.records import EpochRecord, best_record, claim, write_records, write_summary
+from dn_jax.runs.records import EpochRecord, Summary, best_record, claim, write_records, write_summary
 
 
 def run(folder: pathlib.Path, config: RunConfig, error: float | None = None, **summary: object) -> pathlib.Path:
@@ -50,7 +50,7 @@ def run(folder: pathlib.Path, config: RunConfig, error: float | None = None, **s
     "versions": {"jax": "0.0"},
     "commit": "0" * 40,
   }
-  write_summary(own, whole | summary)
+  write_summary(own, Summary(**(whole | summary)))
   return own
 
 
@@ -60,7 +60,7 @@ def records_of(config: RunConfig, error: float) -> list[EpochRecord]:
   for n in range(1, config.epochs + 1):
     left = 1 - n / config.epochs
     late = n > config.epochs / 2
-    test = error + (0.9 - error) * left ** (6 if late else 3) * (1 + 0.1 * rng.standard_normal() * left)
+    test = min(0.99, error + (0.9 - error) * left ** (6 if late else 3) * (1 + 0.1 * rng.standard_normal() * left))
     train = max(0.0, test - 0.03)
     valid = test + 0.002 if config.data.validation else None
     records.append(

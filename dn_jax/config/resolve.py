@@ -1,10 +1,9 @@
 """A run's configuration filled in, from the named network and the published protocol, checked, and named."""
 
 import dataclasses
-import math
 import pathlib
 
-from dn_jax.config import datasets, protocol, weights_file
+from dn_jax.config import check, datasets, protocol, weights_file
 from dn_jax.config.network import check_images, complete_model, name_of
 from dn_jax.config.schema import RunConfig
 from dn_jax.errors import ConfigurationError, near
@@ -43,67 +42,32 @@ def slug(config: RunConfig) -> str:
 
 
 def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
-  at_least = [
-    ("epochs", config.epochs, 1),
-    ("batch-size", config.batch_size, 1),
-    ("seed", config.seed, 0),
-    ("data.validation", config.data.validation, 0),
-    ("data.size", config.data.size, 1),
-    ("data.resize", config.data.resize, config.data.size or 1),
-    ("data.workers", config.data.workers, 0),
-    ("checkpoint.every-epochs", config.checkpoint.every_epochs, 1),
-    ("checkpoint.every-steps", config.checkpoint.every_steps, 1),
-    ("checkpoint.keep", config.checkpoint.keep, 2),
-    ("optimizer.rate-batch", config.optimizer.rate_batch, 1),
-    ("seeds-per-device", config.seeds_per_device, 1),
-    ("statistics-groups", config.statistics_groups, 1),
-    ("accumulation", config.accumulation, 1),
-    ("devices", config.devices, 1),
-    ("distributed.timeout", config.distributed.timeout, 1),
-    ("distributed.heartbeat", config.distributed.heartbeat, 1),
-    ("steps-per-dispatch", config.steps_per_dispatch, 1),
-    ("evaluation-batch-size", config.evaluation_batch_size, 1),
-  ]
-  for flag, value, least in at_least:
-    if value is not None and value < least:
-      why = " (the newest may be cut short while it is written)" if flag == "checkpoint.keep" else ""
-      raise ConfigurationError(flag, value, f"must be at least {least}{why}")
-  if config.shard_state and config.parallel == "pmap":
-    raise ConfigurationError("parallel", "pmap", "every device holds the whole state under it; --shard-state needs jit")
-  sgd = config.optimizer
+  """Refuses what fields' own types and bounds refuse, and values that do not go together."""
+  check.check(config)
+  data, sgd = config.data, config.optimizer
   for flag, value, fits, words in (
-    ("seed", config.seed, config.seed < 2**32, "must be below 2**32"),
-    ("optimizer.learning-rate", sgd.learning_rate, 0 < sgd.learning_rate < math.inf, "must be above 0"),
-    ("optimizer.momentum", sgd.momentum, 0 <= sgd.momentum < 1, "at least 0, below 1"),
-    ("optimizer.weight-decay", sgd.weight_decay, 0 <= sgd.weight_decay < math.inf, "must be at least 0"),
     (
-      "optimizer.drops",
-      sgd.drops,
-      all(0 < share <= 1 for share in sgd.drops),
-      "shares of the epochs, above 0, at most 1",
+      "data.resize",
+      data.resize,
+      not (data.size and data.resize and data.resize < data.size),
+      f"must be at least {data.size}",
+    ),
+    (
+      "parallel",
+      config.parallel,
+      not (config.shard_state and config.parallel == "pmap"),
+      "every device holds the whole state under it; --shard-state needs jit",
     ),
     (
       "optimizer.warmup-epochs",
       sgd.warmup_epochs,
-      0 <= sgd.warmup_epochs <= config.epochs,
+      sgd.warmup_epochs <= config.epochs,
       "at least 0, within the run",
     ),
-    ("optimizer.label-smoothing", sgd.label_smoothing, 0 <= sgd.label_smoothing < 1, "at least 0, below 1"),
-    ("optimizer.average", sgd.average, 0 <= sgd.average < 1, "at least 0, below 1"),
-    ("optimizer.classifier-rate", sgd.classifier_rate, 0 < sgd.classifier_rate < math.inf, "must be above 0"),
-    ("optimizer.warmup-steps", sgd.warmup_steps, sgd.warmup_steps >= 0, "must be at least 0"),
-    ("optimizer.drop-factor", sgd.drop_factor, 0 < sgd.drop_factor <= 1, "above 0, at most 1"),
-    (
-      "checkpoint.every-minutes",
-      config.checkpoint.every_minutes,
-      config.checkpoint.every_minutes is None or config.checkpoint.every_minutes > 0,
-      "must be above 0",
-    ),
-    ("data.bad-share", config.data.bad_share, 0 <= config.data.bad_share < 1, "at least 0, below 1"),
     (
       "data.normalise",
-      config.data.normalise,
-      not info.streamed or config.data.normalise == "channel",
+      data.normalise,
+      not info.streamed or data.normalise == "channel",
       "pictures that are read one by one have no mean picture; take channel",
     ),
     (
@@ -115,7 +79,7 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
     (
       "report",
       config.report,
-      config.report != "best" or config.data.validation > 0,
+      config.report != "best" or data.validation > 0,
       "needs held-out pictures; give --data.validation",
     ),
   ):

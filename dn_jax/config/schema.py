@@ -7,14 +7,29 @@ runs (`dn_jax.config.resolve`), so that a record holds no `None` that matters.
 """
 
 import dataclasses
-import pathlib
 import typing
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen, doc
+
+from dn_jax.config.check import STRICT, Path, to_dict
 
 ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
 RematPolicy = Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"]
 RematChoice = Literal[RematPolicy, "auto"]
+
+# Whole numbers go to the devices as int32.
+Count = Annotated[int, Ge(1), Lt(2**31)]
+Whole = Annotated[int, Ge(0), Lt(2**31)]
+# Of layers, channels, pixels, processes: far above any that somebody has computed.
+Size = Annotated[int, Ge(1), Le(10_000)]
+Share = Annotated[float, Gt(0), Le(1)]
+Rate = Annotated[float, Ge(0), Lt(1)]
+Positive = Annotated[float, Gt(0)]
+
+# Fields of earlier versions, and the one value of each that a record may still have.
+RETIRED: dict[str, object] = {}
 
 
 def carried_out(default: Any) -> Any:
@@ -26,10 +41,12 @@ def carried_out(default: Any) -> Any:
 class DataConfig:
   """Which pictures."""
 
+  __pydantic_config__ = STRICT
+
   name: str = "cifar10"
   """digits, cifar10, cifar100 or svhn_cropped; read picture by picture: folder (CLASS/PICTURE, or train and val with
   these inside), imagenet2012, or any other with one label a picture that TFDS prepared."""
-  dir: pathlib.Path | None = carried_out(None)
+  dir: Path | None = carried_out(None)
   """Folder of TFDS-prepared data sets, gs://BUCKET/FOLDER too; by default TFDS's own (~/tensorflow_datasets). With
   `folder`: that folder."""
   augment: bool = False
@@ -39,15 +56,15 @@ class DataConfig:
   """What is beyond a shifted picture's border: zeros after normalising, or the picture's mirror image."""
   normalise: Literal["channel", "pixel", "mean"] | None = None
   """By the data set's published constants; a mean picture and one deviation; a mean picture alone."""
-  validation: int | None = None
+  validation: Whole | None = None
   """Pictures held out of the training set, evenly over the classes (published: 0; SVHN 6000)."""
-  size: int | None = None
+  size: Size | None = None
   """Side of the crop that the network sees, of pictures that are read one by one (ImageNet: 224)."""
-  resize: int | None = None
+  resize: Size | None = None
   """Their shorter side before the middle is cropped, where they are not augmented (ImageNet: 256, or as 8 to 7)."""
-  workers: int = carried_out(0)
+  workers: Annotated[int, Ge(0), Le(1024)] = carried_out(0)
   """Processes that read and decode them; 0: threads of this one, as many as there are processors, at most 16."""
-  bad_share: float = carried_out(0.01)
+  bad_share: Rate = carried_out(0.01)
   """Share of them that may be unreadable; another is taken in such a one's place, and more stop the run."""
 
 
@@ -55,25 +72,27 @@ class DataConfig:
 class ModelConfig:
   """Which network. Unset flags come from --model.name, or are those of DenseNet-BC (L=100, k=12)."""
 
+  __pydantic_config__ = STRICT
+
   name: str | None = carried_out(None)
   """A network of the zoo, e.g. densenet-bc-100-12; the flags below change parts of it."""
-  depth: int | None = None
+  depth: Size | None = None
   """L: 4 + 3n, or 4 + 6n with bottlenecks."""
-  growth_rate: int | None = None
+  growth_rate: Size | None = None
   """k: channels that each layer adds."""
-  blocks: tuple[int, ...] | None = None
+  blocks: Annotated[tuple[Size, ...], MinLen(1), doc("one or more blocks of at least 1 layer")] | None = None
   """Layers of each dense block, instead of --model.depth."""
   bottleneck: bool | None = None
   """A 1x1 convolution in every layer (-B)."""
-  bottleneck_width: int | None = None
+  bottleneck_width: Annotated[int, Ge(0), Le(10_000)] | None = None
   """Its outputs, in units of k."""
-  compression: float | None = None
+  compression: Share | None = None
   """theta: share of its channels that a transition keeps (-C)."""
-  initial_channels: int | None = None
+  initial_channels: Size | None = None
   """Outputs of the first convolution (2k with bottlenecks, else 16)."""
   stem: Literal["cifar", "imagenet"] | None = None
   """3x3, or 7x7 of stride 2 with a max pool."""
-  dropout: float | None = None
+  dropout: Rate | None = None
   """After every convolution but the first (published: 0.2 where nothing is augmented)."""
   convolution_init: Literal["fan_out", "fan_in"] | None = None
   """He initialisation by outputs (Torch) or inputs (Caffe)."""
@@ -81,13 +100,13 @@ class ModelConfig:
   """Torch's default for a linear layer, or Caffe's "xavier"."""
   family: Literal["densenet", "resnet", "preactivation", "wide"] | None = None
   """DenseNet, or a baseline: ResNet, with pre-activation, Wide ResNet."""
-  widen_factor: int | None = None
+  widen_factor: Size | None = None
   """Of a Wide ResNet's channels."""
-  survival: float | None = None
+  survival: Share | None = None
   """p_L of a ResNet with stochastic depth; 1: without."""
   shortcut: Literal["subsample", "average"] | None = None
   """Where a ResNet's size changes: every other pixel, or the average of four (with stochastic depth)."""
-  epsilon: float = 1e-5
+  epsilon: Positive = 1e-5
   """Of batch norm."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Of activations; parameters and statistics stay float32."""
@@ -102,31 +121,33 @@ class ModelConfig:
 class OptimizerConfig:
   """SGD with momentum. Unset flags are as published for the network and the data set."""
 
-  learning_rate: float | None = None
+  __pydantic_config__ = STRICT
+
+  learning_rate: Positive | None = None
   """At the start."""
-  momentum: float | None = None
+  momentum: Rate | None = None
   """Of SGD, without dampening."""
   nesterov: bool | None = None
   """Nesterov's form of the momentum."""
-  weight_decay: float | None = None
+  weight_decay: Annotated[float, Ge(0)] | None = None
   """On every parameter, batch-norm scales and biases included."""
   schedule: Literal["steps", "cosine"] | None = None
   """Drops, or a cosine to 0 over all steps."""
-  drops: tuple[float, ...] | None = None
+  drops: Annotated[tuple[Share, ...], doc("shares of the epochs, {}")] | None = None
   """Where the rate drops, as shares of the epochs."""
-  drop_factor: float | None = None
+  drop_factor: Share | None = None
   """By what the rate is multiplied there."""
-  warmup_steps: int | None = None
+  warmup_steps: Whole | None = None
   """Steps at the start with a tenth of the rate."""
-  rate_batch: int | None = None
+  rate_batch: Count | None = None
   """Batch that the rate is meant for: it is scaled by --batch-size over this (Goyal et al. 2017). Unset: it is not."""
-  warmup_epochs: float = 0.0
+  warmup_epochs: Annotated[float, Ge(0), doc("at least 0, within the run")] = 0.0
   """Epochs in which the rate rises linearly: from what it is before it is scaled up, else from a tenth."""
-  label_smoothing: float = 0.0
+  label_smoothing: Rate = 0.0
   """Share of a label that training's loss spreads over all classes (what is logged is the plain cross-entropy)."""
-  average: float = 0.0
+  average: Rate = 0.0
   """Decay of a moving average of the parameters over steps; above 0 it is what is tested and kept. E.g. 0.9999."""
-  classifier_rate: float = 1.0
+  classifier_rate: Positive = 1.0
   """The classifier's own rate, in units of all others'."""
 
 
@@ -134,15 +155,17 @@ class OptimizerConfig:
 class CheckpointConfig:
   """What is kept on disk to go on from."""
 
-  every_epochs: int = carried_out(1)
+  __pydantic_config__ = STRICT
+
+  every_epochs: Count = carried_out(1)
   """Epochs between checkpoints (the last is always written)."""
-  every_steps: int | None = carried_out(None)
+  every_steps: Count | None = carried_out(None)
   """Steps between checkpoints within an epoch (between two commands to the device); by default none."""
-  every_minutes: float | None = carried_out(None)
+  every_minutes: Positive | None = carried_out(None)
   """Likewise, minutes; several processes look at the clock about every 10 s."""
   any_version: bool = carried_out(False)
   """Go on from a checkpoint that another JAX wrote; the last digits may differ from an undisturbed run's."""
-  keep: int = carried_out(2)
+  keep: Annotated[int, Ge(2), Lt(2**31), doc("{} (the newest may be cut short while it is written)")] = carried_out(2)
   """How many of the newest stay; the best on validation stays besides."""
 
 
@@ -150,23 +173,27 @@ class CheckpointConfig:
 class DistributedConfig:
   """Several processes, usually one a host, as one run: each is started with the same flags but its own id."""
 
+  __pydantic_config__ = STRICT
+
   coordinator: str | None = carried_out(None)
   """HOST:PORT of process 0, which all others can reach."""
-  num_processes: int | None = carried_out(None)
+  num_processes: Size | None = carried_out(None)
   """How many there are."""
-  process_id: int | None = carried_out(None)
+  process_id: Whole | None = carried_out(None)
   """Which one this is, from 0."""
   auto: bool = carried_out(False)
   """JAX finds the others: on a TPU pod slice. Under SLURM and Open MPI it does so unasked."""
-  timeout: int = carried_out(300)
+  timeout: Count = carried_out(300)
   """Seconds to wait for the others at the start."""
-  heartbeat: int = carried_out(30)
+  heartbeat: Count = carried_out(30)
   """Seconds without a sign of life after which a process counts as lost, and all others stop."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
   """One training run."""
+
+  __pydantic_config__ = STRICT
 
   data: DataConfig = DataConfig()
   model: ModelConfig = ModelConfig()
@@ -175,13 +202,13 @@ class RunConfig:
   distributed: DistributedConfig = DistributedConfig()
   protocol: ProtocolName | None = carried_out(None)
   """Whose published training fills in unset flags; by default the named network's own."""
-  epochs: int | None = None
+  epochs: Count | None = None
   """Passes over the training pictures."""
-  batch_size: int | None = None
+  batch_size: Count | None = None
   """Pictures a step, over all devices."""
-  seed: int = 0
+  seed: Annotated[int, Ge(0), Lt(2**32)] = 0
   """Of weights, order, augmentation and dropout."""
-  weights: pathlib.Path | None = None
+  weights: Path | None = None
   """Start from a file of weights (.safetensors, .pth) in PyTorch's names; it may say what network it is."""
   reset_classifier: bool = False
   """With --weights: a fresh classifier, for other classes."""
@@ -189,27 +216,27 @@ class RunConfig:
   """Parts that keep their weights: stem, block1, transition1, ..., last, classifier; layers as block1/layer2."""
   freeze_statistics: bool = False
   """Batch norm takes its running averages in training too, as they are, and nothing is dropped out."""
-  statistics_groups: int = 1
+  statistics_groups: Count = 1
   """Equal parts of a batch that batch norm sees one by one, as on so many GPUs; 1: the whole batch."""
   last_batch: Literal["drop", "keep"] = "drop"
   """What becomes of an epoch's smaller last batch (the authors keep it; a device mesh wants one size)."""
   report: Literal["last", "best"] | None = None
   """Whose test error is reported: the last network's, or that of the best on validation."""
-  out: pathlib.Path | None = carried_out(None)
+  out: Path | None = carried_out(None)
   """The run's folder; by default runs/ and a name made of the flags."""
-  devices: int | None = carried_out(None)
+  devices: Size | None = carried_out(None)
   """How many of this machine's devices share the batch; by default all."""
-  seeds_per_device: int = carried_out(1)
+  seeds_per_device: Count = carried_out(1)
   """Runs in one program on one device, of this seed and the next ones, each in a folder of its own (within --out)."""
   parallel: Literal["jit", "pmap"] = carried_out("jit")
   """What runs the step on every device: jax.jit with jax.shard_map, or jax.pmap."""
   shard_state: bool = carried_out(False)
   """Cut parameters and momentum over the devices, for large networks; each step gathers the parameters."""
-  accumulation: int = carried_out(1)
+  accumulation: Count = carried_out(1)
   """Pieces that a device goes through one after another, for batches that do not fit; each of whole groups."""
-  steps_per_dispatch: int | None = carried_out(None)
+  steps_per_dispatch: Count | None = carried_out(None)
   """Steps that the device takes at one command of the host (default: 1 on CPU, 32 elsewhere)."""
-  evaluation_batch_size: int = carried_out(256)
+  evaluation_batch_size: Count = carried_out(256)
   """Pictures a step of evaluation."""
   tensorboard: bool = carried_out(False)
   """Write TensorBoard events too (extra `tensorboard`)."""
@@ -217,6 +244,36 @@ class RunConfig:
   """Record a few commands to the device: RUN/profile, for TensorBoard or ui.perfetto.dev."""
   debug_nans: bool = carried_out(False)
   """Stop at the first operation that makes a NaN, with its traceback; slow."""
+
+
+# For each channel, or for each value of a mean image [height, width, channels].
+PixelValues = Annotated[
+  tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...],
+  doc("a number for each channel, or for each pixel and channel"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class AboutInput:
+  """What a file of weights says of its input, see `dn_jax.inference.load.Input`."""
+
+  __pydantic_config__ = STRICT
+
+  size: Size | None = None
+  resize: Size | None = None
+  mean: PixelValues | None = None
+  std: PixelValues | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+  """What a file of weights says of itself, in its metadata."""
+
+  __pydantic_config__ = STRICT
+
+  model: ModelConfig | None = None
+  classes: tuple[str, ...] | None = None
+  input: AboutInput = AboutInput()
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
@@ -246,7 +303,19 @@ def flag_types(config: type) -> dict[str, Any]:
 
 def identity(config: RunConfig) -> dict[str, Any]:
   """The flags that say what a resolved run is, and their values as JSON has them."""
-  return {flag: jsonable(value) for flag, value, part_of_the_run in fields(config) if part_of_the_run}
+  values = flags(config)
+  return {flag: values[flag] for flag, _, part_of_the_run in fields(config) if part_of_the_run}
+
+
+def flags(config: Any) -> dict[str, Any]:
+  """The flags of a nested configuration, and their values as JSON has them."""
+
+  def flat(record: dict[str, Any], kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(kind):
+      flag, value, inner = prefix + field.name.replace("_", "-"), record[field.name], getattr(kind, field.name)
+      yield from flat(value, inner, flag + ".") if dataclasses.is_dataclass(inner) else [(flag, value)]
+
+  return dict(flat(to_dict(config), config))
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -257,46 +326,3 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     for flag in dict.fromkeys((*old, *new))
     if old.get(flag, absent) != new.get(flag, absent)
   ]
-
-
-def jsonable(value: Any) -> Any:
-  """A configuration's value as JSON gives it back."""
-  if isinstance(value, tuple):
-    return list(value)
-  if isinstance(value, pathlib.PurePath):
-    return str(value)
-  return value
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-  """A nested configuration as nested JSON-ready dictionaries."""
-  return {
-    field.name: to_dict(value) if dataclasses.is_dataclass(value) else jsonable(value)
-    for field in dataclasses.fields(config)
-    for value in (getattr(config, field.name),)
-  }
-
-
-def from_dict(config_type: type, record: dict[str, Any]) -> Any:
-  """The inverse of `to_dict`; a field that the record lacks has its default.
-
-  Raises:
-    KeyError: the record has a field that this version does not know.
-    TypeError: it is no dictionary.
-  """
-  if not isinstance(record, dict):
-    raise TypeError(f"a configuration is a dictionary, not a {type(record).__name__}")
-  known = {field.name: field for field in dataclasses.fields(config_type)}
-  if unknown := set(record) - set(known):
-    raise KeyError(f"unknown fields {', '.join(sorted(unknown))} in a configuration")
-  values = {}
-  for name, value in record.items():
-    default = known[name].default
-    if dataclasses.is_dataclass(default):
-      value = from_dict(type(default), value)
-    elif isinstance(value, list):
-      value = tuple(value)
-    elif "Path" in str(known[name].type) and value is not None:
-      value = pathlib.Path(value)
-    values[name] = value
-  return config_type(**values)

@@ -120,7 +120,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     "pictures": {name: pictures(split) for name, split in splits.items() if split is not None},
     "labels": told.hexdigest(),
   }
-  return found if isinstance(dataset.train, Split) else found | {"classes": list(dataset.train.classes)}
+  return found if isinstance(dataset.train, Split) else found | {"classes": tuple(dataset.train.classes)}
 
 
 def hold_out(split: Split, count: int) -> tuple[Split, Split]:

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 
 from dn_jax.config import datasets, weights_file
 from dn_jax.config.network import complete_model, smallest_map
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, to_dict
+from dn_jax.config.schema import About, AboutInput, DataConfig, ModelConfig, RunConfig
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.data import catalog, tfds_folder
 from dn_jax.distributed import layout
@@ -148,17 +148,17 @@ def _prepared_classes(data: DataConfig) -> tuple[str, ...] | None:
 
 def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None]) -> Classifier:
   complete, network, variables = network_of_file(path, model, "inference", say)
-  about = weights_file.about(path) or {}
+  about = weights_file.about(path)
   stem = complete.stem
   like = datasets.info_of(DataConfig("imagenet2012" if stem == "imagenet" else "cifar10"))
+  size = about.input.size or like.image_shape[0]
+  resize = about.input.resize or like.resize or size
   try:
-    given = about.get("input", {})
-    mean, std = (np.asarray(given.get(name, default)) for name, default in (("mean", like.mean), ("std", like.std)))
-    size = int(given.get("size", like.image_shape[0]))
-    resize = int(given.get("resize", like.resize or size))
-    classes = tuple(map(str, about["classes"])) if about.get("classes") else None
-  except (TypeError, ValueError, AttributeError):
-    raise WeightsError(f"{path}: what it says of its pictures cannot be read") from None
+    mean, std = np.asarray(about.input.mean or like.mean), np.asarray(about.input.std or like.std)
+    np.broadcast_shapes(mean.shape, std.shape, (size, size, 3))
+  except ValueError:  # Rows of different lengths, or of another image.
+    raise WeightsError(f"{path}: its mean or std is not of {size}x{size}x3 values, nor of 3") from None
+  classes = about.classes or None
   if classes and len(classes) != network.num_classes:
     raise WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
   return Classifier(
@@ -189,8 +189,9 @@ def network_of_file(
     UserError: the file cannot be read, or is of another network.
   """
   state = weights.read(path)
-  if model == ModelConfig():
-    model = weights_file.network_of(path) or model
+  about = weights_file.about(path)
+  if model == ModelConfig() and about.model:
+    model = about.model
   complete = complete_model(dataclasses.replace(model, remat=None))
   if complete.family != "densenet":
     raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
@@ -220,16 +221,12 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
     raise ConfigurationError("to", path, f"weights are written of a DenseNet alone, not of {classifier.model.family}")
   # What carries a run out, not what the network is.
   model = dataclasses.replace(classifier.model, remat=None, dropout=None)
-  about = {
-    "model": {name: value for name, value in to_dict(model).items() if value is not None},
-    "classes": classifier.classes,
-    "input": {
-      "size": classifier.input.size,
-      "resize": classifier.input.resize,
-      "mean": classifier.input.mean.tolist(),
-      "std": classifier.input.std.tolist(),
-    },
-  }
+  known = classifier.input
+  about = About(
+    model,
+    classifier.classes,
+    AboutInput(known.size, known.resize, known.mean.tolist(), known.std.tolist()),
+  )
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:
     weights.write(path, weights.to_pytorch(classifier.network, params, batch_stats), about)

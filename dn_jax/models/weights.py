@@ -7,7 +7,6 @@ file whose readers agree is taken as it is, and for one whose readers do not the
 """
 
 import dataclasses
-import json
 import pathlib
 import re
 import typing
@@ -19,6 +18,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from dn_jax.config.check import adapter
+from dn_jax.config.schema import About
 from dn_jax.config.weights_file import METADATA, WeightsError
 from dn_jax.models.densenet import DenseNet
 
@@ -312,9 +313,10 @@ def _read_pth(path: pathlib.Path) -> State:
   return result
 
 
-def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None) -> None:
-  """Writes a state dict as safetensors; `about` (JSON) goes into the file's metadata."""
-  metadata = {"format": "pt"} | ({METADATA: json.dumps(about)} if about else {})
+def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: About | None = None) -> None:
+  """Writes a state dict as safetensors; `about` goes into the file's metadata."""
+  said = adapter(About).dump_json(about, exclude_none=True, warnings=False).decode() if about else None
+  metadata = {"format": "pt"} | ({METADATA: said} if said else {})
   safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in state.items()}, path, metadata)
 
 

@@ -53,7 +53,7 @@ class Cell:
 
   def of_summary(self, name: str) -> Any:
     """A number that the cell's runs have alike, such as `parameters`; None before one is finished."""
-    return self.finished[0].summary.get(name) if self.finished else None
+    return getattr(self.finished[0].summary, name) if self.finished else None
 
 
 def cells_of(found: Iterable[Run], flags: Sequence[str] | None = None) -> list[Cell]:

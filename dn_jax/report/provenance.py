@@ -53,18 +53,17 @@ def _filled(pairs: list[str]) -> list[str]:
 def _run_lines(run: Run) -> list[str]:
   head = f"  seed {run.config.seed}: {run.folder}"
   if run.failure:
-    return [head, f"    failed at {run.failure.get('at')}: {run.failure.get('error')}"]
+    return [head, f"    failed at {run.failure.at}: {run.failure.error}"]
   if not run.summary:
     return [head, "    not finished"]
   summary = run.summary
-  versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+  versions = ", ".join(f"{name} {version}" for name, version in summary.versions.items())
   return [
     head,
-    f"    summary.json: test_error {summary['test_error']:.4f} %, of epoch {summary['reported_epoch']} "
-    f"({summary['reported']})",
+    f"    summary.json: test_error {summary.test_error:.4f} %, of epoch {summary.reported_epoch} ({summary.reported})",
     f"    metrics.jsonl: {disagreement(run) or _agreement(run)}",
-    f"    {summary['epochs']} epochs in {summary['seconds']:,.0f} s on {summary['devices']}, remat {summary['remat']}",
-    f"    code {summary.get('commit') or 'unknown'}; Python {summary['python']}; {versions}",
+    f"    {summary.epochs} epochs in {summary.seconds:,.0f} s on {summary.devices}, remat {summary.remat}",
+    f"    code {summary.commit or 'unknown'}; Python {summary.python}; {versions}",
   ]
 
 
@@ -75,21 +74,21 @@ def disagreement(run: Run) -> str:
   except RunError as error:
     return f"DIFFERS: {error}"
   summary = run.summary
-  epoch = summary["reported_epoch"]
+  epoch = summary.reported_epoch
   if (found := _line_of(records, epoch)) is None:
     return f"DIFFERS: has no epoch {epoch}, but {len(records)} lines"
   number, record = found
-  if not math.isclose(100 * record.test_error, summary["test_error"], rel_tol=1e-9, abs_tol=1e-12):
+  if not math.isclose(100 * record.test_error, summary.test_error, rel_tol=1e-9, abs_tol=1e-12):
     return f"DIFFERS: line {number}, epoch {epoch}: test_error {record.test_error:.6f} x 100"
-  if summary["reported"] == "best" and (best := best_record(records)) is not record:
+  if summary.reported == "best" and (best := best_record(records)) is not record:
     return f"DIFFERS: the epoch of lowest validation error is {best.epoch}"
-  if summary["reported"] == "last" and record is not records[-1]:
+  if summary.reported == "last" and record is not records[-1]:
     return f"DIFFERS: the last epoch is {records[-1].epoch}"
   return ""
 
 
 def _agreement(run: Run) -> str:
-  number, record = _line_of(read_records(run.folder), run.summary["reported_epoch"])
+  number, record = _line_of(read_records(run.folder), run.summary.reported_epoch)
   return f"the same, line {number}: epoch {record.epoch}, test_error {record.test_error:.6f} x 100"
 
 

@@ -117,7 +117,7 @@ def page(found: Collection, title: str, tables: Sequence[Grid], drawn: Sequence[
   if failed:
     parts.append("<h2>Failures</h2>")
     for run in failed:
-      parts.append(f"<h3>{html.escape(str(run.folder))}</h3>\n<p>{html.escape(str(run.failure.get('error')))}</p>")
+      parts.append(f"<h3>{html.escape(str(run.folder))}</h3>\n<p>{html.escape(run.failure.error)}</p>")
       if (log := run.folder / "log.txt").exists():
         tail = log.read_text(errors="replace").splitlines()[-25:]
         parts.append(f"<pre>{html.escape(chr(10).join(tail))}</pre>")
@@ -151,20 +151,20 @@ def _differences(found: Sequence[Run]) -> Grid:
 def _runs(found: Sequence[Run]) -> Grid:
   rows = []
   for run in found:
-    summary = run.summary or {}
-    state = f"{run.test_error:.2f}" if run.summary else "failed" if run.failure else "not finished"
-    commit = summary.get("commit") or ""
+    summary = run.summary
+    state = f"{run.test_error:.2f}" if summary else "failed" if run.failure else "not finished"
+    commit = (summary and summary.commit) or ""
     rows.append(
       [
         run.folder.name,
         run.key,
-        summary.get("devices", ""),
+        summary.devices if summary else "",
         f"{commit[:10]}{'+' if commit.endswith('+') else ''}",
-        summary.get("versions", {}).get("jax", ""),
+        summary.versions.get("jax", "") if summary else "",
         str(run.config.seed),
         state,
-        str(summary.get("reported_epoch", "")),
-        f"{summary['seconds']:,.0f}" if summary else "",
+        str(summary.reported_epoch) if summary else "",
+        f"{summary.seconds:,.0f}" if summary else "",
       ]
     )
   columns = ["folder", "key", "devices", "code", "JAX", "seed", "test error, %", "epoch", "training, s"]

@@ -9,29 +9,13 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig, difference, identity
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import records
 
-# What everybody reads of summary.json.
-_SUMMARY = {
-  "test_error": float,
-  "parameters": int,
-  "flops": int,
-  "epochs": int,
-  "seconds": float,
-  "evaluation_seconds": float,
-  "reported": str,
-  "reported_epoch": int,
-  "remat": str,
-  "devices": str,
-  "python": str,
-  "versions": dict[str, str],
-}
 # What reports of a collection are kept in, beside its runs.
 REPORT = "report"
 
@@ -52,15 +36,15 @@ class Run:
 
   folder:  of the run
   config:  resolved
-  summary: of a finished run, see `dn_jax.runs.records`; else None
+  summary: of a finished run; else None
   failure: how it last failed; None where it has not, or has finished since
   damaged: a line for each record beside these that cannot be read
   """
 
   folder: pathlib.Path
   config: RunConfig
-  summary: Mapping[str, Any] | None
-  failure: Mapping[str, Any] | None
+  summary: records.Summary | None
+  failure: records.Failure | None
   damaged: Sequence[str] = ()
 
   @property
@@ -70,7 +54,7 @@ class Run:
   @property
   def test_error(self) -> float:
     """In percent, of a finished run."""
-    return self.summary["test_error"]
+    return self.summary.test_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +62,7 @@ class Collection:
   """The runs of a folder, by name, no two of one key, and a line for everything else in it and all that is damaged."""
 
   folder: pathlib.Path
-  records: Sequence[Run]
+  runs: Sequence[Run]
   skipped: Sequence[str]
 
   def of_key(self, wanted: str) -> Run | None:
@@ -137,23 +121,21 @@ def read_run(folder: pathlib.Path) -> Run:
   """Reads one run.
 
   Raises:
-    runs.RunError: it is none, or what it is and what it came to (config.json, summary.json) is damaged.
+    RunError: it is none, or what it is and what it came to (config.json, summary.json) is damaged.
   """
   config = records.read_config(folder)
   _check_resolved(folder / "config.json", config)
   summary = records.read_summary(folder)
-  if summary is not None:
-    records.check(folder / "summary.json", summary, _SUMMARY)
   damaged = []
   try:
     failure = records.read_failure(folder)
   except records.RunError as error:
     damaged.append(str(error))
-    failure = {"error": "for a reason that is lost: its failure.json is damaged", "exit_code": None, "at": None}
+    failure = records.Failure("for a reason that is lost: its failure.json is damaged", None, "an unknown time")
   try:
     epochs = len(records.read_records(folder))
-    if summary and epochs != summary["epochs"]:
-      damaged.append(f"{folder / 'metrics.jsonl'}: has {epochs} epochs of {summary['epochs']}")
+    if summary and epochs != summary.epochs:
+      damaged.append(f"{folder / 'metrics.jsonl'}: has {epochs} epochs of {summary.epochs}")
   except records.RunError as error:
     damaged.append(str(error))
   try:

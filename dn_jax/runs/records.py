@@ -16,18 +16,18 @@ lock            likewise: empty, locked while a sweep carries the run out (`dn_j
 
 import csv
 import dataclasses
-import functools
 import io
 import json
 import os
 import pathlib
 import socket
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from dn_jax.config.schema import RunConfig, difference, from_dict, identity, to_dict
+from annotated_types import Ge, Le, Lt
+
+from dn_jax.config.check import STRICT, Misfit, from_json, to_dict
+from dn_jax.config.schema import RETIRED, Count, RunConfig, Whole, difference, identity
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
 
@@ -35,6 +35,17 @@ CHECKPOINTS = "checkpoints"
 # What a configuration is called while it is written.
 CLAIM = "config.json.new"
 RESULTS_COLUMNS = ("epoch", "train_loss", "train_error", "valid_loss", "valid_error", "test_error")
+
+NotNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Percent = Annotated[float, Ge(0), Le(100)]
+# Steps, parameters, FLOPs: may be beyond int32.
+Large = Annotated[int, Ge(0), Lt(2**63)]
+
+
+def _may_lack() -> Any:
+  """A field that is left out where there is nothing to say."""
+  return dataclasses.field(default=None, metadata={"may_lack": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,27 +57,88 @@ class EpochRecord:
   were there that are read one by one.
   """
 
-  epoch: int
-  step: int
-  learning_rate: float
+  __pydantic_config__ = STRICT
+
+  epoch: Count
+  step: Large
+  learning_rate: NotNegative
   train_loss: float
-  train_error: float
+  train_error: Fraction
   valid_loss: float | None
-  valid_error: float | None
+  valid_error: Fraction | None
   test_loss: float
-  test_error: float
-  test_top5_error: float
-  seconds: float
-  evaluation_seconds: float
-  images_per_second: float
-  waiting_seconds: float = 0.0
+  test_error: Fraction
+  test_top5_error: Fraction
+  seconds: NotNegative
+  evaluation_seconds: NotNegative
+  images_per_second: NotNegative
+  waiting_seconds: NotNegative = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """data.json: what tells the pictures of a run from others."""
+
+  __pydantic_config__ = STRICT
+
+  pictures: dict[str, Whole]
+  """By split."""
+  labels: str
+  """A digest."""
+  classes: tuple[str, ...] | None = _may_lack()
+  """Their names, of pictures that are read one by one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """summary.json: what a finished run came to. Errors are in percent; times are of the whole run."""
+
+  __pydantic_config__ = STRICT
+
+  test_error: Percent
+  test_top5_error: Percent
+  reported: Literal["last", "best"]
+  reported_epoch: Count
+  valid_error: Percent | None
+  parameters: Large
+  flops: Large
+  epochs: Count
+  seconds: NotNegative
+  evaluation_seconds: NotNegative
+  images_per_second: NotNegative
+  network: str
+  data: str
+  seed: Annotated[int, Ge(0), Lt(2**32)]
+  remat: str
+  devices: str
+  python: str
+  versions: dict[str, str]
+  commit: str | None = None
+  saving_seconds: NotNegative | None = _may_lack()
+  """By which saving held the run up."""
+  seeds_beside: Whole | None = _may_lack()
+  """Of a run of an earlier version: how many others it shared the device with, in one program."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+  """failure.json: how a run that a sweep started last failed."""
+
+  __pydantic_config__ = STRICT
+
+  error: str
+  """A line."""
+  exit_code: int | None
+  """None where there is none, as of a run that was never started."""
+  at: str
+  """When."""
 
 
 class RunError(UserError):
   """A folder that is not a run, or a record in it that cannot be read."""
 
 
-def create(folder: pathlib.Path, config: RunConfig, data: dict[str, Any]) -> None:
+def create(folder: pathlib.Path, config: RunConfig, data: Data) -> None:
   """Makes a run's folder, or checks that the one there is of the same run.
 
   Nothing is written before the folder is known to be free or the same run's.
@@ -74,7 +146,7 @@ def create(folder: pathlib.Path, config: RunConfig, data: dict[str, Any]) -> Non
   Args:
     folder: of the run.
     config: resolved.
-    data: what the pictures are, as JSON has it.
+    data: what the pictures are.
 
   Raises:
     ConfigurationError: it cannot be written, holds something else, or is of another configuration or of other
@@ -87,8 +159,8 @@ def create(folder: pathlib.Path, config: RunConfig, data: dict[str, Any]) -> Non
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
       raise ConfigurationError("out", folder, "is not a run's folder, and not empty; take another")
     folders.make(folder)
-    folders.write_whole(folder / "data.json", json.dumps(data, indent=2) + "\n")
-    folders.write_whole(folder / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+    _write(folder / "data.json", data)
+    _write(folder / "config.json", config)
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
 
@@ -104,7 +176,7 @@ def check_config(folder: pathlib.Path, config: RunConfig) -> None:
     raise ConfigurationError("out", folder, fits)
 
 
-def check_data(folder: pathlib.Path, data: dict[str, Any]) -> None:
+def check_data(folder: pathlib.Path, data: Data) -> None:
   """Refuses pictures that are not those of the run.
 
   Raises:
@@ -112,12 +184,12 @@ def check_data(folder: pathlib.Path, data: dict[str, Any]) -> None:
   """
   recorded = read_data(folder)
   if recorded is not None and recorded != data:
-    was, now = ({name: value for name, value in each.items() if name != "classes"} for each in (recorded, data))
+    was, now = ({"pictures": each.pictures, "labels": each.labels} for each in (recorded, data))
     what = f"pictures ({was}) than are there now ({now})" if was != now else "classes than are there now"
     raise ConfigurationError("out", folder, f"was started with other {what}; point --data.dir to those")
 
 
-def finished(folder: pathlib.Path, config: RunConfig) -> dict[str, Any] | None:
+def finished(folder: pathlib.Path, config: RunConfig) -> Summary | None:
   """The summary of a run that is finished, or None; writes nothing.
 
   Raises:
@@ -146,15 +218,28 @@ def read_config(folder: pathlib.Path) -> RunConfig:
     RunError: the folder is not a run's, or its record is damaged.
   """
   path = folder / "config.json"
-  if (record := _read(path)) is None:
+  if (text := _text(path)) is None:
     raise RunError(f"{folder}: not a run's folder (no config.json)")
+  return _parsed(path, RunConfig, text if not RETIRED else _without_retired(path, text))
+
+
+def _without_retired(path: pathlib.Path, text: bytes) -> bytes:
+  """A configuration's JSON without fields that there were in earlier versions.
+
+  Raises:
+    RunError: one has a value that this version cannot carry out.
+  """
   try:
-    config = from_dict(RunConfig, record)
-  except (ValueError, KeyError, TypeError) as error:
-    raise RunError(f"{path}: cannot be read ({error})") from None
-  if wrong := list(_misfits(config)):
-    raise RunError(f"{path}: cannot be read (no run has {', '.join(wrong)})")
-  return config
+    record = json.loads(text)
+  except (ValueError, RecursionError):
+    return text  # Which is told of it by who parses it next.
+  if not isinstance(record, dict):
+    return text
+  for name in record.keys() & RETIRED.keys():
+    if json.dumps(record[name]) != json.dumps(RETIRED[name]):
+      shown = json.dumps(record[name])[:60]
+      raise RunError(f"{path}: cannot be read ({name} {shown}: this version knows {json.dumps(RETIRED[name])} alone)")
+  return json.dumps({name: value for name, value in record.items() if name not in RETIRED}).encode()
 
 
 def write_records(folder: pathlib.Path, records: Sequence[EpochRecord]) -> None:
@@ -176,31 +261,22 @@ def read_records(folder: pathlib.Path) -> list[EpochRecord]:
     RunError: a line is damaged.
   """
   path = folder / "metrics.jsonl"
-  try:
-    records = [EpochRecord(**json.loads(line)) for line in path.read_text().splitlines()]
-  except FileNotFoundError:
-    return []
-  except (OSError, ValueError, TypeError, RecursionError) as error:
-    raise RunError(f"{path}: cannot be read ({_reason(error)})") from None
-  # Of each kind of line one, since there are thousands.
-  for record in {tuple(map(type, vars(record).values())): record for record in records}.values():
-    if wrong := list(_misfits(record)):
-      raise RunError(f"{path}: cannot be read (no epoch has {', '.join(wrong)})")
-  return records
+  lines = (_text(path) or b"").splitlines()
+  return [_parsed(path, EpochRecord, line, f"line {number}: ") for number, line in enumerate(lines, start=1)]
 
 
-def write_summary(folder: pathlib.Path, summary: dict[str, Any]) -> None:
+def write_summary(folder: pathlib.Path, summary: Summary) -> None:
   """Writes summary.json: the run is finished."""
-  folders.write_whole(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+  _write(folder / "summary.json", summary)
 
 
-def read_summary(folder: pathlib.Path) -> dict[str, Any] | None:
+def read_summary(folder: pathlib.Path) -> Summary | None:
   """A finished run's summary; None for a run that is not finished.
 
   Raises:
     RunError: it is damaged.
   """
-  return _read(folder / "summary.json")
+  return _read(folder / "summary.json", Summary)
 
 
 def claim(folder: pathlib.Path, config: RunConfig) -> None:
@@ -214,14 +290,14 @@ def claim(folder: pathlib.Path, config: RunConfig) -> None:
   try:
     folders.make(folder)
     if not (folder / "config.json").exists():
-      folders.write_whole(mine, json.dumps(to_dict(config), indent=2) + "\n")
+      _write(mine, config)
       folders.replace(mine, folder / "config.json")
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
 
 
-def write_failure(folder: pathlib.Path, failure: dict[str, Any] | None) -> None:
-  """Writes failure.json: `error` (a line), `exit_code`, `at`; None takes an earlier one away, a damaged one aside."""
+def write_failure(folder: pathlib.Path, failure: Failure | None) -> None:
+  """Writes failure.json; None takes an earlier one away, a damaged one aside."""
   path = folder / "failure.json"
   try:
     read_failure(folder)
@@ -230,33 +306,25 @@ def write_failure(folder: pathlib.Path, failure: dict[str, Any] | None) -> None:
   if failure is None:
     path.unlink(missing_ok=True)
   else:
-    folders.write_whole(path, json.dumps(failure, indent=2) + "\n")
+    _write(path, failure)
 
 
-def read_failure(folder: pathlib.Path) -> dict[str, Any] | None:
+def read_failure(folder: pathlib.Path) -> Failure | None:
   """How a run last failed; None where it has not.
 
   Raises:
     RunError: it is damaged.
   """
-  path = folder / "failure.json"
-  failure = _read(path)
-  if failure is not None:
-    check(path, failure, {"error": str, "exit_code": int | None, "at": str})
-  return failure
+  return _read(folder / "failure.json", Failure)
 
 
-def read_data(folder: pathlib.Path) -> dict[str, Any] | None:
+def read_data(folder: pathlib.Path) -> Data | None:
   """What the run's pictures are; None before it has begun.
 
   Raises:
     RunError: it is damaged.
   """
-  path = folder / "data.json"
-  data = _read(path)
-  if data is not None:
-    check(path, data, {"pictures": dict[str, int], "labels": str})
-  return data
+  return _read(folder / "data.json", Data)
 
 
 def read_classes(folder: pathlib.Path) -> tuple[str, ...] | None:
@@ -266,56 +334,7 @@ def read_classes(folder: pathlib.Path) -> tuple[str, ...] | None:
     RunError: the record is damaged.
   """
   data = read_data(folder)
-  if data is None or "classes" not in data:
-    return None
-  check(folder / "data.json", data, {"classes": list[str]})
-  return tuple(data["classes"])
-
-
-def check(path: pathlib.Path, record: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
-  """Refuses a record that lacks one of these fields, or has another type of it.
-
-  Raises:
-    RunError: which are missing or do not fit.
-  """
-  wrong = [
-    f"{name} {json.dumps(record[name])[:40]}" if name in record else f"no {name}"
-    for name, hint in fields.items()
-    if name not in record or not _fits(record[name], hint)
-  ]
-  if wrong:
-    raise RunError(f"{path}: cannot be read (it has {', '.join(wrong)})")
-
-
-def _misfits(record: Any, prefix: str = "") -> Iterator[str]:
-  """The fields of a dataclass whose values are of another type than it says."""
-  for name, hint in _hints(type(record)).items():
-    value = getattr(record, name)
-    if dataclasses.is_dataclass(hint) and isinstance(value, hint):
-      yield from _misfits(value, f"{prefix}{name}.")
-    elif not _fits(value, hint):
-      yield f"{prefix}{name} {value!r}"[:80]
-
-
-_hints = functools.cache(typing.get_type_hints)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-  """Whether a value is of a type; a whole number is a float too, and nothing but True and False is a bool."""
-  kind, inner = typing.get_origin(hint), typing.get_args(hint)
-  if kind in (typing.Union, types.UnionType):
-    return any(_fits(value, each) for each in inner)
-  if kind is typing.Literal:
-    return value in inner
-  if kind in (tuple, list):
-    return isinstance(value, kind) and all(_fits(each, inner[0]) for each in value)
-  if kind is dict:
-    return isinstance(value, dict) and all(
-      _fits(name, inner[0]) and _fits(each, inner[1]) for name, each in value.items()
-    )
-  if isinstance(value, bool):
-    return hint is bool
-  return isinstance(value, int | float if hint is float else hint)
+  return data and data.classes
 
 
 def _set_aside(path: pathlib.Path) -> None:
@@ -327,20 +346,37 @@ def _set_aside(path: pathlib.Path) -> None:
   )
 
 
-def _read(path: pathlib.Path) -> dict[str, Any] | None:
+def _write(path: pathlib.Path, record: Any) -> None:
+  """Writes a record for a person to read."""
+  optional = {field.name for field in dataclasses.fields(record) if "may_lack" in field.metadata}
+  found = {name: value for name, value in to_dict(record).items() if value is not None or name not in optional}
+  folders.write_whole(path, json.dumps(found, indent=2) + "\n")
+
+
+def _read[T](path: pathlib.Path, kind: type[T]) -> T | None:
+  text = _text(path)
+  return None if text is None else _parsed(path, kind, text)
+
+
+def _text(path: pathlib.Path) -> bytes | None:
+  """What a file holds; None where there is none.
+
+  Raises:
+    RunError: the file system refuses it.
+  """
   try:
-    record = json.loads(path.read_text())
+    return path.read_bytes()
   except FileNotFoundError:
     return None
-  except (OSError, ValueError, RecursionError) as error:
-    raise RunError(f"{path}: cannot be read ({_reason(error)})") from None
-  if not isinstance(record, dict):
-    raise RunError(f"{path}: cannot be read (it is no record)")
-  return record
+  except OSError as error:
+    raise RunError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _reason(error: Exception) -> str:
-  return getattr(error, "strerror", None) or str(error)
+def _parsed[T](path: pathlib.Path, kind: type[T], text: bytes, where: str = "") -> T:
+  try:
+    return from_json(kind, text)
+  except Misfit as misfit:
+    raise RunError(f"{path}: cannot be read ({where}{misfit})") from None
 
 
 def best_record(records: Sequence[EpochRecord]) -> EpochRecord:

@@ -98,6 +98,6 @@ class Display:
 
 def _test_error(folder: pathlib.Path) -> str:
   try:
-    return f"{records.read_summary(folder)['test_error']:.2f} % test error"
+    return f"{records.read_summary(folder).test_error:.2f} % test error"
   except (records.RunError, TypeError, KeyError, ValueError):
     return "ended without a summary that can be read"

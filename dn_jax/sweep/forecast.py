@@ -133,7 +133,7 @@ def look(
     failed = sum(1 for run in found if run and run.failure)
     row = Row(group, len(done), failed, size_of(group[0].config))
     if done:
-      took = statistics.median(run.summary["seconds"] + run.summary["evaluation_seconds"] for run in done)
+      took = statistics.median(run.summary.seconds + run.summary.evaluation_seconds for run in done)
       row = dataclasses.replace(row, seconds=took, source="runs")
     rows.append(row)
   starts = []

@@ -164,7 +164,7 @@ def _end(process: subprocess.Popen) -> None:
 def write_failure(folder: pathlib.Path, error: str, exit_code: int | None) -> None:
   """Writes down how a run failed, as good as the disk lets us."""
   with contextlib.suppress(OSError):
-    records.write_failure(folder, {"error": error, "exit_code": exit_code, "at": now()})
+    records.write_failure(folder, records.Failure(error, exit_code, now()))
 
 
 def _finished(folder: pathlib.Path) -> bool:

@@ -5,16 +5,20 @@ In float64 the whole run is compared. In float32 only the first step is: ReLU an
 ten to sixty times a step, so two correct float32 programs part within a few.
 """
 
+import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from annotated_types import MinLen
 
-from dn_jax.config.schema import OptimizerConfig
+from dn_jax.config.check import STRICT, Misfit, from_json
+from dn_jax.config.schema import Count, OptimizerConfig, Share, Size
 from dn_jax.data.augment import normalise
 from dn_jax.errors import UserError
 from dn_jax.models import weights
@@ -46,6 +50,22 @@ class Difference(NamedTuple):
     return self.worst <= self.tolerance  # False for a NaN.
 
 
+@dataclasses.dataclass(frozen=True)
+class Header:
+  """What a record says of its network and its batches; `block_config` are the layers of each block."""
+
+  __pydantic_config__ = STRICT
+
+  growth_rate: Size
+  block_config: Annotated[tuple[Size, ...], MinLen(1)]
+  num_classes: Size
+  initial_channels: Size
+  compression: Share
+  small_inputs: Literal[0, 1]
+  batch: Count
+  image_size: Size
+
+
 class Record(NamedTuple):
   """A record's arrays, and the network they are of (without numerics)."""
 
@@ -68,26 +88,41 @@ def read(path: pathlib.Path) -> Record:
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
-    growth_rate = int(arrays["growth_rate"])
     first = arrays["init/features.denseblock1.denselayer1.conv1.weight"]
+    header = _header(arrays)
     network = DenseNet(
-      blocks=tuple(int(n) for n in arrays["block_config"]),
-      growth_rate=growth_rate,
-      bottleneck_width=len(first) // growth_rate if first.shape[2:] == (1, 1) else 0,
-      num_classes=int(arrays["num_classes"]),
-      initial_channels=int(arrays["initial_channels"]),
-      compression=decimal(arrays["compression"]),
-      stem="cifar" if arrays["small_inputs"] else "imagenet",
+      blocks=header.block_config,
+      growth_rate=header.growth_rate,
+      bottleneck_width=len(first) // header.growth_rate if first.shape[2:] == (1, 1) else 0,
+      num_classes=header.num_classes,
+      initial_channels=header.initial_channels,
+      compression=header.compression,
+      stem="cifar" if header.small_inputs else "imagenet",
     )
-    for name in ("images_uint8", "labels", "train_logits_step0", "losses", "eval_logits_final", "batch", "image_size"):
+    for name in ("images_uint8", "labels", "train_logits_step0", "losses", "eval_logits_final"):
       _ = arrays[name]
   except KeyError as error:
     raise UserError(f"{path}: is not a record of a run; {error} is missing") from None
+  except Misfit as misfit:
+    raise UserError(f"{path}: is not a record of a run ({misfit})") from None
   except Exception as error:  # numpy and zipfile raise many kinds for a damaged file.
     raise UserError(f"{path}: cannot be read as .npz ({error or type(error).__name__})") from None
   record = Record(arrays, network, "norm_final" if "init/features.norm_final.weight" in arrays else "norm5")
   _check(record, path)
   return record
+
+
+def _header(arrays: Mapping[str, np.ndarray]) -> Header:
+  """The header among a record's arrays.
+
+  Raises:
+    KeyError: a part of it is missing.
+    Misfit: one has a value that cannot be.
+  """
+  said = {field.name: arrays[field.name].tolist() for field in dataclasses.fields(Header)}
+  if isinstance(said["compression"], float):
+    said["compression"] = decimal(arrays["compression"])
+  return from_json(Header, json.dumps(said, default=str))
 
 
 def decimal(number: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import rich.console
 from dn_jax import experiment
 from dn_jax.config import datasets
 from dn_jax.config.resolve import resolve, slug
-from dn_jax.config.schema import RunConfig
+from dn_jax.config.schema import RunConfig, to_dict
 from dn_jax.data import catalog
 from dn_jax.data.augment import epoch_order
 from dn_jax.distributed.layout import make_layout
@@ -74,7 +74,7 @@ def train(config: RunConfig, console: rich.console.Console) -> list[dict[str, An
     Interrupted: SIGINT or SIGTERM came.
   """
   configs = configurations(config)
-  finished = [run_records.finished(one.out, one) for one in configs]
+  finished = [(found := run_records.finished(one.out, one)) and to_dict(found) for one in configs]
   todo = [one for one, done in zip(configs, finished, strict=True) if not done]
   if todo:
     dataset = catalog.load(config.data)
@@ -133,7 +133,7 @@ def _train(
   )
   order_of = jax.jit(lambda key, number: epoch_order(key, number, plan.train_pictures))
   orders_of = lambda number: tuple(order_of(each[1], number) for each in keys)
-  data = catalog.fingerprint(dataset)
+  data = run_records.Data(**catalog.fingerprint(dataset))
   for config in configs:
     run_records.create(config.out, config, data)
 
@@ -196,8 +196,9 @@ def _train(
   for config, own, recorder in zip(configs, records, recorders, strict=True):
     run_records.write_records(config.out, own)
     beside = {"saving_seconds": recorder.saving, "seeds_beside": count - 1}
-    summaries.append(experiment.summary_of(config, own, parameters, flops) | beside)
-    run_records.write_summary(config.out, summaries[-1])
+    summary = dataclasses.replace(experiment.summary_of(config, own, parameters, flops), **beside)
+    run_records.write_summary(config.out, summary)
+    summaries.append(to_dict(summary))
   return summaries
 
 

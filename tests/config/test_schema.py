@@ -1,20 +1,23 @@
 """Configurations as records: written, read back, compared."""
 
 import json
+import math
 import pathlib
 
 import pytest
+from conftest import run
 
+from dn_jax.config.check import Misfit, check, from_json, in_words, to_dict
 from dn_jax.config.resolve import resolve, slug
 from dn_jax.config.schema import (
+  About,
   DataConfig,
   ModelConfig,
   OptimizerConfig,
   RunConfig,
   difference,
-  from_dict,
+  flag_types,
   identity,
-  to_dict,
 )
 from dn_jax.errors import ConfigurationError, near
 
@@ -22,18 +25,90 @@ from dn_jax.errors import ConfigurationError, near
 def test_a_configuration_survives_json():
   config = resolve(
     RunConfig(
-      DataConfig("cifar10", pathlib.Path("/data"), True, 500),
+      DataConfig("cifar10", pathlib.Path("/data"), True, validation=500),
       ModelConfig(blocks=(3, 4, 5)),
       OptimizerConfig(drops=(0.3, 0.6)),
       out=pathlib.Path("runs/x"),
     )
   )
-  assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config)))) == config
+  assert from_json(RunConfig, json.dumps(to_dict(config))) == config
+  assert to_dict(config)["data"]["dir"] == "/data"
+  assert to_dict(config)["model"]["blocks"] == [3, 4, 5]
 
 
-def test_a_record_of_a_later_version_is_refused():
-  with pytest.raises(KeyError, match="colour"):
-    from_dict(RunConfig, {"colour": "red"})
+@pytest.mark.parametrize(
+  ("record", "line"),
+  [
+    ({"colour": "red"}, '"colour": there is no such field'),
+    ({"model": {"depht": 40}}, '"model.depht": there is no such field; did you mean depth or dropout?'),
+    ({"seed": 1.0}, "seed 1.0: a whole number"),
+    ({"seed": None}, "seed null: a whole number"),
+    ({"epochs": True}, "epochs true: a whole number"),
+    ({"epochs": 0}, "epochs 0: must be at least 1"),
+    ({"epochs": 2**31}, "epochs 2147483648: must be below 2**31"),
+    ({"model": 5}, "model 5: a record"),
+    ({"model": {"dtype": "float8"}}, 'model.dtype "float8": float32 or bfloat16'),
+    ({"model": {"blocks": [6, "6"]}}, 'model.blocks "6": one or more of a whole number'),
+    ({"model": {"bottleneck": "False"}}, 'model.bottleneck "False": True or False'),
+    ({"optimizer": {"momentum": math.nan}}, "optimizer.momentum NaN: at least 0, below 1"),
+    ({"optimizer": {"warmup_epochs": math.inf}}, "optimizer.warmup_epochs Infinity: at least 0, within the run"),
+    ({"data": {"dir": ["/x"]}}, 'data.dir ["/x"]: a path'),
+    ([], "it is no record"),
+  ],
+)
+def test_a_record_that_does_not_fit_is_told_the_field_the_value_and_what_would_fit(record, line):
+  with pytest.raises(Misfit) as refused:
+    from_json(RunConfig, json.dumps(record))
+  assert str(refused.value) == line
+
+
+def test_a_line_stays_short_whatever_the_value_is():
+  for value in ("x" * 10**5, [[1] * 1000] * 100, {"a\n" * 1000: 1}, 10**400, "a\nb\x85c\u2028"):
+    for record in ({"seed": value}, {"a\nb" * 1000: value}):
+      with pytest.raises(Misfit) as refused:
+        from_json(RunConfig, json.dumps(record))
+      assert len(str(refused.value)) < 200
+      assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_value_of_another_type_than_its_field_is_refused_wherever_it_comes_from():
+  for flag, config in (
+    ("seed", RunConfig(seed="1")),
+    ("seed", RunConfig(seed=True)),
+    ("model.depth", RunConfig(model=ModelConfig(depth=40.0))),
+    ("data.name", RunConfig(DataConfig(None))),
+  ):
+    with pytest.raises(ConfigurationError, match=rf"^--{flag} ") as refused:
+      check(config)
+    assert refused.value.fits in ("a whole number", "a text")
+  check(RunConfig(optimizer=OptimizerConfig(momentum=0)))
+
+
+@pytest.mark.parametrize(
+  ("said", "line"),
+  [
+    ({"model": {"depth": 0}}, "model.depth 0: must be at least 1"),
+    ({"input": {"size": "32"}}, 'input.size "32": a whole number'),
+    ({"input": {"std": ["x"]}}, 'input.std "x": a number for each channel, or for each pixel and channel'),
+    ({"classes": "cat"}, 'classes "cat": one or more of a text'),
+  ],
+)
+def test_what_a_file_of_weights_says_wrongly_of_itself_is_named(said, line):
+  with pytest.raises(Misfit) as refused:
+    from_json(About, json.dumps(said))
+  assert str(refused.value) == line
+  assert from_json(About, json.dumps({"input": {"mean": [1, 2.5], "std": [[[1.0]]]}})).input.std == (((1.0,),),)
+
+
+def test_every_flags_type_can_be_said_in_words():
+  for hint in flag_types(RunConfig).values():
+    assert "<" not in in_words(hint)
+    assert "None" not in in_words(hint)
+
+
+def test_neither_jax_nor_pydantic_is_needed_to_know_the_flags():
+  code = "import sys, dn_jax.config.schema, dn_jax.commands.flags; print({'jax', 'pydantic'} & set(sys.modules))"
+  assert run("-c", code).stdout == "set()\n"
 
 
 def test_how_a_run_is_carried_out_is_no_part_of_what_it_is():

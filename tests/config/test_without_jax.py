@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from dn_jax.config.schema import ModelConfig, to_dict
+from dn_jax.config.schema import About, ModelConfig
 from dn_jax.models import weights
 
 # Whatever takes long to import.
@@ -43,7 +43,7 @@ print(*{name.partition(".")[0] for name in sys.modules})
 def weights_file(tmp_path):
   """A file that says what network it is of; its tensors are not looked at."""
   path = tmp_path / "some.safetensors"
-  weights.write(path, {}, {"model": to_dict(ModelConfig(blocks=(2, 1), growth_rate=4))})
+  weights.write(path, {}, About(ModelConfig(blocks=(2, 1), growth_rate=4)))
   return path
 
 

@@ -48,7 +48,7 @@ def test_what_failed_and_what_is_not_finished_is_written_in(tmp_path):
     config = RunConfig(DataConfig("digits"), ModelConfig(depth=depth, growth_rate=8), epochs=2)
     folder = untrained.run(tmp_path, config)
     if failed:
-      records.write_failure(folder, {"error": "out of memory", "exit_code": 1, "at": "now"})
+      records.write_failure(folder, records.Failure("out of memory", 1, "now"))
   figure = heat.draw(cells_in(tmp_path), "title")
   words = [text.get_text() for text in figure.axes[0].texts]
   assert words.count("failed") == 1

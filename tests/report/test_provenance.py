@@ -67,7 +67,7 @@ def test_records_that_agree_are_named_by_their_line(report, tmp_path):
   folder = untrained.run(tmp_path, config, 5.0)
   run = only_run(tmp_path)
   assert provenance.disagreement(run) == ""
-  epoch = run.summary["reported_epoch"]
+  epoch = run.summary.reported_epoch
   error = json.loads((folder / "metrics.jsonl").read_text().splitlines()[epoch - 1])["test_error"]
   (line,) = [line for line in provenance.lines(ablation.cells_of([run])[0]) if "metrics.jsonl" in line]
   assert line.strip() == f"metrics.jsonl: the same, line {epoch}: epoch {epoch}, test_error {error:.6f} x 100"
@@ -91,7 +91,7 @@ def change(folder, number, **values):
 def test_records_that_differ_are_said_to(harm, said, tmp_path):
   config = RunConfig(DataConfig("digits", validation=100), ModelConfig(depth=10, growth_rate=4), epochs=4)
   folder = untrained.run(tmp_path, config, 5.0)
-  assert only_run(tmp_path).summary["reported_epoch"] == 4
+  assert only_run(tmp_path).summary.reported_epoch == 4
   harm(folder)
   assert provenance.disagreement(only_run(tmp_path)).startswith(said)
   assert any(said in line for line in provenance.lines(ablation.cells_of([only_run(tmp_path)])[0]))
@@ -102,6 +102,6 @@ def test_runs_that_failed_or_are_not_finished_are_told(tmp_path):
   folder = untrained.run(tmp_path, config)
   (cell,) = ablation.cells_of(collection.read(tmp_path).runs)
   assert "    not finished" in provenance.lines(cell)
-  records.write_failure(folder, {"error": "out of memory", "exit_code": 1, "at": "noon"})
+  records.write_failure(folder, records.Failure("out of memory", 1, "noon"))
   (cell,) = ablation.cells_of(collection.read(tmp_path).runs)
   assert "    failed at noon: out of memory" in provenance.lines(cell)

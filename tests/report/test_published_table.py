@@ -58,7 +58,7 @@ def test_an_error_of_several_seeds_has_its_deviation_and_what_failed_is_counted(
   for seed, error in enumerate((5.0, 5.4, 5.9, None)):
     config = RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="densenet-40-12"), seed=seed)
     folder = untrained.run(tmp_path, config, error)
-  records.write_failure(folder, {"error": "x", "exit_code": 1, "at": "now"})
+  records.write_failure(folder, records.Failure("x", 1, "now"))
   (row,) = table_of(tmp_path).rows
   errors = [5.0, 5.4, 5.9]
   mean, deviation = statistics.mean(errors), statistics.stdev(errors)

@@ -80,7 +80,7 @@ def test_points_are_the_cells_of_the_collection(small_table):
   cells = ablation.cells_of(collection.read(small_table).runs)
   figure = tradeoff.draw(cells, "title")
   drawn = [point for container in figure.axes[0].containers for point in container.lines[0].get_xydata().tolist()]
-  expected = [[cell.finished[0].summary["parameters"], statistics.mean(cell.errors)] for cell in cells]
+  expected = [[cell.finished[0].summary.parameters, statistics.mean(cell.errors)] for cell in cells]
   assert sorted(drawn) == [pytest.approx(point) for point in sorted(expected)]
 
 

@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_leaves_no_figure(one_cell,
 def test_failures_stand_in_the_page_as_text_with_the_end_of_their_log(tmp_path):
   config = RunConfig(DataConfig("digits"), ModelConfig(depth=10, growth_rate=4), epochs=2)
   folder = untrained.run(tmp_path, config)
-  records.write_failure(folder, {"error": "<script>alert(1)</script>", "exit_code": 1, "at": "now"})
+  records.write_failure(folder, records.Failure("<script>alert(1)</script>", 1, "now"))
   (folder / "log.txt").write_text("\n".join(f"<b>line {n}" for n in range(40)))
   write.write(collection.read(tmp_path), tmp_path / "report")
   page = Page((tmp_path / "report" / "report.html").read_text())
@@ -119,7 +119,7 @@ def test_a_sweep_ends_with_its_table_and_report_and_with_code_1_where_runs_faile
   assert "This sweep" in console.file.getvalue()
   assert str(tmp_path / "report" / "report.html") in console.file.getvalue()
   failed = untrained.run(tmp_path, dataclasses.replace(config, seed=1))
-  records.write_failure(failed, {"error": "x", "exit_code": 1, "at": "now"})
+  records.write_failure(failed, records.Failure("x", 1, "now"))
   done = collection.read(tmp_path).runs
   with pytest.raises(SystemExit) as end:
     write.conclude(ablation.table(ablation.cells_of(done), "This sweep"), done, tmp_path, console)

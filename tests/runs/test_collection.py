@@ -1,5 +1,6 @@
 """A folder of runs, read: what is in it, what is damaged, what is no run."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -7,6 +8,7 @@ import shutil
 import fabricated
 import pytest
 
+from dn_jax.config.schema import RETIRED
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import collection, records
 
@@ -16,7 +18,7 @@ WRONG_TYPES = {
   "summary.json": {"test_error": 5.0, "seconds": "long"},
   "metrics.jsonl": {**fabricated.record(1, 0.3), "epoch": "one"},
   "data.json": {"pictures": [10, 5], "labels": 0},
-  "failure.json": {"error": 5, "exit_code": 1, "at": None},
+  "failure.json": {"error": 5, "exit_code": 1, "at": "now"},
 }
 
 
@@ -56,11 +58,14 @@ def test_a_damaged_record_is_named_and_left_alone_and_the_other_runs_are_read(tm
   stays = name not in ("config.json", "summary.json")
   assert [run.folder.name for run in found.runs] == (["a", "b"] if stays else ["b"])
   if name == "failure.json":
-    assert found.runs[0].failure["error"]
+    assert found.runs[0].failure.error
     assert found.runs[0].summary is None
 
 
-@pytest.mark.parametrize("name", sorted(collection._SUMMARY))
+REQUIRED = sorted(field.name for field in dataclasses.fields(records.Summary) if field.default is dataclasses.MISSING)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
 def test_a_summary_that_lacks_what_tables_print_is_no_finished_run(tmp_path, name):
   folder = fabricated.finished(tmp_path / "run")
   summary = json.loads((folder / "summary.json").read_text())
@@ -79,7 +84,7 @@ def test_a_configuration_that_leaves_a_flag_open_is_no_runs(tmp_path):
     collection.read_run(folder)
   config["optimizer"]["learning_rate"] = -0.1
   (folder / "config.json").write_text(json.dumps(config))
-  with pytest.raises(records.RunError, match=r"--optimizer\.learning-rate -0\.1: must be above 0"):
+  with pytest.raises(records.RunError, match=r"\(optimizer\.learning_rate -0\.1: must be above 0\)$"):
     collection.read_run(folder)
 
 
@@ -154,3 +159,17 @@ def test_a_folder_that_another_sweep_has_just_made_for_the_same_run_is_shared(tm
   (folder / "config.json").unlink()
   (folder / "notes.txt").write_text("mine")
   assert collection.place_for(there, config, "name") == tmp_path / f"{folder.name}-2"
+
+
+def test_a_run_that_an_earlier_version_recorded_is_found_under_its_key_and_written_as_it_was(tmp_path):
+  kept = pathlib.Path(__file__).parent.parent / "fixtures" / "run"
+  found = collection.read(kept)
+  assert found.skipped == []
+  (run,) = found.runs
+  # As the sweep that made the folder named it.
+  assert run.folder.name.endswith(f"_{run.key}")
+  assert run.summary.test_error == 100 * records.read_records(run.folder)[-1].test_error
+  records.claim(tmp_path, run.config)
+  was = json.loads((run.folder / "config.json").read_text())
+  was = {name: value for name, value in was.items() if name not in RETIRED}
+  assert (tmp_path / "config.json").read_text() == json.dumps(was, indent=2) + "\n"

@@ -94,11 +94,11 @@ def test_a_cluster_started_elsewhere_does_every_run_in_the_folder_that_was_meant
   done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   found = {run.config.seed: run for run in collection.read(tmp_path / "out").runs}
-  assert found[0].failure["error"] == "no luck in [/b] $ here"
+  assert found[0].failure.error == "no luck in [/b] $ here"
   assert (found[1].test_error, found[3].test_error) == (6.0, 8.0)
   assert found[2].summary is None
-  assert "worker" in found[2].failure["error"]
-  assert "\x1b" not in found[2].failure["error"]
+  assert "worker" in found[2].failure.error
+  assert "\x1b" not in found[2].failure.error
   counted = collections.Counter(events(data))
   assert [counted[seed, "began"] for seed in "0123"] == [1, 2, 3, 2]
   # Its first epoch was done before the worker was lost, and not again.

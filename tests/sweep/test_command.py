@@ -93,6 +93,6 @@ def test_a_sweep_that_was_stopped_says_what_shows_what_is_done(tmp_path, data, m
 def test_a_failed_run_is_given_back_with_its_reason(tmp_path, data):
   behave(data, _0=["fail"])
   done, printed = carry_out(tmp_path / "out", test_runner.cells(data, 1))
-  assert done[0].failure["error"] == "no luck in [/b] $ here"
+  assert done[0].failure.error == "no luck in [/b] $ here"
   assert "failed: no luck in [/b] $ here" in printed
   assert events(data) == [("0", "began")]

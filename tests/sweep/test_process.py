@@ -37,7 +37,7 @@ def failure(folder):
 
 
 def test_a_run_that_leaves_a_summary_is_done_and_an_earlier_failure_is_forgotten(folder):
-  records.write_failure(folder, {"error": "old", "exit_code": 1, "at": "then"})
+  records.write_failure(folder, records.Failure("old", 1, "then"))
   end = carry_out(python(summary_of(folder)), folder, None)
   assert end.outcome is Outcome.DONE
   assert not (folder / "failure.json").exists()

@@ -117,8 +117,8 @@ def test_a_failed_run_is_recorded_and_the_rest_go_on_and_a_new_start_does_what_i
   failed = sweep(out, cells(data, 3), quiet())
   assert [job.cell.config.seed for job in failed] == [0, 1]
   found = {run.config.seed: run for run in collection.read(out).runs}
-  assert found[0].failure["error"] == "no luck in [/b] $ here"
-  assert found[1].failure["error"] == "killed by SIGKILL (out of memory?)"
+  assert found[0].failure.error == "no luck in [/b] $ here"
+  assert found[1].failure.error == "killed by SIGKILL (out of memory?)"
   assert found[2].test_error == 7.0
   assert sweep(out, cells(data, 3), quiet()) == []
   all_done_once(out, data, 3)

@@ -1,0 +1,154 @@
+"""Flags into a checked dataclass, or into the call of a function; a mistake among them is one line.
+
+tyro reads them. It says what is wrong in a box of several lines, and knows no bounds: here both become our line.
+"""
+
+import dataclasses
+import functools
+import inspect
+import shlex
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from dn_jax.config.check import check, in_words, misfit
+from dn_jax.errors import ConfigurationError, UserError, nearest
+
+
+def parse(
+  command: Any,
+  description: str | None = None,
+  args: Sequence[str] | None = None,
+  *,
+  prog: str | None = None,
+  leave_unknown: bool = False,
+) -> Any:
+  """Reads a command line, as `tyro.cli` does.
+
+  Args:
+    command: a dataclass, which is made of the flags, or a function, which is called with them.
+    description: what `--help` says before the flags.
+    args: the words; by default those that the program was started with.
+    prog: what `--help` calls the program.
+    leave_unknown: for a command that reads more flags itself.
+
+  Returns:
+    The dataclass, checked, or what the function returns; with `leave_unknown` a pair of that and the other words.
+
+  Raises:
+    UserError: names the flag, its value and what would fit.
+  """
+  import tyro
+  from tyro import _errors as events  # Private, so setup.cfg bounds tyro's minor version.
+
+  words = list(sys.argv[1:] if args is None else args)
+  called = _Called(command) if inspect.isfunction(command) else None
+  with events.on_parse_error(functools.partial(_refuse, command, words)):
+    found = tyro.cli(
+      called.stand_in if called else command,
+      description=description,
+      args=words,
+      prog=prog,
+      return_unknown_args=leave_unknown,
+    )
+  config, rest = found if leave_unknown else (found, [])
+  if called:
+    config = called.call()
+  elif dataclasses.is_dataclass(config):
+    check(config)
+  return (config, rest) if leave_unknown else config
+
+
+class _Called:
+  """A function that tyro is to call, which is called once its arguments are checked and tyro is done."""
+
+  def __init__(self, function: Callable):
+    self._function, self._values = function, {}
+
+    @functools.wraps(function)
+    def stand_in(*args: Any, **values: Any) -> None:
+      self._values = inspect.signature(function).bind(*args, **values).arguments
+
+    self.stand_in = stand_in
+
+  def call(self) -> Any:
+    hints = typing.get_type_hints(self._function, include_extras=True)
+    for name, value in self._values.items():
+      if dataclasses.is_dataclass(value):
+        check(value, name.replace("_", "-") + ".")
+      elif wrong := misfit(hints[name], value):
+        raise ConfigurationError(name.replace("_", "-"), value, wrong)
+    return self._function(**self._values)
+
+
+def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
+  """Raises what tyro is about to print, as one line; leaves what this version does not know to tyro."""
+  from tyro import _errors as events
+
+  match event:
+    case events.UnrecognizedArgs(tokens=tokens):
+      _refuse_unknown(command, words, tokens)
+    case events.MissingArgs(unrecognized_tokens=tokens) if tokens:
+      _refuse_unknown(command, words, tokens)
+    case events.MissingArgs(missing_arguments=[missing, *_]):
+      raise UserError(f"{_name(missing.arg)}: has to be given: {in_words(missing.arg.field.type)}")
+    case events.InvalidChoice(argument=argument, value=value, choices=choices):
+      raise UserError(f"{_name(argument)} {_quoted(value)}: {' or '.join(choices)}")
+    case events.BadValue(argument=argument) | events.InstantiationFailure(argument=argument) if argument:
+      value = " ".join(map(_quoted, _values_of(argument.lowered.name_or_flags, words)))
+      given = f" {value}: " if value else ": needs a value, "
+      raise UserError(f"{_name(argument)}{given}{in_words(argument.field.type)}")
+
+
+def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -> None:
+  """Raises what is wrong with words that belong to no flag."""
+  first, *rest = tokens
+  if not first.startswith("-"):
+    place = next((n for n, word in enumerate(words) if first in (word, word.partition("=")[2])), len(words))
+    before = [word.partition("=")[0] for word in words[: place + 1] if word.startswith("--")]
+    raise UserError(f"{_quoted(first)}: {f'one word too many after {before[-1]}' if before else 'belongs to no flag'}")
+  name, equals, value = first.partition("=")
+  following = [value] if equals else [word for word in rest[:1] if not word.startswith("--")]
+  flag = name.lstrip("-").replace("_", "-")
+  near = nearest(flag, _flags(command))
+  meant = f"did you mean {' or '.join(f'--{each}' for each in near)}?" if near else "--help lists them"
+  raise UserError(" ".join([name, *map(_quoted, following)]) + f": there is no such flag; {meant}")
+
+
+def _flags(command: Any, prefix: str = "") -> Iterator[str]:
+  """The flags of a dataclass or a function, those of nested dataclasses included."""
+  if not (dataclasses.is_dataclass(command) or inspect.isfunction(command)):
+    return
+  hints: Mapping[str, Any] = typing.get_type_hints(command)
+  for name, hint in hints.items():
+    flag = prefix + name.replace("_", "-")
+    if dataclasses.is_dataclass(hint):
+      yield from _flags(hint, flag + ".")
+    elif name != "return":
+      yield flag
+
+
+def _name(argument: Any) -> str:
+  """What a flag is called on the command line; a word without a flag by its place in the usage."""
+  return argument.display_name() if argument.is_positional() else argument.lowered.name_or_flags[0]
+
+
+def _values_of(flags: Sequence[str], words: Sequence[str]) -> list[str]:
+  """What stands after a flag, where it stands last."""
+  found: list[str] = []
+  within = False
+  for word in words:
+    name, equals, value = word.partition("=")
+    if word.startswith("--"):
+      within = name.replace("_", "-") in [flag.replace("_", "-") for flag in flags]
+      if within:
+        found = [value] if equals else []
+    elif within:
+      found.append(word)
+  return found
+
+
+def _quoted(word: str) -> str:
+  """A word that may be empty or have spaces in it."""
+  return shlex.quote(word) if not word or set(word) & set(" \t\n'\"") else word

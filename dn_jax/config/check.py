@@ -1,0 +1,221 @@
+"""The one way in for what comes from outside: JSON and flags, checked against a frozen dataclass.
+
+Types and bounds stand on the dataclass's fields, bounds as `annotated_types` spells them. pydantic compares; what it
+complains of becomes one line here. pydantic is imported when something is checked first: `--help` does without.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import annotated_types
+
+from dn_jax.errors import ConfigurationError, nearest
+
+if TYPE_CHECKING:
+  import pydantic
+
+# What a checked dataclass has as its `__pydantic_config__`.
+STRICT = {
+  "extra": "forbid",
+  "allow_inf_nan": False,
+}
+
+
+class _Path:
+  """How pydantic is to take paths: a bucket's are pure ones, see `dn_jax.system.folders`."""
+
+  def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+    from pydantic_core import core_schema
+
+    return core_schema.json_or_python_schema(
+      core_schema.no_info_after_validator_function(pathlib.Path, core_schema.str_schema()),
+      core_schema.is_instance_schema(pathlib.PurePath),
+      serialization=core_schema.to_string_ser_schema(),
+    )
+
+
+Path = Annotated[pathlib.Path, _Path()]
+# Complaints about a value of the right type.
+_BEYOND = {
+  *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
+  *("finite_number", "too_short", "too_long"),
+}
+# Characters of a value that a line shows.
+_SHOWN = 60
+
+
+class Misfit(ValueError):
+  """A record that does not fit: one line that names the field, its value and what would fit."""
+
+
+def from_json[T](kind: type[T], text: str | bytes) -> T:
+  """A checked dataclass from JSON: every type as it says, no unknown field, nothing beyond a bound.
+
+  Raises:
+    Misfit: it is none.
+  """
+  import pydantic
+
+  try:
+    return adapter(kind).validate_json(text, strict=True)
+  except pydantic.ValidationError as error:
+    complaint = error.errors(include_url=False)[0]
+  place, value = _field(kind, complaint["loc"]), complaint["input"]
+  name = ".".join(map(str, place))
+  match complaint["type"]:
+    case "json_invalid":
+      raise Misfit(f"no JSON: {complaint['ctx']['error']}")
+    case "missing":
+      raise Misfit(f"it has no {name}")
+    case "unexpected_keyword_argument":
+      known = _hints(_hint_at(kind, place))
+      near = nearest(str(unknown := complaint["loc"][-1]), known)
+      meant = f"; did you mean {' or '.join(near)}?" if near else ""
+      raise Misfit(f"{_shown('.'.join((*place, str(unknown))))}: there is no such field{meant}")
+  if not place:
+    raise Misfit("it is no record")
+  raise Misfit(f"{name} {_shown(value)}: {_what_fits(_hint_at(kind, place), complaint)}")
+
+
+def check(config: Any, prefix: str = "") -> None:
+  """Refuses a dataclass with a field of another type than it says, or beyond a bound.
+
+  Args:
+    config: the dataclass.
+    prefix: of its flags, such as `model.`.
+
+  Raises:
+    ConfigurationError: names the flag.
+  """
+  for name, hint in _hints(type(config)).items():
+    flag, value = prefix + name.replace("_", "-"), getattr(config, name)
+    if dataclasses.is_dataclass(value):
+      check(value, flag + ".")
+    elif fits := misfit(hint, value):
+      raise ConfigurationError(flag, value, fits)
+
+
+def misfit(hint: Any, value: Any) -> str | None:
+  """What would fit a type and its bounds, where a value does not."""
+  import pydantic
+
+  try:
+    adapter(hint).validate_python(value, strict=True)
+  except pydantic.ValidationError as error:
+    return _what_fits(hint, error.errors(include_url=False)[0])
+  return None
+
+
+def to_dict(record: Any) -> dict[str, Any]:
+  """A nested dataclass as nested dictionaries of what JSON has; the inverse of `from_json`."""
+  return adapter(type(record)).dump_python(record, mode="json", warnings=False)
+
+
+@functools.cache
+def adapter(kind: Any) -> "pydantic.TypeAdapter":
+  """pydantic's reader and writer of a type."""
+  import pydantic
+
+  # A dataclass has its own configuration.
+  return pydantic.TypeAdapter(kind, config=None if dataclasses.is_dataclass(kind) else STRICT)
+
+
+def in_words(hint: Any) -> str:
+  """What a value of a type is, for a person."""
+  hint, _ = _bare(hint)
+  origin, inner = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (typing.Union, types.UnionType):
+    return " or ".join(in_words(each) for each in inner if each is not types.NoneType)
+  if origin is Literal:
+    return " or ".join(map(str, inner))
+  if origin in (tuple, list):
+    return f"one or more of {in_words(inner[0])}"
+  if origin is dict or dataclasses.is_dataclass(hint):
+    return "a record" if origin is None else f"names, and {in_words(inner[1])} for each"
+  names = {bool: "True or False", int: "a whole number", float: "a number", pathlib.Path: "a path", str: "a text"}
+  return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _what_fits(hint: Any, complaint: Mapping[str, Any]) -> str:
+  """What would fit: the words for bounds, or for a type."""
+  bare, bounds = _bare(hint)
+  if typing.get_origin(bare) in (tuple, dict) and complaint["type"] in _BEYOND:
+    bounds = [*bounds, *_bare(typing.get_args(bare)[-1 if typing.get_origin(bare) is dict else 0])[1]]
+  documented = next((each.documentation for each in bounds if isinstance(each, annotated_types.DocInfo)), "{}")
+  if complaint["type"] not in _BEYOND:
+    several = typing.get_origin(bare) in (typing.Union, types.UnionType)
+    return documented if several and documented != "{}" else in_words(hint)
+  lowest, highest = _words_of(bounds)
+  # Of two bounds a whole number is told the one that it is beyond: the other is far away.
+  if lowest and highest and bare is int:
+    lowest, highest = (lowest, "") if complaint["type"].startswith("greater") else ("", highest)
+  both = f"{lowest}, {highest}" if lowest and highest else f"must be {lowest or highest}"
+  return documented.format(both if lowest or highest else "a finite number")
+
+
+def _words_of(bounds: Sequence[Any]) -> tuple[str, str]:
+  lowest = highest = ""
+  for bound in bounds:
+    match bound:
+      case annotated_types.Ge(ge):
+        lowest = f"at least {_number(ge)}"
+      case annotated_types.Gt(gt):
+        lowest = f"above {_number(gt)}"
+      case annotated_types.Le(le):
+        highest = f"at most {_number(le)}"
+      case annotated_types.Lt(lt):
+        highest = f"below {_number(lt)}"
+  return lowest, highest
+
+
+def _number(bound: Any) -> str:
+  power = bound.bit_length() - 1 if isinstance(bound, int) and bound > 0 else 0
+  return f"2**{power}" if power >= 16 and bound == 2**power else f"{bound:,}"
+
+
+def _field(kind: Any, place: Sequence[str | int]) -> tuple[str, ...]:
+  """The part of pydantic's place that names a dataclass's field; what lies within its value is left out."""
+  found: list[str] = []
+  for name in place:
+    if not dataclasses.is_dataclass(kind) or name not in _hints(kind):
+      break
+    found.append(name)
+    kind, _ = _bare(_hints(kind)[name])
+  return tuple(found)
+
+
+def _hint_at(kind: Any, place: Sequence[str]) -> Any:
+  for name in place:
+    kind = _hints(_bare(kind)[0])[name]
+  return kind
+
+
+def _bare(hint: Any) -> tuple[Any, list[Any]]:
+  """A type without `| None` and what it is annotated with, and the annotations, the outermost first."""
+  annotations: list[Any] = []
+  while True:
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is Annotated:
+      annotations += inner[1:]
+      hint = inner[0]
+    elif types.NoneType in inner and len(inner) == 2:
+      hint = next(each for each in inner if each is not types.NoneType)
+    else:
+      return hint, annotations
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+  return typing.get_type_hints(kind, include_extras=True)
+
+
+def _shown(value: Any) -> str:
+  """A value as JSON in one line, or its beginning."""
+  text = json.dumps(value, default=str)
+  return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
