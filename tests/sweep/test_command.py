@@ -15,6 +15,12 @@ from dn_jax.system.signals import Interrupted
 data = test_runner.data  # The fixture.
 
 
+@pytest.fixture(autouse=True)
+def _sizes(monkeypatch):
+  """To look at a network takes a second; `test_forecast.py` does."""
+  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+
+
 def carry_out(out, cells, **flags):
   console = rich.console.Console(file=io.StringIO(), width=250)
   flags = command.Sweep(**({"out": out, "memory": False} | flags))
