@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from dn_jax.config.network import policy_of, remat_policies
 from dn_jax.config.check import to_dict
+from dn_jax.config.network import policy_of, remat_policies
 from dn_jax.config.schema import ModelConfig, OptimizerConfig, RematPolicy
 from dn_jax.distributed.layout import AXIS, Layout, make_layout_of_one, placed
 from dn_jax.errors import ConfigurationError

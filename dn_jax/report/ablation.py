@@ -146,7 +146,7 @@ def in_words(value: Any) -> str:
 
 
 def short_flag(flag: str) -> str:
-  """A flag as a table's head or a picture's label has it: `model.depth` -> `depth`, `data.augment` stays."""
+  """A flag as a table's head or a figure's label has it: `model.depth` -> `depth`, `data.augment` stays."""
   return flag.removeprefix("model.").removeprefix("optimizer.")
 
 

@@ -1,4 +1,4 @@
-"""A class activation map over its picture."""
+"""A class activation map over its image."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ from dn_jax.report import style
 
 
 def draw(image: np.ndarray, activation: np.ndarray, title: str) -> Figure:
-  """The picture, and beside it the same under the map; its scale is in units of the logit, white where it adds nothing.
+  """The image, and beside it the same under the map; its scale is in units of the logit, white where it adds nothing.
 
   Args:
     image: uint8 [size, size, 3], as the network saw it.

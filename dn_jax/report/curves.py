@@ -12,22 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from dn_jax.report import style as picture
+from dn_jax.report import style
 from dn_jax.runs.records import EpochRecord
 
-_STYLES = {
+_SPLITS = {
   "train": {"color": "tab:blue", "linestyle": "--", "marker": "s"},
   "valid": {"color": "tab:green", "linestyle": ":", "marker": "^"},
   "test": {"color": "tab:orange", "linestyle": "-", "marker": "o"},
 }
-# Lines that a panel can hold and be read, rows of panels that a picture can.
+# Lines that a panel can hold and be read, rows of panels that a figure can.
 _LINES, _ROWS = 6, 4
 
 
 def draw(records: Sequence[EpochRecord], title: str, path: pathlib.Path) -> None:
   """Draws a run's curves into a file, see `draw_one`; a small one, since it is drawn again while the run goes on."""
   figure = draw_one(records, title)
-  picture.save(figure, path, dpi=150)
+  style.save(figure, path, dpi=150)
   pyplot.close(figure)
 
 
@@ -36,18 +36,18 @@ def draw_one(records: Sequence[EpochRecord], title: str) -> Figure:
 
   Args:
     records: of one run, oldest first; at least one.
-    title: over the picture.
+    title: over the figure.
   """
   epochs = [record.epoch for record in records]
   figure, (losses, errors) = pyplot.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
   figure.suptitle(title)
-  for split, style in _STYLES.items():
+  for split, look in _SPLITS.items():
     if getattr(records[0], f"{split}_loss") is None:
       continue
     loss, error = ([getattr(record, f"{split}_{kind}") for record in records] for kind in ("loss", "error"))
-    style = style | {"markevery": _every(len(records), 0), "markersize": 4}
-    losses.plot(epochs, loss, **style, label=f"{split} ({loss[-1]:.3g})")
-    errors.plot(epochs, error, **style, label=f"{split} ({error[-1]:.2%})")
+    look = look | {"markevery": _every(len(records), 0), "markersize": 4}
+    losses.plot(epochs, loss, **look, label=f"{split} ({loss[-1]:.3g})")
+    errors.plot(epochs, error, **look, label=f"{split} ({error[-1]:.2%})")
   for axes, name in ((losses, "cross-entropy"), (errors, "error")):
     _by_epoch(axes, name)
     for before, after in itertools.pairwise(records):
@@ -74,7 +74,7 @@ def draw_many(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str)
   Args:
     groups: by name, the records of runs that differ in their seeds alone: the line is their mean, the band goes from
       the least to the most, over the epochs that all of them have. Groups without an epoch are left out.
-    title: over the picture.
+    title: over the figure.
   """
   groups = {name: runs for name, runs in groups.items() if min(map(len, runs), default=0)}
   pages = _even(list(groups), _LINES * _ROWS)
@@ -85,7 +85,7 @@ def draw_many(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str)
 
 
 def _page(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> Figure:
-  rows, styles = _even(list(groups), _LINES), picture.styles(list(groups))
+  rows, styles = _even(list(groups), _LINES), style.styles(list(groups))
   figure, grid = pyplot.subplots(
     len(rows), 2, figsize=(10.5, 1 + 2.9 * len(rows)), layout="constrained", squeeze=False, sharex=True, sharey=True
   )

@@ -1,4 +1,4 @@
-"""A network's own picture: the whole as blocks and transitions, and one dense block with its connections."""
+"""A DenseNet drawn: the whole as blocks and transitions, and its first dense block with all connections."""
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -27,8 +27,8 @@ def draw(network: DenseNet, image_shape: tuple[int, int, int], title: str) -> Fi
 
   Args:
     network: the DenseNet.
-    image_shape: (height, width, channels) of its pictures.
-    title: over the picture.
+    image_shape: (height, width, channels).
+    title: over the figure.
   """
   parts = stages(network, image_shape)
   columns = _columns(network.blocks[0])

@@ -1,4 +1,4 @@
-"""The pictures of a collection, those of each data set by themselves."""
+"""The figures of a collection of runs, for each data set by itself."""
 
 from collections.abc import Iterable, Sequence
 
@@ -25,7 +25,7 @@ def by_data(found: Iterable[Run]) -> dict[str, list[Cell]]:
 
 
 def draw(found: Iterable[Run]) -> list[tuple[str, Figure]]:
-  """Draws all there is to draw: a name and a figure each; nothing where nothing is finished.
+  """Draws every figure there is: (name, figure) pairs; none where no run is finished.
 
   The caller closes the figures (`pyplot.close`).
   """
@@ -58,7 +58,7 @@ def records_of(cells: Sequence[Cell], finished: bool = True) -> dict[str, list[l
 
 
 def names(cells: Sequence[Cell]) -> list[str]:
-  """What a picture calls each cell: its network, its data where they differ, and what else it takes to tell it."""
+  """What a figure calls each cell: its network, its data where they differ, and what else it takes to tell it."""
   several = len({cell.data for cell in cells}) > 1
   plain = [cell.network + (f", {cell.data}" if several else "") for cell in cells]
   result = []

@@ -57,7 +57,7 @@ def draw(cells: Sequence[Cell], title: str) -> Figure | None:
 
   Args:
     cells: all of them: what has failed or is not finished is written in too.
-    title: over the picture.
+    title: over the figure.
   """
   means = [cell.mean for cell in cells if cell.mean is not None]
   if (layout := _layout(cells)) is None or not means:

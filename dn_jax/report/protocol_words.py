@@ -1,4 +1,4 @@
-"""How a run was trained, in words, from its own configuration; which protocol that is, and where it stands."""
+"""A run's protocol in words: how it was trained, by its own configuration; where the published one stands."""
 
 from dn_jax.config import datasets, protocol, zoo
 from dn_jax.config.protocol import Protocol
@@ -6,7 +6,7 @@ from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, identity
 from dn_jax.report.ablation import in_words, short_flag
 
-# Where each protocol stands. "From memory" is said of what no text or code was at hand for.
+# Where each protocol is published. "FROM MEMORY": no text or code was at hand.
 SOURCES: dict[str, str] = {
   "densenet": "CVPR 2017 paper, section 4.2, and the authors' Torch code",
   "caffe": "the authors' Caffe code",
@@ -23,12 +23,12 @@ _NORMALISED = {
 
 
 def protocol_of(config: RunConfig) -> Protocol:
-  """The published protocol that a resolved run was filled in from."""
+  """The published protocol that filled in a resolved run."""
   return protocol.of(config.protocol, config.data.name)
 
 
 def source_of(config: RunConfig) -> str:
-  """Where the protocol that a resolved run was filled in from stands."""
+  """Where that protocol is published."""
   borrowed = config.data.name == "svhn_cropped" and config.protocol in ("caffe", "resnet", "preactivation")
   return SOURCES[config.protocol] + ("; of SVHN it says nothing: DenseNet's schedule" if borrowed else "")
 
@@ -40,7 +40,7 @@ def shortened(config: RunConfig) -> float | None:
 
 
 def text(config: RunConfig) -> str:
-  """A resolved run's training: schedule, step, what is decayed and dropped, input, what is held out and reported."""
+  """How a resolved run is trained: schedule, optimizer, dropout, input, what is held out and what is reported."""
   published, sgd, data, model = protocol_of(config), config.optimizer, config.data, config.model
   drops = _series([f"{share:.0%}" for share in sgd.drops])
   warmup = f"{sgd.warmup_steps} steps at a tenth of the rate" + _beside(sgd.warmup_steps, published.warmup_steps)
@@ -79,7 +79,7 @@ def text(config: RunConfig) -> str:
 
 
 def changes(config: RunConfig) -> str:
-  """What of a network of the zoo's training is not as published for it, but for its length: flags; empty: nothing."""
+  """The flags in which the training of a network of the zoo differs from the published one, its length aside."""
   own = zoo.NETWORKS[config.model.name].protocol
   asked = RunConfig(
     DataConfig(config.data.name, augment=config.data.augment),

@@ -13,7 +13,7 @@ _WIDTH = 118
 
 
 def lines(cell: Cell) -> list[str]:
-  """A cell's number and all that it was made of: every flag that says what its runs are, and each run's records."""
+  """A cell's number and what it comes from: every flag that says what its runs are, and each run's records."""
   result = [f"{cell.network} on {cell.data} (cell {cell.key})"]
   errors = cell.errors
   if errors:

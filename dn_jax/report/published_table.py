@@ -36,7 +36,7 @@ def data_of_column(column: str) -> tuple[str, bool]:
 
 
 def column_of(config: RunConfig) -> str | None:
-  """The column that a run's pictures belong to; None: the paper has none."""
+  """The column that a run's data set belongs to; None: the paper has none."""
   column = datasets.info_of(config.data).column + ("+" if config.data.augment else "")
   return column if column in zoo.COLUMNS else None
 

@@ -1,4 +1,4 @@
-"""What all pictures share: no window, print sizes, styles that a black-and-white print tells apart, whole files."""
+"""What all figures share: no window, sizes for print, lines that differ in black and white too, files written whole."""
 
 import io
 import os
@@ -19,7 +19,7 @@ COLOURS = ("#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 FORMATS = (".png", ".svg", ".pdf")
-# Of a file of pixels, a print's; and the longest side of a picture, inches, which makes 4,000 pixels at most.
+# Of a file of pixels, for print; and the longest side of a figure, inches, which makes 4,000 pixels at most.
 DPI = 300
 LONGEST = 13.0
 
@@ -39,7 +39,7 @@ def save(figure: Figure, path: pathlib.Path, dpi: int = DPI) -> None:
 
 
 def check_path(flag: str, path: pathlib.Path) -> None:
-  """Before anything is drawn.
+  """Refuses a path that cannot take a figure, before anything is drawn.
 
   Raises:
     ConfigurationError: no folder, or no ending that can be drawn.

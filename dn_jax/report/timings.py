@@ -1,4 +1,4 @@
-"""A benchmark's table and picture, from its record."""
+"""A benchmark's table and figure, from its record."""
 
 import pathlib
 import statistics

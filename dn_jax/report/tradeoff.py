@@ -11,14 +11,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from dn_jax.config import zoo
 from dn_jax.config.network import complete_model, kind_of
 from dn_jax.config.schema import ModelConfig
-from dn_jax.report import style as picture
+from dn_jax.report import style
 from dn_jax.report.ablation import Cell
 
 _PUBLISHED = ", published"
 
 
 class Point(NamedTuple):
-  """A cell in the picture: errors in percent; growth rate and depth where a network has them."""
+  """A cell in the figure: errors in percent; growth rate and depth where a network has them."""
 
   parameters: float
   flops: float | None
@@ -68,28 +68,26 @@ def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Fig
 
   Args:
     cells: of a table; those without a finished run are left out.
-    title: over the picture.
+    title: over the figure.
     published: a column whose published errors are drawn beside, hollow, such as `c10+`.
   """
   ours, theirs = points(cells), published_points(published) if published else {}
-  styles = picture.styles(list(dict.fromkeys((*ours, *theirs))))
+  styles = style.styles(list(dict.fromkeys((*ours, *theirs))))
   figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
   figure.suptitle(title)
   for name, group in ours.items():
     for axes, size in ((left, "parameters"), (right, "flops")):
       for n, line in enumerate(parts := lines([p for p in group if getattr(p, size) is not None])):
         x, y = [getattr(p, size) for p in line], [p.mean for p in line]
-        style = _joined(styles[name], x)
+        look = _joined(styles[name], x)
         label = name if n == 0 else None
-        axes.errorbar(
-          x, y, yerr=[p.deviation for p in line], label=label, capsize=3, markersize=6, linewidth=1, **style
-        )
+        axes.errorbar(x, y, yerr=[p.deviation for p in line], label=label, capsize=3, markersize=6, linewidth=1, **look)
         if len(parts) > 1:
           axes.annotate(f"k={line[0].growth_rate}", (x[0], y[0]), (4, 4), textcoords="offset points", fontsize=8)
   for name, group in theirs.items():
     x, errors = zip(*group, strict=True)
-    style = _joined(styles[name], x) | {"markerfacecolor": "none", "linewidth": 0.7, "markersize": 7}
-    left.plot(x, errors, label=name + _PUBLISHED, **style)
+    look = _joined(styles[name], x) | {"markerfacecolor": "none", "linewidth": 0.7, "markersize": 7}
+    left.plot(x, errors, label=name + _PUBLISHED, **look)
   for axes, name in ((left, "parameters"), (right, "FLOPs of a picture's forward pass")):
     axes.set_xscale("log")
     axes.set_xlabel(name)
@@ -108,9 +106,9 @@ def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Fig
   return figure
 
 
-def _joined(style: dict[str, Any], sizes: Sequence[float]) -> dict[str, Any]:
-  """A style whose line says something: none through networks of one size."""
-  return style if len(set(sizes)) == len(sizes) else style | {"linestyle": ""}
+def _joined(look: dict[str, Any], sizes: Sequence[float]) -> dict[str, Any]:
+  """A line's look, without the line where it would join networks of one size."""
+  return look if len(set(sizes)) == len(sizes) else look | {"linestyle": ""}
 
 
 def short(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Everything there is to see of a collection of runs, written into a folder."""
+"""The report of a collection of runs, written into a folder: tables, figures, and one HTML page that holds them."""
 
 import collections
 import html
@@ -23,7 +23,7 @@ from dn_jax.system import folders
 
 
 def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
-  """Writes tables (.md, .tex, .csv), pictures (.png, .svg) and report.html, which holds them all.
+  """Writes tables (.md, .tex, .csv), figures (.png, .svg) and report.html, which holds them all.
 
   Args:
     found: the collection; all that is written follows from it.
@@ -52,7 +52,7 @@ def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
       folders.write_whole(path.with_name(path.name + ".svg"), drawn[-1][1])
       style.save(figure, path.with_name(path.name + ".png"))
       written += [path.with_name(path.name + suffix) for suffix in (".png", ".svg")]
-    folders.write_whole(written[0], page(found, f"Runs in {found.folder}", [grid for _, grid in tables], drawn))
+    folders.write_whole(written[0], _page(found, f"Runs in {found.folder}", [grid for _, grid in tables], drawn))
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); give another folder") from None
   finally:
@@ -93,14 +93,14 @@ td { overflow-wrap: anywhere }
 """
 
 
-def page(found: Collection, title: str, tables: Sequence[Grid], drawn: Sequence[tuple[str, str]] = ()) -> str:
-  """The page.
+def _page(found: Collection, title: str, tables: Sequence[Grid], drawn: Sequence[tuple[str, str]]) -> str:
+  """The HTML page.
 
   Args:
     found: the collection.
     title: of the page.
     tables: that come first.
-    drawn: pictures, a name and the text of an SVG file each.
+    drawn: figures: name and text of an SVG file.
   """
   finished = sum(1 for run in found.runs if run.summary)
   failed = [run for run in found.runs if run.failure]
@@ -168,4 +168,6 @@ def _runs(found: Sequence[Run]) -> Grid:
       ]
     )
   columns = ["folder", "key", "devices", "code", "JAX", "seed", "test error, %", "epoch", "training, s"]
-  return Grid("Every run", columns, rows, ["key: of the flags that say what the run is (dn_jax/collection.py)"], left=5)
+  return Grid(
+    "Every run", columns, rows, ["key: of the flags that say what the run is (dn_jax/runs/collection.py)"], left=5
+  )

@@ -31,8 +31,6 @@ class Sweep:
   """Print the plan and stop there."""
   memory: bool = True
   """Have the compiler say what a training step takes; it compiles each network once, answers are kept."""
-  measure: int = 1
-  """Networks whose steps are timed for the plan, smallest first; the others' times follow from FLOPs."""
   time_out: float | None = None
   """Hours after which a run is stopped, saved, and counted as failed."""
   cluster: str | None = None
@@ -76,13 +74,20 @@ def carry_out(
     place: runner.Place = runner.here
     if missing and sweep.cluster is not None and not sweep.dry_run:  # Before planning, which may take minutes.
       place = stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
-    rows = forecast.look(cells, there, sweep.memory, sweep.measure, console)
+    rows = forecast.look(cells, there, sweep.memory, sweep.cluster is not None, console)
     console.print(forecast.table(rows, names, title))
     if sweep.dry_run:
       return None
     if missing:
       wanted = {cell.key for cell in missing}
-      work = {c.key: row.seconds_a_run or row.size.total for row in rows for c in row.cells if c.key in wanted}
+      # In seconds where they are known of all runs, else in FLOPs.
+      timed = all(row.epoch is not None for row in rows if row.epochs)
+      work = {
+        cell.key: row.epoch * cell.config.epochs if timed else row.size.total
+        for row in rows
+        for cell in row.cells
+        if cell.key in wanted
+      }
       jobs = runner.jobs_of(missing, there, train)
       try:
         runner.sweep(jobs, place, 3600 * (sweep.time_out or 0) or None, Display(console, work))
@@ -96,5 +101,3 @@ def carry_out(
 def _check(sweep: Sweep) -> None:
   if sweep.time_out is not None and not 0 < sweep.time_out < math.inf:
     raise ConfigurationError("time-out", sweep.time_out, "must be above 0")
-  if sweep.measure < 0:
-    raise ConfigurationError("measure", sweep.measure, "must be at least 0")

@@ -1,13 +1,16 @@
-"""What a sweep will take, before it begins: parameters, FLOPs, memory, time."""
+"""What a sweep will take, before it begins: parameters, FLOPs, memory, and time where runs like these are there."""
 
 import dataclasses
 import math
+import multiprocessing
+import os
+import signal
 import statistics
-import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import jax
-import numpy as np
 import rich.console
 import rich.markup
 import rich.table
@@ -17,20 +20,17 @@ from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import RunConfig
 from dn_jax.data import catalog
 from dn_jax.distributed import layout
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.models import build, summary
 from dn_jax.planner import plan as planning
 from dn_jax.planner import targets
-from dn_jax.runs import collection
-from dn_jax.runs.collection import Collection
+from dn_jax.runs import collection, records
+from dn_jax.runs.collection import Collection, Run
 from dn_jax.sweep.cells import Cell
-from dn_jax.sweep.child import Child, Refused
-from dn_jax.training.resident import DeviceSplit
-from dn_jax.training.setup import assemble
-from dn_jax.training.step import Totals
+from dn_jax.system import child_processes, compilation
 
-# Steps that are timed, after one that is not.
-_STEPS = 3
+# Bytes that a step takes; or none, and why it cannot be taken.
+Answer = tuple[int | None, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +58,14 @@ class Size:
 class Row:
   """A cell of the sweep's table: runs that differ in their seeds alone.
 
+  done:    how many runs are finished
+  failed:  how many failed when last tried
+  size:    of a run
   memory:  that a training step takes on a device, in bytes; None where not asked for
   refused: why the step cannot be taken here: the compiler, memory, or the devices; empty where it can
-  seconds: that a run takes once it has started; None where nothing was measured
-  source:  of `seconds`: "runs" (finished ones), "steps" (a few), "FLOPs" (others' steps, by FLOPs)
-  start:   seconds that a run takes to start and to compile; 0 where that was not measured
+  epochs:  that all its runs together have still to do
+  epoch:   seconds of an epoch, evaluation included, in runs of this cell that are there; None where there are none
+  devices: on which, as far as is known
   """
 
   cells: Sequence[Cell]
@@ -71,18 +74,16 @@ class Row:
   size: Size
   memory: int | None = None
   refused: str = ""
-  seconds: float | None = None
-  source: str = ""
-  start: float = 0.0
+  epochs: int = 0
+  epoch: float | None = None
+  devices: frozenset[str] = frozenset()
 
   @property
-  def missing(self) -> int:
-    return len(self.cells) - self.done
-
-  @property
-  def seconds_a_run(self) -> float | None:
-    """From its start to its end."""
-    return None if self.seconds is None else self.start + self.seconds
+  def seconds_left(self) -> float | None:
+    """Of all runs still to do, one after another; None where no run says how long an epoch takes."""
+    if not self.epochs:
+      return 0.0
+    return None if self.epoch is None else self.epochs * self.epoch
 
 
 def size_of(config: RunConfig) -> Size:
@@ -108,7 +109,7 @@ def size_of(config: RunConfig) -> Size:
 
 
 def look(
-  cells: Sequence[Cell], there: Collection, memory: bool, measure: int, console: rich.console.Console
+  cells: Sequence[Cell], there: Collection, memory: bool, elsewhere: bool, console: rich.console.Console
 ) -> list[Row]:
   """A row for each cell of the table, in the sweep's order.
 
@@ -116,58 +117,114 @@ def look(
     cells: of the sweep.
     there: runs that are done already, or begun.
     memory: whether to ask the planner; it compiles each network's step, if it has not before.
-    measure: of how many networks a few steps are timed, those of fewest FLOPs first; the others' times follow from
-      their FLOPs. A cell with finished runs takes as long as those.
+    elsewhere: the runs will be on other machines than this one.
     console: told what is waited for.
 
   Raises:
     ConfigurationError: a data set is not there, or has no such pictures.
+    UserError: the planner was to be asked, and there is no process to do so.
   """
   grouped: dict[str, list[Cell]] = {}
   for cell in cells:
     grouped.setdefault(collection.cell_key(cell.config), []).append(cell)
+  sizes = [size_of(group[0].config) for group in grouped.values()]
+  answers, devices = [(None, "")] * len(grouped), None
+  if memory:
+    answers, devices = _ask([group[0].config for group in grouped.values()], console)
   rows = []
-  for group in grouped.values():
-    found = [there.of_key(cell.key) for cell in group]
-    done = [run for run in found if run and run.summary]
-    failed = sum(1 for run in found if run and run.failure)
-    row = Row(group, len(done), failed, size_of(group[0].config))
-    if done:
-      took = statistics.median(run.summary.seconds + run.summary.evaluation_seconds for run in done)
-      row = dataclasses.replace(row, seconds=took, source="runs")
-    rows.append(row)
-  starts = []
-  with Child() as child:
-    if memory:
-      for number, row in enumerate(rows):
-        with console.status(f"memory of {number + 1} of {len(rows)}: {rich.markup.escape(_title(row))}"):
-          try:
-            rows[number] = dataclasses.replace(row, memory=child.ask(step_memory, row.cells[0].config))
-          except Refused as error:
-            rows[number] = dataclasses.replace(row, refused=str(error))
-    unknown = [n for n in sorted(range(len(rows)), key=lambda n: rows[n].size.flops) if rows[n].seconds is None]
-    for number in unknown[:measure]:
-      row = rows[number]
-      with console.status(f"timing a few steps of {rich.markup.escape(_title(row))}"):
-        try:
-          first, per_step = child.ask(step_seconds, row.cells[0].config)
-        except Refused as error:
-          rows[number] = dataclasses.replace(row, refused=str(error))
-          continue
-        training = row.size.pictures / row.cells[0].config.batch_size * per_step
-        whole = training * row.size.total / (3.0 * row.size.flops * row.size.pictures)
-        rows[number] = dataclasses.replace(row, seconds=whole, source="steps")
-        starts.append(child.start + first)
-  start = statistics.median(starts) if starts else 0.0
-  return [dataclasses.replace(row, start=start) for row in _with_scaled_times(rows)]
+  for group, size, answer in zip(grouped.values(), sizes, answers, strict=True):
+    found = [run for cell in group if (run := there.of_key(cell.key))]
+    row = Row(group, sum(1 for run in found if run.summary), sum(1 for run in found if run.failure), size, *answer)
+    rows.append(_with_time(row, found, None if elsewhere else devices))
+  return rows
+
+
+def _with_time(row: Row, found: Sequence[Run], devices: str | None) -> Row:
+  """A row with the epochs left, and with what one took in these runs.
+
+  Runs that were finished on other devices than these do not count; of one that is not finished nobody knows.
+  """
+  to_do, seconds, seen = len(row.cells) * row.cells[0].config.epochs, [], set()
+  for run in found:
+    try:
+      epochs = records.read_records(run.folder)
+    except records.RunError:
+      epochs = []
+    to_do -= run.config.epochs if run.summary else len(epochs)
+    own = run.summary and run.summary.devices
+    if own is None or devices in (None, own):
+      seconds += [epoch.seconds + epoch.evaluation_seconds for epoch in epochs]
+      seen |= {own} - {None}
+  epoch = statistics.median(seconds) if seconds else None
+  return dataclasses.replace(row, epochs=to_do, epoch=epoch, devices=frozenset(seen))
+
+
+def _ask(configs: Sequence[RunConfig], console: rich.console.Console) -> tuple[list[Answer], str]:
+  """Asks a process of its own for each run's `step_memory`; returns its answers, and this machine's devices for a run.
+
+  The process has the accelerator, and has ended when this returns: the devices are free for the runs. Where it dies,
+  it has refused the step that it was asked about, and a new one answers the rest.
+
+  Raises:
+    UserError: it cannot be started; its accelerator is another process's, say.
+  """
+  answers: list[Answer] = []
+  while len(answers) < len(configs):
+    pool, worker = _pool(), None
+    try:
+      try:
+        worker, devices = pool.submit(_devices, configs[0].devices).result()
+      except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"the process that the sweep is planned in could not start ({why}); see --no-memory") from None
+      for number in range(len(answers), len(configs)):
+        config = configs[number]
+        with console.status(f"memory of {number + 1} of {len(configs)}: {rich.markup.escape(_title(config))}"):
+          answers.append(pool.submit(answer, config).result())
+    except BrokenProcessPool:
+      answers.append((None, "the process that was asked died (out of memory?)"))
+    except KeyboardInterrupt:  # What is being compiled is not waited for.
+      if worker is not None:
+        os.kill(worker, signal.SIGKILL)
+      raise
+    finally:
+      pool.shutdown()
+  return answers, devices
+
+
+def _pool() -> ProcessPoolExecutor:
+  return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
+
+
+def _begin(parent: int) -> None:
+  """In the process: ties it to the sweep's."""
+  child_processes.tie(parent)
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C is for the sweep, which ends this process.
+  compilation.keep_compiled_programs()
+
+
+def _devices(count: int | None) -> tuple[int, str]:
+  """In the process: its number, and the devices that a run takes, as its summary will have them.
+
+  Raises:
+    RuntimeError: there are none.
+  """
+  return os.getpid(), targets.here(count).described
+
+
+def answer(config: RunConfig) -> Answer:
+  """In the process: what `step_memory` says, or why it does not."""
+  try:
+    return step_memory(config), ""
+  except (UserError, MemoryError, jax.errors.JaxRuntimeError) as error:
+    return None, str(error)
 
 
 def step_memory(config: RunConfig) -> int:
   """Bytes that a training step takes on each device of this machine that the run takes.
 
   Raises:
-    Refused: the compiler does not take it.
-    ConfigurationError: there are no such devices, or they do not divide the batch.
+    UserError: the compiler does not take it; there are no such devices, or they do not divide the batch.
   """
   info = catalog.known(config.data)
   layout.make_layout(config.statistics_groups, devices=config.devices)
@@ -181,65 +238,23 @@ def step_memory(config: RunConfig) -> int:
   else:
     plan = planning.plan(config.model, *arguments, **options)
   if plan.refusal:
-    raise Refused(plan.refusal)
+    raise UserError(plan.refusal)
   return plan.peak
-
-
-def step_seconds(config: RunConfig) -> tuple[float, float]:
-  """Seconds to the end of the first training step, compiling included, and of one of the next, the median of a few.
-
-  The pictures are made up.
-  """
-  start = time.perf_counter()
-  info = catalog.known(config.data)
-  rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (config.batch_size, *info.image_shape), np.uint8)
-  split = catalog.Split(images, rng.integers(0, info.num_classes, config.batch_size).astype(np.int32))
-  if config.model.remat == "auto":
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=None))
-  config = dataclasses.replace(config, last_batch="drop", steps_per_dispatch=1)
-  parts = assemble(config, catalog.Dataset(info, split, None, split))
-  state, totals = parts.fresh_state(), Totals.zero_beside(parts.splits.train.labels)
-  order, taken, first = parts.order_of(0), [], None
-  for _ in range(1 + _STEPS):
-    begin = time.perf_counter()
-    state, totals, losses = parts.advance(
-      state, totals, DeviceSplit(*parts.splits.train), order, np.int32(0), np.int32(1), batch_size=config.batch_size
-    )
-    jax.block_until_ready(losses)
-    if first is None:
-      first = time.perf_counter() - start
-    else:
-      taken.append(time.perf_counter() - begin)
-  return first, statistics.median(taken)
-
-
-def _with_scaled_times(rows: Sequence[Row]) -> list[Row]:
-  """Fills in the times that were not measured, from those that were and the FLOPs."""
-  rates = [row.seconds / row.size.total for row in rows if row.seconds is not None]
-  if not rates:
-    return list(rows)
-  rate = statistics.median(rates)
-  return [
-    row if row.seconds is not None else dataclasses.replace(row, seconds=rate * row.size.total, source="FLOPs")
-    for row in rows
-  ]
 
 
 def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Table:
   """The plan of a sweep."""
-  words = {"runs": "finished runs", "steps": "a few steps timed here", "FLOPs": "FLOPs, at the rate of the others"}
-  sources = [words[source] for source in dict.fromkeys(row.source for row in rows) if source]
+  left = [row.seconds_left for row in rows]
   caption = "FLOPs: forward pass of a picture; of all runs, with three forward passes a training picture"
-  if sources:
-    start = max(row.start for row in rows)
-    starting = (
-      f"with {duration(start)} a run to start and compile, as here" if start else "without starting and compiling"
-    )
-    caption += f"\ntime: of the runs still to do, one after another, {starting}: an estimate from {'; '.join(sources)}"
+  if any(row.epoch is not None for row in rows):
+    devices = sorted(frozenset().union(*(row.devices for row in rows)))
+    on = f", on {' or '.join(devices)}" if devices else ""
+    caption += f"\ntime: of the runs still to do, one after another, by the epochs of such runs that are there{on}"
+  if None in left:
+    caption += "\ntime unknown: no run of that kind is there that has done an epoch"
   for row in rows:
     if row.refused:
-      caption += f"\n{_title(row)} does not fit here: {row.refused}"
+      caption += f"\n{_title(row.cells[0].config)} does not fit here: {row.refused}"
   escape = rich.markup.escape
   result = rich.table.Table(title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left")
   for name in (*axes, *(() if axes else ("network",))):
@@ -248,7 +263,7 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
     result.add_column(name, justify="right")
   for row in rows:
     given = row.cells[0].given
-    names = [given.get(axis, "") for axis in axes] or [_title(row)]
+    names = [given.get(axis, "") for axis in axes] or [_title(row.cells[0].config)]
     result.add_row(
       *map(escape, names),
       f"{row.size.parameters:,}",
@@ -258,7 +273,7 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
       str(row.failed) if row.failed else "",
       f"{len(row.cells) * row.size.total:.2g}",
       "does not fit" if row.refused else "" if row.memory is None else f"{row.memory / 2**20:,.0f} MiB",
-      "" if row.seconds is None else duration(row.missing * row.seconds_a_run),
+      "" if (seconds := row.seconds_left) is None else duration(seconds),
     )
   result.add_section()
   result.add_row(
@@ -269,16 +284,9 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
     str(sum(row.failed for row in rows) or ""),
     f"{sum(len(row.cells) * row.size.total for row in rows):.2g}",
     "",
-    duration(left) if (left := seconds_left(rows)) is not None else "",
+    "unknown" if None in left else duration(math.fsum(left)),
   )
   return result
-
-
-def seconds_left(rows: Sequence[Row]) -> float | None:
-  """Of all runs still to do, one after another; None where nothing was measured."""
-  if any(row.seconds is None for row in rows if row.missing):
-    return None
-  return math.fsum(row.missing * row.seconds_a_run for row in rows if row.missing)
 
 
 def duration(seconds: float) -> str:
@@ -293,6 +301,5 @@ def duration(seconds: float) -> str:
   return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
-def _title(row: Row) -> str:
-  config = row.cells[0].config
+def _title(config: RunConfig) -> str:
   return f"{name_of(config.model)} on {data_name(config)}"

@@ -43,7 +43,6 @@ def ablate(monkeypatch, capsys):
     (("--model.grwth-rate", "4"), "error: --model.grwth-rate 4: there is no such flag; did you mean model.growth-rate"),
     (("--sedes", "3"), "error: --sedes 3: there is no such flag; did you mean seeds or "),
     (("--model.growth-rate", "four"), "  --model.growth-rate four: takes a whole number"),
-    (("--measure", "-1"), "error: --measure -1: must be at least 0"),
     (("--seeds", "0"), "error: --seeds 0: must be at least 1"),
     (("--cluster", "127.0.0.1:9"), "error: --cluster 127.0.0.1:9: cannot be reached (Connection refused)"),
     (("--cluster", "ray://h:1"), "error: --cluster ray://h:1: local, auto, or HOST:PORT"),
@@ -76,7 +75,7 @@ def test_foreign_files_and_damaged_records_are_named_and_left_alone(ablate, tmp_
   (damaged / "summary.json").write_text("{")
   (tmp_path / "notes.txt").write_text("mine")
   before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-  words = ("--out", tmp_path, "--model.growth-rate", "4,8", "--dry-run", "--no-memory", "--measure", "0")
+  words = ("--out", tmp_path, "--model.growth-rate", "4,8", "--dry-run", "--no-memory")
   code, out, err = ablate(*SMALL, *words)
   assert code == 0
   assert err.splitlines() == [
@@ -92,7 +91,7 @@ def test_a_sweep_does_what_is_missing_and_nothing_twice(ablate, tmp_path, monkey
   data, out = stand_in.prepare(tmp_path / "data"), tmp_path / "out"
   monkeypatch.setattr(sys.modules["ablate"], "TRAIN", stand_in.TRAIN)
   monkeypatch.setattr(forecast, "size_of", functools.cache(forecast.size_of))  # A second a network.
-  command = (*SMALL, "--data.dir", data, "--out", out, "--no-memory", "--measure", "0", "--seeds", "2")
+  command = (*SMALL, "--data.dir", data, "--out", out, "--no-memory", "--seeds", "2")
   code, printed, err = ablate(*command, "--model.growth-rate", "4")
   assert code == 0, err
   began = lambda: (data / "events.txt").read_text().count(" began\n")
@@ -117,7 +116,7 @@ def test_a_sweep_does_what_is_missing_and_nothing_twice(ablate, tmp_path, monkey
 @pytest.mark.thorough
 @pytest.mark.usefixtures("one_cluster")
 def test_a_sweep_trains_what_is_missing_here_and_on_a_cluster(ablate, tmp_path):
-  out, command = tmp_path / "out", (*SMALL, "--out", str(tmp_path / "out"), "--no-memory", "--measure", "0")
+  out, command = tmp_path / "out", (*SMALL, "--out", str(tmp_path / "out"), "--no-memory")
   script, quick = "experiments/ablate.py", {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
   done = run(script, *command, "--model.growth-rate", "4", **quick)
   assert done.returncode == 0, done.stderr + done.stdout

@@ -106,7 +106,7 @@ def test_what_is_done_is_set_beside_what_was_published_and_can_be_made_again_fro
   for (name, column), group in cells.items():
     for cell in group:
       untrained.run(out, cell.config, zoo.NETWORKS[name].errors[column] + 1 + cell.config.seed)
-  flags = ["--rows", *rows, "--columns", "C10+", "C100+", "--seeds", 2, "--scale", 0.01, "--no-memory", "--measure", 0]
+  flags = ["--rows", *rows, "--columns", "C10+", "C100+", "--seeds", 2, "--scale", 0.01, "--no-memory"]
   untrained.script("cifar_table", *flags, "--out", out, "--data.dir", tmp_path)
   printed = capsys.readouterr().out
   first = (out / "report" / "cifar_table.csv").read_text()

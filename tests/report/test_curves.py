@@ -62,7 +62,7 @@ def test_a_line_of_many_runs_is_their_mean_over_the_epochs_all_have_and_its_band
   assert edges == {(1, 0.1), (1, 0.4), (2, 0.05), (2, 0.2)}
 
 
-def test_no_runs_are_no_picture():
+def test_no_runs_are_no_figure():
   assert curves.draw_many({"none": [[]]}, "title") == []
 
 

@@ -1,4 +1,4 @@
-"""The network's own picture."""
+"""A DenseNet drawn."""
 
 import measures
 import pytest
@@ -27,7 +27,7 @@ def network_of(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_arrow_and_word_is_within_the_picture(name):
+def test_every_arrow_and_word_is_within_the_figure(name):
   figure = measures.laid_out(diagram.draw(*network_of(name), name))
   assert max(measures.pixels(figure)) <= 4000
   assert measures.cut_off(figure) == []

@@ -1,4 +1,4 @@
-"""The pictures of whole collections, measured: sizes, legends, words."""
+"""The figures of whole collections, measured: sizes, legends, words."""
 
 import measures
 import pytest
@@ -6,8 +6,7 @@ import untrained
 
 from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from dn_jax.report import ablation
-from dn_jax.report import figures as pictures
+from dn_jax.report import ablation, figures
 from dn_jax.runs import collection
 
 no_figure_stays_open = untrained.no_figure_stays_open
@@ -35,9 +34,9 @@ whole_table = untrained.whole_table
     ),
   ],
 )
-def test_every_picture_of_a_collection_fits_a_page_and_covers_and_cuts_nothing(which, data, expected, request):
+def test_every_figure_of_a_collection_fits_a_page_and_covers_and_cuts_nothing(which, data, expected, request):
   found = collection.read(request.getfixturevalue(which)).runs
-  drawn = pictures.draw([run for run in found if data in (None, data_name(run.config))])
+  drawn = figures.draw([run for run in found if data in (None, data_name(run.config))])
   assert sorted(name for name, _ in drawn) == sorted(expected)
   for name, figure in drawn:
     measures.laid_out(figure)
@@ -51,11 +50,11 @@ def test_every_picture_of_a_collection_fits_a_page_and_covers_and_cuts_nothing(w
 
 
 @pytest.mark.slow
-def test_every_line_of_a_picture_is_told_from_the_others_without_colour(small_table, whole_table):
+def test_every_line_of_a_figure_is_told_from_the_others_without_colour(small_table, whole_table):
   for folder, lines in ((small_table, 9), (whole_table, 16)):
-    figures = [figure for name, figure in pictures.draw(collection.read(folder).runs) if "Curves" in name]
+    curves = [figure for name, figure in figures.draw(collection.read(folder).runs) if "Curves" in name]
     most = 0
-    for figure in figures:
+    for figure in curves:
       looks = [(line.get_marker(), str(line._unscaled_dash_pattern)) for axes in figure.axes for line in axes.lines]
       # Each line is drawn for the test and for the training error, in one style.
       assert len(looks) == 2 * len(set(looks))
@@ -65,7 +64,7 @@ def test_every_line_of_a_picture_is_told_from_the_others_without_colour(small_ta
 
 def test_more_lines_than_a_page_holds_are_drawn_on_several(tmp_path):
   untrained.grid(tmp_path, range(10, 10 + 6 * 13, 6), [4, 8], 1, epochs=2)
-  drawn = dict(pictures.draw(collection.read(tmp_path).runs))
+  drawn = dict(figures.draw(collection.read(tmp_path).runs))
   names = [name for name in drawn if name.startswith("Curves")]
   assert names == ["Curves 1", "Curves 2"]
   assert sum(len(axes.lines) for name in names for axes in drawn[name].axes) == 2 * 26
@@ -79,4 +78,4 @@ def test_runs_of_one_network_that_differ_in_something_else_are_named_by_it(tmp_p
     )
     untrained.run(tmp_path, config, 5.0)
   cells = ablation.cells_of(collection.read(tmp_path).runs)
-  assert pictures.names(cells) == [f"densenet-bc-10-4, weight-decay {decay}" for decay in ("0.0001", "0.0005")]
+  assert figures.names(cells) == [f"densenet-bc-10-4, weight-decay {decay}" for decay in ("0.0001", "0.0005")]

@@ -1,28 +1,69 @@
-"""The memory table: as text, as CSV, as a picture."""
+"""Plans written by hand, as tables, as CSV, as a figure."""
 
 import csv
+import dataclasses
 import io
 
 import rich.console
 from matplotlib import pyplot
 
+from dn_jax.config.schema import ModelConfig
+from dn_jax.models import build
 from dn_jax.planner import targets
 from dn_jax.planner.plan import Plan
 from dn_jax.report import plans
 
+MODEL = build.complete(ModelConfig(depth=10, growth_rate=4))
 MIB = 2**20
 HERE = targets.target("here")
 
 
-def rows(depths=(10, 16), batch_sizes=(8,)):
-  plans = lambda n: {"none": Plan(2 * n * MIB, 5, 0, 100.0, 7.0), "block": Plan(n * MIB, 5, 0, 150.0, 9.0)}
-  return [plans.Row(HERE, size, depth, plans(depth * size)) for size in batch_sizes for depth in depths]
-
-
 def text_of(table):
-  console = rich.console.Console(width=160, file=io.StringIO())
+  console = rich.console.Console(width=200, file=io.StringIO())
   console.print(table)
   return console.file.getvalue()
+
+
+def by_policy(found, pictures=64):
+  """The text of `plan_table` on a chip of 10 MiB, and its rows by column."""
+  where = dataclasses.replace(HERE, chip=targets.CHIPS["v5e"], memory=10 * MIB)
+  text = text_of(plans.plan_table(found, where, MODEL, pictures, "a title"))
+  cells = lambda line, bar: [cell.strip() for cell in line.split(bar)[1:-1]]
+  header = next(cells(line, "┃") for line in text.splitlines() if "┃" in line)
+  return text, [dict(zip(header, cells(line, "│"), strict=True)) for line in text.splitlines() if "│" in line]
+
+
+def rows(depths=(10, 16), batch_sizes=(8,)):
+  of = lambda n: {"none": Plan(2 * n * MIB, 5, 0, 100.0, 7.0), "block": Plan(n * MIB, 5, 0, 150.0, 9.0)}
+  return [plans.Row(HERE, size, depth, of(depth * size)) for size in batch_sizes for depth in depths]
+
+
+def test_a_row_has_memory_work_and_the_least_time():
+  # 8.19 GB at 819 GB/s are 10 ms, in which 64 pictures are 6,400 a second.
+  found = Plan(5 * MIB, 2 * MIB, MIB, 1e9, 8.19e9, 3_000_000, {"all-reduce": (2, 3 * MIB)})
+  text, (row,) = by_policy({"none": found})
+  assert row == {
+    "remat": "none",
+    "temporaries": "5 MiB",
+    "arguments": "2 MiB",
+    "peak": "8 MiB",
+    "fits": "yes",
+    "GFLOPs": "1.0",
+    "GB moved": "8.2",
+    "cycles": "3.00 M",
+    "at least": "10.0 ms, 6,400 pictures/s",
+    "exchanged": "2 all-reduce, 3.00 MiB",
+  }
+  assert "loops" not in text
+
+
+def test_what_the_compiler_does_not_say_is_a_dash_and_a_refusal_is_quoted():
+  _, (silent, refused) = by_policy({"none": Plan(20 * MIB), "block": Plan(refusal="too large")})
+  assert "cycles" not in silent
+  assert (silent["fits"], silent["GFLOPs"], silent["at least"], silent["exchanged"]) == ("no", "-", "-", "-")
+  assert (refused["fits"], refused["peak"], refused["exchanged"]) == ("no", "", "too large")
+  _, (silent, told) = by_policy({"none": Plan(1), "block": Plan(1, cycles=10_000, loops=1)})
+  assert (silent["cycles"], told["cycles"]) == ("-", "0.01 M")
 
 
 def test_the_table_has_sizes_and_recomputation():
@@ -47,7 +88,7 @@ def test_the_csv_has_every_plan_in_bytes():
   assert {line["peak"] == str(int(line["temporaries"]) + 5) for line in lines} == {True}
 
 
-def test_the_picture_shows_the_sizes(tmp_path, monkeypatch):
+def test_the_figure_shows_the_sizes(tmp_path, monkeypatch):
   drawn = []
   monkeypatch.setattr(pyplot, "close", drawn.append)
   plans.draw(rows(), "title", tmp_path / "depth.png")

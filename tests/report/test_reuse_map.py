@@ -16,7 +16,7 @@ BLOCKS = [
 ]
 
 
-def test_the_last_column_has_a_scale_of_its_own_and_the_picture_says_so():
+def test_the_last_column_has_a_scale_of_its_own_and_the_figure_says_so():
   figure = measures.laid_out(reuse_map.draw(BLOCKS, "title"))
   first, second = (axes.images[0].get_array().filled(np.nan) for axes in figure.axes if axes.get_title())
   np.testing.assert_allclose(first, [[0.5, 0.25, 1.0], [np.nan, 1.0, 0.5], [np.nan, np.nan, 0.25]])

@@ -1,4 +1,4 @@
-"""What all pictures share."""
+"""What all figures share."""
 
 import itertools
 import os
@@ -9,32 +9,32 @@ import untrained
 from matplotlib import pyplot
 
 from dn_jax.errors import ConfigurationError
-from dn_jax.report import style as picture
+from dn_jax.report import style
 
 no_figure_stays_open = untrained.no_figure_stays_open
 
 
 @pytest.mark.parametrize("count", [1, 9, 32])
 def test_every_line_differs_from_every_other_without_its_colour(count):
-  styles = picture.styles([f"line {n}" for n in range(count)])
+  styles = style.styles([f"line {n}" for n in range(count)])
   assert len(styles) == count
-  looks = [(style["marker"], str(style["linestyle"])) for style in styles.values()]
+  looks = [(look["marker"], str(look["linestyle"])) for look in styles.values()]
   assert len(set(looks)) == count
   assert all(a[0] != b[0] and a[1] != b[1] for a, b in itertools.pairwise(looks))
 
 
 def test_colours_differ_in_brightness():
   brightness = sorted(
-    sum(w * int(c[i : i + 2], 16) for w, i in ((0.299, 1), (0.587, 3), (0.114, 5))) for c in picture.COLOURS
+    sum(w * int(c[i : i + 2], 16) for w, i in ((0.299, 1), (0.587, 3), (0.114, 5))) for c in style.COLOURS
   )
-  assert len(set(picture.COLOURS)) == len(picture.COLOURS) == 8
+  assert len(set(style.COLOURS)) == len(style.COLOURS) == 8
   assert brightness[-1] - brightness[0] > 100
 
 
-@pytest.mark.parametrize("suffix", picture.FORMATS)
-def test_a_picture_is_written_whole_in_each_format(suffix, tmp_path):
+@pytest.mark.parametrize("suffix", style.FORMATS)
+def test_a_figure_is_written_whole_in_each_format(suffix, tmp_path):
   figure, _ = pyplot.subplots(figsize=(3, 2))
-  picture.save(figure, tmp_path / f"a{suffix}")
+  style.save(figure, tmp_path / f"a{suffix}")
   (path,) = tmp_path.iterdir()
   head = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix]
   assert path.read_bytes().startswith(head)
@@ -42,11 +42,11 @@ def test_a_picture_is_written_whole_in_each_format(suffix, tmp_path):
 
 def test_a_png_has_300_dots_an_inch(tmp_path):
   figure, _ = pyplot.subplots(figsize=(3, 2))
-  picture.save(figure, tmp_path / "a.png")
+  style.save(figure, tmp_path / "a.png")
   assert pyplot.imread(tmp_path / "a.png").shape[:2] == (600, 900)
 
 
-def test_a_picture_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):
+def test_a_figure_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):
   (tmp_path / "a.png").write_text("old")
   figure, _ = pyplot.subplots()
 
@@ -55,7 +55,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tm
 
   monkeypatch.setattr(os, "fsync", cut_short)
   with pytest.raises(OSError, match="No space"):
-    picture.save(figure, tmp_path / "a.png")
+    style.save(figure, tmp_path / "a.png")
   assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
   assert (tmp_path / "a.png").read_text() == "old"
 
@@ -64,7 +64,7 @@ def test_the_same_figure_gives_the_same_svg_with_no_reference_outside():
   def drawn():
     figure, axes = pyplot.subplots()
     axes.plot([1, 2, 3])
-    return picture.svg(figure)
+    return style.svg(figure)
 
   first = drawn()
   assert first == drawn()
@@ -73,6 +73,6 @@ def test_the_same_figure_gives_the_same_svg_with_no_reference_outside():
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "no/such/folder.png"])
-def test_a_place_that_cannot_hold_a_picture_is_refused(name, tmp_path):
+def test_a_place_that_cannot_hold_a_figure_is_refused(name, tmp_path):
   with pytest.raises(ConfigurationError, match=r"--to .*"):
-    picture.check_path("to", tmp_path / name)
+    style.check_path("to", tmp_path / name)

@@ -1,4 +1,4 @@
-"""The benchmark's ratios, table and picture, from a record written by hand."""
+"""The benchmark's ratios, table and figure, from a record written by hand."""
 
 import io
 
@@ -39,7 +39,7 @@ def test_the_table_has_median_spread_ratio_and_memory():
   assert ["keras", "failed", "", "", "", ""] in rows
 
 
-def test_the_picture_has_a_bar_a_network_that_ran(tmp_path, monkeypatch):
+def test_the_figure_has_a_bar_a_network_that_ran(tmp_path, monkeypatch):
   drawn = []
   monkeypatch.setattr(pyplot, "close", drawn.append)
   timings.draw(RECORD, tmp_path / "benchmark.png")

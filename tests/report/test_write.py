@@ -59,7 +59,7 @@ def written(small_table, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_report_is_tables_pictures_and_a_page(written):
+def test_the_report_is_tables_figures_and_a_page(written):
   folder, paths, _ = written
   tables, drawn = ["table.md", "table.tex", "table.csv"], ["heat_map", "error_and_size", "curves"]
   expected = {"report.html", *tables, *(name + suffix for name in drawn for suffix in (".png", ".svg"))}
@@ -67,7 +67,7 @@ def test_the_report_is_tables_pictures_and_a_page(written):
   assert pyplot.get_fignums() == []
 
 
-def test_the_page_parses_loads_nothing_and_holds_the_pictures_that_were_written(written):
+def test_the_page_parses_loads_nothing_and_holds_the_figures_that_were_written(written):
   folder, _, _ = written
   text = (folder / "report.html").read_text()
   page = Page(text)
@@ -83,7 +83,7 @@ def test_the_page_parses_loads_nothing_and_holds_the_pictures_that_were_written(
     assert row.split(",")[0] in page.words
 
 
-def test_each_picture_is_drawn_once(written):
+def test_each_figure_is_drawn_once(written):
   _, _, drawn = written
   assert len(drawn) == len(set(map(id, drawn))) == 3
 

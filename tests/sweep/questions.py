@@ -1,25 +1,14 @@
-"""What `dn_jax.sweep.child.Child` is asked: its process imports this, so nothing is imported here that takes long."""
+"""What the process of `dn_jax.sweep.forecast` is asked in place of `answer`: it imports this, so nothing takes long."""
 
 import os
 import time
 
-from dn_jax.errors import ConfigurationError
 
-
-def killed(config):
-  os.kill(os.getpid(), 9)
-
-
-def refused(config):
-  raise ConfigurationError("batch-size", 1, "does not fit")
-
-
-def broken(config):
-  raise ZeroDivisionError("a fault of ours")
-
-
-def number(config):
-  return 7, os.getpid()
+def answer(config):
+  """Dies of growth rate 4; of others, says which and the process's number."""
+  if config.model.growth_rate == 4:
+    os.kill(os.getpid(), 9)
+  return config.model.growth_rate, str(os.getpid())
 
 
 def sleeps(config):

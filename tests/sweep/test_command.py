@@ -15,9 +15,15 @@ from dn_jax.system.signals import Interrupted
 data = test_runner.data  # The fixture.
 
 
+@pytest.fixture(autouse=True)
+def _sizes(monkeypatch):
+  """To look at a network takes a second; `test_forecast.py` does."""
+  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+
+
 def carry_out(out, cells, **flags):
   console = rich.console.Console(file=io.StringIO(), width=250)
-  flags = command.Sweep(**({"out": out, "memory": False, "measure": 0} | flags))
+  flags = command.Sweep(**({"out": out, "memory": False} | flags))
   return command.carry_out(cells, flags, stand_in.TRAIN, console, [], f"runs in {out}"), console.file.getvalue()
 
 
@@ -38,7 +44,6 @@ def test_a_sweep_gives_its_runs_back_and_those_of_another_in_the_same_folder_sta
 @pytest.mark.parametrize(
   ("flags", "line"),
   [
-    ({"measure": -1}, "--measure -1: must be at least 0"),
     ({"time_out": 0.0}, "--time-out 0.0: must be above 0"),
     ({"time_out": float("nan")}, "--time-out nan: must be above 0"),
   ],

@@ -2,9 +2,12 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import fabricated
 import pytest
@@ -12,11 +15,10 @@ import questions
 import rich.console
 from conftest import ROOT, run
 
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.runs import collection
 from dn_jax.sweep import forecast
 from dn_jax.sweep.cells import cells_of
-from dn_jax.sweep.child import Child, Refused
 
 
 def printed(rows, names=("model.growth-rate",), title="the plan"):
@@ -28,7 +30,9 @@ def printed(rows, names=("model.growth-rate",), title="the plan"):
 def rows_of(words, there, seeds=2, network="--model.depth 10", **options):
   cells = cells_of(["--data.name", "digits", *network.split(), "--epochs", "2", *words.split()], seeds)
   console = rich.console.Console(file=io.StringIO())
-  return forecast.look(cells, collection.read(there), **({"memory": False, "measure": 0} | options), console=console)
+  return forecast.look(
+    cells, collection.read(there), **({"memory": False, "elsewhere": False} | options), console=console
+  )
 
 
 def line_of(text, start):
@@ -37,52 +41,77 @@ def line_of(text, start):
 
 
 @pytest.mark.slow
-def test_the_plan_counts_what_is_done_and_takes_times_from_it(tmp_path):
-  done = fabricated.config(growth_rate=4)
-  fabricated.finished(tmp_path / "a", done)  # 2 epochs of 2 s, and 0.5 s of evaluation each.
-  fabricated.failed(tmp_path / "b", fabricated.config(growth_rate=8))
-  rows = rows_of("--model.growth-rate 4,8", tmp_path)
-  four, eight = rows
-  assert (four.seconds, four.source) == (5.0, "runs")
-  assert eight.source == "FLOPs"
-  assert eight.seconds == pytest.approx(5.0 * eight.size.total / four.size.total)
-  # A training picture counts three forward passes, a tested one one. Digits has 1297 and 500; the rest of a batch is
-  # left out.
-  assert four.size.total == four.size.flops * 2 * (3 * (1297 // 64 * 64) + 500)
+def test_a_training_image_counts_three_forward_passes_and_a_tested_one_one():
+  # Digits has 1297 and 500; the rest of a batch is left out.
+  size = forecast.size_of(fabricated.config(epochs=2))
+  assert size.total == size.flops * 2 * (3 * (1297 // 64 * 64) + 500)
+
+
+def test_the_plan_counts_what_is_done_and_takes_times_from_runs_that_are_there(tmp_path, monkeypatch):
+  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+  fabricated.finished(tmp_path / "a", fabricated.config(growth_rate=4))  # 2 epochs of 2 s, and 0.5 s of evaluation.
+  fabricated.failed(tmp_path / "b", fabricated.config(growth_rate=8))  # In its second epoch.
+  rows = rows_of("--model.growth-rate 4,8,12", tmp_path)
+  four, eight, twelve = rows
+  assert four.seconds_left == 2 * 2.5
+  assert eight.seconds_left == 3 * 2.5
+  assert twelve.seconds_left is None
   text = printed(rows)
   assert line_of(text, "4")[3:6] == ["2", "1", ""]
   assert line_of(text, "8")[3:6] == ["2", "0", "1"]
-  assert line_of(text, "all")[3:6] == ["4", "1", "1"]
-  assert "without starting and compiling" in text
+  assert line_of(text, "all")[3:6] == ["6", "1", "1"]
+  assert [line_of(text, name)[-1] for name in ("4", "8", "12", "all")] == ["5 s", "8 s", "", "unknown"]
+  assert "by the epochs of such runs that are there, on 1 x cpu" in " ".join(text.split())
+  assert "time unknown: no run of that kind" in text
+  text = printed(rows[:2])
+  assert line_of(text, "all")[-1] == "12 s"
+  assert "unknown" not in text
 
 
-def test_the_time_of_a_run_has_its_start_in_it():
-  cells = cells_of(["--data.name", "digits", "--model.depth", "10", "--epochs", "2"], 3)
-  row = forecast.Row(cells, 1, 0, forecast.Size(1, 1, 1, 1), seconds=20.0, source="steps", start=10.0)
-  assert forecast.seconds_left([row]) == 60.0
-  text = printed([row], ())
-  assert "60 s" in text
-  assert "with 10 s a run to start and compile" in text
+def test_an_epoch_on_other_devices_says_nothing_of_these(tmp_path, monkeypatch):
+  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+  fabricated.finished(tmp_path / "a", fabricated.config())
+  other = fabricated.finished(tmp_path / "b", fabricated.config(seed=1)) / "summary.json"
+  other.write_text(other.read_text().replace("1 x cpu", "4 x TPU v4"))
+  for line in (lines := tmp_path / "b" / "metrics.jsonl").read_text().splitlines()[:1]:
+    lines.write_text(2 * (line.replace('"seconds": 2.0', '"seconds": 0.2') + "\n"))
+  for devices, epoch in (("4 x TPU v4", 0.7), ("1 x cpu", 2.5), ("8 x TPU v4", None)):
+    monkeypatch.setattr(forecast, "_ask", lambda configs, _, devices=devices: ([(2**20, "")], devices))
+    (row,) = rows_of("--model.growth-rate 4", tmp_path, seeds=3, memory=True)
+    assert (row.epoch, row.epochs) == (epoch, 2)
+    assert row.devices == ({devices} if epoch else set())
+    # Where runs go to other machines, this one's devices do not matter.
+    (row,) = rows_of("--model.growth-rate 4", tmp_path, seeds=3, memory=True, elsewhere=True)
+    assert (row.epoch, row.devices) == (1.6, {"1 x cpu", "4 x TPU v4"})
 
 
 def test_a_step_that_was_killed_or_refused_does_not_fit_and_the_others_are_asked_still(tmp_path, monkeypatch):
-  class Asked(Child):
-    def ask(self, question, config):
-      # What comes of either is told below: `test_the_process_that_is_asked_comes_again_where_it_was_killed`.
-      if config.model.growth_rate < 12:
-        raise Refused("killed" if config.model.growth_rate == 4 else "does not fit")
-      return 2**20
+  def step_memory(config):
+    match config.model.growth_rate:
+      case 4:
+        raise BrokenProcessPool("as the executor says it")
+      case 8:
+        raise ConfigurationError("batch-size", 64, "does not fit")
+    return 2**20
 
-  monkeypatch.setattr(forecast, "Child", Asked)
+  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+  # Threads in place of processes, which take seconds to start: see `test_a_process_that_dies_...`.
+  monkeypatch.setattr(forecast, "_pool", lambda: ThreadPoolExecutor(1))
+  monkeypatch.setattr(forecast, "step_memory", step_memory)
   rows = rows_of("--model.growth-rate 4,8,12", tmp_path, memory=True)
-  assert [(bool(row.refused), row.memory) for row in rows] == [(True, None), (True, None), (False, 2**20)]
+  assert [row.memory for row in rows] == [None, None, 2**20]
+  assert [row.refused for row in rows] == [
+    "the process that was asked died (out of memory?)",
+    "--batch-size 64: does not fit",
+    "",
+  ]
 
 
 @pytest.mark.thorough
 def test_a_plan_is_of_the_devices_that_a_run_takes():
   code = (
     f"import sys; sys.path[:0] = [{str(ROOT / 'tests')!r}]\n"
-    "import dataclasses, fabricated\nfrom dn_jax.config.schema import ConfigurationError\n"
+    "import dataclasses, fabricated\nfrom dn_jax.errors import ConfigurationError\n"
     "from dn_jax.sweep.forecast import step_memory\n"
     "of = lambda devices: dataclasses.replace(fabricated.config(), devices=devices)\n"
     "print(step_memory(of(1)), step_memory(of(4)), step_memory(of(None)))\n"
@@ -119,34 +148,32 @@ def test_names_with_square_brackets_are_printed_as_they_are():
 
 
 @pytest.mark.thorough
-def test_the_process_that_is_asked_comes_again_where_it_was_killed():
-  config = fabricated.config()
-  with Child() as child:
-    with pytest.raises(Refused, match="-9"):
-      child.ask(questions.killed, config)
-    answer, pid = child.ask(questions.number, config)
-    assert answer == 7
-    assert child.start > 0
-    with pytest.raises(Refused, match="--batch-size 1: does not fit"):
-      child.ask(questions.refused, config)
-    with pytest.raises(ZeroDivisionError, match="a fault of ours"):
-      child.ask(questions.broken, config)
-    assert child.ask(questions.number, config) == (7, pid)
+def test_a_process_that_dies_has_refused_and_none_is_left(monkeypatch):
+  monkeypatch.setattr(forecast, "answer", questions.answer)
+  configs = [fabricated.config(growth_rate=rate) for rate in (4, 8, 12)]
+  answers, devices = forecast._ask(configs, rich.console.Console(file=io.StringIO()))
+  assert answers[0] == (None, "the process that was asked died (out of memory?)")
+  assert devices == "1 x cpu"
+  (second, worker), (third, same) = answers[1:]
+  assert (second, third) == (8, 12)
+  assert worker == same
   with pytest.raises(ProcessLookupError):
-    os.kill(pid, 0)
+    os.kill(int(worker), 0)
 
 
 @pytest.mark.thorough
-def test_the_process_that_is_asked_ends_with_a_killed_sweep():
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_process_that_is_asked_ends_with_its_sweep(number):
   code = (
-    f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'sweep')!r})\n"
-    "import questions\nfrom dn_jax.sweep.child import Child\n"
-    "with Child() as child: child.ask(questions.sleeps, None)"
+    f"import sys; sys.path[:0] = [{str(ROOT / 'tests' / 'sweep')!r}, {str(ROOT / 'tests')!r}]\n"
+    "import fabricated, questions, rich.console\nfrom dn_jax.sweep import forecast\n"
+    "forecast.answer = questions.sleeps\n"
+    "forecast._ask([fabricated.config()], rich.console.Console(stderr=True))"
   )
   sweep = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
   pid = int(sweep.stdout.readline())
-  sweep.kill()
-  sweep.wait()
+  sweep.send_signal(number)
+  assert sweep.wait(60) == -number
   deadline = time.monotonic() + 60
   while os.path.exists(f"/proc/{pid}/stat"):
     with open(f"/proc/{pid}/stat") as file:
@@ -157,13 +184,17 @@ def test_the_process_that_is_asked_ends_with_a_killed_sweep():
 
 
 @pytest.mark.thorough
-def test_memory_and_time_are_asked_of_the_compiler_and_the_clock(tmp_path, monkeypatch):
+def test_no_process_to_ask_is_a_line(monkeypatch):
+  monkeypatch.setenv("JAX_PLATFORMS", "tpu")  # Which is not there.
+  with pytest.raises(UserError, match=r"could not start \(.*tpu.*\); see --no-memory"):
+    forecast._ask([fabricated.config()], rich.console.Console(file=io.StringIO()))
+
+
+@pytest.mark.thorough
+def test_memory_is_asked_of_the_compiler(tmp_path, monkeypatch):
   monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # For the process that is asked.
-  (row,) = rows_of("--model.growth-rate 4", tmp_path, network="--model.blocks 1", memory=True, measure=1)
+  (row,) = rows_of("--model.growth-rate 4", tmp_path, network="--model.blocks 1", memory=True)
   assert row.memory > 4 * 2 * row.size.parameters  # Weights and momentum, float32.
-  assert row.source == "steps"
-  assert row.seconds > 0
-  assert row.start > 0.5  # Importing JAX alone takes that.
   assert not row.refused
 
 

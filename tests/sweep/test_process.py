@@ -183,7 +183,7 @@ def test_a_run_that_another_sweep_has_finished_is_not_begun(tmp_path):
 def test_a_run_dies_with_its_sweep(folder, tmp_path):
   pid = tmp_path / "pid"
   train = (
-    "from dn_jax import tether; tether.hold(); import os, time; "
+    "from dn_jax.system import child_processes; child_processes.hold(); import os, time; "
     f"open('{pid}.new', 'w').write(str(os.getpid())); os.rename('{pid}.new', '{pid}'); time.sleep(60)"
   )
   code = (

@@ -10,7 +10,7 @@ from conftest import HANGS
 
 from dn_jax.system import lock
 
-HOLD = "import pathlib, sys, time; from dn_jax.sweep import lock; f = lock.take(pathlib.Path(sys.argv[1])); "
+HOLD = "import pathlib, sys, time; from dn_jax.system import lock; f = lock.take(pathlib.Path(sys.argv[1])); "
 
 
 def test_a_run_is_taken_once_and_free_when_given_back(tmp_path):
