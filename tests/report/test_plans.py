@@ -7,13 +7,13 @@ import io
 import rich.console
 from matplotlib import pyplot
 
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
-from dn_jax.models import build
 from dn_jax.planner import targets
 from dn_jax.planner.plan import Plan
 from dn_jax.report import plans
 
-MODEL = build.complete(ModelConfig(depth=10, growth_rate=4))
+MODEL = complete_model(ModelConfig(depth=10, growth_rate=4))
 MIB = 2**20
 HERE = targets.target("here")
 
