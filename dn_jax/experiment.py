@@ -19,8 +19,8 @@ from dn_jax.distributed.layout import make_layout
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
 from dn_jax.models.summary import layers
+from dn_jax.planner import plan as planning
 from dn_jax.planner import targets
-from dn_jax.planner.plan import choose
 from dn_jax.report import curves
 from dn_jax.runs import records as run_records
 from dn_jax.runs.records import EpochRecord
@@ -180,16 +180,10 @@ def _program(config: RunConfig) -> dict[str, Any]:
   return {flag: jsonable(value) for flag, value, _ in fields(config) if flag not in own}
 
 
-def with_remat_policy(
-  config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console, seeds: int = 1
-) -> RunConfig:
+def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console) -> RunConfig:
   """`auto` decided: as the run has it on record where it has begun, else by the planner.
 
   Policies round differently, so a run that goes on keeps the one it began with.
-
-  Args:
-    config, dataset, console: of the run.
-    seeds: runs like it that share the device.
   """
   if config.model.remat != "auto":
     return config
@@ -203,17 +197,10 @@ def with_remat_policy(
     splits = [split for split in dataset[1:] if isinstance(split, catalog.Split)]
     beside = sum(split.images.nbytes + split.labels.nbytes for split in splits)
     console.print("remat auto: asking the compiler what a step takes", highlight=False)
-    policy, plan = choose(
-      config.model,
-      info.num_classes,
-      info.image_shape,
-      config.batch_size,
-      where=targets.here(config.devices),
-      beside=beside,
-      groups=config.statistics_groups,
-      accumulation=config.accumulation,
-      seeds=seeds,
+    question = planning.Question(
+      config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
     )
+    policy, plan = planning.choose(question, targets.here(config.devices), beside)
     return policy, f"a step takes {plan.peak / 2**20:,.0f} MiB a device"
 
   # All of them ask, since a GPU's compiler may share its work out over the processes; the first's answer counts.

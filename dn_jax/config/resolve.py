@@ -68,7 +68,6 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
     ("checkpoint.every-steps", config.checkpoint.every_steps, 1),
     ("checkpoint.keep", config.checkpoint.keep, 2),
     ("optimizer.rate-batch", config.optimizer.rate_batch, 1),
-    ("seeds-per-device", config.seeds_per_device, 1),
     ("statistics-groups", config.statistics_groups, 1),
     ("accumulation", config.accumulation, 1),
     ("devices", config.devices, 1),

@@ -199,8 +199,6 @@ class RunConfig:
   """The run's folder; by default runs/ and a name made of the flags."""
   devices: int | None = carried_out(None)
   """How many of this machine's devices share the batch; by default all."""
-  seeds_per_device: int = carried_out(1)
-  """Runs in one program on one device, of this seed and the next ones, each in a folder of its own (within --out)."""
   parallel: Literal["jit", "pmap"] = carried_out("jit")
   """What runs the step on every device: jax.jit with jax.shard_map, or jax.pmap."""
   shard_state: bool = carried_out(False)
@@ -217,6 +215,10 @@ class RunConfig:
   """Record a few commands to the device: RUN/profile, for TensorBoard or ui.perfetto.dev."""
   debug_nans: bool = carried_out(False)
   """Stop at the first operation that makes a NaN, with its traceback; slow."""
+
+
+# Fields of `RunConfig` that records of earlier versions have: the only value that this version takes, and why.
+RETIRED = {"seeds_per_device": (1, "this version has no several seeds in one program")}
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
@@ -283,9 +285,15 @@ def from_dict(config_type: type, record: dict[str, Any]) -> Any:
   Raises:
     KeyError: the record has a field that this version does not know.
     TypeError: it is no dictionary.
+    ValueError: it has a retired field of another value than the one that is left.
   """
   if not isinstance(record, dict):
     raise TypeError(f"a configuration is a dictionary, not a {type(record).__name__}")
+  if config_type is RunConfig:
+    for name, (left, why) in RETIRED.items():
+      if record.get(name, left) != left:
+        raise ValueError(f"{name} {record[name]}: {why}")
+    record = {name: value for name, value in record.items() if name not in RETIRED}
   known = {field.name: field for field in dataclasses.fields(config_type)}
   if unknown := set(record) - set(known):
     raise KeyError(f"unknown fields {', '.join(sorted(unknown))} in a configuration")

@@ -2,10 +2,8 @@
 
 import collections
 import dataclasses
-import functools
-import operator
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -211,9 +209,9 @@ def _waited(splits: Splits) -> float:
   return splits.train.waited if isinstance(splits.train, Feed) else 0.0
 
 
-def train_epoch[State: (TrainState, Sequence[TrainState]), Sums: (Totals, Sequence[Totals])](
-  state: State,
-  totals: Sums,
+def train_epoch(
+  state: TrainState,
+  totals: Totals,
   plan: Plan,
   split: DeviceSplit | Feed,
   advance: Advance,
@@ -223,11 +221,8 @@ def train_epoch[State: (TrainState, Sequence[TrainState]), Sums: (Totals, Sequen
   watcher: Watcher,
   done: int,
   begin: float,
-) -> tuple[State, Sums]:
-  """The rest of an epoch that has `done` steps behind it and would have begun at `begin` had it begun now.
-
-  Of one run, or of several whose states, totals and orders are sequences.
-  """
+) -> tuple[TrainState, Totals]:
+  """The rest of an epoch that has `done` steps behind it and would have begun at `begin` had it begun now."""
   before = epoch * plan.steps_per_epoch
   step = before + done
   pending: collections.deque[tuple[int, jax.Array]] = collections.deque()
@@ -246,9 +241,8 @@ def train_epoch[State: (TrainState, Sequence[TrainState]), Sums: (Totals, Sequen
         _check_finite(*pending.popleft(), plan, rate_of)
       watcher.save(step, state, totals, Begun(step - before, time.perf_counter() - begin))
     if time.perf_counter() - told > _PROGRESS_EVERY:
-      so_far = totals if isinstance(totals, Totals) else functools.reduce(operator.add, totals)
-      means = so_far.means()
-      watcher.progress(epoch + 1, int(so_far.count), means["loss"], means["error"])
+      means = totals.means()
+      watcher.progress(epoch + 1, int(totals.count), means["loss"], means["error"])
       told = time.perf_counter()
   while pending:
     _check_finite(*pending.popleft(), plan, rate_of)
@@ -256,10 +250,9 @@ def train_epoch[State: (TrainState, Sequence[TrainState]), Sums: (Totals, Sequen
 
 
 def _check_finite(first_step: int, losses: jax.Array, plan: Plan, rate_of: Callable[[int], Any]) -> None:
-  losses = np.asarray(losses).reshape(-1, losses.shape[-1])  # Of one run, or of several side by side.
-  if bad := np.argwhere(~np.isfinite(losses.T)).tolist():
-    step, run = bad[0]
-    raise _not_finite("the loss", float(losses[run, step]), first_step + step, plan, rate_of)
+  losses = np.asarray(losses)
+  if bad := np.flatnonzero(~np.isfinite(losses)).tolist():
+    raise _not_finite("the loss", float(losses[bad[0]]), first_step + bad[0], plan, rate_of)
 
 
 def _not_finite(what: str, value: float, step: int, plan: Plan, rate_of: Callable[[int], Any]) -> NotFiniteError:
