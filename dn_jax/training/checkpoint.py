@@ -202,6 +202,7 @@ class Checkpoints:
     """Steps of the whole checkpoints, newest first."""
     return processes.by_first(lambda: [step for step in steps_on_disk(self._folder) if step not in self._damaged])
 
+  @jax.transfer_guard("allow")  # Within the loop's guard; Orbax copies arrays in its own way.
   def save(
     self,
     step: int,
@@ -363,6 +364,7 @@ class Rhythm:
     fitting = int(self._between * self._LOOK_EVERY / max(1e-9, time.monotonic() - self._looked))
     # At most twice as many: commands are under way when they are counted.
     own = np.asarray([late, min(max(1, fitting), 2 * self._between)], np.int32)
-    late, self._between = map(int, multihost_utils.broadcast_one_to_all(own))
+    with jax.transfer_guard("allow"):  # Within the loop's guard.
+      late, self._between = map(int, multihost_utils.broadcast_one_to_all(own))
     self._commands, self._looked = 0, time.monotonic()
     return bool(late)

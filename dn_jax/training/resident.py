@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from dn_jax.distributed.layout import Layout
+from dn_jax.distributed.layout import Layout, place, replicate
 from dn_jax.training.step import Batch, Totals, TrainState
 
 
@@ -21,10 +21,22 @@ class DeviceSplit(NamedTuple):
 
 
 class Keys(NamedTuple):
-  """What a step's own keys are folded from, with its number."""
+  """What a step's own keys are folded from, with its number; a run draws alike wherever it went on.
+
+  Data of keys, since they go into a program: it is the same for every seed, and compiled once for all of them.
+  """
 
   augmentation: jax.Array
   dropout: jax.Array
+
+  @classmethod
+  def on(cls, layout: Layout, augmentation: jax.Array, dropout: jax.Array) -> "Keys":
+    """Of two keys, on every device."""
+    return replicate(cls(*map(jax.random.key_data, (augmentation, dropout))), layout.mesh)
+
+  def of_step(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A step's own keys, of augmentation and dropout."""
+    return tuple(jax.random.fold_in(jax.random.wrap_key_data(data), step) for data in self)
 
 
 class Advance(Protocol):
@@ -63,11 +75,20 @@ def make_prepared_step(
   """
 
   def take(keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array, numbers: jax.Array) -> Any:
-    pictures = prepare(images, jax.random.fold_in(keys.augmentation, state.step), numbers)
-    batch = Batch(pictures, labels, jnp.ones(numbers.shape, jnp.float32))
-    return train_step(state, batch, jax.random.fold_in(keys.dropout, state.step))
+    augmentation, dropout = keys.of_step(state.step)
+    batch = Batch(prepare(images, augmentation, numbers), labels, jnp.ones(numbers.shape, jnp.float32))
+    return train_step(state, batch, dropout)
 
   return take
+
+
+class _Which(NamedTuple):
+  """Which steps a command takes, see `Advance`, and what they draw from."""
+
+  order: jax.Array
+  first: jax.Array
+  steps: jax.Array
+  keys: Keys
 
 
 def make_advance(
@@ -90,18 +111,11 @@ def make_advance(
       loop six to seven times slower.
     specs: how the state lies, from the layout; by default whole everywhere.
   """
-  take, keys = make_prepared_step(train_step, prepare), Keys(augmentation_key, dropout_key)
+  take, keys = make_prepared_step(train_step, prepare), Keys.on(layout, augmentation_key, dropout_key)
 
-  def command(
-    batch_size: int,
-    state: TrainState,
-    totals: Totals,
-    split: DeviceSplit,
-    order: jax.Array,
-    first: jax.Array,
-    steps: jax.Array,
-  ) -> Any:
+  def command(batch_size: int, state: TrainState, totals: Totals, split: DeviceSplit, which: _Which) -> Any:
     """What a device does at one command; see `Advance`."""
+    order, first, keys = which.order, which.first, which.keys
 
     def one(index: jax.Array, carry: Any) -> Any:
       state, totals, losses = carry
@@ -112,17 +126,21 @@ def make_advance(
     carry = (state, totals, jnp.zeros((steps_per_dispatch,), float))
     if steps_per_dispatch == 1:
       return one(jnp.int32(0), carry)
-    return jax.lax.fori_loop(0, steps, one, carry)
+    return jax.lax.fori_loop(0, which.steps, one, carry)
 
   compiled: dict[int, Callable[..., Any]] = {}
 
-  def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
+  def advance(
+    state: TrainState, totals: Totals, split: DeviceSplit, order: jax.Array, first: int, steps: int, *, batch_size: int
+  ) -> tuple[TrainState, Totals, jax.Array]:
+    first, steps = replicate((np.int32(first), np.int32(steps)), layout.mesh)
+    arguments = (state, totals, split, _Which(order, first, steps, keys))
     if batch_size not in compiled:
       whole = PartitionSpec()
       program = layout.everywhere(
         functools.partial(command, batch_size),
         donate=(0, 1),
-        in_specs=(specs, *(whole,) * 5),
+        in_specs=(specs, *(whole,) * 3),
         out_specs=(specs, whole, whole),
       )
       compiled[batch_size] = layout.compiled(program, *arguments)
@@ -134,24 +152,32 @@ def make_advance(
 def make_evaluate(
   eval_step: Callable[[Any, Any, Batch], Totals],
   normalise: Callable[[jax.Array], jax.Array],
-  place: Callable[[Batch], Batch],
+  cut: Callable[[Batch], Batch],
   batch_size: int,
   gather: Callable[[Any], Any] = lambda variables: variables,
 ) -> Evaluate:
-  """See `Evaluate`; the last batch is filled up."""
+  """See `Evaluate`; the last batch is filled up.
+
+  Args:
+    eval_step: see `dn_jax.training.step.make_eval_step`.
+    normalise: uint8 images -> the network's input.
+    cut: deals a batch out to the devices, inside the program.
+    batch_size: images of a batch.
+    gather: parameters as each device takes them, inside the program.
+  """
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
   def one(params: Any, batch_stats: Any, totals: Totals, split: DeviceSplit, first: jax.Array) -> Totals:
     numbers = first + jnp.arange(batch_size, dtype=jnp.int32)
     weights = (numbers < split.labels.shape[0]).astype(jnp.float32)
     numbers = jnp.minimum(numbers, split.labels.shape[0] - 1)
-    batch = place(Batch(normalise(split.images[numbers]), split.labels[numbers], weights))
+    batch = cut(Batch(normalise(split.images[numbers]), split.labels[numbers], weights))
     return totals + eval_step(gather(params), batch_stats, batch)
 
   def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Totals:
     totals = Totals.zero_beside(split.labels)
     for first in range(0, split.labels.shape[0], batch_size):
-      totals = one(params, batch_stats, totals, split, np.int32(first))
+      totals = one(params, batch_stats, totals, split, place(np.int32(first), split.labels.sharding))
       between()
     return totals
 
