@@ -53,7 +53,6 @@ def _cifar(
   parameters: float | None,
   errors: tuple[float | None, ...],
   source: str = _TABLE_2,
-  protocol: str = "densenet",
   **model: Any,
 ) -> Published:
   slug = title.split(" ")[0].lower()
@@ -71,7 +70,6 @@ def _cifar(
     parameters,
     _columns(errors),
     source,
-    protocol,
   )
 
 
@@ -119,18 +117,20 @@ _ENTRIES = (
   _cifar("Wide-DenseNet-BC", 40, 36, True, 1.5, (None, 4.58, None, 22.30, None), _TORCH),
   _cifar("Wide-DenseNet-BC", 40, 48, True, 2.7, (None, 3.99, None, 20.29, None), _TORCH),
   _cifar("Wide-DenseNet-BC", 40, 60, True, 4.3, (None, 4.01, None, 19.99, None), _TORCH),
-  _cifar(
-    "DenseNet-Caffe",
-    40,
-    12,
-    False,
-    None,
-    (7.09, None, None, None, None),
-    "README of the authors' Caffe code",
+  dataclasses.replace(
+    _cifar(
+      "DenseNet-Caffe",
+      40,
+      12,
+      False,
+      None,
+      (7.09, None, None, None, None),
+      "README of the authors' Caffe code",
+      convolution_init="fan_in",
+      classifier_init="xavier",
+      dropout=0.2,
+    ),
     protocol="caffe",
-    convolution_init="fan_in",
-    classifier_init="xavier",
-    dropout=0.2,
   ),
   _imagenet("densenet-121", (6, 12, 24, 16), 32, 8.0, (25.02, 7.71, 23.61, 6.66)),
   _imagenet("densenet-169", (6, 12, 32, 32), 32, 14.1, (23.80, 6.85, 22.08, 5.92)),
