@@ -55,7 +55,6 @@ def print_plan(
   batch_size: int = 64,
   statistics_groups: int = 1,
   accumulation: int = 1,
-  seeds_per_device: int = 1,
   target: tuple[str, ...] = ("here",),
 ) -> None:
   """Compiles the training step under every remat policy, or the given one, and prints what it takes; trains nothing.
@@ -68,7 +67,6 @@ def print_plan(
     batch_size: pictures a step, over all devices of a target.
     statistics_groups: of the batch, each normalised by itself.
     accumulation: pieces that a device goes through one after another, each of whole groups.
-    seeds_per_device: runs side by side in one program, each with a batch of its own.
     target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; chips need not be there.
   """
   from dn_jax.planner import plan, targets
@@ -76,11 +74,7 @@ def print_plan(
 
   if batch_size < 1:
     raise ConfigurationError("batch-size", batch_size, "must be at least 1")
-  for flag, value in (
-    ("statistics-groups", statistics_groups),
-    ("accumulation", accumulation),
-    ("seeds-per-device", seeds_per_device),
-  ):
+  for flag, value in (("statistics-groups", statistics_groups), ("accumulation", accumulation)):
     if value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")
   asked_for = model.remat not in (None, "auto")
@@ -88,17 +82,14 @@ def print_plan(
   policies = (complete.remat,) if asked_for else remat_policies(complete)
   shape, classes = _pictures(complete, data, image_size, num_classes)
   check_images(complete, min(shape[:2]), batch_size, statistics_groups)
+  question = plan.Question(complete, classes, shape, batch_size, statistics_groups, accumulation)
   for where in targets.targets(target):
     plans = {}
     for policy in policies:
-      asked = dataclasses.replace(complete, remat=policy)
       with _console.status(f"compiling for {where.name}: {policy}"):
-        plans[policy] = plan.plan(
-          asked, classes, shape, batch_size, where, statistics_groups, accumulation, seeds_per_device
-        )
-    several = f"{seeds_per_device} seeds of " if seeds_per_device > 1 else ""
-    title = f"{several}{name_of(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
-    _console.print(plan_table(plans, where, complete, seeds_per_device * batch_size, title))
+        plans[policy] = plan.plan(question.under(policy), where)
+    title = f"{name_of(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
+    _console.print(plan_table(plans, where, complete, batch_size, title))
 
 
 def print_zoo(matching: str = "") -> None:

@@ -21,8 +21,8 @@ from dn_jax.distributed.layout import make_layout
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
 from dn_jax.models.summary import layers
+from dn_jax.planner import plan as planning
 from dn_jax.planner import targets
-from dn_jax.planner.plan import choose
 from dn_jax.report import curves
 from dn_jax.runs import records as run_records
 from dn_jax.runs.records import EpochRecord
@@ -31,49 +31,43 @@ from dn_jax.system.signals import Interrupted, Interruption
 from dn_jax.training import loop, step
 from dn_jax.training.checkpoint import Checkpoints, Rhythm, written_to
 from dn_jax.training.progress import Profile, ProgressDisplay
-from dn_jax.training.setup import Assembly, assemble, with_policy
+from dn_jax.training.setup import assemble, with_policy
 
 # Seconds between two drawings of the curves while a run goes on.
 _DRAW_EVERY = 60.0
 
 
+@dataclasses.dataclass
 class Recorder:
-  """Writes down what the loop tells."""
+  """Writes down what the loop tells; see `dn_jax.training.loop.Watcher`.
 
-  def __init__(
-    self,
-    config: RunConfig,
-    records: list[EpochRecord],
-    checkpoints: Checkpoints,
-    display: ProgressDisplay,
-    events: Any,
-    interruption: Interruption,
-    rhythm: Rhythm,
-    profile: Profile | None,
-  ):
-    self._config = config
-    self._records = records
-    self._checkpoints = checkpoints
-    self._display = display
-    self._events = events
-    self._drawn = time.monotonic()
-    self._interruption = interruption
-    self._rhythm = rhythm
-    self._profile = profile
-    # Seconds that saving held the run up.
-    self.saving = 0.0
+  records: of all epochs so far
+  events:  TensorBoard's, where they are asked for
+  saving:  seconds that it held the run up
+  """
+
+  config: RunConfig
+  records: list[EpochRecord]
+  checkpoints: Checkpoints
+  display: ProgressDisplay
+  interruption: Interruption
+  rhythm: Rhythm
+  events: Any = None
+  profile: Profile | None = None
+  saving: float = 0.0
+  _drawn: float = dataclasses.field(default_factory=time.monotonic, init=False)
 
   def due(self, step: int) -> bool:
-    if self._profile:
-      self._profile.after_command()
-    return self._rhythm.due(step) | self.stopping()
+    if self.profile:
+      self.profile.after_command()
+    return self.rhythm.due(step) | self.stopping()
 
   def stopping(self) -> bool:
-    return self._interruption.asked()
+    return self.interruption.asked()
 
   def save(self, step: int, state: step.TrainState, totals: step.Totals, begun: loop.Begun) -> None:
     self.keep(step, state, begun, totals)
-    if self._interruption.asked():
+    if self.interruption.asked():
       raise Interrupted(f"stopped as asked, and saved after step {step:,}")
 
   def keep(
@@ -81,31 +75,31 @@ class Recorder:
   ) -> None:
     """Writes a checkpoint."""
     begin = time.perf_counter()
-    self._checkpoints.save(step, state, self._records, begun, totals)
+    self.checkpoints.save(step, state, self.records, begun, totals)
     self.saving += time.perf_counter() - begin
-    self._rhythm.saved(step)
+    self.rhythm.saved(step)
 
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
-    self._display.progress(epoch, pictures, loss, error)
+    self.display.progress(epoch, pictures, loss, error)
 
   def epoch(self, record: EpochRecord, state: step.TrainState) -> None:
-    self._records.append(record)
+    self.records.append(record)
     if processes.is_first():
-      run_records.write_records(self._config.out, self._records)
-    self._display.epoch(record)
-    if self._events:
+      run_records.write_records(self.config.out, self.records)
+    self.display.epoch(record)
+    if self.events:
       for name, value in dataclasses.asdict(record).items():
         if value is not None and name not in ("epoch", "step"):
-          self._events.add_scalar(name, value, record.step)
-      self._events.flush()
-    is_best = record.valid_error is not None and run_records.best_record(self._records) is record
-    if is_best or record.epoch == self._config.epochs or record.epoch % self._config.checkpoint.every_epochs == 0:
+          self.events.add_scalar(name, value, record.step)
+      self.events.flush()
+    is_best = record.valid_error is not None and run_records.best_record(self.records) is record
+    if is_best or record.epoch == self.config.epochs or record.epoch % self.config.checkpoint.every_epochs == 0:
       self.keep(record.step, state)
     if processes.is_first() and time.monotonic() - self._drawn > _DRAW_EVERY:
       self.draw()
 
   def draw(self) -> None:
-    curves.draw(self._records, slug(self._config), self._config.out / "curves.png")
+    curves.draw(self.records, slug(self.config), self.config.out / "curves.png")
     self._drawn = time.monotonic()
 
 
@@ -184,16 +178,10 @@ def _program(config: RunConfig) -> dict[str, Any]:
   return {flag: value for flag, value in flags(config).items() if flag not in own}
 
 
-def with_remat_policy(
-  config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console, seeds: int = 1
-) -> RunConfig:
-  """The remat policy decided; `auto`: as the run has it on record where it has begun, else by the planner.
+def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console) -> RunConfig:
+  """`auto` decided: as the run has it on record where it has begun, else by the planner.
 
   Policies round differently, so a run that goes on keeps the one it began with.
-
-  Args:
-    config, dataset, console: of the run.
-    seeds: runs like it that share the device.
   """
   config = with_policy(config)
   if config.model.remat != "auto":
@@ -208,17 +196,10 @@ def with_remat_policy(
     splits = [split for split in dataset[1:] if isinstance(split, catalog.Split)]
     beside = sum(split.images.nbytes + split.labels.nbytes for split in splits)
     console.print("remat auto: asking the compiler what a step takes", highlight=False)
-    policy, plan = choose(
-      config.model,
-      info.num_classes,
-      info.image_shape,
-      config.batch_size,
-      where=targets.here(config.devices),
-      beside=beside,
-      groups=config.statistics_groups,
-      accumulation=config.accumulation,
-      seeds=seeds,
+    question = planning.Question(
+      config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
     )
+    policy, plan = planning.choose(question, targets.here(config.devices), beside)
     return policy, f"a step takes {plan.peak / 2**20:,.0f} MiB a device"
 
   # All of them ask, since a GPU's compiler may share its work out over the processes; the first's answer counts.
@@ -230,7 +211,7 @@ def with_remat_policy(
 
 def _drive(
   config: RunConfig,
-  parts: Assembly,
+  parts: loop.Assembly,
   checkpoints: Checkpoints,
   event_writer: Any,
   console: rich.console.Console,
@@ -246,6 +227,7 @@ def _drive(
     state, records, begun, totals = processes.together(
       lambda: checkpoints.restore(parts.template, any_version=config.checkpoint.any_version)
     )
+    position = loop.Position(state, len(records), begun, totals)
     step_done = len(records) * plan.steps_per_epoch + begun.steps
     within = f" and {begun.steps:,} steps" if begun.steps else ""
     console.print(f"going on after epoch {len(records)}{within}, from the checkpoint of step {step_done:,}")
@@ -254,28 +236,15 @@ def _drive(
   else:
     if lost := processes.by_first(lambda: run_records.set_records_aside(folder)):
       console.print(f"no whole checkpoint: starting again; the records of {lost} epochs are in {folder}/set-aside")
-    state, records, begun, totals, step_done = parts.fresh_state(), [], loop.Begun(), None, 0
-  done = len(records)
-  with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, done) as display:
+    position, records, step_done = loop.Position(parts.fresh_state()), [], 0
+  with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, position.epochs) as display:
     events = event_writer(str(folder / "tensorboard")) if event_writer and processes.is_first() else None
     profile = Profile(folder / "profile") if config.profile and processes.is_first() else None
     rhythm = Rhythm(config.checkpoint.every_steps, config.checkpoint.every_minutes, step_done)
-    recorder = Recorder(config, records, checkpoints, display, events, interruption, rhythm, profile)
+    recorder = Recorder(config, records, checkpoints, display, interruption, rhythm, events, profile)
     try:
       with jax.debug_nans(config.debug_nans):
-        loop.run(
-          state,
-          plan,
-          parts.splits,
-          parts.advance,
-          parts.evaluate,
-          parts.order_of,
-          parts.rate_of,
-          recorder,
-          done,
-          begun,
-          totals,
-        )
+        loop.run(parts, position, recorder)
     finally:
       if profile:
         profile.close()

@@ -6,16 +6,13 @@
 Peers take turns, round after round, so that a busy minute of the machine falls on all of them; compare ratios. PyTorch
 may have a Python of its own: `python3.11 -m venv ~/torch; ~/torch/bin/pip install torch==2.13.0`. A PyTorch peer is
 torch, or torch with what it takes: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY, and with
-what feeds a step dn_jax+POLICY+data. All but keras take +bfloat16, for activations. dn_jax+POLICY+4seeds trains four
-networks in one program, as `train.py --seeds-per-device 4` does; its seconds are a fourth of a step of all four. Needs
-Linux.
+what feeds a step dn_jax+POLICY+data. All but keras take +bfloat16, for activations. Needs Linux.
 """
 
 import dataclasses
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -37,7 +34,6 @@ OURS = ("dn_jax+layer_by_layer", "dn_jax+dense_layer")
 JAX = (*OURS, "flax", "keras")
 TORCH = ("torch", "torch+channels-last", "torch+checkpointed", "torch+checkpointed+channels-last", "torch+compiled")
 OUR_OPTIONS = {"bfloat16", "data"}
-SEEDS = re.compile(r"([2-9]|[1-9]\d)seeds")
 TORCH_OPTIONS = {"checkpointed", "channels-last", "compiled", "bfloat16"}
 
 
@@ -162,20 +158,15 @@ def _check(names: tuple[str, ...], torch_python: pathlib.Path | None) -> None:
     kind, *options = name.split("+")
     if kind == "torch" and torch_python is None:
       raise ConfigurationError("peers", name, "needs --torch-python, a Python that has PyTorch")
-    seeds = {option for option in options if kind == "dn_jax" and SEEDS.fullmatch(option)}
     allowed = {
       "torch": TORCH_OPTIONS,
-      "dn_jax": {*remat.POLICIES, *OUR_OPTIONS, *seeds},
+      "dn_jax": {*remat.POLICIES, *OUR_OPTIONS},
       "flax": {"bfloat16"},
       "keras": set(),
     }
-    several = len(seeds) > 1 or len(set(options) & set(remat.POLICIES)) > 1
+    several = len(set(options) & set(remat.POLICIES)) > 1
     if kind not in allowed or set(options) - allowed[kind] or several:
       raise ConfigurationError("peers", name, f"one of {', '.join((*JAX, *TORCH))}, or dn_jax+POLICY")
-
-
-def _seeds(name: str) -> int:
-  return next((int(found[1]) for option in name.split("+") if (found := SEEDS.fullmatch(option))), 1)
 
 
 def _measure(
@@ -240,8 +231,7 @@ def _measure(
   for name, turns in taken.items():
     if "failed" in found[name]:
       continue
-    found[name]["seeds"] = _seeds(name)
-    found[name]["seconds"] = [turn["seconds"] / _seeds(name) for turn in turns]
+    found[name]["seconds"] = [turn["seconds"] for turn in turns]
     found[name]["peak"] = turns[-1]["peak"]
     found[name]["device_peak"] = turns[-1]["device_peak"]
   return found

@@ -20,6 +20,7 @@ from dn_jax.config.schema import ModelConfig, RematPolicy
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import remat
 from dn_jax.planner import plan, targets
+from dn_jax.report import plans
 
 
 def main(
@@ -61,11 +62,11 @@ def main(
   console = rich.console.Console()
   rows = []
   for where, batch_size, depth in itertools.product(targets.targets(target), batch_sizes, depths):
-    plans = {}
+    found = {}
     for policy in policies:
       with console.status(f"compiling for {where.name}: L={depth}, batch {batch_size}, {policy}"):
-        plans[policy] = plan.plan(models[depth, policy], 10, (32, 32, 3), batch_size, where)
-    rows.append(plans.Row(where, batch_size, depth, plans))
+        found[policy] = plan.plan(plan.Question(models[depth, policy], 10, (32, 32, 3), batch_size), where)
+    rows.append(plans.Row(where, batch_size, depth, found))
   title = f"DenseNet-BC, k={growth_rate}, {dtype}, 32x32"
   console.print(plans.memory_table(rows, f"{title}: MiB of temporaries on each device"))
   console.print(plans.published_table())

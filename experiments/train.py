@@ -18,42 +18,28 @@ def train() -> None:
   from dn_jax.config import resolve
   from dn_jax.config.schema import RunConfig
   from dn_jax.distributed import processes
-  from dn_jax.training import several_seeds
 
   config = flags.parse(RunConfig, __doc__)
   config = resolve.resolve(config)  # Before anybody waits for others.
   processes.join(config.distributed)
   # A folder may have brackets in its name.
   console = rich.console.Console(quiet=not processes.is_first(), markup=False)
-  several = config.seeds_per_device > 1
-  summaries = several_seeds.train(config, console) if several else [experiment.train(config, console)]
-  first = summaries[0]
-  whose = f"seeds {first['seed']} to {summaries[-1]['seed']}" if several else f"seed {first['seed']}"
-  table = rich.table.Table(title=f"{first['network']} on {first['data']}, {whose}")
+  summary = experiment.train(config, console)
+  table = rich.table.Table(title=f"{summary['network']} on {summary['data']}, seed {summary['seed']}")
   # Of a few classes it says nothing.
   top5 = datasets.info_of(config.data).streamed
-  for name in (
-    *(["seed"] if several else []),
-    "test error",
-    *(["top-5"] if top5 else []),
-    "parameters",
-    "training",
-    "run",
-  ):
+  for name in ("test error", *(["top-5"] if top5 else []), "parameters", "training", "run"):
     table.add_column(name, overflow="fold")
-  for summary in summaries:
-    table.add_row(
-      *([str(summary["seed"])] if several else []),
-      f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
-      *([f"{summary['test_top5_error']:.2f} %"] if top5 else []),
-      f"{summary['parameters']:,}",
-      f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
-      summary["folder"],
-    )
+  table.add_row(
+    f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
+    *([f"{summary['test_top5_error']:.2f} %"] if top5 else []),
+    f"{summary['parameters']:,}",
+    f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
+    summary["folder"],
+  )
   console.print(table)
   if processes.is_first():
-    for summary in summaries:
-      print(f"test error: {summary['test_error']:.2f} %")
+    print(f"test error: {summary['test_error']:.2f} %")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from dn_jax.distributed.layout import AXIS, Layout, place_state, placed, replica
 from dn_jax.models import build
 from dn_jax.models.densenet import DenseNet
 from dn_jax.models.resnet import ResNet
-from dn_jax.planner.plan import compile_step
+from dn_jax.planner.plan import Question, compile_step
 from dn_jax.planner.targets import target
 from dn_jax.training import optimizer, resident, step
 from dn_jax.training.checkpoint import Checkpoints
@@ -191,9 +191,10 @@ def baseline(name: str, groups: int, count: int) -> float:
 def collectives(name: str, policy: str) -> dict:
   """What a step exchanges, by its number of statistics groups; and numbers of the network."""
   where = target(name)
-  network = build.build(complete_model(ModelConfig(depth=10, growth_rate=4, remat=policy)), 10)
+  model = complete_model(ModelConfig(depth=10, growth_rate=4, remat=policy))
+  network = build.build(model, 10)
   found = {
-    str(groups): compile_step(network, (32, 32, 3), 128, where, groups).collectives
+    str(groups): compile_step(Question(model, 10, (32, 32, 3), 128, groups), where).collectives
     for groups in (1, len(where.devices))
   }
   variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
@@ -239,7 +240,7 @@ def planned(blocks, growth_rate: int, shape, batch: int, count: int) -> dict:
   """What the planner says of a step on so many devices."""
   model = complete_model(ModelConfig(blocks=tuple(blocks), growth_rate=growth_rate, remat="none"))
   where = dataclasses.replace(target("here"), devices=tuple(jax.devices()[:count]))
-  return dataclasses.asdict(compile_step(build.build(model, 10), tuple(shape), batch, where))
+  return dataclasses.asdict(compile_step(Question(model, 10, tuple(shape), batch), where))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ traced_once = traced_once.traced_once
 def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path, monkeypatch):
   asked = []
 
-  def choose(model, num_classes, image_shape, batch_size, where, beside, groups, accumulation, seeds):
-    asked.append((num_classes, image_shape, batch_size, beside, groups, accumulation, seeds))
+  def choose(question, where, beside):
+    asked.append((dataclasses.astuple(question)[1:], beside))
     return "block", plan.Plan(3 * 2**20)
 
   monkeypatch.setattr(plan, "choose", choose)
@@ -33,7 +33,7 @@ def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path,
   assert "remat auto: block (a step takes 3 MiB a device)" in console.file.getvalue()
   assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["remat"] == "block"
   # The digits' training and test pictures lie on the device: a byte a pixel, four a label.
-  assert asked == [(10, (8, 8, 1), 64, 1797 * (64 + 4), 1, 1, 1)]
+  assert asked == [((10, (8, 8, 1), 64, 1, 1), 1797 * (64 + 4))]
   # Gone on with as it began, whatever the planner would say now.
   (tmp_path / "run" / "summary.json").unlink()
   assert experiment.train(dataclasses.replace(config), console)["remat"] == "block"

@@ -5,6 +5,8 @@ import re
 import pytest
 from conftest import ROOT, call
 
+from dn_jax.config.network import complete_model
+from dn_jax.config.schema import ModelConfig
 from dn_jax.models import remat
 from dn_jax.planner import plan as planning
 
@@ -60,21 +62,16 @@ def test_plan_says_what_a_step_takes():
 def test_plan_asks_for_every_policy(monkeypatch):
   asked = []
 
-  def plan(model, num_classes, image_shape, batch_size, where, groups, accumulation, seeds):
-    asked.append((model.blocks, num_classes, image_shape, batch_size, where.name, groups, accumulation, seeds))
-    return planning.Plan((1 + remat.POLICIES.index(model.remat)) * 2**20)
+  def plan(question, where):
+    asked.append((question.under("none"), where.name))
+    return planning.Plan((1 + remat.POLICIES.index(question.model.remat)) * 2**20)
 
   monkeypatch.setattr(planning, "plan", plan)
   rows = planned("--statistics-groups", "2", "--accumulation", "4")
   assert [row[:2] for row in rows] == [[policy, f"{n} MiB"] for n, policy in enumerate(remat.POLICIES, start=1)]
-  assert asked == [((1,), 10, (8, 8, 1), 32, "here", 2, 4, 1)] * len(remat.POLICIES)
-
-
-@pytest.mark.usefixtures("new_cache")
-@pytest.mark.thorough
-def test_plan_says_what_a_step_of_several_seeds_takes():
-  done = call("dn_jax", "plan", *PLAN, "--model.remat", "none", "--seeds-per-device", "2")
-  assert "2 seeds of densenet-bc-4-4, batch 32, float32, on 1 x cpu" in done.stdout
+  model = complete_model(ModelConfig(blocks=(1,), growth_rate=4, remat="none"))
+  question = planning.Question(model, 10, (8, 8, 1), 32, groups=2, accumulation=4)
+  assert asked == [(question, "here")] * len(remat.POLICIES)
 
 
 @pytest.mark.usefixtures("new_cache")
@@ -82,7 +79,6 @@ def test_a_plan_of_nothing_is_refused_in_one_line():
   for wrong, answer in (
     (["--target", "v5"], "--target v5: did you mean v5"),
     (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
-    (["--seeds-per-device", "0"], "--seeds-per-device 0: must be at least 1"),
     (["--model.blocks", "1", "1", "1", "--image-size", "2"], "pictures of 2x2 pixels shrink to nothing"),
   ):
     done = call("dn_jax", "plan", *PLAN, *wrong)

@@ -67,6 +67,25 @@ def test_no_file_is_long():
   assert long == {}
 
 
+def parameters(function):
+  """Of a function as it stands in a file, all but `self`."""
+  found = function.args
+  names = [each.arg for each in (*found.posonlyargs, *found.args, *found.kwonlyargs)]
+  return [name for name in names if name not in ("self", "cls")]
+
+
+def test_no_function_has_more_than_seven_parameters():
+  # Those of a command are its flags.
+  commands = {PACKAGE / "__main__.py", *(PACKAGE / "commands").rglob("*.py")}
+  long = [
+    f"{path.relative_to(ROOT)}: {node.name}"
+    for path in set(PACKAGE.rglob("*.py")) - commands
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.FunctionDef) and len(parameters(node)) > 7
+  ]
+  assert long == []
+
+
 def in_no_short_run(source):
   """The tests of a file that `make test` leaves out, all their cases."""
   functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]

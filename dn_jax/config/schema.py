@@ -29,7 +29,6 @@ Rate = Annotated[float, Ge(0), Lt(1)]
 Positive = Annotated[float, Gt(0)]
 
 # Fields of earlier versions, and the one value of each that a record may still have.
-RETIRED: dict[str, object] = {}
 
 
 def carried_out(default: Any) -> Any:
@@ -226,8 +225,6 @@ class RunConfig:
   """The run's folder; by default runs/ and a name made of the flags."""
   devices: Size | None = carried_out(None)
   """How many of this machine's devices share the batch; by default all."""
-  seeds_per_device: Count = carried_out(1)
-  """Runs in one program on one device, of this seed and the next ones, each in a folder of its own (within --out)."""
   parallel: Literal["jit", "pmap"] = carried_out("jit")
   """What runs the step on every device: jax.jit with jax.shard_map, or jax.pmap."""
   shard_state: bool = carried_out(False)
@@ -274,6 +271,10 @@ class About:
   model: ModelConfig | None = None
   classes: tuple[str, ...] | None = None
   input: AboutInput = AboutInput()
+
+
+# Fields of `RunConfig` that records of earlier versions have: the only value that this version takes, and why.
+RETIRED = {"seeds_per_device": (1, "this version has no several seeds in one program")}
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:

@@ -224,8 +224,10 @@ class Layout:
       )
 
     def call(*arguments: Any) -> Any:
-      # pmap wants something to map over; several processes get arrays of their own devices back.
-      return _rewrapped(mapped(len(arguments))(np.arange(len(here)), *arguments), self.mesh)
+      # pmap wants something to map over, and places arguments itself; several processes get arrays of their own
+      # devices back.
+      with jax.transfer_guard("allow"):
+        return _rewrapped(mapped(len(arguments))(np.arange(len(here)), *arguments), self.mesh)
 
     return call
 
@@ -266,11 +268,11 @@ def place[Tree](tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
 
-  def put(leaf: Any) -> jax.Array:
-    value = np.asarray(leaf)
+  def put(value: np.ndarray) -> jax.Array:
     return jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
 
-  return jax.tree.map(put, tree)
+  with jax.transfer_guard("allow"):  # JAX takes this way to the device for one that nobody asked for.
+    return jax.tree.map(put, jax.tree.map(np.asarray, jax.device_get(tree)))
 
 
 def _rewrapped[Tree](tree: Tree, mesh: Mesh) -> Tree:

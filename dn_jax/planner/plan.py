@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
@@ -28,6 +27,30 @@ from dn_jax.training import optimizer, step
 
 _SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 1.0)
 _GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """A training step that is to be planned.
+
+  model:        completed, see `dn_jax.models.build.complete`
+  num_classes:  width of the classifier
+  image_shape:  (height, width, channels)
+  batch_size:   images a step, over all devices of a target
+  groups:       statistics groups of the batch, see `dn_jax.distributed.layout.Layout`
+  accumulation: pieces that each device goes through one after another
+  """
+
+  model: ModelConfig
+  num_classes: int
+  image_shape: tuple[int, int, int]
+  batch_size: int
+  groups: int = 1
+  accumulation: int = 1
+
+  def under(self, policy: RematPolicy) -> "Question":
+    """The same of another remat policy."""
+    return dataclasses.replace(self, model=dataclasses.replace(self.model, remat=policy))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,85 +100,44 @@ def seconds(plan: Plan, where: Target, model: ModelConfig) -> float | None:
   return max(plan.flops / peak, plan.traffic / where.chip.bandwidth)
 
 
-def plan(
-  model: ModelConfig,
-  num_classes: int,
-  image_shape: tuple[int, int, int],
-  batch_size: int,
-  where: Target | None = None,
-  groups: int = 1,
-  accumulation: int = 1,
-  seeds: int = 1,
-) -> Plan:
-  """The plan of a configuration's training step, from the disk where it has been asked for before.
+def plan(question: Question, where: Target | None = None) -> Plan:
+  """The plan of a training step, from the disk where it has been asked for before.
 
   Args:
-    model: completed, see `dn_jax.config.network.complete_model`; its remat policy is not `auto`.
-    num_classes: width of the classifier.
-    image_shape: (height, width, channels).
-    batch_size: pictures a step, over all devices of the target.
+    question: its model's remat policy is not `auto`.
     where: the target; by default this machine.
-    groups: statistics groups of the batch, see `dn_jax.distributed.layout.Layout`.
-    accumulation: pieces that each device goes through one after another.
-    seeds: runs that take the step side by side in one program, each with a batch of its own.
 
   Raises:
-    ConfigurationError: groups and devices do not divide the batch; several seeds, and more than one device.
+    ConfigurationError: groups and devices do not divide the batch.
   """
   where = where or target(HERE)
-  question = {
-    "model": to_dict(dataclasses.replace(model, name=None, remat=policy_of(model))),
-    "num_classes": num_classes,
-    "image_shape": list(image_shape),
-    "batch_size": batch_size,
-    "groups": groups,
-    "accumulation": accumulation,
-    "seeds": seeds,
+  asked = {
+    **dataclasses.asdict(question),
+    "model": to_dict(dataclasses.replace(question.model, name=None, remat=policy_of(question.model))),
     "target": where.name,
     "compiler": where.compiler,
     "flags": os.environ.get("XLA_FLAGS", ""),
     "x64": jax.config.jax_enable_x64,
     "sources": _sources(),
   }
-  digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+  digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
   path = compilation.folder("plans") / f"{digest[:32]}.json"
   if known := _read(path):
     return known
-  found = compile_step(build.build(model, num_classes), image_shape, batch_size, where, groups, accumulation, seeds)
-  _write(path, question, found)
+  found = compile_step(question, where)
+  _write(path, asked, found)
   return found
 
 
-def compile_step(
-  network: nn.Module,
-  image_shape: tuple[int, int, int],
-  batch_size: int,
-  where: Target | None = None,
-  groups: int = 1,
-  accumulation: int = 1,
-  seeds: int = 1,
-) -> Plan:
-  """Compiles the training step, runs nothing, and reads off what it takes.
-
-  Args:
-    network: with its remat policy.
-    image_shape, batch_size, where, groups, accumulation, seeds: as in `plan`.
-  """
+def compile_step(question: Question, where: Target | None = None) -> Plan:
+  """Compiles the training step, runs nothing, and reads off what it takes; as `plan`, which keeps the answers."""
   where = where or target(HERE)
-  layout = Layout(tuple(where.devices), groups)
-  layout.check("batch-size", batch_size)
-  layout.check_accumulation(accumulation)
-  train_step, state, batch, key = _step(network, image_shape, batch_size, layout, accumulation)
+  layout = Layout(tuple(where.devices), question.groups)
+  layout.check("batch-size", question.batch_size)
+  layout.check_accumulation(question.accumulation)
+  train_step, state, batch, key = _step(question, layout)
   everywhere, in_parts = PartitionSpec(), PartitionSpec(AXIS)
-  if seeds > 1:
-    if len(where.devices) > 1:
-      raise ConfigurationError("seeds-per-device", seeds, f"share one device, and {where.name} has more")
-    # As `dn_jax.training.resident.make_command` writes them down.
-    state, batch, key = ((one,) * seeds for one in (state, batch, key))
-    mapped = lambda *of_all: [train_step(*of_run) for of_run in zip(*of_all, strict=True)]
-  else:
-    mapped = layout.mapped(train_step, (everywhere, in_parts, everywhere))
-  lowered = jax.jit(mapped, donate_argnums=0).lower(
+  lowered = jax.jit(layout.mapped(train_step, (everywhere, in_parts, everywhere)), donate_argnums=0).lower(
     placed(state, everywhere, layout.mesh),
     placed(batch, in_parts, layout.mesh),
     placed(key, everywhere, layout.mesh),
@@ -179,55 +161,41 @@ def compile_step(
   )
 
 
-def flops_by_policy(
-  model: ModelConfig, num_classes: int, image_shape: tuple[int, int, int], batch_size: int, policies: Iterable[str]
-) -> dict[RematPolicy, float]:
+def flops_by_policy(question: Question, policies: Iterable[RematPolicy]) -> dict[RematPolicy, float]:
   """FLOPs of the training step under each policy, as written down for the compiler: nothing is compiled.
 
   Of one device with the whole batch in one statistics group: others share the same work out.
   """
+  whole = dataclasses.replace(question, groups=1, accumulation=1)
   found = {}
   for policy in policies:
-    network = build.build(dataclasses.replace(model, remat=policy), num_classes)
-    train_step, *arguments = _step(network, image_shape, batch_size, make_layout_of_one())
+    train_step, *arguments = _step(whole.under(policy), make_layout_of_one())
     found[policy] = jax.jit(train_step).trace(*arguments).lower(lowering_platforms=("cpu",)).cost_analysis()["flops"]
   return found
 
 
-def choose(
-  model: ModelConfig,
-  num_classes: int,
-  image_shape: tuple[int, int, int],
-  batch_size: int,
-  where: Target | None = None,
-  beside: int = 0,
-  groups: int = 1,
-  accumulation: int = 1,
-  seeds: int = 1,
-) -> tuple[RematPolicy, Plan]:
+def choose(question: Question, where: Target | None = None, beside: int = 0) -> tuple[RematPolicy, Plan]:
   """`auto`: of the policies that fit, the one that recomputes fewest FLOPs.
 
   Args:
-    model: completed; its own policy does not count.
-    num_classes, image_shape, batch_size, where, groups, accumulation, seeds: as in `plan`.
+    question: its model's own policy does not count.
+    where: the target; by default this machine.
     beside: bytes that lie on every device besides, such as a data set.
 
   Raises:
     ConfigurationError: none fits; says what the smallest would take.
   """
   where = where or target(HERE)
-  policies = remat_policies(model)
   tried: dict[str, Plan] = {}
 
-  def attempt(policy: str) -> Plan:
-    asked = dataclasses.replace(model, remat=policy)
-    tried[policy] = plan(asked, num_classes, image_shape, batch_size, where, groups, accumulation, seeds)
+  def attempt(policy: RematPolicy) -> Plan:
+    tried[policy] = plan(question.under(policy), where)
     return tried[policy]
 
   # Nothing recomputes less than `none`: where that fits, the others need not be looked at.
   if attempt("none").fits(where.memory, beside):
     return "none", tried["none"]
-  flops = flops_by_policy(model, num_classes, image_shape, batch_size, [each for each in policies if each != "none"])
+  flops = flops_by_policy(question, [each for each in remat_policies(question.model) if each != "none"])
   for policy in sorted(flops, key=flops.__getitem__):
     if attempt(policy).fits(where.memory, beside):
       return policy, tried[policy]
@@ -236,7 +204,7 @@ def choose(
   least = f"; {min(compiled.values()) / _GIB:.2f} GiB with {min(compiled, key=compiled.get)}" if compiled else ""
   raise ConfigurationError(
     "batch-size",
-    batch_size,
+    question.batch_size,
     f"fits {memory} of memory under no remat policy{least}; take a smaller one, --accumulation or more devices",
   )
 
@@ -270,23 +238,19 @@ def _bytes_of(element: str, dimensions: str) -> int:
   return math.prod(int(size) for size in dimensions.split(",") if size) * bits // 8
 
 
-def _step(
-  network: nn.Module,
-  image_shape: tuple[int, int, int],
-  batch_size: int,
-  layout: Layout,
-  accumulation: int = 1,
-) -> tuple[Any, Any, Any, Any]:
+def _step(question: Question, layout: Layout) -> tuple[Any, Any, Any, Any]:
   """The training step and the shapes of its arguments."""
+  network = build.build(question.model, question.num_classes)
   sgd = optimizer.sgd(_SGD, optimizer.learning_rate(_SGD, 1, 1))
   key = jax.eval_shape(lambda: jax.random.key(0))
-  state = jax.eval_shape(lambda key: step.create_state(network, sgd, key, image_shape), key)
+  state = jax.eval_shape(lambda key: step.create_state(network, sgd, key, question.image_shape), key)
+  images = question.batch_size
   batch = step.Batch(
-    jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32),
-    jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-    jax.ShapeDtypeStruct((batch_size,), jnp.float32),
+    jax.ShapeDtypeStruct((images, *question.image_shape), jnp.float32),
+    jax.ShapeDtypeStruct((images,), jnp.int32),
+    jax.ShapeDtypeStruct((images,), jnp.float32),
   )
-  return step.make_train_step(network, sgd, layout, accumulation), state, batch, key
+  return step.make_train_step(network, sgd, layout, question.accumulation), state, batch, key
 
 
 def _sources() -> str:
@@ -306,13 +270,13 @@ def _read(path: pathlib.Path) -> Plan | None:
     return None
 
 
-def _write(path: pathlib.Path, question: dict[str, Any], found: Plan) -> None:
+def _write(path: pathlib.Path, asked: dict[str, Any], found: Plan) -> None:
   """Keeps an answer where the disk takes it; written whole or not at all."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     with os.fdopen(handle, "w") as file:
-      json.dump({"question": question, "plan": dataclasses.asdict(found)}, file, indent=1)
+      json.dump({"question": asked, "plan": dataclasses.asdict(found)}, file, indent=1)
     os.replace(temporary, path)
   except OSError:
     pass

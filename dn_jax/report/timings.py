@@ -34,11 +34,10 @@ def _title(record: Mapping[str, Any]) -> str:
 def table(record: Mapping[str, Any]) -> rich.table.Table:
   """A row a network; seconds are of wall clock, memory that of the process above its bare import."""
   machine = record["machine"]
-  several = any(peer.get("seeds", 1) > 1 for peer in record["peers"].values())
   result = rich.table.Table(
     title=_title(record),
     caption=f"{machine['processor']}, {machine['cores']} cores. Step: median of {record['repeats']} rounds (least to "
-    f"most){'; of several seeds, the share of each' if several else ''}. Ratio: to the first row, median over rounds. "
+    "most). Ratio: to the first row, median over rounds. "
     "Start: from launch to the first step done, with an empty compilation cache and with a warm one. Memory: most of "
     "the process above its bare import, after a warm start (after a cold one).",
     title_justify="left",

@@ -220,7 +220,7 @@ def read_config(folder: pathlib.Path) -> RunConfig:
   path = folder / "config.json"
   if (text := _text(path)) is None:
     raise RunError(f"{folder}: not a run's folder (no config.json)")
-  return _parsed(path, RunConfig, text if not RETIRED else _without_retired(path, text))
+  return _parsed(path, RunConfig, _without_retired(path, text))
 
 
 def _without_retired(path: pathlib.Path, text: bytes) -> bytes:
@@ -236,9 +236,9 @@ def _without_retired(path: pathlib.Path, text: bytes) -> bytes:
   if not isinstance(record, dict):
     return text
   for name in record.keys() & RETIRED.keys():
-    if json.dumps(record[name]) != json.dumps(RETIRED[name]):
-      shown = json.dumps(record[name])[:60]
-      raise RunError(f"{path}: cannot be read ({name} {shown}: this version knows {json.dumps(RETIRED[name])} alone)")
+    left, why = RETIRED[name]
+    if json.dumps(record[name]) != json.dumps(left):
+      raise RunError(f"{path}: cannot be read ({name} {json.dumps(record[name])[:60]}: {why})")
   return json.dumps({name: value for name, value in record.items() if name not in RETIRED}).encode()
 
 

@@ -228,15 +228,15 @@ def step_memory(config: RunConfig) -> int:
   """
   info = catalog.known(config.data)
   layout.make_layout(config.statistics_groups, devices=config.devices)
-  arguments = (info.num_classes, info.image_shape, config.batch_size, targets.here(config.devices))
-  options = {"groups": config.statistics_groups, "accumulation": config.accumulation}
+  question = planning.Question(
+    config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
+  )
+  where = targets.here(config.devices)
   if config.model.remat == "auto":
     of_a_picture = math.prod(info.image_shape) + 4  # Bytes, its label included.
-    _, plan = planning.choose(
-      config.model, *arguments, beside=sum(catalog.count(config.data)) * of_a_picture, **options
-    )
+    _, plan = planning.choose(question, where, beside=sum(catalog.count(config.data)) * of_a_picture)
   else:
-    plan = planning.plan(config.model, *arguments, **options)
+    plan = planning.plan(question, where)
   if plan.refusal:
     raise UserError(plan.refusal)
   return plan.peak

@@ -1,4 +1,4 @@
-"""Checkpoints through Orbax, with a digest of every file: what a run needs to go on.
+"""Checkpoints through Orbax: what a run needs to go on, when one is due, and whether one on disk is whole.
 
 Orbax commits a checkpoint by renaming a finished folder, and restores a file whose bits have flipped without
 a word. So each file's digest is written after the commit, and a checkpoint is whole only where every digest
@@ -35,6 +35,8 @@ from dn_jax.training.step import Totals, TrainState
 _DIGESTS = "digests.json"
 # Ends the name of a checkpoint that waits until another of its step is sealed.
 _REPLACED = ".replaced"
+# Seconds, about, between two looks at the first process's clock, which cost an exchange.
+_LOOK_EVERY = 10.0
 
 
 class NoCheckpointError(UserError):
@@ -131,6 +133,49 @@ def _refused_by_disk() -> Iterator[None]:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
+class Rhythm:
+  """When a checkpoint within an epoch is due: after so many steps, or so many minutes.
+
+  Args:
+    every_steps: multiples of this are due, or the first point after one where a run can be saved.
+    every_minutes: since the last checkpoint. Of several processes the first one's clock counts.
+    step: at which the run begins or goes on.
+  """
+
+  def __init__(self, every_steps: int | None, every_minutes: float | None, step: int):
+    self._every_steps = every_steps
+    self._every_minutes = every_minutes
+    # Commands to the device between the last look and the next, those since, and when it was.
+    self._between, self._commands, self._looked = 1, 0, time.monotonic()
+    self.saved(step)
+
+  def saved(self, step: int) -> None:
+    """A checkpoint was taken so many steps on."""
+    self._step, self._time = step, time.monotonic()
+
+  def due(self, step: int) -> bool:
+    """Asked after each command, by each process equally often; all get the same answer."""
+    if self._every_steps and step // self._every_steps > self._step // self._every_steps:
+      return True
+    if not self._every_minutes:
+      return False
+    late = time.monotonic() - self._time >= 60 * self._every_minutes
+    if jax.process_count() == 1:
+      return late
+    self._commands += 1
+    if self._commands < self._between:
+      return False
+    from jax.experimental import multihost_utils
+
+    fitting = int(self._between * _LOOK_EVERY / max(1e-9, time.monotonic() - self._looked))
+    # At most twice as many: commands are under way when they are counted.
+    own = np.asarray([late, min(max(1, fitting), 2 * self._between)], np.int32)
+    with jax.transfer_guard("allow"):  # Within the loop's guard.
+      late, self._between = map(int, multihost_utils.broadcast_one_to_all(own))
+    self._commands, self._looked = 0, time.monotonic()
+    return bool(late)
+
+
 class Checkpoints:
   """A run's checkpoints: the newest few, and the best on validation.
 
@@ -182,7 +227,7 @@ class Checkpoints:
     return found
 
   def _put_back(self) -> None:
-    """Ends what a save that took another's place was about when it was cut off."""
+    """Finishes or rolls back a save that was interrupted while it replaced another of its step."""
     for old in self._folder.glob(f"*{_REPLACED}"):
       new = old.with_suffix("")
       if fault(new) is None:
@@ -202,6 +247,7 @@ class Checkpoints:
     """Steps of the whole checkpoints, newest first."""
     return processes.by_first(lambda: [step for step in steps_on_disk(self._folder) if step not in self._damaged])
 
+  @jax.transfer_guard("allow")  # Within the loop's guard; Orbax copies arrays in its own way.
   def save(
     self,
     step: int,
@@ -321,48 +367,3 @@ class Checkpoints:
 
   def __exit__(self, *exception: Any) -> None:
     self.close()
-
-
-class Rhythm:
-  """Steps or minutes between two checkpoints.
-
-  Args:
-    every_steps: multiples of this are due, or the first point after one where a run can be saved.
-    every_minutes: since the last checkpoint. Of several processes the first one's clock counts.
-    step: where the run begins or goes on.
-  """
-
-  # Seconds, about, between two looks at the first process's clock, which cost an exchange.
-  _LOOK_EVERY = 10.0
-
-  def __init__(self, every_steps: int | None, every_minutes: float | None, step: int):
-    self._every_steps = every_steps
-    self._every_minutes = every_minutes
-    # Commands to the device between the last look and the next, those since, and when it was.
-    self._between, self._commands, self._looked = 1, 0, time.monotonic()
-    self.saved(step)
-
-  def saved(self, step: int) -> None:
-    """A checkpoint was taken so many steps on."""
-    self._step, self._time = step, time.monotonic()
-
-  def due(self, step: int) -> bool:
-    """Asked after each command, by each process equally often; all get the same answer."""
-    if self._every_steps and step // self._every_steps > self._step // self._every_steps:
-      return True
-    if not self._every_minutes:
-      return False
-    late = time.monotonic() - self._time >= 60 * self._every_minutes
-    if jax.process_count() == 1:
-      return late
-    self._commands += 1
-    if self._commands < self._between:
-      return False
-    from jax.experimental import multihost_utils
-
-    fitting = int(self._between * self._LOOK_EVERY / max(1e-9, time.monotonic() - self._looked))
-    # At most twice as many: commands are under way when they are counted.
-    own = np.asarray([late, min(max(1, fitting), 2 * self._between)], np.int32)
-    late, self._between = map(int, multihost_utils.broadcast_one_to_all(own))
-    self._commands, self._looked = 0, time.monotonic()
-    return bool(late)

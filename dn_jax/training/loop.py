@@ -1,11 +1,13 @@
-"""The loop of a run: epochs of steps, and what each came to. What it writes to is passed in."""
+"""The loop of a run: epochs of steps, and what each came to.
+
+It takes what a run is made of, where the run stands, and who watches. It moves nothing between host and device that is
+not said (`jax.device_put`, `jax.device_get`): anything else is an error while it runs.
+"""
 
 import collections
 import dataclasses
-import functools
-import operator
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -90,37 +92,57 @@ class Splits:
   test: DeviceSplit | Batches
 
 
+@dataclasses.dataclass(frozen=True)
+class Assembly:
+  """What a run is made of; `dn_jax.training.setup` builds it.
+
+  plan, splits:      see there
+  advance, evaluate: from `dn_jax.training.resident` or `.streamed`, to go with the splits
+  order_of:          an epoch counted from 0 -> what `advance` takes for the order of its images
+  rate_of:           a step counted from 0 -> its learning rate
+  fresh_state:       makes the state that a run starts from
+  template:          a state's shapes, and how its arrays lie on the devices
+  """
+
+  plan: Plan
+  splits: Splits
+  advance: Advance
+  evaluate: Evaluate
+  order_of: Callable[[int], Any]
+  rate_of: Callable[[int], float]
+  fresh_state: Callable[[], TrainState]
+  template: TrainState
+
+  @property
+  def feed(self) -> Feed | None:
+    """Where training images come from that do not lie on the device."""
+    return self.splits.train if isinstance(self.splits.train, Feed) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+  """Where a run stands.
+
+  state:  after so many epochs, and the steps of the next that are behind it
+  epochs: whole ones behind it
+  begun:  the epoch after these
+  totals: of that epoch's steps; None before the first
+  """
+
+  state: TrainState
+  epochs: int = 0
+  begun: Begun = Begun()
+  totals: Totals | None = None
+
+
 # How often a person is told, in seconds; reading a running total waits for the device.
 _PROGRESS_EVERY = 0.5
 # Commands that the device may be behind the host.
 _IN_FLIGHT = 4
 
 
-def run(
-  state: TrainState,
-  plan: Plan,
-  splits: Splits,
-  advance: Advance,
-  evaluate: Evaluate,
-  order_of: Callable[[int], Any],
-  rate_of: Callable[[int], Any],
-  watcher: Watcher,
-  epochs_done: int = 0,
-  begun: Begun = Begun(),
-  totals: Totals | None = None,
-) -> TrainState:
-  """Trains from wherever the state is to the end of the plan.
-
-  Args:
-    state: after `epochs_done` epochs and `begun.steps` steps.
-    plan, splits: see there.
-    advance, evaluate: from `dn_jax.training.resident`.
-    order_of: an epoch counted from 0 -> what `advance` takes for the order of its pictures.
-    rate_of: a step counted from 0 -> its learning rate.
-    watcher: told of progress and of each epoch.
-    epochs_done: epochs behind the state.
-    begun: of the epoch after these.
-    totals: of its steps; by default nothing.
+def run(parts: Assembly, position: Position, watcher: Watcher) -> TrainState:
+  """Trains from wherever a run stands to the end of its plan.
 
   Returns:
     The state after the last epoch.
@@ -128,71 +150,93 @@ def run(
   Raises:
     NotFiniteError: a step's loss is not finite; it names epoch, step and learning rate.
   """
-  for epoch in range(epochs_done, plan.epochs):
-    begin, waited = time.perf_counter() - begun.seconds, _waited(splits)
-    if totals is None:
-      totals = Totals.zero_beside(state.step)
-    order, last = order_of(epoch), epoch * plan.steps_per_epoch + plan.steps_per_epoch
-    state, totals = train_epoch(
-      state, totals, plan, splits.train, advance, order, epoch, rate_of, watcher, begun.steps, begin
-    )
-    train = totals.means()  # Waits for the device.
-    trained = time.perf_counter()
+  # Where NaNs are looked for, JAX itself copies what each operation makes.
+  with jax.transfer_guard("allow" if jax.config.jax_debug_nans else "disallow"):
+    while position.epochs < parts.plan.epochs:
+      waited = parts.feed.waited if parts.feed else 0.0
+      position = train_epoch(parts, position, watcher)
+      waited = parts.feed.waited - waited if parts.feed else 0.0
+      begin = time.perf_counter()
+      measured = evaluate(parts, position, watcher)
+      record = record_of(parts, position, measured, time.perf_counter() - begin, waited)
+      watcher.epoch(record, position.state)
+      position = Position(position.state, position.epochs + 1)
+  return position.state
 
-    def stop_if_asked(state=state, totals=totals, seconds=trained - begin, last=last) -> None:
-      if watcher.stopping():
-        watcher.save(last, state, totals, Begun(plan.steps_per_epoch, seconds))
 
-    measured = {
-      name: evaluate(optimizer.tested(state.params, state.opt_state), state.batch_stats, split, stop_if_asked).means()
-      for name, split in (("validation", splits.valid), ("test", splits.test))
-      if split
-    }
-    record = record_of(
-      plan,
-      epoch,
-      rate_of,
-      train,
-      measured,
-      seconds=trained - begin,
-      evaluation_seconds=time.perf_counter() - trained,
-      waiting_seconds=_waited(splits) - waited,
-    )
-    watcher.epoch(record, state)
-    begun, totals = Begun(), None
-  return state
+def train_epoch(parts: Assembly, position: Position, watcher: Watcher) -> Position:
+  """Takes the steps that are left of the epoch under way; returns once the device has taken them."""
+  state, epoch, plan = position.state, position.epochs, parts.plan
+  begin = time.perf_counter() - position.begun.seconds
+  totals = Totals.zero_beside(state.step) if position.totals is None else position.totals
+  order, before = parts.order_of(epoch), epoch * plan.steps_per_epoch
+  step = before + position.begun.steps
+  pending: collections.deque[tuple[int, jax.Array]] = collections.deque()
+  told = time.perf_counter()
+  for first, steps, batch_size in plan.dispatches(position.begun.steps):
+    state, totals, losses = parts.advance(state, totals, parts.splits.train, order, first, steps, batch_size=batch_size)
+    pending.append((step, losses))
+    step += steps
+    while len(pending) > _IN_FLIGHT:
+      _check_finite(*pending.popleft(), parts)
+    # An epoch's last step is saved with what its evaluation says.
+    if watcher.due(step) and step - before < plan.steps_per_epoch:
+      while pending:  # What is saved is known to be finite.
+        _check_finite(*pending.popleft(), parts)
+      watcher.save(step, state, totals, Begun(step - before, time.perf_counter() - begin))
+    if time.perf_counter() - told > _PROGRESS_EVERY:
+      so_far = jax.device_get(totals)
+      means = so_far.means()
+      watcher.progress(epoch + 1, int(so_far.count), means["loss"], means["error"])
+      told = time.perf_counter()
+  while pending:
+    _check_finite(*pending.popleft(), parts)
+  jax.block_until_ready(totals)
+  return Position(state, epoch, Begun(plan.steps_per_epoch, time.perf_counter() - begin), totals)
+
+
+def evaluate(parts: Assembly, position: Position, watcher: Watcher) -> dict[str, dict[str, float]]:
+  """The means over each split that is not trained on, `validation` if there is one and `test`, at an epoch's end."""
+  state, last = position.state, (position.epochs + 1) * parts.plan.steps_per_epoch
+  params = optimizer.tested(state.params, state.opt_state)
+
+  def stop_if_asked() -> None:
+    if watcher.stopping():
+      watcher.save(last, state, position.totals, position.begun)
+
+  return {
+    name: parts.evaluate(params, state.batch_stats, split, stop_if_asked).means()
+    for name, split in (("validation", parts.splits.valid), ("test", parts.splits.test))
+    if split
+  }
 
 
 def record_of(
-  plan: Plan,
-  epoch: int,
-  rate_of: Callable[[int], Any],
-  train: Mapping[str, float],
+  parts: Assembly,
+  position: Position,
   measured: Mapping[str, Mapping[str, float]],
-  seconds: float,
   evaluation_seconds: float,
-  waiting_seconds: float = 0.0,
+  waiting_seconds: float,
 ) -> EpochRecord:
-  """What an epoch, counted from 0, came to.
+  """What an epoch came to.
 
   Args:
-    plan, rate_of: see `run`.
-    train: means over the epoch's pictures.
-    measured: means over `validation`, if there is such a split, and `test`.
-    seconds, evaluation_seconds, waiting_seconds: see `EpochRecord`.
+    parts, position: of the run, at the epoch's end.
+    measured: from `evaluate`.
+    evaluation_seconds, waiting_seconds: see `EpochRecord`.
 
   Raises:
     NotFiniteError: a mean is not.
   """
-  last = (epoch + 1) * plan.steps_per_epoch
+  last, seconds = (position.epochs + 1) * parts.plan.steps_per_epoch, position.begun.seconds
   for split, means in measured.items():
     if not np.isfinite(means["loss"]):
-      raise _not_finite(f"the loss on the {split} pictures", means["loss"], last - 1, plan, rate_of)
-  valid, test = measured.get("validation"), measured["test"]
+      raise _not_finite(f"the loss on the {split} pictures", means["loss"], last - 1, parts)
+  train, valid, test = position.totals.means(), measured.get("validation"), measured["test"]
   return EpochRecord(
-    epoch=epoch + 1,
+    epoch=position.epochs + 1,
     step=last,
-    learning_rate=float(rate_of(last - 1)),
+    learning_rate=parts.rate_of(last - 1),
     train_loss=train["loss"],
     train_error=train["error"],
     valid_loss=valid["loss"] if valid else None,
@@ -202,69 +246,20 @@ def record_of(
     test_top5_error=test["top5_error"],
     seconds=seconds,
     evaluation_seconds=evaluation_seconds,
-    images_per_second=plan.pictures_per_epoch / seconds,
+    images_per_second=parts.plan.pictures_per_epoch / seconds,
     waiting_seconds=waiting_seconds,
   )
 
 
-def _waited(splits: Splits) -> float:
-  return splits.train.waited if isinstance(splits.train, Feed) else 0.0
+def _check_finite(first_step: int, losses: jax.Array, parts: Assembly) -> None:
+  losses = jax.device_get(losses)
+  if bad := np.flatnonzero(~np.isfinite(losses)).tolist():
+    raise _not_finite("the loss", float(losses[bad[0]]), first_step + bad[0], parts)
 
 
-def train_epoch[State: (TrainState, Sequence[TrainState]), Sums: (Totals, Sequence[Totals])](
-  state: State,
-  totals: Sums,
-  plan: Plan,
-  split: DeviceSplit | Feed,
-  advance: Advance,
-  order: Any,
-  epoch: int,
-  rate_of: Callable[[int], Any],
-  watcher: Watcher,
-  done: int,
-  begin: float,
-) -> tuple[State, Sums]:
-  """The rest of an epoch that has `done` steps behind it and would have begun at `begin` had it begun now.
-
-  Of one run, or of several whose states, totals and orders are sequences.
-  """
-  before = epoch * plan.steps_per_epoch
-  step = before + done
-  pending: collections.deque[tuple[int, jax.Array]] = collections.deque()
-  told = time.perf_counter()
-  for first, steps, batch_size in plan.dispatches(done):
-    state, totals, losses = advance(
-      state, totals, split, order, np.int32(first), np.int32(steps), batch_size=batch_size
-    )
-    pending.append((step, losses))
-    step += steps
-    while len(pending) > _IN_FLIGHT:
-      _check_finite(*pending.popleft(), plan, rate_of)
-    # An epoch's last step is saved with what its evaluation says.
-    if watcher.due(step) and step - before < plan.steps_per_epoch:
-      while pending:  # What is saved is known to be finite.
-        _check_finite(*pending.popleft(), plan, rate_of)
-      watcher.save(step, state, totals, Begun(step - before, time.perf_counter() - begin))
-    if time.perf_counter() - told > _PROGRESS_EVERY:
-      so_far = totals if isinstance(totals, Totals) else functools.reduce(operator.add, totals)
-      means = so_far.means()
-      watcher.progress(epoch + 1, int(so_far.count), means["loss"], means["error"])
-      told = time.perf_counter()
-  while pending:
-    _check_finite(*pending.popleft(), plan, rate_of)
-  return state, totals
-
-
-def _check_finite(first_step: int, losses: jax.Array, plan: Plan, rate_of: Callable[[int], Any]) -> None:
-  losses = np.asarray(losses).reshape(-1, losses.shape[-1])  # Of one run, or of several side by side.
-  if bad := np.argwhere(~np.isfinite(losses.T)).tolist():
-    step, run = bad[0]
-    raise _not_finite("the loss", float(losses[run, step]), first_step + step, plan, rate_of)
-
-
-def _not_finite(what: str, value: float, step: int, plan: Plan, rate_of: Callable[[int], Any]) -> NotFiniteError:
+def _not_finite(what: str, value: float, step: int, parts: Assembly) -> NotFiniteError:
   return NotFiniteError(
-    f"{what} is {value} in epoch {step // plan.steps_per_epoch + 1}, step {step + 1} (of the whole run), at learning "
-    f"rate {float(rate_of(step)):g}; checkpoints before it are kept. Try a smaller --optimizer.learning-rate, in "
-    "another --out"
+    f"{what} is {value} in epoch {step // parts.plan.steps_per_epoch + 1}, step {step + 1} (of the whole run), at "
+    f"learning rate {parts.rate_of(step):g}; checkpoints before it are kept. Try a smaller --optimizer.learning-rate, "
+    "in another --out"
   )

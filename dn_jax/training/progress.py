@@ -1,4 +1,4 @@
-"""What a person watches: a bar over the whole run, and a line for every epoch."""
+"""What a person watches of a run: a bar, and a line for every epoch; if asked for, a recording of a few commands."""
 
 import datetime
 import pathlib
@@ -9,6 +9,10 @@ import rich.progress
 
 from dn_jax.runs.records import EpochRecord
 
+# Commands before those that are recorded: the first compiles, the next may still settle.
+_BEFORE = 3
+_RECORDED = 5
+
 
 class ProgressDisplay:
   """A live bar on a terminal, with loss, error, pictures per second and time left; elsewhere the lines alone.
@@ -16,14 +20,14 @@ class ProgressDisplay:
   Args:
     console: where to.
     epochs: of the whole run.
-    pictures: of one epoch.
+    images: of one epoch.
     epochs_done: epochs that an earlier start did.
   """
 
-  def __init__(self, console: rich.console.Console, epochs: int, pictures: int, epochs_done: int):
+  def __init__(self, console: rich.console.Console, epochs: int, images: int, epochs_done: int):
     self._console = console
     self._epochs = epochs
-    self._pictures = pictures
+    self._images = images
     self._bar = rich.progress.Progress(
       rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
       rich.progress.BarColumn(),
@@ -38,8 +42,8 @@ class ProgressDisplay:
     )
     self._task = self._bar.add_task(
       "train",
-      total=epochs * pictures,
-      completed=epochs_done * pictures,
+      total=epochs * images,
+      completed=epochs_done * images,
       epoch=min(epochs_done + 1, epochs),
       epochs=epochs,
       state="compiling the training step",
@@ -52,10 +56,10 @@ class ProgressDisplay:
   def __exit__(self, *exception: object) -> None:
     self._bar.stop()
 
-  def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
+  def progress(self, epoch: int, images: int, loss: float, error: float) -> None:
     """Moves the bar; see `dn_jax.training.loop.Watcher`."""
     speed = self._bar.tasks[0].speed
-    self._show(epoch, (epoch - 1) * self._pictures + pictures, loss, error, f"{speed:,.0f} pictures/s" if speed else "")
+    self._show(epoch, (epoch - 1) * self._images + images, loss, error, f"{speed:,.0f} pictures/s" if speed else "")
 
   def _show(self, epoch: int, completed: int, loss: float, error: float, rate: str) -> None:
     state = f"loss {loss:.4f}  error {error:.2%}  {rate}"
@@ -64,7 +68,7 @@ class ProgressDisplay:
   def epoch(self, record: EpochRecord) -> None:
     """Prints an epoch's line."""
     rate = f"{record.images_per_second:,.0f} pictures/s"
-    self._show(record.epoch + 1, record.epoch * self._pictures, record.train_loss, record.train_error, rate)
+    self._show(record.epoch + 1, record.epoch * self._images, record.train_loss, record.train_error, rate)
     valid = "" if record.valid_error is None else f"  valid {record.valid_error:.2%}"
     share = record.waiting_seconds / record.seconds
     waiting = f" (waiting for them {share:.0%})" if record.waiting_seconds else ""
@@ -80,13 +84,8 @@ class ProgressDisplay:
     )
 
 
-# Commands before it: the first compiles, the next may still settle.
-_BEFORE = 3
-_COMMANDS = 5
-
-
 class Profile:
-  """Counts commands and records those from the fourth to the eighth.
+  """Counts commands to the device and records those from the fourth to the eighth.
 
   What it writes opens in TensorBoard (`tensorboard --logdir FOLDER`, with its profile plugin) and, as
   `perfetto_trace.json.gz`, at ui.perfetto.dev.
@@ -98,16 +97,16 @@ class Profile:
     self._recording = False
 
   def after_command(self) -> None:
-    """To be called after each command to the device."""
+    """Called after each command."""
     self._commands += 1
     if self._commands == _BEFORE:
       jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
       self._recording = True
-    elif self._commands == _BEFORE + _COMMANDS:
+    elif self._commands == _BEFORE + _RECORDED:
       self.close()
 
   def close(self) -> None:
-    """Ends a recording that is under way."""
+    """Stops a recording that is under way."""
     if self._recording:
       self._recording = False
       jax.profiler.stop_trace()

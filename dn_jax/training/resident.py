@@ -1,7 +1,7 @@
 """Steps over pictures that live on the device: the host only says how far to go."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from dn_jax.distributed.layout import Layout
+from dn_jax.distributed.layout import Layout, place, replicate
 from dn_jax.training.step import Batch, Totals, TrainState
 
 
@@ -21,10 +21,22 @@ class DeviceSplit(NamedTuple):
 
 
 class Keys(NamedTuple):
-  """What a step's own keys are folded from, with its number."""
+  """What a step's own keys are folded from, with its number; a run draws alike wherever it went on.
+
+  Data of keys, since they go into a program: it is the same for every seed, and compiled once for all of them.
+  """
 
   augmentation: jax.Array
   dropout: jax.Array
+
+  @classmethod
+  def on(cls, layout: Layout, augmentation: jax.Array, dropout: jax.Array) -> "Keys":
+    """Of two keys, on every device."""
+    return replicate(cls(*map(jax.random.key_data, (augmentation, dropout))), layout.mesh)
+
+  def of_step(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A step's own keys, of augmentation and dropout."""
+    return tuple(jax.random.fold_in(jax.random.wrap_key_data(data), step) for data in self)
 
 
 class Advance(Protocol):
@@ -63,61 +75,20 @@ def make_prepared_step(
   """
 
   def take(keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array, numbers: jax.Array) -> Any:
-    pictures = prepare(images, jax.random.fold_in(keys.augmentation, state.step), numbers)
-    batch = Batch(pictures, labels, jnp.ones(numbers.shape, jnp.float32))
-    return train_step(state, batch, jax.random.fold_in(keys.dropout, state.step))
+    augmentation, dropout = keys.of_step(state.step)
+    batch = Batch(prepare(images, augmentation, numbers), labels, jnp.ones(numbers.shape, jnp.float32))
+    return train_step(state, batch, dropout)
 
   return take
 
 
-class Run(NamedTuple):
-  """What a command takes of one run."""
+class _Which(NamedTuple):
+  """Which steps a command takes, see `Advance`, and what they draw from."""
 
-  keys: Keys
-  state: TrainState
-  totals: Totals
   order: jax.Array
-
-
-def make_command(
-  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
-  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-  layout: Layout,
-  steps_per_dispatch: int,
-) -> Callable[..., list[tuple[TrainState, Totals, jax.Array]]]:
-  """What a device does at one command: (batch size, runs, split, first, steps) -> for each run as in `Advance`.
-
-  Runs are written down one after another in each step, not stacked and mapped over: a convolution with a kernel for
-  each run is slower than as many convolutions on the CPU back end, and for four runs by a TPU compiler's estimate
-  (docs/performance.md).
-
-  Args:
-    train_step, prepare: see `make_prepared_step`; the step is of the layout.
-    layout: how a batch lies on the devices; each makes its own pictures from the split that all hold.
-    steps_per_dispatch: the most steps of one command. One on the CPU back end, which runs a step inside a
-      loop six to seven times slower.
-  """
-
-  take = make_prepared_step(train_step, prepare)
-
-  def command(
-    batch_size: int, runs: Sequence[Run], split: DeviceSplit, first: jax.Array, steps: jax.Array
-  ) -> list[tuple[TrainState, Totals, jax.Array]]:
-    def one(index: jax.Array, run: Run, carry: Any) -> Any:
-      state, totals, losses = carry
-      numbers = layout.own(jax.lax.dynamic_slice(run.order, (first + index * batch_size,), (batch_size,)))
-      state, of_step = take(run.keys, state, split.images[numbers], split.labels[numbers], numbers)
-      return state, totals + of_step, losses.at[index].set(of_step.loss / batch_size)
-
-    def each(index: jax.Array, carries: Any) -> Any:
-      return [one(index, run, carry) for run, carry in zip(runs, carries, strict=True)]
-
-    carries = [(run.state, run.totals, jnp.zeros((steps_per_dispatch,), float)) for run in runs]
-    if steps_per_dispatch == 1:
-      return each(jnp.int32(0), carries)
-    return jax.lax.fori_loop(0, steps, each, carries)
-
-  return command
+  first: jax.Array
+  steps: jax.Array
+  keys: Keys
 
 
 def make_advance(
@@ -129,66 +100,50 @@ def make_advance(
   steps_per_dispatch: int,
   specs: Any = PartitionSpec(),
 ) -> Advance:
-  """Compiles the training step together with what feeds it.
+  """Compiles the training step together with what feeds it, for each batch size when it first comes.
 
   Args:
-    train_step, prepare, layout, steps_per_dispatch: see `make_command`.
+    train_step, prepare: see `make_prepared_step`; the step is of the layout.
+    layout: how a batch lies on the devices; each makes its own pictures from the split that all hold.
     augmentation_key, dropout_key: a step's own keys are folded from these and its number, so that a resumed
       run draws what an undisturbed one does.
+    steps_per_dispatch: the most steps of one command. One on the CPU back end, which runs a step inside a
+      loop six to seven times slower.
     specs: how the state lies, from the layout; by default whole everywhere.
   """
-  command = make_command(train_step, prepare, layout, steps_per_dispatch)
-  keys = Keys(augmentation_key, dropout_key)
+  take, keys = make_prepared_step(train_step, prepare), Keys.on(layout, augmentation_key, dropout_key)
 
-  def alone(batch_size: int, state: Any, totals: Any, split: Any, order: Any, first: Any, steps: Any) -> Any:
-    (done,) = command(batch_size, [Run(keys, state, totals, order)], split, first, steps)
-    return done
+  def command(batch_size: int, state: TrainState, totals: Totals, split: DeviceSplit, which: _Which) -> Any:
+    """What a device does at one command; see `Advance`."""
+    order, first, keys = which.order, which.first, which.keys
 
-  def program(batch_size: int) -> Callable[..., Any]:
-    whole = PartitionSpec()
-    return layout.everywhere(
-      functools.partial(alone, batch_size),
-      donate=(0, 1),
-      in_specs=(specs, *(whole,) * 5),
-      out_specs=(specs, whole, whole),
-    )
+    def one(index: jax.Array, carry: Any) -> Any:
+      state, totals, losses = carry
+      numbers = layout.own(jax.lax.dynamic_slice(order, (first + index * batch_size,), (batch_size,)))
+      state, of_step = take(keys, state, split.images[numbers], split.labels[numbers], numbers)
+      return state, totals + of_step, losses.at[index].set(of_step.loss / batch_size)
 
-  return _by_batch_size(layout, program)
+    carry = (state, totals, jnp.zeros((steps_per_dispatch,), float))
+    if steps_per_dispatch == 1:
+      return one(jnp.int32(0), carry)
+    return jax.lax.fori_loop(0, which.steps, one, carry)
 
-
-def make_advance_side_by_side(
-  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
-  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-  layout: Layout,
-  keys: Sequence[Keys],
-  steps_per_dispatch: int,
-) -> Advance:
-  """`make_advance` of several runs in one program: states, totals and orders are tuples, the losses [run, step].
-
-  Args:
-    train_step, prepare, layout, steps_per_dispatch: see `make_command`; the layout is of one device.
-    keys: of each run.
-  """
-  command = make_command(train_step, prepare, layout, steps_per_dispatch)
-
-  def together(batch_size: int, states: Any, totals: Any, split: Any, orders: Any, first: Any, steps: Any) -> Any:
-    runs = [Run(*each) for each in zip(keys, states, totals, orders, strict=True)]
-    states, totals, losses = zip(*command(batch_size, runs, split, first, steps), strict=True)
-    return states, totals, jnp.stack(losses)
-
-  def program(batch_size: int) -> Callable[..., Any]:
-    return jax.jit(functools.partial(together, batch_size), donate_argnums=(0, 1))
-
-  return _by_batch_size(layout, program)
-
-
-def _by_batch_size(layout: Layout, program: Callable[[int], Callable[..., Any]]) -> Advance:
-  """A program for each size of batch, compiled when it first comes."""
   compiled: dict[int, Callable[..., Any]] = {}
 
-  def advance(*arguments: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
+  def advance(
+    state: TrainState, totals: Totals, split: DeviceSplit, order: jax.Array, first: int, steps: int, *, batch_size: int
+  ) -> tuple[TrainState, Totals, jax.Array]:
+    first, steps = replicate((np.int32(first), np.int32(steps)), layout.mesh)
+    arguments = (state, totals, split, _Which(order, first, steps, keys))
     if batch_size not in compiled:
-      compiled[batch_size] = layout.compiled(program(batch_size), *arguments)
+      whole = PartitionSpec()
+      program = layout.everywhere(
+        functools.partial(command, batch_size),
+        donate=(0, 1),
+        in_specs=(specs, *(whole,) * 3),
+        out_specs=(specs, whole, whole),
+      )
+      compiled[batch_size] = layout.compiled(program, *arguments)
     return compiled[batch_size](*arguments)
 
   return advance
@@ -197,24 +152,32 @@ def _by_batch_size(layout: Layout, program: Callable[[int], Callable[..., Any]])
 def make_evaluate(
   eval_step: Callable[[Any, Any, Batch], Totals],
   normalise: Callable[[jax.Array], jax.Array],
-  place: Callable[[Batch], Batch],
+  cut: Callable[[Batch], Batch],
   batch_size: int,
   gather: Callable[[Any], Any] = lambda variables: variables,
 ) -> Evaluate:
-  """See `Evaluate`; the last batch is filled up."""
+  """See `Evaluate`; the last batch is filled up.
+
+  Args:
+    eval_step: see `dn_jax.training.step.make_eval_step`.
+    normalise: uint8 images -> the network's input.
+    cut: deals a batch out to the devices, inside the program.
+    batch_size: images of a batch.
+    gather: parameters as each device takes them, inside the program.
+  """
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
   def one(params: Any, batch_stats: Any, totals: Totals, split: DeviceSplit, first: jax.Array) -> Totals:
     numbers = first + jnp.arange(batch_size, dtype=jnp.int32)
     weights = (numbers < split.labels.shape[0]).astype(jnp.float32)
     numbers = jnp.minimum(numbers, split.labels.shape[0] - 1)
-    batch = place(Batch(normalise(split.images[numbers]), split.labels[numbers], weights))
+    batch = cut(Batch(normalise(split.images[numbers]), split.labels[numbers], weights))
     return totals + eval_step(gather(params), batch_stats, batch)
 
   def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Totals:
     totals = Totals.zero_beside(split.labels)
     for first in range(0, split.labels.shape[0], batch_size):
-      totals = one(params, batch_stats, totals, split, np.int32(first))
+      totals = one(params, batch_stats, totals, split, place(np.int32(first), split.labels.sharding))
       between()
     return totals
 

@@ -4,9 +4,9 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
+import numpy as np
 
 from dn_jax.config.network import check_images, policy_of
 from dn_jax.config.schema import DataConfig, RunConfig
@@ -21,31 +21,12 @@ from dn_jax.training import initial_state, loop, optimizer, resident, step, stre
 _FEW = 5000
 
 
-@dataclasses.dataclass(frozen=True)
-class Assembly:
-  """The parts of a run, ready to go."""
-
-  plan: loop.Plan
-  splits: loop.Splits
-  advance: resident.Advance
-  evaluate: resident.Evaluate
-  order_of: Callable[[int], jax.Array]
-  rate_of: Callable[[int], Any]
-  fresh_state: Callable[[], step.TrainState]
-  template: step.TrainState
-
-  @property
-  def feed(self) -> streamed.Feed | None:
-    """Where training pictures come from that do not lie on the device."""
-    return self.splits.train if isinstance(self.splits.train, streamed.Feed) else None
-
-
 def with_policy(config: RunConfig) -> RunConfig:
   """A resolved configuration with the remat policy that it leaves open; `auto` stays."""
   return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=policy_of(config.model)))
 
 
-def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], None] = print) -> Assembly:
+def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], None] = print) -> loop.Assembly:
   """Builds network, optimizer, data on the devices (or its way there) and compiled functions of a configuration.
 
   Args:
@@ -86,15 +67,18 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   else:
     splits = on_devices(dataset, layout.mesh)
     advance = resident.make_advance(*of_a_step, plan.steps_per_dispatch, specs)
-    in_order = jax.jit(lambda number: epoch_order(order_key, number, plan.train_pictures))
-    order_of = lambda number: distribution.replicate(in_order(number), layout.mesh)
-  return Assembly(
+    in_order = jax.jit(epoch_order, static_argnames="count")
+    order_of = lambda number: distribution.replicate(
+      in_order(order_key, jax.device_put(np.int32(number)), count=plan.train_pictures), layout.mesh
+    )
+  rate = jax.jit(schedule)
+  return loop.Assembly(
     plan=plan,
     splits=splits,
     advance=advance,
     evaluate=evaluator(config, dataset, config.evaluation_batch_size, layout),
     order_of=order_of,
-    rate_of=schedule,
+    rate_of=lambda number: float(jax.device_get(rate(jax.device_put(np.int32(number))))),
     fresh_state=fresh_state,
     template=distribution.placed(shapes, specs, layout.mesh),
   )

@@ -55,8 +55,8 @@ class Totals:
 
   @classmethod
   def zero(cls) -> "Totals":
-    # Four buffers, not one four times: totals are donated.
-    return cls(jnp.zeros((), jnp.int32), jnp.zeros((), float), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    # Four arrays, not one four times: totals are donated.
+    return cls(*(np.zeros((), dtype) for dtype in (np.int32, jnp.result_type(float), np.int32, np.int32)))
 
   @classmethod
   def zero_beside(cls, array: jax.Array) -> "Totals":
@@ -68,10 +68,12 @@ class Totals:
 
   def means(self) -> dict[str, float]:
     """Mean loss and error rates as fractions of 1."""
-    count, loss, top1, top5 = (
-      np.asarray(total) for total in (self.count, self.loss, self.top1_errors, self.top5_errors)
-    )
-    return {"loss": float(loss / count), "error": float(top1 / count), "top5_error": float(top5 / count)}
+    sums = jax.device_get(self)
+    return {
+      "loss": float(sums.loss / sums.count),
+      "error": float(sums.top1_errors / sums.count),
+      "top5_error": float(sums.top5_errors / sums.count),
+    }
 
 
 def create_state(

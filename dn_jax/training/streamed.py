@@ -123,15 +123,16 @@ def make_advance(
     train_step, prepare, layout, augmentation_key, dropout_key, specs: see there.
   """
 
-  take, keys = resident.make_prepared_step(train_step, prepare), resident.Keys(augmentation_key, dropout_key)
+  take = resident.make_prepared_step(train_step, prepare)
+  keys = resident.Keys.on(layout, augmentation_key, dropout_key)
 
-  def on_device(state: TrainState, totals: Totals, rows: dict[str, jax.Array]) -> Any:
+  def on_device(state: TrainState, totals: Totals, keys: resident.Keys, rows: dict[str, jax.Array]) -> Any:
     state, of_step = take(keys, state, rows["image"], rows["label"], rows["number"])
     return state, totals + of_step, (of_step.loss / of_step.count)[None]
 
   whole = PartitionSpec()
   program = layout.everywhere(
-    on_device, donate=(0, 1), in_specs=(specs, whole, PartitionSpec(AXIS)), out_specs=(specs, whole, whole)
+    on_device, donate=(0, 1), in_specs=(specs, whole, whole, PartitionSpec(AXIS)), out_specs=(specs, whole, whole)
   )
   compiled: list[Callable[..., Any]] = []
 
@@ -139,10 +140,10 @@ def make_advance(
     state: TrainState, totals: Totals, feed: Feed, order: int, first: int, steps: int, *, batch_size: int
   ) -> tuple[TrainState, Totals, jax.Array]:
     del steps
-    rows = feed.take(order * feed.steps_per_epoch + int(first) // batch_size)
+    rows = feed.take(order * feed.steps_per_epoch + first // batch_size)
     if not compiled:
-      compiled.append(layout.compiled(program, state, totals, rows))
-    return compiled[0](state, totals, rows)
+      compiled.append(layout.compiled(program, state, totals, keys, rows))
+    return compiled[0](state, totals, keys, rows)
 
   return advance
 

@@ -24,6 +24,10 @@ def own_folder(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
+def question(batch_size, **options):
+  return planning.Question(MODEL, 10, SHAPE, batch_size, **options)
+
+
 def leaves(network):
   variables = jax.eval_shape(
     lambda key, x: network.init(key, x, False), jax.random.key(0), jax.numpy.zeros((1, *SHAPE))
@@ -33,7 +37,7 @@ def leaves(network):
 
 @pytest.mark.slow
 def test_arguments_and_flops_are_what_counting_gives():
-  found, network = planning.plan(MODEL, 10, SHAPE, 32), build.build(MODEL, 10)
+  found, network = planning.plan(question(32)), build.build(MODEL, 10)
   counted = leaves(network)
   # Parameters with their momentum, statistics, pixels, labels and weights, four bytes each; a few counters.
   numbers = 2 * counted["params"] + counted["batch_stats"] + 32 * (64 + 2)
@@ -47,36 +51,21 @@ def test_arguments_and_flops_are_what_counting_gives():
   assert found.peak == found.temporaries + found.arguments + found.outputs
 
 
-@pytest.mark.thorough
-def test_seeds_side_by_side_take_so_many_times_the_arguments_and_flops():
-  alone, four = planning.plan(MODEL, 10, SHAPE, 32), planning.plan(MODEL, 10, SHAPE, 32, seeds=4)
-  # The keys of one step are an argument too.
-  assert 0 <= four.arguments - 4 * alone.arguments < 64
-  assert four.flops == pytest.approx(4 * alone.flops, rel=0.1)
-  assert 2 < four.temporaries / alone.temporaries < 6
-
-
-def test_seeds_share_one_device():
-  here = targets.target(targets.HERE)
-  with pytest.raises(ConfigurationError, match="--seeds-per-device 2: share one device, and here has more"):
-    planning.plan(MODEL, 10, SHAPE, 32, dataclasses.replace(here, devices=2 * here.devices), seeds=2)
-
-
 def test_an_accumulation_that_does_not_divide_is_refused():
   with pytest.raises(ConfigurationError, match=r"--accumulation 3: each device works on 4 .* 1, 2, 4 fit"):
-    planning.plan(MODEL, 10, SHAPE, 32, None, 4, 3)
+    planning.plan(question(32, groups=4, accumulation=3))
 
 
 def test_an_answer_is_kept_and_only_for_the_same_question(monkeypatch):
   asked = []
 
-  def compile_step(network, image_shape, batch_size, where, groups, accumulation, seeds):
-    asked.append((network.remat, batch_size, seeds))
-    return planning.Plan(batch_size, 1, 2, 3.0, 4.0, 5, {"all-reduce": (2, 80)}, 1)
+  def compile_step(question, where):
+    asked.append((question.model.remat, question.model.dtype, question.batch_size, question.groups))
+    return planning.Plan(question.batch_size, 1, 2, 3.0, 4.0, 5, {"all-reduce": (2, 80)}, 1)
 
   monkeypatch.setattr(planning, "compile_step", compile_step)
-  ask = lambda batch_size=8, seeds=1, **changes: planning.plan(
-    dataclasses.replace(MODEL, **changes), 10, SHAPE, batch_size, seeds=seeds
+  ask = lambda batch_size=8, groups=1, **changes: planning.plan(
+    planning.Question(dataclasses.replace(MODEL, **changes), 10, SHAPE, batch_size, groups)
   )
   first = ask()
   assert ask() == first == planning.Plan(8, 1, 2, 3.0, 4.0, 5, {"all-reduce": (2, 80)}, 1)
@@ -84,8 +73,14 @@ def test_an_answer_is_kept_and_only_for_the_same_question(monkeypatch):
   ask(remat="block")
   ask(16)
   ask(dtype="bfloat16")
-  ask(seeds=2)
-  assert asked == [("none", 8, 1), ("block", 8, 1), ("none", 16, 1), ("none", 8, 1), ("none", 8, 2)]
+  ask(groups=2)
+  assert asked == [
+    ("none", "float32", 8, 1),
+    ("block", "float32", 8, 1),
+    ("none", "float32", 16, 1),
+    ("none", "bfloat16", 8, 1),
+    ("none", "float32", 8, 2),
+  ]
   monkeypatch.setattr(planning, "_sources", lambda: "another version")
   ask()
   assert len(asked) == 6
@@ -93,11 +88,11 @@ def test_an_answer_is_kept_and_only_for_the_same_question(monkeypatch):
 
 def test_an_answer_that_was_cut_short_is_asked_again(tmp_path, monkeypatch):
   monkeypatch.setattr(planning, "compile_step", lambda *_: planning.Plan(5))
-  planning.plan(MODEL, 10, SHAPE, 8)
+  planning.plan(question(8))
   (kept,) = tmp_path.rglob("*.json")
   kept.write_text(kept.read_text()[:-40])
   monkeypatch.setattr(planning, "compile_step", lambda *_: planning.Plan(6))
-  assert planning.plan(MODEL, 10, SHAPE, 8).temporaries == 6
+  assert planning.plan(question(8)).temporaries == 6
   assert json.loads(kept.read_text())["plan"]["temporaries"] == 6
 
 
@@ -116,24 +111,22 @@ def once(function):
 def test_auto_takes_the_policy_that_fits_and_recomputes_least(monkeypatch):
   # Of the same network each time.
   monkeypatch.setattr(planning, "flops_by_policy", once(planning.flops_by_policy))
-  here, model = targets.target(targets.HERE), complete_model(ModelConfig(blocks=(2,), growth_rate=4, bottleneck=False))
-  plans = {
-    policy: planning.plan(dataclasses.replace(model, remat=policy), 10, SHAPE, 64, here)
-    for policy in remat_policies(model)
-  }
+  here = targets.target(targets.HERE)
+  asked = planning.Question(complete_model(ModelConfig(blocks=(2,), growth_rate=4, bottleneck=False)), 10, SHAPE, 64)
+  plans = {policy: planning.plan(asked.under(policy), here) for policy in remat_policies(asked.model)}
   peaks = sorted(plan.peak for plan in plans.values())
   # Memory for all of them, for all but the largest, and so on down to the smallest alone.
   for memory in peaks:
-    policy, found = planning.choose(model, 10, SHAPE, 64, dataclasses.replace(here, memory=memory))
+    policy, found = planning.choose(asked, dataclasses.replace(here, memory=memory))
     fitting = {name: plan.flops for name, plan in plans.items() if plan.peak <= memory}
     assert found == plans[policy]
     assert policy in fitting
     # The compiler's own count of what it left in may differ a little from what it was given.
     assert fitting[policy] <= 1.05 * min(fitting.values())
   at_peak = dataclasses.replace(here, memory=peaks[-1])
-  assert planning.choose(model, 10, SHAPE, 64, at_peak, beside=peaks[-1] - peaks[0])[1].peak == peaks[0]
+  assert planning.choose(asked, at_peak, beside=peaks[-1] - peaks[0])[1].peak == peaks[0]
   with pytest.raises(ConfigurationError, match=r"--batch-size 64: fits 0\.00 GiB of memory under no remat policy"):
-    planning.choose(model, 10, SHAPE, 64, dataclasses.replace(here, memory=peaks[0] - 1))
+    planning.choose(asked, dataclasses.replace(here, memory=peaks[0] - 1))
 
 
 def test_auto_leaves_out_what_a_network_cannot_take():

@@ -228,14 +228,14 @@ def test_a_line_of_an_earlier_version_lacks_what_came_later(tmp_path):
 
 
 def test_a_field_that_retired_is_dropped_at_its_default_and_else_refused(tmp_path, monkeypatch):
-  monkeypatch.setattr(run_records, "RETIRED", {"colours": 1})
+  monkeypatch.setattr(run_records, "RETIRED", {"colours": (1, "all is grey")})
   create(tmp_path, config(), DATA)
   record = json.loads((tmp_path / "config.json").read_text())
   (tmp_path / "config.json").write_text(json.dumps(record | {"colours": 1}))
   assert read_config(tmp_path) == config()
   for value, shown in ((2, "2"), (True, "true"), ("1", '"1"')):
     (tmp_path / "config.json").write_text(json.dumps(record | {"colours": value}))
-    with pytest.raises(RunError, match=rf"cannot be read \(colours {shown}: this version knows 1 alone\)$"):
+    with pytest.raises(RunError, match=rf"cannot be read \(colours {shown}: all is grey\)$"):
       read_config(tmp_path)
   for text in ("{", "[]", "[" * 10_000):
     (tmp_path / "config.json").write_text(text)

@@ -62,38 +62,38 @@ class Watcher:
     return False
 
 
-def drive(losses, epochs_done=0, test_loss=5.0, watcher=None, state=None, **begun):
+def drive(losses, position=None, test_loss=5.0, watcher=None):
   """Runs the loop over steps whose losses are given, for one epoch (repeated) or for all."""
   losses = losses * 3 if len(losses) == 5 else losses
 
+  # They stand for programs of a device, and compute where the numbers are.
+  @jax.transfer_guard("allow")
   def advance(state, totals, split, order, first, steps, *, batch_size):
-    first, steps = int(state.step), int(steps)
+    first = int(state.step)
     found = jnp.asarray(losses[first : first + steps])
     totals += Totals(
       jnp.int32(steps * batch_size), jnp.float32(jnp.sum(found) * batch_size), jnp.int32(steps), jnp.int32(0)
     )
     return state.replace(step=state.step + steps), totals, found
 
+  @jax.transfer_guard("allow")
   def evaluate(params, stats, split, between):
     between()
     return Totals(jnp.int32(10), jnp.float32(test_loss), jnp.int32(3), jnp.int32(1))
 
   split = DeviceSplit(jnp.zeros((22, 1, 1, 1), jnp.uint8), jnp.zeros(22, jnp.int32))
-  watcher = watcher or Watcher()
-  state = state or TrainState(jnp.int32(5 * epochs_done), {}, {}, ())
-  state = loop.run(
-    state,
-    plan(),
-    loop.Splits(split, None, split),
-    advance,
-    evaluate,
-    lambda epoch: jnp.arange(22),
-    lambda step: 0.1 if step < 10 else 0.01,
-    watcher,
-    epochs_done,
-    **begun,
+  order, watcher, start = jnp.arange(22), watcher or Watcher(), TrainState(jnp.int32(0), {}, {}, ())
+  parts = loop.Assembly(
+    plan=plan(),
+    splits=loop.Splits(split, None, split),
+    advance=advance,
+    evaluate=evaluate,
+    order_of=lambda epoch: order,
+    rate_of=lambda step: 0.1 if step < 10 else 0.01,
+    fresh_state=lambda: start,
+    template=start,
   )
-  return state, watcher.records
+  return loop.run(parts, position or loop.Position(start), watcher), watcher.records
 
 
 class Stopping(Watcher):
@@ -123,7 +123,7 @@ def test_a_run_stopped_within_an_epoch_or_its_evaluation_ends_as_an_undisturbed_
   at, state, totals, begun = watcher.saved
   assert (at, int(state.step), begun.steps) == (step, step, steps)
   assert [record.epoch for record in watcher.records] == [1]
-  _, rest = drive(losses, 1, state=state, begun=begun, totals=totals)
+  _, rest = drive(losses, loop.Position(state, 1, begun, totals))
   times = {"seconds": 0.0, "evaluation_seconds": 0.0, "images_per_second": 0.0}
   plain = lambda records: [dataclasses.replace(record, **times) for record in records]
   assert plain(watcher.records + rest) == plain(undisturbed)
@@ -141,7 +141,7 @@ def test_records_say_what_happened():
 
 
 def test_a_resumed_loop_does_only_what_is_left():
-  _, records = drive([1.0] * 5, epochs_done=2)
+  _, records = drive([1.0] * 5, loop.Position(TrainState(jnp.int32(10), {}, {}, ()), 2))
   assert [record.epoch for record in records] == [3]
 
 
