@@ -19,6 +19,7 @@ from dn_jax.config.schema import ModelConfig, RematPolicy
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build, remat
 from dn_jax.planner import plan, targets
+from dn_jax.system import compilation
 
 
 def main(
@@ -77,4 +78,5 @@ def main(
 
 
 if __name__ == "__main__":
+  compilation.keep_compiled_programs()
   command_line.main(lambda: tyro.cli(main))

@@ -1,63 +1,6 @@
-"""Train one network on one data set; started again with the same --out, it goes on.
+"""Train one network on one data set: the command in dn_jax/commands/train.py; --help lists its flags."""
 
-  python experiments/train.py --data.name cifar10 --data.augment --model.depth 100 --model.growth-rate 12
-
-Unset flags are as published for the network and the data set.
-"""
-
-from dn_jax.system import signals
-
-
-def train() -> None:
-  import rich.console
-  import rich.table
-  import tyro
-
-  from dn_jax import experiment
-  from dn_jax.config import resolve
-  from dn_jax.config.schema import RunConfig
-  from dn_jax.data import catalog
-  from dn_jax.distributed import processes
-  from dn_jax.training import several_seeds
-
-  config = tyro.cli(RunConfig, description=__doc__)
-  config = resolve.resolve(config)  # Before anybody waits for others.
-  processes.join(config.distributed)
-  # A folder may have brackets in its name.
-  console = rich.console.Console(quiet=not processes.is_first(), markup=False)
-  several = config.seeds_per_device > 1
-  summaries = several_seeds.train(config, console) if several else [experiment.train(config, console)]
-  first = summaries[0]
-  whose = f"seeds {first['seed']} to {summaries[-1]['seed']}" if several else f"seed {first['seed']}"
-  table = rich.table.Table(title=f"{first['network']} on {first['data']}, {whose}")
-  # Of a few classes it says nothing.
-  top5 = catalog.info_of(config.data).streamed
-  for name in (
-    *(["seed"] if several else []),
-    "test error",
-    *(["top-5"] if top5 else []),
-    "parameters",
-    "training",
-    "run",
-  ):
-    table.add_column(name, overflow="fold")
-  for summary in summaries:
-    table.add_row(
-      *([str(summary["seed"])] if several else []),
-      f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
-      *([f"{summary['test_top5_error']:.2f} %"] if top5 else []),
-      f"{summary['parameters']:,}",
-      f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
-      summary["folder"],
-    )
-  console.print(table)
-  if processes.is_first():
-    for summary in summaries:
-      print(f"test error: {summary['test_error']:.2f} %")
-
+from dn_jax.commands import train
 
 if __name__ == "__main__":
-  with signals.leaving_at_once():  # Importing the rest takes seconds.
-    from dn_jax.commands import command_line
-
-    command_line.main(train)
+  train.main()

@@ -1,0 +1,57 @@
+"""Train one network on one data set; started again with the same --out, it goes on.
+
+  python experiments/train.py --data.name cifar10 --data.augment --model.depth 100 --model.growth-rate 12
+
+Unset flags are as published for the network and the data set.
+"""
+
+from typing import TYPE_CHECKING
+
+from dn_jax.system import signals
+
+if TYPE_CHECKING:
+  from dn_jax.config.schema import RunConfig
+
+
+def main() -> None:
+  """Runs the command with the flags of `sys.argv`."""
+  with signals.leaving_at_once():  # Importing the rest takes seconds.
+    from dn_jax.commands import command_line
+    from dn_jax.config import resolve
+    from dn_jax.config.schema import RunConfig
+
+    command_line.main(lambda: train(resolve.resolve(command_line.parse(RunConfig, __doc__))))
+
+
+def train(config: "RunConfig") -> None:
+  """Trains a resolved configuration, and prints what it came to."""
+  # JAX is not imported yet: whoever starts this process anew as one of several does it here.
+  import rich.console
+  import rich.table
+
+  from dn_jax import experiment
+  from dn_jax.data import catalog
+  from dn_jax.distributed import processes
+  from dn_jax.system import compilation
+
+  compilation.keep_compiled_programs()
+  processes.join(config.distributed)
+  # A folder may have brackets in its name.
+  console = rich.console.Console(quiet=not processes.is_first(), markup=False)
+  summary = experiment.train(config, console)
+  # Of a few classes it says nothing.
+  top5 = catalog.info_of(config.data).streamed
+  cells = {
+    "test error": f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
+    **({"top-5": f"{summary['test_top5_error']:.2f} %"} if top5 else {}),
+    "parameters": f"{summary['parameters']:,}",
+    "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
+    "run": summary["folder"],
+  }
+  table = rich.table.Table(title=f"{summary['network']} on {summary['data']}, seed {summary['seed']}")
+  for name in cells:
+    table.add_column(name, overflow="fold")
+  table.add_row(*cells.values())
+  console.print(table)
+  if processes.is_first():
+    print(f"test error: {summary['test_error']:.2f} %")
