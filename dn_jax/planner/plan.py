@@ -290,13 +290,7 @@ def _step(
 def _sources() -> str:
   """A digest of the files that make a training step: another version of them asks the compiler again."""
   package = pathlib.Path(__file__).parent.parent
-  others = (
-    "distributed/layout.py",
-    "training/step.py",
-    "training/optimizer.py",
-    "planner/plan.py",
-    "planner/targets.py",
-  )
+  beside = ("distributed/layout.py", "training/step.py", "training/optimizer.py")
   folders = (*(package / "models").glob("*.py"), *(package / "planner").glob("*.py"))
   files = [*sorted(folders), *(package / name for name in beside)]
   return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
