@@ -5,27 +5,27 @@
 Unset flags are as published for the network and the data set.
 """
 
-from typing import TYPE_CHECKING
-
 from dn_jax.system import signals
-
-if TYPE_CHECKING:
-  from dn_jax.config.schema import RunConfig
 
 
 def main() -> None:
   """Runs the command with the flags of `sys.argv`."""
   with signals.leaving_at_once():  # Importing the rest takes seconds.
     from dn_jax.commands import command_line
-    from dn_jax.config import resolve
-    from dn_jax.config.schema import RunConfig
 
-    command_line.main(lambda: train(resolve.resolve(command_line.parse(RunConfig, __doc__))))
+    command_line.main(train)
 
 
-def train(config: "RunConfig") -> None:
-  """Trains a resolved configuration, and prints what it came to."""
-  # JAX is not imported yet: whoever starts this process anew as one of several does it here.
+def train() -> None:
+  """Reads flags, trains, and prints what it came to."""
+  from dn_jax.commands import command_line
+  from dn_jax.config.schema import RunConfig
+
+  config = command_line.parse(RunConfig, __doc__)
+  from dn_jax.config import resolve
+
+  config = resolve.resolve(config)  # Before anybody waits for others.
+  # JAX is not imported yet: a process that is one of several may start itself anew as a child here.
   import rich.console
   import rich.table
 
