@@ -1,4 +1,4 @@
-"""experiments/picture.py: each picture from a command, and what bad input gets."""
+"""picture: each picture from a command, and what bad input gets."""
 
 import dataclasses
 import re
