@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import rich.console
 
-from dn_jax.config.resolve import data_name, network_name, resolve, slug
+from dn_jax.config import protocol
+from dn_jax.config.network import name_of
+from dn_jax.config.resolve import data_name, resolve, slug
 from dn_jax.config.schema import RunConfig, fields, jsonable
 from dn_jax.data import catalog
 from dn_jax.distributed import processes
@@ -29,7 +31,7 @@ from dn_jax.system.signals import Interrupted, Interruption
 from dn_jax.training import loop, step
 from dn_jax.training.checkpoint import Checkpoints, Rhythm, written_to
 from dn_jax.training.progress import Profile, ProgressDisplay
-from dn_jax.training.setup import Assembly, assemble
+from dn_jax.training.setup import Assembly, assemble, with_policy
 
 # Seconds between two drawings of the curves while a run goes on.
 _DRAW_EVERY = 60.0
@@ -129,6 +131,8 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
 
 def _train(config: RunConfig, console: rich.console.Console, interruption: Interruption | None) -> dict[str, Any]:
   config = resolve(config)
+  if said := protocol.of_streamed(config):
+    console.print(said, highlight=False)
   folder = config.out
   for flag in ("profile", "tensorboard"):
     if getattr(config, flag) and folders.is_bucket(folder):
@@ -183,7 +187,7 @@ def _program(config: RunConfig) -> dict[str, Any]:
 def with_remat_policy(
   config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console, seeds: int = 1
 ) -> RunConfig:
-  """`auto` decided: as the run has it on record where it has begun, else by the planner.
+  """The remat policy decided; `auto`: as the run has it on record where it has begun, else by the planner.
 
   Policies round differently, so a run that goes on keeps the one it began with.
 
@@ -191,6 +195,7 @@ def with_remat_policy(
     config, dataset, console: of the run.
     seeds: runs like it that share the device.
   """
+  config = with_policy(config)
   if config.model.remat != "auto":
     return config
 
@@ -298,7 +303,7 @@ def summary_of(config: RunConfig, records: Sequence[EpochRecord], parameters: in
     "seconds": seconds,
     "evaluation_seconds": sum(record.evaluation_seconds for record in records),
     "images_per_second": pictures / seconds,
-    "network": network_name(config),
+    "network": name_of(config.model),
     "data": data_name(config),
     "seed": config.seed,
     "remat": config.model.remat,

@@ -26,9 +26,10 @@ import rich.console
 import tyro
 
 from dn_jax.commands import command_line
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
-from dn_jax.models import build, remat
+from dn_jax.models import remat
 from dn_jax.report import timings
 
 WORKER = pathlib.Path(__file__).parent / "peers" / "worker.py"
@@ -119,7 +120,7 @@ def main(
     json_path: where to write everything measured.
     picture: where to draw it (PNG).
   """
-  build.complete(ModelConfig(depth=model.depth, growth_rate=model.growth_rate))
+  complete_model(ModelConfig(depth=model.depth, growth_rate=model.growth_rate))
   for flag, value in (("batch-size", batch_size), ("repeats", repeats), ("steps", steps)):
     if value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")

@@ -15,9 +15,10 @@ import rich.console
 import tyro
 
 from dn_jax.commands import command_line
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig, RematPolicy
 from dn_jax.errors import ConfigurationError
-from dn_jax.models import build, remat
+from dn_jax.models import remat
 from dn_jax.planner import plan, targets
 from dn_jax.system import compilation
 
@@ -54,7 +55,7 @@ def main(
     if not values:
       raise ConfigurationError(flag, "(nothing)", "give at least one")
   models = {
-    (depth, policy): build.complete(ModelConfig(depth=depth, growth_rate=growth_rate, remat=policy, dtype=dtype))
+    (depth, policy): complete_model(ModelConfig(depth=depth, growth_rate=growth_rate, remat=policy, dtype=dtype))
     for depth in depths
     for policy in policies
   }

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import DistributedConfig, ModelConfig, OptimizerConfig
 from dn_jax.distributed import processes as processes_
 from dn_jax.distributed.layout import AXIS, Layout, place_state, placed, replicate
@@ -190,7 +191,7 @@ def baseline(name: str, groups: int, count: int) -> float:
 def collectives(name: str, policy: str) -> dict:
   """What a step exchanges, by its number of statistics groups; and numbers of the network."""
   where = target(name)
-  network = build.build(build.complete(ModelConfig(depth=10, growth_rate=4, remat=policy)), 10)
+  network = build.build(complete_model(ModelConfig(depth=10, growth_rate=4, remat=policy)), 10)
   found = {
     str(groups): compile_step(network, (32, 32, 3), 128, where, groups).collectives
     for groups in (1, len(where.devices))
@@ -236,7 +237,7 @@ def connected(port: int, count: int, number: int, groups: int) -> dict:
 
 def planned(blocks, growth_rate: int, shape, batch: int, count: int) -> dict:
   """What the planner says of a step on so many devices."""
-  model = build.complete(ModelConfig(blocks=tuple(blocks), growth_rate=growth_rate, remat="none"))
+  model = complete_model(ModelConfig(blocks=tuple(blocks), growth_rate=growth_rate, remat="none"))
   where = dataclasses.replace(target("here"), devices=tuple(jax.devices()[:count]))
   return dataclasses.asdict(compile_step(build.build(model, 10), tuple(shape), batch, where))
 

@@ -18,8 +18,7 @@ import contextlib, io, sys
 from dn_jax import __main__ as program
 
 for name in program.COMMANDS:
-  # ablate takes the flags of a run too, and looks at them itself.
-  sys.argv = ["dn-jax", name, *(["--seeds", "many"] if name == "ablate" else ["--no-such-flag"])]
+  sys.argv = ["dn-jax", name, "--no-such-flag"]
   with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
     try:
       program.main()

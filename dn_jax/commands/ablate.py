@@ -26,7 +26,7 @@ class Ablation(Sweep):
 
 def ablate() -> None:
   """Reads flags, has the runs that are missing done, and writes the table."""
-  flags, rest = command_line.parse(Ablation, __doc__, unknown=True)
+  flags, rest = command_line.parse(Ablation, __doc__, leave_unknown=True)
   flags = dataclasses.replace(flags, out=folders.of("out", flags.out))
   check(flags)
   from dn_jax.sweep.cells import cells_of, lines_of, varied

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dn_jax.commands import command_line
 from dn_jax.config import zoo
+from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, ProtocolName, RunConfig
 from dn_jax.config.sweep import Sweep, check
 from dn_jax.errors import ConfigurationError, near
@@ -91,7 +92,6 @@ def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
 
 
 def _cell(flags: Table, name: str, column: str, seed: int) -> "Cell":
-  from dn_jax.config.resolve import resolve
   from dn_jax.report import published_table
   from dn_jax.sweep.cells import Cell
 

@@ -37,17 +37,17 @@ def main(command: Callable[[], object]) -> None:
     sys.exit(130)
 
 
-def parse(flags: Any, description: str | None, *, unknown: bool = False) -> Any:
+def parse(flags: Any, description: str | None, *, leave_unknown: bool = False) -> Any:
   """Reads `sys.argv`.
 
   Args:
     flags: a dataclass, a function, which is called, or a union of subcommands.
     description: shown by --help.
-    unknown: return flags that are not among these too, as (what was made, their words).
+    leave_unknown: return flags that are not among these too, as (what was made, their words).
   """
   import tyro
 
-  return tyro.cli(flags, description=description, return_unknown_args=unknown)
+  return tyro.cli(flags, description=description, return_unknown_args=leave_unknown)
 
 
 def console(width: int = 140) -> "rich.console.Console":

@@ -1,7 +1,8 @@
-"""A network without a run: the size of its images and its classes, from flags, and its name in a title."""
+"""A network without a run: the size of its images and its classes, from flags."""
 
 import dataclasses
 
+from dn_jax.config import datasets
 from dn_jax.config.schema import DataConfig, ModelConfig
 from dn_jax.errors import ConfigurationError
 
@@ -26,23 +27,14 @@ def input_of(
   Raises:
     ConfigurationError: a flag's value does not fit.
   """
-  from dn_jax.data import catalog
-
   for flag, value in (("image-size", image_size), ("num-classes", num_classes)):
     if value is not None and value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")
   if model.stem == "imagenet" and data.name is None:
     shape, classes = (224, 224, 3), 1000
   else:
-    info = catalog.info_of(DataConfig(data.name or "cifar10"))
+    info = datasets.info_of(DataConfig(data.name or "cifar10"))
     if info.streamed and num_classes is None:
       raise ConfigurationError("data.name", data.name, "has pictures of any size and class; give --num-classes")
     shape, classes = info.image_shape, info.num_classes
   return (image_size, image_size, shape[2]) if image_size else shape, num_classes or classes
-
-
-def title_of(model: ModelConfig) -> str:
-  """A completed network's name, or its layers and growth rate."""
-  if model.name or model.family != "densenet":
-    return model.name or f"{model.family}-{model.depth}"
-  return f"{f'L={model.depth}' if model.depth else f'blocks {model.blocks}'}, k={model.growth_rate}"

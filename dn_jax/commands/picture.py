@@ -11,6 +11,7 @@ Each has a --help of its own.
 """
 
 import dataclasses
+import os
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,9 @@ import tyro
 
 from dn_jax.commands import command_line
 from dn_jax.commands.network import DataName
+from dn_jax.config import datasets
+from dn_jax.config.network import check_images, complete_model, kind_of, size_of
+from dn_jax.config.resolve import slug
 from dn_jax.config.schema import DataConfig, ModelConfig
 from dn_jax.config.trained import Which
 from dn_jax.errors import ConfigurationError, UserError, near
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
   from dn_jax.report.ablation import Cell
   from dn_jax.runs.collection import Run
 
+FORMATS = (".png", ".svg", ".pdf")
 Folder = Annotated[pathlib.Path, tyro.conf.Positional]
 
 
@@ -49,12 +54,11 @@ def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Dat
     data: whose pictures.
   """
   _check_path(to)
-  from dn_jax.models import build
+  complete = complete_model(dataclasses.replace(model, remat=None))
+  shape, classes = _input(complete, data.name)
+  check_images(complete, min(shape[:2]), 2)
   from dn_jax.report import diagram
 
-  complete = build.complete(dataclasses.replace(model, remat=None))
-  shape, classes = _input(complete, data.name)
-  build.check_pictures(complete, min(shape[:2]), 2)
   _save(diagram.draw(_densenet(complete, classes), shape, _title(complete)), to)
 
 
@@ -70,7 +74,6 @@ def draw_reuse(
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
   """
   _check_path(to)
-  from dn_jax.config.resolve import slug
   from dn_jax.inference import load
   from dn_jax.models import reuse
   from dn_jax.models.densenet import DenseNet
@@ -102,7 +105,6 @@ def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
     to: file, .svg, .png or .pdf.
   """
   _check_path(to)
-  from dn_jax.config.resolve import slug
   from dn_jax.report import ablation, curves
   from dn_jax.report.figures import records_of
   from dn_jax.runs import records as run_records
@@ -165,13 +167,11 @@ def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
 
 def _input(model: ModelConfig, data: str | None) -> tuple[tuple[int, int, int], int]:
   """(height, width, channels) and classes."""
-  from dn_jax.data import catalog
-
   if model.stem == "imagenet" and data is None:
     return (224, 224, 3), 1000
-  info = catalog.info_of(DataConfig(data or "cifar10"))
+  info = datasets.info_of(DataConfig(data or "cifar10"))
   if info.streamed:
-    raise ConfigurationError("data.name", data, near(data, catalog.CATALOG))
+    raise ConfigurationError("data.name", data, near(data, datasets.CATALOG))
   return info.image_shape, info.num_classes
 
 
@@ -184,11 +184,7 @@ def _densenet(complete: ModelConfig, classes: int) -> "DenseNet":
 
 
 def _title(model: ModelConfig) -> str:
-  from dn_jax.report import tradeoff
-
-  layers = f"L={model.depth}" if model.depth else f"blocks {'-'.join(map(str, model.blocks))}"
-  kind = tradeoff.kind_of(model)
-  return f"{model.name or kind} ({layers}, k={model.growth_rate})"
+  return f"{model.name or kind_of(model)} ({size_of(model)})"
 
 
 def _runs(folder: pathlib.Path) -> "list[Run]":
@@ -220,10 +216,13 @@ def _cells(folder: pathlib.Path, data: str | None) -> "tuple[str, list[Cell]]":
   return data, groups[data]
 
 
-def _check_path(to: pathlib.Path) -> None:
-  from dn_jax.report import style
-
-  style.check_path("to", to)
+def _check_path(path: pathlib.Path) -> None:
+  """Before anything is drawn, or imported for it."""
+  if path.suffix not in FORMATS:
+    raise ConfigurationError("to", path, f"must end in {', '.join(FORMATS)}")
+  folder = path.absolute().parent
+  if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    raise ConfigurationError("to", path, "is no file in a folder that can be written")
 
 
 def _save(figure: "Figure", to: pathlib.Path) -> None:

@@ -3,7 +3,8 @@
 import dataclasses
 
 from dn_jax.commands import command_line
-from dn_jax.commands.network import DataName, input_of, title_of
+from dn_jax.commands.network import DataName, input_of
+from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 
@@ -37,17 +38,16 @@ def plan(
   ):
     if value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")
-  from dn_jax.models import build
+  asked_for = model.remat not in (None, "auto")
+  complete = complete_model(model if asked_for else dataclasses.replace(model, remat="none"))
+  policies = (complete.remat,) if asked_for else remat_policies(complete)
+  shape, classes = input_of(complete, data, image_size, num_classes)
+  check_images(complete, min(shape[:2]), batch_size, statistics_groups)
   from dn_jax.planner import plan as planner
   from dn_jax.planner import targets
   from dn_jax.report.plans import plan_table
   from dn_jax.system import compilation
 
-  asked_for = model.remat not in (None, "auto")
-  complete = build.complete(model if asked_for else dataclasses.replace(model, remat="none"))
-  policies = (complete.remat,) if asked_for else build.remat_policies(complete)
-  shape, classes = input_of(complete, data, image_size, num_classes)
-  build.check_pictures(complete, min(shape[:2]), batch_size, statistics_groups)
   compilation.keep_compiled_programs()
   console = command_line.console()
   for where in targets.targets(target):
@@ -56,7 +56,7 @@ def plan(
       asked = dataclasses.replace(complete, remat=policy)
       with console.status(f"compiling for {where.name}: {policy}"):
         plans[policy] = planner.plan(asked, classes, shape, batch_size, where, statistics_groups, accumulation)
-    title = f"{title_of(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
+    title = f"{name_of(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
     console.print(plan_table(plans, where, complete, batch_size, title))
 
 

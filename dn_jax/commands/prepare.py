@@ -10,6 +10,7 @@ import importlib.util
 import pathlib
 
 from dn_jax.commands import command_line
+from dn_jax.config.datasets import CATALOG
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.system import folders
 
@@ -35,8 +36,6 @@ def prepare(data: What) -> None:
   if not importlib.util.find_spec("tensorflow"):
     raise UserError("preparing a data set needs TensorFlow: pip install -e '.[prepare]'")
   import tensorflow_datasets as tfds
-
-  from dn_jax.data.catalog import CATALOG
 
   try:
     builder = tfds.builder(data.name, data_dir=data.dir, file_format="array_record")

@@ -41,7 +41,7 @@ class Report:
 
 def report() -> None:
   """Reads flags, and writes the report or prints where numbers come from."""
-  flags, rest = command_line.parse(Report, __doc__, unknown=True)
+  flags, rest = command_line.parse(Report, __doc__, leave_unknown=True)
   flags = dataclasses.replace(flags, runs=folders.of("runs", flags.runs), to=flags.to and folders.of("to", flags.to))
   columns = tuple(map(str.lower, flags.columns))
   _check(flags.rows, columns)

@@ -3,7 +3,8 @@
 import dataclasses
 
 from dn_jax.commands import command_line
-from dn_jax.commands.network import DataName, input_of, title_of
+from dn_jax.commands.network import DataName, input_of
+from dn_jax.config.network import check_images, complete_model, name_of
 from dn_jax.config.schema import ModelConfig
 
 
@@ -21,14 +22,14 @@ def summary(
     image_size: height and width, instead of the data set's.
     num_classes: instead of the data set's.
   """
+  complete = complete_model(dataclasses.replace(model, remat="none"))
+  shape, classes = input_of(complete, data, image_size, num_classes)
+  check_images(complete, min(shape[:2]), 2)
+  height, width, channels = shape
+  title = f"{name_of(complete)}: pictures of {height}x{width}x{channels}, {classes} classes"
   from dn_jax.models import build
   from dn_jax.models import summary as layer_by_layer
 
-  complete = build.complete(dataclasses.replace(model, remat="none"))
-  shape, classes = input_of(complete, data, image_size, num_classes)
-  build.check_pictures(complete, min(shape[:2]), 2)
-  height, width, channels = shape
-  title = f"{title_of(complete)}: pictures of {height}x{width}x{channels}, {classes} classes"
   layers = layer_by_layer.layers(build.build(complete, classes), shape)
   command_line.console().print(layer_by_layer.table(layers, title))
 

@@ -19,18 +19,15 @@ def main() -> None:
 def train() -> None:
   """Reads flags, trains, and prints what it came to."""
   from dn_jax.commands import command_line
+  from dn_jax.config import datasets
+  from dn_jax.config.resolve import resolve
   from dn_jax.config.schema import RunConfig
 
-  config = command_line.parse(RunConfig, __doc__)
-  from dn_jax.config import resolve
-
-  config = resolve.resolve(config)  # Before anybody waits for others.
-  # JAX is not imported yet: a process that is one of several may start itself anew as a child here.
+  config = resolve(command_line.parse(RunConfig, __doc__))  # Before JAX is imported, and anybody waits for others.
   import rich.console
   import rich.table
 
   from dn_jax import experiment
-  from dn_jax.data import catalog
   from dn_jax.distributed import processes
   from dn_jax.system import compilation
 
@@ -40,7 +37,7 @@ def train() -> None:
   console = rich.console.Console(quiet=not processes.is_first(), markup=False)
   summary = experiment.train(config, console)
   # Of a few classes it says nothing.
-  top5 = catalog.info_of(config.data).streamed
+  top5 = datasets.info_of(config.data).streamed
   cells = {
     "test error": f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
     **({"top-5": f"{summary['test_top5_error']:.2f} %"} if top5 else {}),

@@ -2,7 +2,6 @@
 
 from dn_jax.commands import command_line
 from dn_jax.config import zoo as networks
-from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError, near
 
 
@@ -31,27 +30,17 @@ def zoo(matching: str = "") -> None:
   ):
     table.add_column(column, justify=justify, no_wrap=column != "published error")
   for entry in entries:
-    parameters, flops = size_of(entry)
     table.add_row(
       entry.name,
-      f"{parameters:,}",
+      f"{entry.counted.parameters:,}",
       f"{entry.parameters}M" if entry.parameters else "",
-      f"{flops / 1e9:.2f}",
+      f"{entry.counted.flops / 1e9:.2f}",
       "  ".join(
         f"{column.upper() if column in networks.COLUMNS else column} {error:.2f}"
         for column, error in entry.errors.items()
       ),
     )
   command_line.console().print(table)
-
-
-def size_of(entry: networks.Published) -> tuple[int, int]:
-  """Parameters, and FLOPs of an image."""
-  from dn_jax.models import build, summary
-
-  network = build.build(build.complete(ModelConfig(name=entry.name, remat="none")), 1000 if entry.imagenet else 10)
-  rows = summary.layers(network, (224, 224, 3) if entry.imagenet else (32, 32, 3))
-  return sum(row.parameters for row in rows), sum(row.flops for row in rows)
 
 
 def main() -> None:

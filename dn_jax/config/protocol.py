@@ -5,14 +5,16 @@ code. `stochastic-depth`: its authors' Torch code. `wide`: its authors' scripts.
 (64,000 iterations of 128 pictures, here as 164 epochs of 391 or 390 steps). `preactivation`: its authors' Torch code,
 which is fb.resnet.torch's training, with the paper's batch, iterations and slow start FROM MEMORY.
 `digits` has no published protocol: everyone's is the one for CIFAR-10, with 40 epochs and nothing held out.
-Where a protocol says nothing of SVHN, DenseNet's is taken. All data sets whose pictures are read one by one have the
-paper's protocol for ImageNet.
+Where a protocol says nothing of SVHN, DenseNet's is taken. Whatever is streamed, that is all data sets whose images are
+read one by one, has DenseNet's protocol for ImageNet.
 """
 
 import dataclasses
 
-from dn_jax.config import zoo
+from dn_jax.config import datasets, zoo
+from dn_jax.config.network import FAMILIES, protocol_of
 from dn_jax.config.schema import ModelConfig, RunConfig
+from dn_jax.errors import ConfigurationError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,8 @@ _CIFAR = {
   "preactivation": _HE,
   "wide": _WIDE,
 }
+# Of any data set that is streamed.
+STREAMED = "streamed"
 PROTOCOLS: dict[tuple[str, str], Protocol] = {
   **{(name, data): protocol for name, protocol in _CIFAR.items() for data in ("cifar10", "cifar100")},
   **{
@@ -75,6 +79,7 @@ PROTOCOLS: dict[tuple[str, str], Protocol] = {
     (name, "svhn_cropped"): dataclasses.replace(_DENSENET_SVHN, dropout_without_augmentation=0.0)
     for name in ("resnet", "preactivation")
   },
+  **{(name, STREAMED): _IMAGENET for name in _CIFAR},
   ("stochastic-depth", "svhn_cropped"): dataclasses.replace(
     _STOCHASTIC_DEPTH, epochs=50, drops=(0.6, 0.7), validation=6000
   ),
@@ -91,8 +96,25 @@ PROTOCOLS: dict[tuple[str, str], Protocol] = {
 
 
 def of(whose: str, data: str) -> Protocol:
-  """By whose it is and the data set's name."""
-  return PROTOCOLS.get((whose, data), _IMAGENET)
+  """By whose it is and the data set's name.
+
+  Raises:
+    ConfigurationError: there is none for that data set.
+  """
+  key = (whose, data if data in datasets.CATALOG else STREAMED)
+  if key not in PROTOCOLS:
+    others = [name for name, of_data in PROTOCOLS if of_data == key[1]]
+    raise ConfigurationError("protocol", whose, f"there is none for {data}; one of {', '.join(others)}")
+  return PROTOCOLS[key]
+
+
+def of_streamed(config: RunConfig) -> str | None:
+  """A line about a resolved run's protocol where its images are streamed; None where they are not."""
+  whose, data = config.protocol, config.data.name
+  if data in datasets.CATALOG:
+    return None
+  own = (whose, data) == ("densenet", "imagenet2012")
+  return "protocol: densenet's for ImageNet" + ("" if own else f" ({whose} has none of its own for {data})")
 
 
 def protocol_name(name: str | None, model: ModelConfig) -> str:
@@ -104,7 +126,7 @@ def protocol_name(name: str | None, model: ModelConfig) -> str:
   """
   if name:
     return zoo.published(name).protocol
-  return "stochastic-depth" if model.family == "resnet" and model.survival < 1 else model.family
+  return protocol_of(model)
 
 
 def fill_in(config: RunConfig) -> RunConfig:
@@ -128,8 +150,8 @@ def fill_in(config: RunConfig) -> RunConfig:
   optimizer = dataclasses.replace(config.optimizer, **filled(config.optimizer))
   model = config.model
   if model.dropout is None:
-    has_dropout = model.family in ("densenet", "wide")
-    rate = protocol.dropout_without_augmentation if has_dropout and not data.augment else 0.0
+    dropped_out = FAMILIES[model.family].dropout and not data.augment
+    rate = protocol.dropout_without_augmentation if dropped_out else 0.0
     model = dataclasses.replace(model, dropout=rate)
   if config.report is None and (asked_for_validation or nothing_held_out):
     config = dataclasses.replace(config, report="best" if asked_for_validation else "last")

@@ -4,24 +4,24 @@ import dataclasses
 import math
 import pathlib
 
-from dn_jax.config import protocol
+from dn_jax.config import datasets, protocol, weights_file
+from dn_jax.config.network import check_images, complete_model, name_of
 from dn_jax.config.schema import RunConfig
-from dn_jax.data import catalog
-from dn_jax.errors import ConfigurationError
-from dn_jax.models import build
+from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders
-from dn_jax.training import initial_state
 
 
 def resolve(config: RunConfig) -> RunConfig:
   """Fills in everything left open, from the named network and the published protocol, and checks it.
 
+  Three fields stay open, since only the devices know them: the remat policy, steps per dispatch, number of devices.
+
   Raises:
     ConfigurationError: a flag's value does not fit.
   """
-  info = catalog.info_of(config.data)
-  asked = initial_state.model_of(config)
-  model = build.complete(asked)
+  info = datasets.info_of(config.data)
+  asked = weights_file.model_of(config)
+  model = complete_model(asked)
   whose = config.protocol or protocol.protocol_name(asked.name, model)
   config = dataclasses.replace(config, model=model, protocol=whose)
   if info.streamed:
@@ -32,19 +32,6 @@ def resolve(config: RunConfig) -> RunConfig:
   return dataclasses.replace(config, out=folders.of("out", config.out or pathlib.Path("runs") / slug(config)))
 
 
-def network_name(config: RunConfig) -> str:
-  """A resolved run's network: its name in the zoo, or kind, layers and growth rate."""
-  model = config.model
-  if model.name:
-    return model.name
-  if model.family != "densenet":
-    stochastic = "-stochastic-depth" if model.survival < 1 else ""
-    return f"{model.family}-{model.depth}{f'-{model.widen_factor}' if model.family == 'wide' else ''}{stochastic}"
-  kind = ("b" if model.bottleneck else "") + ("c" if model.compression < 1 else "")
-  layers = model.depth or "-".join(map(str, model.blocks))
-  return "-".join(["densenet", *([kind] if kind else []), f"{layers}", f"{model.growth_rate}"])
-
-
 def data_name(config: RunConfig) -> str:
   """A run's data set, with the paper's "+" where it is augmented."""
   return config.data.name + ("+" if config.data.augment else "")
@@ -52,10 +39,10 @@ def data_name(config: RunConfig) -> str:
 
 def slug(config: RunConfig) -> str:
   """A short name for a resolved run: data set, network, seed."""
-  return f"{data_name(config)}_{network_name(config)}_seed{config.seed}"
+  return f"{data_name(config)}_{name_of(config.model)}_seed{config.seed}"
 
 
-def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
+def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
   at_least = [
     ("epochs", config.epochs, 1),
     ("batch-size", config.batch_size, 1),
@@ -134,5 +121,26 @@ def _check(config: RunConfig, info: catalog.DatasetInfo) -> None:
   ):
     if not fits:
       raise ConfigurationError(flag, value, words)
-  initial_state.check(config)
-  build.check_pictures(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)
+  _check_start(config)
+  check_images(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)
+
+
+def _check_start(config: RunConfig) -> None:
+  """Refuses flags of what a run starts from that do not go together."""
+  model = config.model
+  if config.weights is None and config.reset_classifier:
+    raise ConfigurationError("reset-classifier", True, "every classifier is fresh; for --weights FILE")
+  if config.weights is not None and model.family != "densenet":
+    raise ConfigurationError("weights", config.weights, f"are read of a DenseNet alone, not of {model.family}")
+  if config.freeze and model.family != "densenet":
+    raise ConfigurationError("freeze", " ".join(config.freeze), "is for a DenseNet's parts")
+  if not config.freeze:
+    return
+  blocks = range(1, len(model.blocks) + 1)
+  parts = ["stem", *(f"block{b}" for b in blocks), *(f"transition{b}" for b in blocks[:-1]), "last", "classifier"]
+  layers = [f"block{b}/layer{n}" for b in blocks for n in range(1, model.blocks[b - 1] + 1)]
+  for name in config.freeze:
+    if name not in parts and name not in layers:
+      raise ConfigurationError("freeze", name, near(name, layers if "/" in name else parts))
+  if set(config.freeze) >= set(parts):
+    raise ConfigurationError("freeze", " ".join(config.freeze), "nothing is left to train")

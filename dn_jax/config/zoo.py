@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from dn_jax.errors import ConfigurationError, near
 
@@ -10,6 +10,17 @@ from dn_jax.errors import ConfigurationError, near
 COLUMNS = ("c10", "c10+", "c100", "c100+", "svhn")
 # ImageNet's: top-1 and top-5 with one crop, and with ten.
 IMAGENET_COLUMNS = ("top-1", "top-5", "10-crop top-1", "10-crop top-5")
+
+
+class Counted(NamedTuple):
+  """What `dn_jax.models.summary` counts in a network; kept, since to count all of them takes a minute.
+
+  parameters: with 10 classes, or ImageNet's 1000
+  flops:      of an image of 32x32 or 224x224 pixels, a multiply-add counted as two
+  """
+
+  parameters: int
+  flops: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +31,7 @@ class Published:
   title:      as the tables print it
   model:      fields of `ModelConfig`
   parameters: in millions, as printed; None where not printed
+  counted:    parameters and FLOPs of the network here
   errors:     test error in percent by column of `COLUMNS` or `IMAGENET_COLUMNS`
   source:     where the figures stand
   protocol:   whose training they were got with, see `dn_jax.config.protocol`
@@ -30,6 +42,7 @@ class Published:
   title: str
   model: Mapping[str, Any]
   parameters: float | None
+  counted: Counted
   errors: Mapping[str, float]
   source: str
   protocol: str = "densenet"
@@ -51,6 +64,7 @@ def _cifar(
   growth_rate: int,
   bottleneck: bool,
   parameters: float | None,
+  counted: Counted,
   errors: tuple[float | None, ...],
   source: str = _TABLE_2,
   protocol: str = "densenet",
@@ -69,6 +83,7 @@ def _cifar(
       **model,
     },
     parameters,
+    counted,
     _columns(errors),
     source,
     protocol,
@@ -84,11 +99,12 @@ def _baseline(
   title: str,
   protocol: str,
   parameters: float,
+  counted: Counted,
   errors: tuple[float | None, ...],
   note: str = "",
   **model: Any,
 ) -> Published:
-  return Published(name, title, model, parameters, _columns(errors), _TABLE_2, protocol, note)
+  return Published(name, title, model, parameters, counted, _columns(errors), _TABLE_2, protocol, note)
 
 
 def _imagenet(
@@ -96,6 +112,7 @@ def _imagenet(
   blocks: tuple[int, ...],
   growth_rate: int,
   parameters: float,
+  counted: Counted,
   errors: tuple[float, ...],
   source: str = "CVPR 2017 paper, table 3",
 ) -> Published:
@@ -104,27 +121,35 @@ def _imagenet(
     name.replace("densenet", "DenseNet"),
     {"blocks": blocks, "growth_rate": growth_rate, "bottleneck": True, "compression": 0.5, "stem": "imagenet"},
     parameters,
+    counted,
     dict(zip(IMAGENET_COLUMNS, errors, strict=False)),
     source,
   )
 
 
 _ENTRIES = (
-  _cifar("DenseNet", 40, 12, False, 1.0, (7.00, 5.24, 27.55, 24.42, 1.79)),
-  _cifar("DenseNet", 100, 12, False, 7.0, (5.77, 4.10, 23.79, 20.20, 1.67)),
-  _cifar("DenseNet", 100, 24, False, 27.2, (5.83, 3.74, 23.42, 19.25, 1.59)),
-  _cifar("DenseNet-BC", 100, 12, True, 0.8, (5.92, 4.51, 24.15, 22.27, 1.76)),
-  _cifar("DenseNet-BC", 250, 24, True, 15.3, (5.19, 3.62, 19.64, 17.60, 1.74)),
-  _cifar("DenseNet-BC", 190, 40, True, 25.6, (None, 3.46, None, 17.18, None)),
-  _cifar("Wide-DenseNet-BC", 40, 36, True, 1.5, (None, 4.58, None, 22.30, None), _TORCH),
-  _cifar("Wide-DenseNet-BC", 40, 48, True, 2.7, (None, 3.99, None, 20.29, None), _TORCH),
-  _cifar("Wide-DenseNet-BC", 40, 60, True, 4.3, (None, 4.01, None, 19.99, None), _TORCH),
+  _cifar("DenseNet", 40, 12, False, 1.0, Counted(1_019_722, 529_625_856), (7.00, 5.24, 27.55, 24.42, 1.79)),
+  _cifar("DenseNet", 100, 12, False, 7.0, Counted(6_979_642, 3_539_032_896), (5.77, 4.10, 23.79, 20.20, 1.67)),
+  _cifar("DenseNet", 100, 24, False, 27.2, Counted(27_249_082, 13_778_695_488), (5.83, 3.74, 23.42, 19.25, 1.59)),
+  _cifar("DenseNet-BC", 100, 12, True, 0.8, Counted(769_162, 575_859_384), (5.92, 4.51, 24.15, 22.27, 1.76)),
+  _cifar("DenseNet-BC", 250, 24, True, 15.3, Counted(15_324_406, 10_837_571_448), (5.19, 3.62, 19.64, 17.60, 1.74)),
+  _cifar("DenseNet-BC", 190, 40, True, 25.6, Counted(25_624_430, 18_603_891_480), (None, 3.46, None, 17.18, None)),
+  _cifar(
+    "Wide-DenseNet-BC", 40, 36, True, 1.5, Counted(1_542_682, 1_294_597_872), (None, 4.58, None, 22.30, None), _TORCH
+  ),
+  _cifar(
+    "Wide-DenseNet-BC", 40, 48, True, 2.7, Counted(2_733_130, 2_299_734_336), (None, 3.99, None, 20.29, None), _TORCH
+  ),
+  _cifar(
+    "Wide-DenseNet-BC", 40, 60, True, 4.3, Counted(4_261_690, 3_591_672_720), (None, 4.01, None, 19.99, None), _TORCH
+  ),
   _cifar(
     "DenseNet-Caffe",
     40,
     12,
     False,
     None,
+    Counted(1_019_722, 529_625_856),
     (7.09, None, None, None, None),
     "README of the authors' Caffe code",
     protocol="caffe",
@@ -132,22 +157,32 @@ _ENTRIES = (
     classifier_init="xavier",
     dropout=0.2,
   ),
-  _imagenet("densenet-121", (6, 12, 24, 16), 32, 8.0, (25.02, 7.71, 23.61, 6.66)),
-  _imagenet("densenet-169", (6, 12, 32, 32), 32, 14.1, (23.80, 6.85, 22.08, 5.92)),
-  _imagenet("densenet-201", (6, 12, 48, 32), 32, 20.0, (22.58, 6.34, 21.46, 5.54)),
-  _imagenet("densenet-264", (6, 12, 64, 48), 32, 33.3, (22.15, 6.12, 20.80, 5.29)),
-  _imagenet("densenet-161", (6, 12, 36, 24), 48, 28.7, (22.2,), _TORCH),
-  _imagenet("densenet-232-48", (6, 12, 48, 48), 48, 55.6, (21.2,), _TORCH),
+  _imagenet("densenet-121", (6, 12, 24, 16), 32, 8.0, Counted(7_978_856, 5_668_323_328), (25.02, 7.71, 23.61, 6.66)),
+  _imagenet("densenet-169", (6, 12, 32, 32), 32, 14.1, Counted(14_149_480, 6_719_686_656), (23.80, 6.85, 22.08, 5.92)),
+  _imagenet("densenet-201", (6, 12, 48, 32), 32, 20.0, Counted(20_013_928, 8_582_731_776), (22.58, 6.34, 21.46, 5.54)),
+  _imagenet("densenet-264", (6, 12, 64, 48), 32, 33.3, Counted(33_337_704, 11_503_306_752), (22.15, 6.12, 20.80, 5.29)),
+  _imagenet("densenet-161", (6, 12, 36, 24), 48, 28.7, Counted(28_681_000, 15_455_814_144), (22.2,), _TORCH),
+  _imagenet("densenet-232-48", (6, 12, 48, 48), 48, 55.6, Counted(55_570_984, 20_238_259_200), (21.2,), _TORCH),
   # Trained with a cosine schedule: --optimizer.schedule cosine.
-  _imagenet("densenet-264-cosine", (6, 12, 64, 48), 32, 33.3, (21.6,), _TORCH),
-  _imagenet("densenet-264-48-cosine", (6, 12, 64, 48), 48, 72.7, (20.4,), _TORCH),
+  _imagenet("densenet-264-cosine", (6, 12, 64, 48), 32, 33.3, Counted(33_337_704, 11_503_306_752), (21.6,), _TORCH),
+  _imagenet("densenet-264-48-cosine", (6, 12, 64, 48), 48, 72.7, Counted(72_686_632, 25_701_387_264), (20.4,), _TORCH),
   # As the paper's table prints them.
-  _baseline("resnet-110", "ResNet-110", "resnet", 1.7, (None, 6.61, None, None, None), family="resnet", depth=110),
+  _baseline(
+    "resnet-110",
+    "ResNet-110",
+    "resnet",
+    1.7,
+    Counted(1_727_962, 505_775_360),
+    (None, 6.61, None, None, None),
+    family="resnet",
+    depth=110,
+  ),
   _baseline(
     "resnet-110-constant-depth",
     "ResNet-110 (reported with stochastic depth)",
     "stochastic-depth",
     1.7,
+    Counted(1_727_962, 505_775_360),
     (13.63, 6.41, 44.74, 27.22, 2.01),
     family="resnet",
     depth=110,
@@ -159,6 +194,7 @@ _ENTRIES = (
     "ResNet-110 with stochastic depth",
     "stochastic-depth",
     1.7,
+    Counted(1_727_962, 505_775_360),
     (11.66, 5.23, 37.80, 24.58, 1.75),
     "the published SVHN error, 1.75, is of a network of 152 layers",
     family="resnet",
@@ -170,6 +206,7 @@ _ENTRIES = (
     "ResNet-1202 with stochastic depth",
     "stochastic-depth",
     10.2,
+    Counted(19_421_274, 5_658_477_824),
     (None, 4.91, None, None, None),
     "it has 19.4M parameters, not the published 10.2M",
     family="resnet",
@@ -181,6 +218,7 @@ _ENTRIES = (
     "ResNet-164 (pre-activation)",
     "preactivation",
     1.7,
+    Counted(1_703_258, 489_001_984),
     (11.26, 5.46, 35.58, 24.33, None),
     family="preactivation",
     depth=164,
@@ -190,6 +228,7 @@ _ENTRIES = (
     "ResNet-1001 (pre-activation)",
     "preactivation",
     10.2,
+    Counted(10_327_706, 2_975_699_968),
     (10.56, 4.62, 33.47, 22.71, None),
     "the published 10.2M parameters leave out those of batch norm; with them it has 10.3M",
     family="preactivation",
@@ -200,6 +239,7 @@ _ENTRIES = (
     "Wide ResNet-16-8",
     "wide",
     11.0,
+    Counted(10_961_370, 3_096_291_328),
     (None, 4.81, None, 22.07, None),
     family="wide",
     depth=16,
@@ -210,6 +250,7 @@ _ENTRIES = (
     "Wide ResNet-28-10",
     "wide",
     36.5,
+    Counted(36_479_194, 10_486_657_536),
     (None, 4.17, None, 20.50, None),
     family="wide",
     depth=28,
@@ -220,6 +261,7 @@ _ENTRIES = (
     "Wide ResNet-16-4 with dropout",
     "wide",
     2.7,
+    Counted(2_748_890, 785_224_704),
     (None, None, None, None, 1.64),
     family="wide",
     depth=16,

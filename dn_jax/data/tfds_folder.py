@@ -15,32 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dn_jax.config.datasets import root
 from dn_jax.errors import ConfigurationError
 from dn_jax.system import folders
 
 # Pictures decoded at a time.
 _CHUNK = 4096
-
-
-def root(folder: pathlib.Path | None) -> pathlib.Path:
-  """Where prepared data sets are: a folder of this machine or a bucket's, by default TFDS's own.
-
-  Raises:
-    ConfigurationError: a bucket that cannot be reached.
-  """
-  return default_folder() if folder is None else folders.of("data.dir", folder)
-
-
-def default_folder() -> pathlib.Path:
-  """Where TFDS itself would look ($TFDS_DATA_DIR, or ~/tensorflow_datasets)."""
-  import tensorflow_datasets as tfds  # Half a second to import.
-
-  return pathlib.Path(tfds.core.constants.DATA_DIR).expanduser()
-
-
-def is_there(name: str, folder: pathlib.Path | None) -> bool:
-  """Whether a folder of that name is where TFDS prepares its data sets."""
-  return (root(folder) / name).is_dir()
 
 
 def prepare_command(name: str, folder: pathlib.Path | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from dn_jax.config import datasets
 from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog, sources
 from dn_jax.data.augment import normalise
@@ -97,7 +98,7 @@ def of_classifier(
     UserError: there are no such pictures, or of other classes.
   """
   _check(batch_size)
-  if not catalog.info_of(data).streamed:
+  if not datasets.info_of(data).streamed:
     raise ConfigurationError("data.name", data.name, "weights are measured on folder, or on a data set of TFDS's")
   source = sources.tested(data, known.classes)
   if len(source.classes) != known.num_classes:

@@ -12,8 +12,11 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, from_dict, to_dict
+from dn_jax.config import datasets, weights_file
+from dn_jax.config.network import complete_model, smallest_map
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, to_dict
 from dn_jax.config.trained import Asked, Which
+from dn_jax.config.weights_file import WeightsError
 from dn_jax.data import catalog, tfds_folder
 from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError
@@ -100,7 +103,7 @@ def _of_run(
 ) -> Classifier:
   run = trained_by(folder, which, say)
   data = dataclasses.replace(run.config.data, dir=data_dir or run.config.data.dir)
-  info = catalog.info_of(data)
+  info = datasets.info_of(data)
   if info.image_shape[2] != 3:
     raise UserError(f"{folder}: is of {data.name}, whose pictures are no files: 8x8 values from 0 to 16")
   if data.normalise == "channel":
@@ -130,9 +133,9 @@ def _prepared_classes(data: DataConfig) -> tuple[str, ...] | None:
 
 def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None]) -> Classifier:
   complete, network, variables = network_of_file(path, model, "inference", say)
-  about = weights.about(path) or {}
+  about = weights_file.about(path) or {}
   stem = complete.stem
-  like = catalog.info_of(DataConfig("imagenet2012" if stem == "imagenet" else "cifar10"))
+  like = datasets.info_of(DataConfig("imagenet2012" if stem == "imagenet" else "cifar10"))
   try:
     given = about.get("input", {})
     mean, std = (np.asarray(given.get(name, default)) for name, default in (("mean", like.mean), ("std", like.std)))
@@ -140,9 +143,9 @@ def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None])
     resize = int(given.get("resize", like.resize or size))
     classes = tuple(map(str, about["classes"])) if about.get("classes") else None
   except (TypeError, ValueError, AttributeError):
-    raise weights.WeightsError(f"{path}: what it says of its pictures cannot be read") from None
+    raise WeightsError(f"{path}: what it says of its pictures cannot be read") from None
   if classes and len(classes) != network.num_classes:
-    raise weights.WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
+    raise WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
   return Classifier(
     complete,
     network,
@@ -171,13 +174,9 @@ def network_of_file(
     UserError: the file cannot be read, or is of another network.
   """
   state = weights.read(path)
-  about = weights.about(path)
-  if model == ModelConfig() and about and "model" in about:
-    try:
-      model = from_dict(ModelConfig, about["model"])
-    except (KeyError, TypeError) as error:
-      raise weights.WeightsError(f"{path}: what it says of its network cannot be read ({error})") from None
-  complete = build.complete(dataclasses.replace(model, remat=None))
+  if model == ModelConfig():
+    model = weights_file.network_of(path) or model
+  complete = complete_model(dataclasses.replace(model, remat=None))
   if complete.family != "densenet":
     raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
   shapes = {name.removeprefix("module."): value.shape for name, value in state.items()}
@@ -189,7 +188,7 @@ def network_of_file(
   template = jax.eval_shape(lambda key: network.init(key, images, False), jax.random.key(0))
   try:
     variables = weights.from_pytorch(network, state, template, disagreement, say)
-  except weights.WeightsError as error:
+  except WeightsError as error:
     lines = str(error).splitlines()
     more = f", and {len(lines) - 2} more" if len(lines) > 2 else ""
     raise UserError(f"{path}: {lines[0]} ({' '.join(lines[1:2]).strip()}{more}); give --model.name") from None
@@ -245,7 +244,7 @@ def _sized(classifier: Classifier, asked: Asked) -> Input:
     raise ConfigurationError("resize", resize, f"must be at least the crop's size, {size}")
   if size != known.size and known.mean.ndim > 1:
     raise ConfigurationError("size", size, f"this network's mean picture has {known.size} pixels a side")
-  if build.smallest_map(classifier.model, size) < 1:
+  if smallest_map(classifier.model, size) < 1:
     raise ConfigurationError("size", size, "nothing is left of so small a picture in this network; take a larger one")
   return Input(size, resize, known.mean, known.std)
 
@@ -282,10 +281,10 @@ def trained_by(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -
   config = read_config(folder)
   if which == "best" and not config.data.validation:
     raise ConfigurationError("checkpoint", which, "this run held out no validation pictures")
-  info, mesh = catalog.info_of(config.data), layout.make_layout().mesh
+  info, mesh = datasets.info_of(config.data), layout.make_layout().mesh
   num_classes = len(classes) if (classes := read_classes(folder)) else info.num_classes
   if config.model.remat == "auto":  # Written down by a sweep; the run has not begun.
-    config = dataclasses.replace(config, model=build.complete(dataclasses.replace(config.model, remat=None)))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=None))
   network = build.build(config.model, num_classes)
   sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0), config.freeze)
   shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), jax.random.key(0))

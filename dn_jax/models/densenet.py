@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from dn_jax.config.network import blocks_of_depth as blocks_of_depth  # For those who import the class.
+from dn_jax.config.network import smallest_dense_map
 from dn_jax.models import block_gradient, initial, remat
 from dn_jax.models.batch_stats import BatchCut, BatchNorm, FeatureMap, Features, MeasureMap, concatenate
 from dn_jax.models.convolution import convolve, convolve_with_own_gradient
@@ -213,7 +215,7 @@ class DenseNet(nn.Module):
         that pooling leaves nothing of them.
     """
     chex.assert_rank(images, 4)
-    if smallest_map(min(images.shape[1:3]), len(self.blocks), self.stem) < 1:
+    if smallest_dense_map(min(images.shape[1:3]), len(self.blocks), self.stem) < 1:
       raise ValueError(f"pictures of {images.shape[1]}x{images.shape[2]} pixels shrink to nothing in this network")
     if self.remat == "bottleneck" and not self.bottleneck_width:
       raise ValueError("remat policy 'bottleneck': this network has no bottleneck to keep; use 'dense_layer'")
@@ -263,30 +265,3 @@ class DenseNet(nn.Module):
       name="classifier",
     )
     return classifier(x.astype(self.param_dtype))
-
-
-def smallest_map(size: int, blocks: int, stem: str) -> int:
-  """Height of the last block's feature maps for pictures of that height; 0: nothing is left."""
-  return (-(-size // 4) if stem == "imagenet" else size) // 2 ** (blocks - 1)
-
-
-def blocks_of_depth(depth: int, bottleneck: bool, num_blocks: int = 3) -> tuple[int, ...]:
-  """Layers of each block for the paper's L: one convolution in the stem, one a transition, one classifier.
-
-  L = 4 + 3n for three blocks of n convolutions; a bottleneck layer has two (section 3, "Implementation
-  details").
-
-  Raises:
-    ValueError: no n fits; the message names the nearest depths that do.
-  """
-  per_layer = num_blocks * (2 if bottleneck else 1)
-  extra = num_blocks + 1
-  layers, rest = divmod(depth - extra, per_layer)
-  if rest or layers < 1:
-    below = extra + per_layer * max(layers, 1)
-    nearest = f"{below} and {below + per_layer}"
-    kind = "with bottlenecks" if bottleneck else "without bottlenecks"
-    raise ValueError(
-      f"{num_blocks} equal blocks {kind} need depth = {extra} + {per_layer} * n; the nearest are {nearest}"
-    )
-  return (layers,) * num_blocks

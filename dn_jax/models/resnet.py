@@ -19,11 +19,6 @@ from dn_jax.models.densenet import ModuleFactory
 from dn_jax.models.dropout import Dropout
 from dn_jax.models.initial import CLASSIFIER, CONVOLUTION
 
-# Convolutions of a unit, and what else the depth counts: the stem and the classifier, and for "wide" two
-# shortcuts that its authors count.
-CONVOLUTIONS = {"resnet": 2, "preactivation": 3, "wide": 2}
-OTHER_LAYERS = {"resnet": 2, "preactivation": 2, "wide": 4}
-
 
 class Branch(nn.Module):
   """conv, BN, ReLU, conv, BN: the branch of an original residual unit."""
@@ -114,7 +109,7 @@ class ResNet(nn.Module):
 
   Attributes:
     kind: `resnet` (6n + 2 layers), `preactivation` (bottleneck units, 9n + 2) or `wide` (6n + 4).
-    units: n, residual units of each stage; see `units_of_depth`.
+    units: n, residual units of each stage; see `dn_jax.config.network.units_of_depth`.
     num_classes: width of the classifier.
     widen_factor: channels, in units of 16, 32, 64 (`wide`).
     survival: p_L, the last unit's survival probability; p_l = 1 - l / L * (1 - p_L). 1: no stochastic depth.
@@ -195,17 +190,3 @@ class ResNet(nn.Module):
       param_dtype=self.param_dtype,
       name="classifier",
     )(x)
-
-
-def units_of_depth(depth: int, kind: str) -> int:
-  """Residual units of each of the three stages for a depth.
-
-  Raises:
-    ValueError: no number fits; the message names the nearest depths that do.
-  """
-  per_unit, extra = 3 * CONVOLUTIONS[kind], OTHER_LAYERS[kind]
-  units, rest = divmod(depth - extra, per_unit)
-  if rest or units < 1:
-    below = extra + per_unit * max(units, 1)
-    raise ValueError(f"{kind} needs depth = {extra} + {per_unit} * n; the nearest are {below} and {below + per_unit}")
-  return units

@@ -19,18 +19,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from dn_jax.errors import UserError
+from dn_jax.config.weights_file import METADATA, WeightsError
 from dn_jax.models.densenet import DenseNet
 
 State = dict[str, np.ndarray]
 Path = tuple[str, ...]
 Disagreement = Literal["inference", "train"]
-
-_METADATA = "dn_jax"
-
-
-class WeightsError(UserError):
-  """Weights that do not fit; the message names every tensor that is at fault."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,25 +312,9 @@ def _read_pth(path: pathlib.Path) -> State:
   return result
 
 
-def about(path: pathlib.Path) -> dict[str, Any] | None:
-  """What `write` was told about a file of weights; None where there is nothing of it.
-
-  Raises:
-    WeightsError: it is there and cannot be read.
-  """
-  if path.suffix != ".safetensors":
-    return None
-  try:
-    with safetensors.safe_open(path, "numpy") as file:
-      metadata = file.metadata() or {}
-    return dict(json.loads(metadata[_METADATA])) if _METADATA in metadata else None
-  except (OSError, safetensors.SafetensorError, ValueError, TypeError) as error:
-    raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
-
-
 def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: Mapping[str, Any] | None = None) -> None:
   """Writes a state dict as safetensors; `about` (JSON) goes into the file's metadata."""
-  metadata = {"format": "pt"} | ({_METADATA: json.dumps(about)} if about else {})
+  metadata = {"format": "pt"} | ({METADATA: json.dumps(about)} if about else {})
   safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in state.items()}, path, metadata)
 
 

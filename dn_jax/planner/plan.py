@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from dn_jax.config.network import policy_of, remat_policies
 from dn_jax.config.schema import ModelConfig, OptimizerConfig, RematPolicy, to_dict
 from dn_jax.distributed.layout import AXIS, Layout, make_layout_of_one, placed
 from dn_jax.errors import ConfigurationError
@@ -88,7 +89,7 @@ def plan(
   """The plan of a configuration's training step, from the disk where it has been asked for before.
 
   Args:
-    model: completed, see `dn_jax.models.build.complete`; its remat policy is not `auto`.
+    model: completed, see `dn_jax.config.network.complete_model`; its remat policy is not `auto`.
     num_classes: width of the classifier.
     image_shape: (height, width, channels).
     batch_size: pictures a step, over all devices of the target.
@@ -102,7 +103,7 @@ def plan(
   """
   where = where or target(HERE)
   question = {
-    "model": to_dict(dataclasses.replace(model, name=None)),
+    "model": to_dict(dataclasses.replace(model, name=None, remat=policy_of(model))),
     "num_classes": num_classes,
     "image_shape": list(image_shape),
     "batch_size": batch_size,
@@ -214,7 +215,7 @@ def choose(
     ConfigurationError: none fits; says what the smallest would take.
   """
   where = where or target(HERE)
-  policies = build.remat_policies(model)
+  policies = remat_policies(model)
   tried: dict[str, Plan] = {}
 
   def attempt(policy: str) -> Plan:
@@ -290,7 +291,7 @@ def _step(
 def _sources() -> str:
   """A digest of the files that make a training step: another version of them asks the compiler again."""
   package = pathlib.Path(__file__).parent.parent
-  beside = ("distributed/layout.py", "training/step.py", "training/optimizer.py")
+  beside = ("config/network.py", "distributed/layout.py", "training/step.py", "training/optimizer.py")
   folders = (*(package / "models").glob("*.py"), *(package / "planner").glob("*.py"))
   files = [*sorted(folders), *(package / name for name in beside)]
   return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dn_jax.config.resolve import data_name, network_name
+from dn_jax.config.network import name_of
+from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import identity
 from dn_jax.report.grid import Grid
 from dn_jax.runs import collection
@@ -44,7 +45,7 @@ class Cell:
 
   @property
   def network(self) -> str:
-    return network_name(self.runs[0].config)
+    return name_of(self.runs[0].config.model)
 
   @property
   def data(self) -> str:

@@ -1,10 +1,9 @@
 """How a run was trained, in words, from its own configuration; which protocol that is, and where it stands."""
 
-from dn_jax.config import protocol, zoo
+from dn_jax.config import datasets, protocol, zoo
 from dn_jax.config.protocol import Protocol
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, identity
-from dn_jax.data import catalog
 from dn_jax.report.ablation import in_words, short_flag
 
 # Where each protocol stands. "From memory" is said of what no text or code was at hand for.
@@ -99,14 +98,14 @@ def changes(config: RunConfig) -> str:
 
 
 def _augmented(data: DataConfig) -> list[str]:
-  if catalog.info_of(data).streamed:
+  if datasets.info_of(data).streamed:
     crop = "crops of random area and aspect, mirrored, with jitter of colours and lighting (fb.resnet.torch)"
     return [f"{crop if data.augment else 'the middle'}, {data.size} pixels"]
   return [f"shifted pictures padded with {'zeros' if data.padding == 'zero' else 'their mirror image'}"] * data.augment
 
 
 def _normalised(data: DataConfig) -> str:
-  info = catalog.info_of(data)
+  info = datasets.info_of(data)
   if data.normalise == "channel" and not any(info.mean):
     return f"by {info.std[0]:g}"
   return _NORMALISED[data.normalise]

@@ -4,9 +4,8 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Sequence
 
-from dn_jax.config import zoo
+from dn_jax.config import datasets, zoo
 from dn_jax.config.schema import RunConfig
-from dn_jax.data import catalog
 from dn_jax.report import protocol_words
 from dn_jax.report.ablation import spread
 from dn_jax.report.grid import Grid
@@ -32,13 +31,13 @@ class Entry:
 
 def data_of_column(column: str) -> tuple[str, bool]:
   """A column of the paper's table -> the data set's name, and whether it is augmented: `c10+` -> cifar10, True."""
-  names = {info.column: info.name for info in catalog.CATALOG.values() if info.column}
+  names = {info.column: info.name for info in datasets.CATALOG.values() if info.column}
   return names[column.rstrip("+")], column.endswith("+")
 
 
 def column_of(config: RunConfig) -> str | None:
   """The column that a run's pictures belong to; None: the paper has none."""
-  column = catalog.info_of(config.data).column + ("+" if config.data.augment else "")
+  column = datasets.info_of(config.data).column + ("+" if config.data.augment else "")
   return column if column in zoo.COLUMNS else None
 
 

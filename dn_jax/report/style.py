@@ -1,14 +1,12 @@
 """What all pictures share: no window, print sizes, styles that a black-and-white print tells apart, whole files."""
 
 import io
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 
-from dn_jax.errors import ConfigurationError
 from dn_jax.system import folders
 
 matplotlib.use("Agg")
@@ -18,14 +16,13 @@ from matplotlib.figure import Figure
 COLOURS = ("#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8", "#8c564b", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
-FORMATS = (".png", ".svg", ".pdf")
 # Of a file of pixels, a print's; and the longest side of a picture, inches, which makes 4,000 pixels at most.
 DPI = 300
 LONGEST = 13.0
 
 
 def save(figure: Figure, path: pathlib.Path, dpi: int = DPI) -> None:
-  """Writes a figure, whole or not at all: PNG, SVG or PDF, as the path ends; see `check_path`.
+  """Writes a figure, whole or not at all: PNG, SVG or PDF, as the path ends.
 
   Raises:
     OSError: it cannot be written.
@@ -36,19 +33,6 @@ def save(figure: Figure, path: pathlib.Path, dpi: int = DPI) -> None:
   content = io.BytesIO()
   figure.savefig(content, dpi=dpi, format=path.suffix.removeprefix("."))
   folders.write_whole(path, content.getvalue())
-
-
-def check_path(flag: str, path: pathlib.Path) -> None:
-  """Before anything is drawn.
-
-  Raises:
-    ConfigurationError: no folder, or no ending that can be drawn.
-  """
-  if path.suffix not in FORMATS:
-    raise ConfigurationError(flag, path, f"must end in {', '.join(FORMATS)}")
-  folder = path.absolute().parent
-  if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-    raise ConfigurationError(flag, path, "is no file in a folder that can be written")
 
 
 def svg(figure: Figure) -> str:

@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from dn_jax.config import zoo
+from dn_jax.config.network import complete_model, kind_of
 from dn_jax.config.schema import ModelConfig
-from dn_jax.models import build
 from dn_jax.report import style as picture
 from dn_jax.report.ablation import Cell
 
-_FAMILIES = {"resnet": "ResNet", "preactivation": "ResNet (pre-activation)", "wide": "Wide ResNet"}
 _PUBLISHED = ", published"
 
 
@@ -27,14 +26,6 @@ class Point(NamedTuple):
   deviation: float
   growth_rate: int | None = None
   depth: int | None = None
-
-
-def kind_of(model: ModelConfig) -> str:
-  """What a completed network is called in the paper's figures."""
-  if model.family != "densenet":
-    return _FAMILIES[model.family] + (" with stochastic depth" if model.survival < 1 else "")
-  letters = ("B" if model.bottleneck else "") + ("C" if model.compression < 1 else "")
-  return "DenseNet" + (f"-{letters}" if letters else "")
 
 
 def points(cells: Sequence[Cell]) -> dict[str, list[Point]]:
@@ -67,7 +58,7 @@ def published_points(column: str) -> dict[str, list[tuple[float, float]]]:
   found: dict[str, list[tuple[float, float]]] = {}
   for entry in zoo.NETWORKS.values():
     if column in entry.errors and entry.parameters:
-      name = kind_of(build.complete(ModelConfig(name=entry.name)))
+      name = kind_of(complete_model(ModelConfig(name=entry.name)))
       found.setdefault(name, []).append((entry.parameters * 1e6, entry.errors[column]))
   return {name: sorted(group) for name, group in sorted(found.items())}
 

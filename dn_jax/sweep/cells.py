@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import tyro
 
-from dn_jax.config.resolve import network_name, resolve
+from dn_jax.config.network import name_of
+from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig, fields, flag_types, jsonable
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.runs import collection
@@ -258,5 +259,5 @@ def names(wanted: Mapping[str, Sequence[Values]], config: RunConfig) -> bool:
   """
   for error in _misfits(wanted, one_value=False):
     raise error
-  found = {flag: jsonable(value) for flag, value, _ in fields(config)} | {"model.name": network_name(config)}
+  found = {flag: jsonable(value) for flag, value, _ in fields(config)} | {"model.name": name_of(config.model)}
   return all(found[flag] in [jsonable(_value(flag, words)) for words in each] for flag, each in wanted.items())

@@ -12,7 +12,8 @@ import rich.console
 import rich.markup
 import rich.table
 
-from dn_jax.config.resolve import data_name, network_name
+from dn_jax.config.network import name_of
+from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import RunConfig
 from dn_jax.data import catalog
 from dn_jax.distributed import layout
@@ -195,7 +196,7 @@ def step_seconds(config: RunConfig) -> tuple[float, float]:
   images = rng.integers(0, 256, (config.batch_size, *info.image_shape), np.uint8)
   split = catalog.Split(images, rng.integers(0, info.num_classes, config.batch_size).astype(np.int32))
   if config.model.remat == "auto":
-    config = dataclasses.replace(config, model=build.complete(dataclasses.replace(config.model, remat=None)))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=None))
   config = dataclasses.replace(config, last_batch="drop", steps_per_dispatch=1)
   parts = assemble(config, catalog.Dataset(info, split, None, split))
   state, totals = parts.fresh_state(), Totals.zero_beside(parts.splits.train.labels)
@@ -294,4 +295,4 @@ def duration(seconds: float) -> str:
 
 def _title(row: Row) -> str:
   config = row.cells[0].config
-  return f"{network_name(config)} on {data_name(config)}"
+  return f"{name_of(config.model)} on {data_name(config)}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from dn_jax.config.network import check_images, policy_of
 from dn_jax.config.schema import DataConfig, RunConfig
 from dn_jax.data import catalog, sources, stream
 from dn_jax.data.augment import epoch_order, jitter_light_mirror, mirror_and_shift, normalise
@@ -37,6 +38,11 @@ class Assembly:
   def feed(self) -> streamed.Feed | None:
     """Where training pictures come from that do not lie on the device."""
     return self.splits.train if isinstance(self.splits.train, streamed.Feed) else None
+
+
+def with_policy(config: RunConfig) -> RunConfig:
+  """A resolved configuration with the remat policy that it leaves open; `auto` stays."""
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=policy_of(config.model)))
 
 
 def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], None] = print) -> Assembly:
@@ -175,7 +181,7 @@ def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.La
   if plan.keep_last_batch and rest:
     try:
       layout.check("last-batch", rest)
-      build.check_pictures(config.model, min(dataset.info.image_shape[:2]), rest, layout.groups)
+      check_images(config.model, min(dataset.info.image_shape[:2]), rest, layout.groups)
     except ConfigurationError as error:
       pictures = "1 picture" if rest == 1 else f"{rest} pictures"
       fits = f"the last batch has {pictures}; {error.fits}; or drop it"

@@ -9,6 +9,7 @@ import jax
 import rich.console
 
 from dn_jax import experiment
+from dn_jax.config import datasets
 from dn_jax.config.resolve import resolve, slug
 from dn_jax.config.schema import RunConfig
 from dn_jax.data import catalog
@@ -41,7 +42,7 @@ def configurations(config: RunConfig) -> list[RunConfig]:
   ):
     if value != plain:
       raise ConfigurationError(flag, value, f"{why}; without --seeds-per-device")
-  if catalog.info_of(config.data).streamed:
+  if datasets.info_of(config.data).streamed:
     raise ConfigurationError(
       "seeds-per-device", config.seeds_per_device, "pictures that are read one by one come for one run at a time; 1"
     )

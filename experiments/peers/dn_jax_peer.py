@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax_device import batch, device, device_peak, versions
 
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig, OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
 from dn_jax.distributed.layout import make_layout_of_one
@@ -37,7 +38,7 @@ def start(depth, growth_rate, batch_size, *options):
   (seeds,) = [int(option.removesuffix(SEEDS)) for option in options if option.endswith(SEEDS)] or [1]
   for policy in {option for option in options if not option.endswith(SEEDS)} - set(EXTRAS):
     model = dataclasses.replace(model, remat=policy)
-  model = build.complete(model)
+  model = complete_model(model)
   network = build.build(model, 10)
   sgd = optimizer.sgd(OptimizerConfig(0.1, 0.9, True, 1e-4), lambda _: 0.1)
   # As dn_jax.training.setup does.

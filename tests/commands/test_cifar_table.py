@@ -7,11 +7,10 @@ import tyro
 import untrained
 
 from dn_jax.commands import cifar_table
-from dn_jax.config import zoo
+from dn_jax.config import datasets, zoo
 from dn_jax.config.protocol import PROTOCOLS
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig
-from dn_jax.data import catalog
 from dn_jax.errors import ConfigurationError
 from dn_jax.sweep import forecast
 
@@ -32,7 +31,7 @@ def test_all_published_cells_are_trained_with_their_own_protocols():
   for (name, column), group in cells.items():
     (cell,) = group
     assert cell.config.model.name == name
-    assert catalog.CATALOG[cell.config.data.name].column == column.rstrip("+")
+    assert datasets.CATALOG[cell.config.data.name].column == column.rstrip("+")
     assert cell.config.data.augment == column.endswith("+")
     assert cell.config.protocol == zoo.NETWORKS[name].protocol
     assert cell.config.epochs == PROTOCOLS[cell.config.protocol, cell.config.data.name].epochs

@@ -10,7 +10,7 @@ from dn_jax.planner import plan as planning
 def test_summary_lists_layers_with_shapes_parameters_and_flops():
   done = call("dn_jax", "summary", "--model.depth", "10", "--data.name", "digits")
   assert done.returncode == 0, done.stderr
-  assert "L=10, k=12: pictures of 8x8x1, 10 classes" in done.stdout
+  assert "densenet-bc-10-12: pictures of 8x8x1, 10 classes" in done.stdout
   row = next(line for line in done.stdout.splitlines() if "block1/layer1/conv2" in line)
   # 3x3x48x12 weights at 8x8 pixels, two FLOPs each.
   assert [cell.strip() for cell in row.split("│")[2:6]] == ["Conv 3x3", "8x8x12", "5,184", "0.66"]
@@ -42,7 +42,7 @@ def planned(*flags):
   """The rows of the table."""
   done = call("dn_jax", "plan", *PLAN, *flags)
   assert done.returncode == 0, done.stderr
-  assert "L=4, k=4, batch 32, float32, on 1 x cpu" in done.stdout
+  assert "densenet-bc-4-4, batch 32, float32, on 1 x cpu" in done.stdout
   return [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
 
 

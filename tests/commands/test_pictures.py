@@ -10,6 +10,7 @@ import pytest
 import untrained
 from conftest import FIXTURES, call
 
+from dn_jax.config.network import complete_model
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.models import build, weights
@@ -146,7 +147,7 @@ def test_the_reuse_map_of_a_file_of_weights_is_that_of_its_arrays(spelling, tmp_
 
 def test_classes_and_channels_are_those_of_the_file(tmp_path, seen):
   rng = np.random.default_rng(0)
-  network = build.build(build.complete(ModelConfig(depth=10, growth_rate=4)), 7)
+  network = build.build(complete_model(ModelConfig(depth=10, growth_rate=4)), 7)
   shapes = jax.eval_shape(lambda key: network.init(key, jnp.zeros((1, 8, 8, 1)), False), jax.random.key(0))
   variables = jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), shapes)
   state = weights.to_pytorch(network, **variables)
@@ -223,6 +224,12 @@ def test_bad_input_is_one_line_that_names_it(table, tmp_path, capsys):
     assert line.startswith("error: ")
     assert said in line, (words, line)
   assert not (tmp_path / "a.svg").exists()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "no/such/folder.png"])
+def test_a_place_that_cannot_hold_a_figure_is_refused(name, tmp_path, capsys):
+  line = untrained.refused(capsys, "picture", "diagram", "--to", tmp_path / name)
+  assert line.startswith(f"error: --to {tmp_path / name}: ")
 
 
 def test_a_flag_that_is_no_number_is_refused_as_train_py_does(tmp_path):

@@ -2,9 +2,9 @@
 
 import pytest
 
+from dn_jax.config import datasets
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from dn_jax.data import catalog
 from dn_jax.errors import ConfigurationError
 from dn_jax.training import optimizer
 
@@ -27,7 +27,7 @@ def test_digits_are_trained_on_as_the_page_says():
   config = resolve(RunConfig(DataConfig("digits", augment=True)))
   assert (config.epochs, config.batch_size, config.data.validation, config.report) == (40, 64, 0, "last")
   assert resolve(RunConfig(DataConfig("digits"))).model.dropout == 0.0
-  info = catalog.info_of(DataConfig("digits"))
+  info = datasets.info_of(DataConfig("digits"))
   assert (info.mirror, info.pad) == (False, 1)
 
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from dn_jax.config.resolve import network_name, resolve
+from dn_jax.config.network import name_of
+from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.sweep import cells
@@ -120,5 +121,5 @@ def test_images_and_batches_that_leave_nothing_to_normalise_are_refused():
 )
 def test_a_network_that_the_zoo_does_not_have_is_called_by_kind_and_size(model, name):
   config = resolve(RunConfig(DataConfig("digits"), model))
-  assert network_name(config) == name
+  assert name_of(config.model) == name
   assert str(config.out) == f"runs/digits_{name}_seed0"

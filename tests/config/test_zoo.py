@@ -3,6 +3,7 @@
 import pytest
 
 from dn_jax.config import zoo
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build, summary
@@ -46,7 +47,7 @@ SHALLOW = (
 def test_counted_parameters_agree_with_the_published_ones(name):
   entry = zoo.NETWORKS[name]
   # The policy adds no parameters and doubles the time to trace a thousand layers.
-  network = build.build(build.complete(ModelConfig(name=name, remat="none")), 1000 if entry.imagenet else 10)
+  network = build.build(complete_model(ModelConfig(name=name, remat="none")), 1000 if entry.imagenet else 10)
   rows = summary.layers(network, (224, 224, 3) if entry.imagenet else (32, 32, 3))
   count = sum(row.parameters for row in rows)
   assert count == EXACT.get(name, count)
@@ -78,7 +79,7 @@ def by_hand(config, imagenet):
 
 @pytest.mark.parametrize("name", [name for name in zoo.NETWORKS if "densenet" in name])
 def test_parameters_counted_by_hand_agree_with_the_published_ones(name):
-  entry, config = zoo.NETWORKS[name], build.complete(ModelConfig(name=name))
+  entry, config = zoo.NETWORKS[name], complete_model(ModelConfig(name=name))
   count = by_hand(config, entry.imagenet)
   assert count == EXACT.get(name, count)
   if name != "densenet-caffe-40-12":
@@ -100,29 +101,29 @@ def test_published_errors_are_those_of_the_papers_table(request):
 
 def test_an_unknown_name_gets_near_ones():
   with pytest.raises(ConfigurationError, match=r"--model\.name densnet-121: did you mean densenet-121"):
-    build.complete(ModelConfig(name="densnet-121"))
+    complete_model(ModelConfig(name="densnet-121"))
 
 
 def test_flags_change_parts_of_a_named_network():
-  config = build.complete(ModelConfig(name="densenet-bc-100-12", depth=40, growth_rate=36))
+  config = complete_model(ModelConfig(name="densenet-bc-100-12", depth=40, growth_rate=36))
   assert config.blocks == (6, 6, 6)
   assert config.initial_channels == 72
-  plain = build.complete(ModelConfig(name="densenet-bc-100-12", bottleneck=False))
+  plain = complete_model(ModelConfig(name="densenet-bc-100-12", bottleneck=False))
   assert (plain.compression, plain.bottleneck_width, plain.blocks) == (1.0, 0, (32, 32, 32))
 
 
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_completing_twice_changes_nothing(name):
-  once = build.complete(ModelConfig(name=name))
+  once = complete_model(ModelConfig(name=name))
   assert once.name == name
-  assert build.complete(once) == once
+  assert complete_model(once) == once
 
 
 def test_a_changed_network_loses_its_published_name():
   for changes in ({"depth": 40}, {"growth_rate": 24}, {"compression": 1.0}, {"convolution_init": "fan_in"}):
-    assert build.complete(ModelConfig(name="densenet-bc-100-12", **changes)).name is None
+    assert complete_model(ModelConfig(name="densenet-bc-100-12", **changes)).name is None
   for changes in ({"depth": 100}, {"dropout": 0.2}, {"dtype": "bfloat16"}, {"remat": "none"}):
-    assert build.complete(ModelConfig(name="densenet-bc-100-12", **changes)).name == "densenet-bc-100-12"
+    assert complete_model(ModelConfig(name="densenet-bc-100-12", **changes)).name == "densenet-bc-100-12"
 
 
 @pytest.mark.parametrize(
@@ -152,4 +153,4 @@ def test_a_changed_network_loses_its_published_name():
 )
 def test_what_no_network_can_have_is_refused_by_flag(config, message):
   with pytest.raises(ConfigurationError, match=message):
-    build.complete(config)
+    complete_model(config)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dn_jax.config import datasets
 from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog
 from dn_jax.data.catalog import Split
@@ -28,7 +29,7 @@ def test_digits_are_scikit_learns_split_evenly_and_without_overlap():
 
 
 def test_digits_constants_are_those_of_its_training_pictures():
-  info, train = catalog.info_of(DataConfig("digits")), catalog.load(DataConfig("digits")).train
+  info, train = datasets.info_of(DataConfig("digits")), catalog.load(DataConfig("digits")).train
   assert info.mean[0] == pytest.approx(train.images.mean(), abs=1e-3)
   assert info.std[0] == pytest.approx(train.images.std(), abs=1e-3)
 
@@ -92,7 +93,7 @@ def test_what_cannot_be_loaded_is_refused_by_flag(config, message):
 )
 def test_a_split_that_is_not_what_its_name_says_is_refused(images, labels, message):
   with pytest.raises(ConfigurationError, match=message):
-    catalog.check(catalog.info_of(DataConfig("cifar10")), "train", images, labels)
+    catalog.check(datasets.info_of(DataConfig("cifar10")), "train", images, labels)
 
 
 def test_a_mean_picture_and_one_deviation_are_those_of_the_training_pictures():
@@ -117,7 +118,7 @@ def test_a_mean_picture_and_one_deviation_are_those_of_the_training_pictures():
   ],
 )
 def test_published_constants(name, mean, std, classes, mirror, pad):
-  info = catalog.info_of(DataConfig(name))
+  info = datasets.info_of(DataConfig(name))
   assert (info.mean, info.std, info.num_classes, info.mirror, info.pad) == (mean, std, classes, mirror, pad)
 
 

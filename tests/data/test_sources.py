@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from photographs import class_folders, halves
 
+from dn_jax.config import datasets
 from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog, pictures, sources
 from dn_jax.errors import ConfigurationError
@@ -103,10 +104,10 @@ def test_what_tfds_prepared_is_read_record_by_record_here_and_in_another_process
 def test_a_streamed_data_set_is_known_by_size_and_classes(tmp_path):
   halves(tmp_path)
   data = DataConfig("folder", tmp_path, size=32)
-  info = catalog.info_of(data)
+  info = datasets.info_of(data)
   assert (info.image_shape, info.resize, info.num_classes, info.streamed) == ((32, 32, 3), 37, 0, True)
-  assert catalog.info_of(DataConfig("imagenet2012")).image_shape == (224, 224, 3)
-  assert catalog.info_of(DataConfig("imagenet2012")).resize == 256
+  assert datasets.info_of(DataConfig("imagenet2012")).image_shape == (224, 224, 3)
+  assert datasets.info_of(DataConfig("imagenet2012")).resize == 256
   assert catalog.known(data).num_classes == 3
   assert catalog.count(data) == (24, 0, 9)
 
@@ -124,7 +125,7 @@ def test_other_files_are_other_pictures(tmp_path):
 
 def test_a_size_is_for_pictures_that_are_read_one_by_one():
   with pytest.raises(ConfigurationError, match=r"--data.size 64: cifar10 has a size"):
-    catalog.info_of(DataConfig("cifar10", size=64))
+    datasets.info_of(DataConfig("cifar10", size=64))
 
 
 def test_a_damaged_record_is_a_bad_picture(prepared, tmp_path):

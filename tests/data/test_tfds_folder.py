@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from conftest import PREPARE, ROOT
 
+from dn_jax.config import datasets
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import catalog, tfds_folder
+from dn_jax.data import catalog
 from dn_jax.errors import ConfigurationError
 
 
@@ -138,12 +139,12 @@ def test_without_a_folder_it_is_looked_for_where_tfds_puts_it(tmp_path, monkeypa
     for variable, expected in (("HOME", tmp_path / "tensorflow_datasets"), ("TFDS_DATA_DIR", tmp_path)):
       patch.setenv(variable, str(tmp_path))
       importlib.reload(constants)  # It asks the environment when it is imported.
-      assert tfds_folder.default_folder() == expected
+      assert datasets.default_folder() == expected
   importlib.reload(constants)
 
 
 def test_tfds_knows_where_to_get_every_data_set(tmp_path):
   import tensorflow_datasets as tfds
 
-  for name in set(catalog.CATALOG) - {"digits"}:
+  for name in set(datasets.CATALOG) - {"digits"}:
     assert tfds.builder(name, data_dir=tmp_path).url_infos

@@ -12,6 +12,7 @@ from photographs import class_folders, jpeg, photograph
 from untrained import refused, script
 from variables import variables_of
 
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import DataConfig, ModelConfig
 from dn_jax.data import pictures
 from dn_jax.errors import ConfigurationError, UserError
@@ -26,7 +27,7 @@ CLASSES = ("cat", "dog", "owl")
 
 @pytest.fixture(scope="module")
 def known():
-  complete = build.complete(MODEL)
+  complete = complete_model(MODEL)
   network = build.build(complete, 3)
   variables = variables_of(network, size=64)
   how = Input(48, 56, MEAN, STD)

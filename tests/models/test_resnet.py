@@ -10,11 +10,12 @@ import pytest
 from conftest import relative
 from variables import variables_of
 
+from dn_jax.config.network import complete_model, units_of_depth
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build
 from dn_jax.models.batch_stats import BatchNorm, MeasureMap
 from dn_jax.models.dropout import Dropout
-from dn_jax.models.resnet import OriginalUnit, ResNet, units_of_depth
+from dn_jax.models.resnet import OriginalUnit, ResNet
 
 
 class Ordinary(nn.Module):
@@ -181,7 +182,7 @@ def test_a_networks_branches_are_scaled_by_their_own_probabilities_and_shortcuts
 
 
 def test_both_networks_of_the_stochastic_depth_code_average_in_their_shortcuts_and_he_et_als_does_not():
-  average = lambda name: build.build(build.complete(ModelConfig(name=name)), 10).average_shortcut
+  average = lambda name: build.build(complete_model(ModelConfig(name=name)), 10).average_shortcut
   assert average("resnet-110-stochastic-depth")
   assert average("resnet-110-constant-depth")
   assert not average("resnet-110")

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build, summary
 
 
 def layers(name, size, classes):
-  return summary.layers(build.build(build.complete(ModelConfig(name=name)), classes), (size, size, 3))
+  return summary.layers(build.build(complete_model(ModelConfig(name=name)), classes), (size, size, 3))
 
 
 # Multiply-adds, in billions, that torchvision states for its networks ("GFLOPS" of its weights' tables).
@@ -29,14 +30,14 @@ def test_flops_of_imagenet_networks_are_torchvisions(name, billions):
 
 
 def test_rows_add_up_to_all_parameters_and_each_layer_stands_once():
-  network = build.build(build.complete(ModelConfig(depth=22)), 10)
+  network = build.build(complete_model(ModelConfig(depth=22)), 10)
   rows = summary.layers(network, (32, 32, 3))
   assert sum(row.parameters for row in rows) == summary.parameter_count(network, (32, 32, 3))
   assert len({row.path for row in rows}) == len(rows) == 1 + 9 * 4 + 2 * 2 + 1 + 1
 
 
 def test_flops_are_about_what_the_compiler_counts():
-  network = build.build(build.complete(ModelConfig(depth=16, remat="none")), 10)
+  network = build.build(complete_model(ModelConfig(depth=16, remat="none")), 10)
   x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
   variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(x.shape), False))
   compiled = jax.jit(lambda v, x: network.apply(v, x, False)).lower(variables, x).compile()

@@ -7,6 +7,7 @@ import math
 import jax
 import pytest
 
+from dn_jax.config.network import complete_model, remat_policies
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build, summary
@@ -15,7 +16,7 @@ from dn_jax.planner import targets
 
 SHAPE = (8, 8, 1)
 BLOCKS, GROWTH_RATE = (2, 1), 4
-MODEL = build.complete(ModelConfig(blocks=BLOCKS, growth_rate=GROWTH_RATE, remat="none"))
+MODEL = complete_model(ModelConfig(blocks=BLOCKS, growth_rate=GROWTH_RATE, remat="none"))
 
 
 @pytest.fixture(autouse=True)
@@ -115,10 +116,10 @@ def once(function):
 def test_auto_takes_the_policy_that_fits_and_recomputes_least(monkeypatch):
   # Of the same network each time.
   monkeypatch.setattr(planning, "flops_by_policy", once(planning.flops_by_policy))
-  here, model = targets.target(targets.HERE), build.complete(ModelConfig(blocks=(2,), growth_rate=4, bottleneck=False))
+  here, model = targets.target(targets.HERE), complete_model(ModelConfig(blocks=(2,), growth_rate=4, bottleneck=False))
   plans = {
     policy: planning.plan(dataclasses.replace(model, remat=policy), 10, SHAPE, 64, here)
-    for policy in build.remat_policies(model)
+    for policy in remat_policies(model)
   }
   peaks = sorted(plan.peak for plan in plans.values())
   # Memory for all of them, for all but the largest, and so on down to the smallest alone.
@@ -136,8 +137,8 @@ def test_auto_takes_the_policy_that_fits_and_recomputes_least(monkeypatch):
 
 
 def test_auto_leaves_out_what_a_network_cannot_take():
-  assert "bottleneck" not in build.remat_policies(build.complete(ModelConfig(depth=10, bottleneck=False)))
-  assert build.remat_policies(build.complete(ModelConfig(family="resnet", depth=8))) == ("none", "dense_layer")
+  assert "bottleneck" not in remat_policies(complete_model(ModelConfig(depth=10, bottleneck=False)))
+  assert remat_policies(complete_model(ModelConfig(family="resnet", depth=8))) == ("none", "dense_layer")
 
 
 def test_collectives_are_read_off_a_programs_text():

@@ -5,6 +5,7 @@ import pytest
 import untrained
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build
 from dn_jax.report import diagram
@@ -22,7 +23,7 @@ NETWORKS = {
 
 def network_of(name):
   flags, shape, classes = NETWORKS[name]
-  return build.build(build.complete(ModelConfig(**flags)), classes), shape
+  return build.build(complete_model(ModelConfig(**flags)), classes), shape
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -5,12 +5,12 @@ import io
 
 import rich.console
 
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
-from dn_jax.models import build
 from dn_jax.planner import plan, targets
 from dn_jax.report.plans import plan_table
 
-MODEL = build.complete(ModelConfig(depth=10, growth_rate=4))
+MODEL = complete_model(ModelConfig(depth=10, growth_rate=4))
 MIB = 2**20
 
 

@@ -8,8 +8,8 @@ import measures
 import pytest
 import untrained
 
+from dn_jax.config.network import complete_model, kind_of
 from dn_jax.config.schema import ModelConfig
-from dn_jax.models import build
 from dn_jax.report import ablation, figures, tradeoff
 from dn_jax.runs import collection
 
@@ -59,7 +59,7 @@ def test_published_points_are_those_of_the_papers_column():
   ],
 )
 def test_a_network_is_of_the_papers_kind(flags, kind):
-  assert tradeoff.kind_of(build.complete(ModelConfig(**flags))) == kind
+  assert kind_of(complete_model(ModelConfig(**flags))) == kind
 
 
 @pytest.mark.slow

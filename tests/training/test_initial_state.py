@@ -8,6 +8,7 @@ import pytest
 from conftest import call, metrics
 from photographs import class_folders, halves
 
+from dn_jax.config import weights_file
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError
@@ -107,7 +108,7 @@ def test_a_run_starts_with_the_files_numbers_and_a_fresh_classifier_where_asked(
 
 def test_a_file_of_all_but_the_classifier_will_do(trained_file, tmp_path):
   rest = {name: value for name, value in weights.read(trained_file).items() if not name.startswith("classifier.")}
-  weights.write(tmp_path / "rest.safetensors", rest, weights.about(trained_file))
+  weights.write(tmp_path / "rest.safetensors", rest, weights_file.about(trained_file))
   config = resolved(tmp_path / "rest.safetensors", reset_classifier=True)
   found = initial_state.variables(config, build.build(config.model, 7), jax.random.key(0), (32, 32, 3), pytest.fail)
   assert found["params"]["classifier"]["kernel"].shape[1] == 7

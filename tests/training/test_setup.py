@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dn_jax.config import datasets
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.data import catalog
@@ -15,7 +16,7 @@ from dn_jax.training import setup
 def grey(name, value=200):
   """A data set of one grey."""
   split = catalog.Split(np.full((8, 32, 32, 3), value, np.uint8), np.zeros(8, np.int32))
-  return catalog.Dataset(catalog.info_of(DataConfig(name)), split, None, split)
+  return catalog.Dataset(datasets.info_of(DataConfig(name)), split, None, split)
 
 
 @pytest.mark.slow
@@ -42,7 +43,7 @@ def test_a_runs_padding_and_normalisation_reach_its_pictures():
   split = catalog.Split(
     np.random.RandomState(0).randint(0, 256, (8, 32, 32, 3)).astype(np.uint8), np.zeros(8, np.int32)
   )
-  data = catalog.Dataset(catalog.info_of(DataConfig("cifar10")), split, None, split)
+  data = catalog.Dataset(datasets.info_of(DataConfig("cifar10")), split, None, split)
   images, numbers = jnp.asarray(split.images), jnp.arange(8)
 
   def input_of(**flags):

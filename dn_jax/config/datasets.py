@@ -1,0 +1,104 @@
+"""The data sets by name, as far as they are known before one is read."""
+
+import dataclasses
+import difflib
+import os
+import pathlib
+from collections.abc import Mapping
+
+from dn_jax.config.schema import DataConfig
+from dn_jax.errors import ConfigurationError, near
+from dn_jax.system import folders
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+  """What is known of a data set before it is read.
+
+  name, num_classes:  as TFDS has them
+  image_shape:        (height, width, channels)
+  mean, std:          of each channel, in pixel values (0 to 255): what the published input was normalised by
+  mirror, pad:        what "+" does to its pictures
+  column:             the paper's column, without "+"; empty where it has none
+  train_splits:       splits that together are the training set
+  validation_shares:  share of a validation set that each of those gives
+  streamed:           whether images are read one by one, and resized; `num_classes` is then 0 until they are opened
+  resize:             of those, the shorter side of a picture that is tested on, before it is cropped
+  """
+
+  name: str
+  num_classes: int
+  image_shape: tuple[int, int, int]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  mirror: bool = True
+  pad: int = 4
+  column: str = ""
+  train_splits: tuple[str, ...] = ("train",)
+  validation_shares: tuple[float, ...] = (1.0,)
+  streamed: bool = False
+  resize: int = 0
+
+
+# CIFAR: per-channel constants of the authors' Torch code. SVHN: pixels / 255 (paper, section 4.1).
+# digits: the mean and standard deviation of its training pictures' values (0 to 16).
+CATALOG: Mapping[str, DatasetInfo] = {
+  info.name: info
+  for info in (
+    DatasetInfo("digits", 10, (8, 8, 1), (4.884,), (6.016,), mirror=False, pad=1),
+    DatasetInfo("cifar10", 10, (32, 32, 3), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), column="c10"),
+    DatasetInfo("cifar100", 100, (32, 32, 3), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), column="c100"),
+    DatasetInfo(
+      "svhn_cropped",
+      10,
+      (32, 32, 3),
+      (0.0, 0.0, 0.0),
+      (255.0, 255.0, 255.0),
+      mirror=False,
+      column="svhn",
+      train_splits=("train", "extra"),
+      validation_shares=(2 / 3, 1 / 3),
+    ),
+  )
+}
+
+
+# ImageNet's, as every published network has them.
+_IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# Sizes of ImageNet's protocol: a crop, and the shorter side of a tested picture before it.
+_CROP, _RESIZE = 224, 256
+
+
+def info_of(data: DataConfig) -> DatasetInfo:
+  """What is known of a data set before it is opened.
+
+  Raises:
+    ConfigurationError: it is unknown, and near names are offered; or --data.size does not apply.
+  """
+  if data.name in CATALOG:
+    for flag, value in (("data.size", data.size), ("data.resize", data.resize)):
+      if value is not None:
+        raise ConfigurationError(flag, value, f"{data.name} has a size; for pictures that are read one by one")
+    return CATALOG[data.name]
+  misspelt = difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
+  if misspelt and not (root(data.dir) / data.name).is_dir():
+    raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))
+  size = _CROP if data.size is None else data.size
+  resize = round(size * _RESIZE / _CROP) if data.resize is None else data.resize
+  return DatasetInfo(
+    data.name, 0, (size, size, 3), _IMAGENET_MEAN, _IMAGENET_STD, pad=0, column="", streamed=True, resize=resize
+  )
+
+
+def root(folder: pathlib.Path | None) -> pathlib.Path:
+  """Where prepared data sets are: a folder of this machine or a bucket's, by default TFDS's own.
+
+  Raises:
+    ConfigurationError: a bucket that cannot be reached.
+  """
+  return default_folder() if folder is None else folders.of("data.dir", folder)
+
+
+def default_folder() -> pathlib.Path:
+  """Where TFDS itself would look."""
+  return pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()

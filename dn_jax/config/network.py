@@ -1,0 +1,362 @@
+"""The families of networks: flags and their defaults, depth, names; all that is known without building one.
+
+A family is an entry of `FAMILIES`, and a builder in `dn_jax.models.build`.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dn_jax.config import zoo
+from dn_jax.config.schema import ModelConfig, RematPolicy
+from dn_jax.errors import ConfigurationError
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """A kind of network.
+
+  title:         what figures call it
+  kind:          the same of a completed configuration, with its variant: DenseNet-BC
+  name:          of a completed configuration that the zoo does not have: densenet-bc-100-12
+  protocol:      whose training is its own, see `dn_jax.config.protocol`
+  flags:         fields of `ModelConfig` that it takes, and their defaults, some as functions of the fields before them
+  layers:        fills in what the depth means, or refuses a depth that no such network has
+  smallest_map:  (completed configuration, images' height) -> height of the last feature maps
+  remat:         policies that it can take
+  default_remat: where none is asked for
+  fixed:         fields of other families that it has with one value alone
+  unit:          of a residual network: convolutions of a unit, and the other layers that its depth counts
+  dropout:       whether it can drop out
+  """
+
+  title: str
+  kind: Callable[[ModelConfig], str]
+  name: Callable[[ModelConfig], str]
+  protocol: str
+  flags: Mapping[str, Any]
+  layers: Callable[[ModelConfig], ModelConfig]
+  smallest_map: Callable[[ModelConfig, int], int]
+  remat: tuple[RematPolicy, ...]
+  default_remat: RematPolicy
+  fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  unit: tuple[int, int] = (0, 0)
+  dropout: bool = True
+
+
+def complete_model(config: ModelConfig) -> ModelConfig:
+  """Fills in what a configuration leaves open, from its named network or the papers' habits.
+
+  `dropout` may stay None, since it depends on the data set, and `remat`, since it depends on the devices. A name stays
+  only where the network is still the published one.
+
+  Raises:
+    ConfigurationError: a value that no network can have.
+  """
+  named = dict(zoo.published(config.name).model) if config.name else {}
+  if config.depth is not None or config.blocks is not None:
+    named.pop("depth", None)
+    named.pop("blocks", None)
+  if config.bottleneck is not None and config.bottleneck != named.get("bottleneck"):
+    named.pop("compression", None)
+  config = dataclasses.replace(config, **{key: value for key, value in named.items() if getattr(config, key) is None})
+  config = dataclasses.replace(config, family=config.family or "densenet")
+  _check(config)
+  config = _complete(config, FAMILIES[config.family])
+  if config.name and _changed(config):
+    config = dataclasses.replace(config, name=None)
+  return config
+
+
+def _complete(config: ModelConfig, family: Family) -> ModelConfig:
+  _refuse_strange_flags(config, family)
+  for name, default in {**family.fixed, **family.flags}.items():
+    if getattr(config, name) is None and default is not None:
+      value = default(config) if callable(default) else default
+      config = dataclasses.replace(config, **{name: value})
+  return family.layers(config)
+
+
+def _changed(config: ModelConfig) -> bool:
+  """Whether a completed configuration is another network than the one it is named after."""
+  published = complete_model(ModelConfig(**zoo.published(config.name).model))
+  return any(getattr(config, name) != getattr(published, name) for name in ("family", "depth", *_FLAGS))
+
+
+def _flag(name: str) -> str:
+  return f"model.{name.replace('_', '-')}"
+
+
+def _refuse_strange_flags(config: ModelConfig, family: Family) -> None:
+  """Refuses values that are for other families."""
+  for name in _FLAGS:
+    value = getattr(config, name)
+    if value is None or name in family.flags:
+      continue
+    if name not in family.fixed:
+      raise ConfigurationError(_flag(name), value, f"does not apply to a {config.family} network")
+    if value != family.fixed[name]:
+      owners = " or ".join(key for key, other in FAMILIES.items() if name in other.flags)
+      raise ConfigurationError(_flag(name), value, f"is for --model.family {owners}")
+  if config.dropout and not family.dropout:
+    raise ConfigurationError("model.dropout", config.dropout, f"a {config.family} network has no dropout")
+  if config.remat not in (None, "auto", *family.remat):
+    owners = " or ".join(other.title for other in FAMILIES.values() if config.remat in other.remat)
+    fits = f"is for {owners}; a {config.family} network takes {' or '.join(family.remat)}"
+    raise ConfigurationError("model.remat", config.remat, fits)
+
+
+def _check(config: ModelConfig) -> None:
+  """Refuses what cannot be, flag by flag."""
+  for name in ("growth_rate", "initial_channels", "depth", "widen_factor"):
+    value = getattr(config, name)
+    if value is not None and value < 1:
+      raise ConfigurationError(_flag(name), value, "must be at least 1")
+  if config.blocks is not None and (not config.blocks or min(config.blocks) < 1):
+    raise ConfigurationError("model.blocks", config.blocks, "one or more blocks of at least 1 layer")
+  if config.bottleneck is False and config.bottleneck_width:
+    raise ConfigurationError("model.bottleneck-width", config.bottleneck_width, "this network has no bottleneck")
+  if config.bottleneck is not False and config.bottleneck_width is not None and config.bottleneck_width < 1:
+    raise ConfigurationError("model.bottleneck-width", config.bottleneck_width, "must be at least 1")
+  if config.compression is not None and not 0 < config.compression <= 1:
+    raise ConfigurationError("model.compression", config.compression, "above 0, at most 1")
+  if config.survival is not None and not 0 < config.survival <= 1:
+    raise ConfigurationError("model.survival", config.survival, "above 0, at most 1")
+  if config.dropout is not None and not 0 <= config.dropout < 1:
+    raise ConfigurationError("model.dropout", config.dropout, "at least 0, below 1")
+  if not config.epsilon > 0:
+    raise ConfigurationError("model.epsilon", config.epsilon, "must be above 0")
+  if config.bottleneck is False and config.remat == "bottleneck":
+    raise ConfigurationError("model.remat", "bottleneck", "this network has no bottleneck to keep; use dense_layer")
+
+
+def remat_policies(config: ModelConfig) -> tuple[RematPolicy, ...]:
+  """The policies that a completed configuration can take; `auto` chooses among them."""
+  return tuple(
+    policy for policy in FAMILIES[config.family].remat if policy != "bottleneck" or config.bottleneck is not False
+  )
+
+
+def policy_of(config: ModelConfig) -> str:
+  """The remat policy that a completed configuration asks for, or its family's default."""
+  return config.remat or FAMILIES[config.family].default_remat
+
+
+def protocol_of(config: ModelConfig) -> str:
+  """Whose training is a completed configuration's own."""
+  return "stochastic-depth" if (config.survival or 1) < 1 else FAMILIES[config.family].protocol
+
+
+def name_of(config: ModelConfig) -> str:
+  """A completed network's name in the zoo, or kind, layers and growth rate."""
+  return config.name or FAMILIES[config.family].name(config)
+
+
+def kind_of(config: ModelConfig) -> str:
+  """What a completed network is called in the paper's figures: DenseNet-BC."""
+  return FAMILIES[config.family].kind(config)
+
+
+def size_of(config: ModelConfig) -> str:
+  """The paper's symbols of a completed DenseNet: L=100, k=12."""
+  layers = f"L={config.depth}" if config.depth else f"blocks {'-'.join(map(str, config.blocks))}"
+  return f"{layers}, k={config.growth_rate}"
+
+
+def smallest_map(config: ModelConfig, size: int) -> int:
+  """Height of the last feature maps of a completed configuration, for images of that height."""
+  return FAMILIES[config.family].smallest_map(config, size)
+
+
+def check_images(config: ModelConfig, size: int, batch_size: int, groups: int = 1) -> None:
+  """Refuses images that a completed configuration cannot train on.
+
+  Args:
+    config: completed.
+    size: the images' smaller side.
+    batch_size: images a step.
+    groups: statistics groups of these, each normalised by itself.
+
+  Raises:
+    ConfigurationError: nothing is left of them, or a single number to normalise.
+  """
+  smallest = smallest_map(config, size)
+  if smallest < 1:
+    fits = f"pictures of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
+    raise ConfigurationError("model.blocks", config.blocks, fits)
+  if batch_size // groups * smallest**2 == 1:
+    fits = "the last block would normalise over a single pixel; at least "
+    raise ConfigurationError("batch-size", batch_size, fits + (f"2 for each of {groups} groups" if groups > 1 else "2"))
+
+
+# DenseNet
+
+
+def blocks_of_depth(depth: int, bottleneck: bool, num_blocks: int = 3) -> tuple[int, ...]:
+  """Layers of each block for the paper's L: one convolution in the stem, one a transition, one classifier.
+
+  L = 4 + 3n for three blocks of n convolutions; a bottleneck layer has two (section 3, "Implementation
+  details").
+
+  Raises:
+    ValueError: no n fits; the message names the nearest depths that do.
+  """
+  per_layer = num_blocks * (2 if bottleneck else 1)
+  extra = num_blocks + 1
+  layers, rest = divmod(depth - extra, per_layer)
+  if rest or layers < 1:
+    below = extra + per_layer * max(layers, 1)
+    nearest = f"{below} and {below + per_layer}"
+    kind = "with bottlenecks" if bottleneck else "without bottlenecks"
+    raise ValueError(
+      f"{num_blocks} equal blocks {kind} need depth = {extra} + {per_layer} * n; the nearest are {nearest}"
+    )
+  return (layers,) * num_blocks
+
+
+def smallest_dense_map(size: int, blocks: int, stem: str) -> int:
+  """Height of the last block's feature maps for images of that height; 0: nothing is left."""
+  return (-(-size // 4) if stem == "imagenet" else size) // 2 ** (blocks - 1)
+
+
+def _dense_blocks(config: ModelConfig) -> ModelConfig:
+  """Fills in blocks and depth, each from the other."""
+  blocks = config.blocks
+  if blocks is None and config.depth is None and config.stem == "imagenet":
+    fits = "needs --model.blocks, or a network such as --model.name densenet-121"
+    raise ConfigurationError("model.stem", config.stem, fits)
+  if blocks is None:
+    depth = 100 if config.depth is None else config.depth
+    try:
+      blocks = blocks_of_depth(depth, config.bottleneck, num_blocks=4 if config.stem == "imagenet" else 3)
+    except ValueError as error:
+      raise ConfigurationError("model.depth", depth, str(error)) from None
+  equal = len(set(blocks)) == 1
+  depth = 1 + len(blocks) + sum(blocks) * (2 if config.bottleneck else 1) if equal else None
+  if config.blocks is not None and config.depth not in (None, depth):
+    raise ConfigurationError("model.blocks", config.blocks, "give --model.depth or --model.blocks, not both")
+  channels = config.initial_channels
+  for layers in blocks[:-1]:
+    channels = int(config.compression * (channels + layers * config.growth_rate))
+    if channels < 1:
+      fits = "leaves a transition without channels; take a larger one"
+      raise ConfigurationError("model.compression", config.compression, fits)
+  return dataclasses.replace(config, blocks=blocks, depth=depth)
+
+
+def _dense_name(config: ModelConfig) -> str:
+  letters = ("b" if config.bottleneck else "") + ("c" if config.compression < 1 else "")
+  layers = config.depth or "-".join(map(str, config.blocks))
+  return "-".join(["densenet", *([letters] if letters else []), f"{layers}", f"{config.growth_rate}"])
+
+
+def _dense_kind(config: ModelConfig) -> str:
+  letters = ("B" if config.bottleneck else "") + ("C" if config.compression < 1 else "")
+  return "DenseNet" + (f"-{letters}" if letters else "")
+
+
+# Residual networks
+
+
+def units_of_depth(depth: int, family: str) -> int:
+  """Residual units of each of the three stages for a depth.
+
+  Raises:
+    ValueError: no number fits; the message names the nearest depths that do.
+  """
+  convolutions, extra = FAMILIES[family].unit
+  per_unit = 3 * convolutions
+  units, rest = divmod(depth - extra, per_unit)
+  if rest or units < 1:
+    below = extra + per_unit * max(units, 1)
+    raise ValueError(f"{family} needs depth = {extra} + {per_unit} * n; the nearest are {below} and {below + per_unit}")
+  return units
+
+
+def _residual_units(config: ModelConfig) -> ModelConfig:
+  if config.depth is None:
+    raise ConfigurationError("model.family", config.family, "needs a depth; give --model.depth")
+  try:
+    units_of_depth(config.depth, config.family)
+  except ValueError as error:
+    raise ConfigurationError("model.depth", config.depth, str(error)) from None
+  return config
+
+
+def _residual_name(config: ModelConfig) -> str:
+  width = f"-{config.widen_factor}" if "widen_factor" in FAMILIES[config.family].flags else ""
+  return f"{config.family}-{config.depth}{width}" + ("-stochastic-depth" if config.survival < 1 else "")
+
+
+def _residual_kind(config: ModelConfig) -> str:
+  return FAMILIES[config.family].title + (" with stochastic depth" if config.survival < 1 else "")
+
+
+# What all residual networks have alike.
+_RESIDUAL: Mapping[str, Any] = {
+  "kind": _residual_kind,
+  "name": _residual_name,
+  "layers": _residual_units,
+  "smallest_map": lambda _, size: -(-size // 4),
+  "remat": ("none", "dense_layer"),  # The second rematerialises each residual unit.
+  "default_remat": "dense_layer",
+}
+
+# He initialisation is by inputs in the code of Wide ResNet and of stochastic depth, by outputs in the others'.
+FAMILIES: Mapping[str, Family] = {
+  "densenet": Family(
+    title="DenseNet",
+    kind=_dense_kind,
+    name=_dense_name,
+    protocol="densenet",
+    flags={
+      "growth_rate": 12,
+      "bottleneck": True,
+      "bottleneck_width": lambda config: 4 if config.bottleneck else 0,
+      "compression": lambda config: 0.5 if config.bottleneck else 1.0,
+      "initial_channels": lambda config: 2 * config.growth_rate if config.bottleneck else 16,
+      "stem": "cifar",
+      "blocks": None,
+      "convolution_init": "fan_out",
+      "classifier_init": "torch",
+    },
+    layers=_dense_blocks,
+    smallest_map=lambda config, size: smallest_dense_map(size, len(config.blocks), config.stem),
+    remat=typing.get_args(RematPolicy),
+    default_remat="layer_by_layer",
+  ),
+  "resnet": Family(
+    title="ResNet",
+    protocol="resnet",
+    flags={
+      "survival": 1.0,
+      "shortcut": lambda config: "average" if config.survival < 1 else "subsample",
+      "convolution_init": lambda config: "fan_in" if config.survival < 1 else "fan_out",
+      "classifier_init": "torch",
+    },
+    fixed={"widen_factor": 1},
+    unit=(2, 2),
+    dropout=False,
+    **_RESIDUAL,
+  ),
+  "preactivation": Family(
+    title="ResNet (pre-activation)",
+    protocol="preactivation",
+    flags={"convolution_init": "fan_out", "classifier_init": "torch"},
+    fixed={"widen_factor": 1, "survival": 1.0, "shortcut": None},
+    unit=(3, 2),
+    dropout=False,
+    **_RESIDUAL,
+  ),
+  "wide": Family(
+    title="Wide ResNet",
+    protocol="wide",
+    flags={"widen_factor": 1, "convolution_init": "fan_in", "classifier_init": "torch"},
+    fixed={"survival": 1.0, "shortcut": None},
+    unit=(2, 4),  # Its authors count two shortcuts.
+    **_RESIDUAL,
+  ),
+}
+# The flags of any family.
+_FLAGS = tuple(dict.fromkeys(name for family in FAMILIES.values() for name in family.flags))
