@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 
+from dn_jax.config.network import policy_of
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, to_dict
 
@@ -53,7 +54,7 @@ def summary(run: RunConfig, test_error: float) -> dict:
     "network": "densenet",
     "data": "digits",
     "seed": run.seed,
-    "remat": run.model.remat,
+    "remat": policy_of(run.model),
     "devices": "1 x cpu",
     "python": "3.12.1",
     "versions": VERSIONS,

@@ -12,6 +12,7 @@ import pytest
 from matplotlib import pyplot
 
 from dn_jax.config import zoo
+from dn_jax.config.network import policy_of
 from dn_jax.config.resolve import resolve, slug
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.runs import collection
@@ -43,7 +44,7 @@ def run(folder: pathlib.Path, config: RunConfig, error: float | None = None, **s
     "network": config.model.name or "",
     "data": config.data.name,
     "seed": config.seed,
-    "remat": config.model.remat,
+    "remat": policy_of(config.model),
     "devices": "1 x cpu",
     "python": "3.12",
     "versions": {"jax": "0.0"},

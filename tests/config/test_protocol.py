@@ -1,10 +1,12 @@
 """Unset flags are as published."""
 
+import typing
+
 import pytest
 
-from dn_jax.config import datasets
+from dn_jax.config import datasets, protocol
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, ProtocolName, RunConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.training import optimizer
 
@@ -131,3 +133,28 @@ def test_imagenet_is_trained_as_published():
   assert (config.model.dropout, config.data.validation) == (0.0, 0)
   assert (config.data.size, config.data.resize) == (224, 256)
   assert resolve(RunConfig(DataConfig("imagenet2012"), ModelConfig(name="densenet-121"))).model.dropout == 0.0
+
+
+def test_whatever_is_streamed_has_imagenets_protocol_and_a_run_says_so(tmp_path):
+  imagenet = protocol.of("densenet", "imagenet2012")
+  own = resolve(RunConfig(DataConfig("imagenet2012"), ModelConfig(name="densenet-121")))
+  assert protocol.of_streamed(own) == "protocol: densenet's for ImageNet"
+  for whose in typing.get_args(ProtocolName):
+    assert protocol.of(whose, "folder") == protocol.of(whose, "imagenet2012") == imagenet
+    asked = RunConfig(DataConfig("folder", tmp_path), ModelConfig(depth=10), protocol=whose)
+    said = f"protocol: densenet's for ImageNet ({whose} has none of its own for folder)"
+    assert protocol.of_streamed(resolve(asked)) == said
+  assert protocol.of_streamed(resolve(RunConfig())) is None
+
+
+def test_every_protocol_speaks_of_every_data_set_of_the_catalog():
+  pairs = {(whose, data) for whose in typing.get_args(ProtocolName) for data in (*datasets.CATALOG, protocol.STREAMED)}
+  assert set(protocol.PROTOCOLS) == pairs
+
+
+def test_a_data_set_of_the_catalog_that_a_protocol_does_not_speak_of_is_refused(monkeypatch):
+  for whose in ("densenet", "wide"):
+    monkeypatch.delitem(protocol.PROTOCOLS, (whose, "cifar10"))
+  words = "there is none for cifar10; one of caffe, resnet, stochastic-depth, preactivation"
+  with pytest.raises(ConfigurationError, match=f"^--protocol densenet: {words}$"):
+    resolve(RunConfig())

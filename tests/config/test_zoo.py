@@ -50,6 +50,7 @@ def test_counted_parameters_agree_with_the_published_ones(name):
   network = build.build(complete_model(ModelConfig(name=name, remat="none")), 1000 if entry.imagenet else 10)
   rows = summary.layers(network, (224, 224, 3) if entry.imagenet else (32, 32, 3))
   count = sum(row.parameters for row in rows)
+  assert (count, sum(row.flops for row in rows)) == entry.counted
   assert count == EXACT.get(name, count)
   if name == "preactivation-1001":  # Published without the norms' scales and biases.
     count -= sum(row.parameters for row in rows if row.kind == "BatchNorm")
@@ -81,7 +82,7 @@ def by_hand(config, imagenet):
 def test_parameters_counted_by_hand_agree_with_the_published_ones(name):
   entry, config = zoo.NETWORKS[name], complete_model(ModelConfig(name=name))
   count = by_hand(config, entry.imagenet)
-  assert count == EXACT.get(name, count)
+  assert count == entry.counted.parameters == EXACT.get(name, count)
   if name != "densenet-caffe-40-12":
     assert count / 1e6 == pytest.approx(entry.parameters, abs=0.051)
 

@@ -1,6 +1,5 @@
 """Folders that TFDS itself prepared, opened without TensorFlow."""
 
-import importlib
 import json
 import shutil
 import subprocess
@@ -129,18 +128,6 @@ def test_pictures_of_another_size_or_classes_are_refused(others):
   folder, _ = others
   assert "pictures are uint8 (28, 28, 3)" in refusal(DataConfig("cifar10", folder / "array_record-28-10"))
   assert "labels run from 0 to 10" in refusal(DataConfig("cifar10", folder / "array_record-32-11"))
-
-
-def test_without_a_folder_it_is_looked_for_where_tfds_puts_it(tmp_path, monkeypatch):
-  from tensorflow_datasets.core import constants
-
-  with monkeypatch.context() as patch:
-    patch.delenv("TFDS_DATA_DIR", raising=False)
-    for variable, expected in (("HOME", tmp_path / "tensorflow_datasets"), ("TFDS_DATA_DIR", tmp_path)):
-      patch.setenv(variable, str(tmp_path))
-      importlib.reload(constants)  # It asks the environment when it is imported.
-      assert datasets.default_folder() == expected
-  importlib.reload(constants)
 
 
 def test_tfds_knows_where_to_get_every_data_set(tmp_path):

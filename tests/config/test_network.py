@@ -1,0 +1,74 @@
+"""The table of families: everything that the program knows of a network before it is built."""
+
+import dataclasses
+import typing
+
+import pytest
+
+from dn_jax.config import network, zoo
+from dn_jax.config.network import FAMILIES, complete_model, kind_of, name_of, policy_of
+from dn_jax.config.schema import ModelConfig, RematPolicy, RunConfig, flag_types
+from dn_jax.errors import ConfigurationError
+from dn_jax.models.build import BUILDERS, build
+from dn_jax.training.setup import with_policy
+
+# The smallest network of each family.
+SMALLEST = {"densenet": 7, "resnet": 8, "preactivation": 11, "wide": 10}
+
+
+def test_a_family_is_an_entry_a_builder_and_a_flag_and_no_more():
+  (family,) = [hint for hint in typing.get_args(flag_types(RunConfig)["model.family"]) if hint is not type(None)]
+  assert set(typing.get_args(family)) == set(FAMILIES) == set(BUILDERS) == set(SMALLEST)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_open_remat_policy_is_the_familys_default_where_it_is_built_and_where_a_run_is_written_down(family):
+  expected = "layer_by_layer" if family == "densenet" else "dense_layer"
+  bottleneck = False if family == "densenet" else None
+  model = complete_model(ModelConfig(family=family, depth=SMALLEST[family], bottleneck=bottleneck))
+  assert model.remat is None
+  assert build(model, 10).remat == expected
+  assert with_policy(RunConfig(model=model)).model.remat == expected
+  for asked in ("none", "auto"):
+    assert with_policy(RunConfig(model=dataclasses.replace(model, remat=asked))).model.remat == asked
+
+
+def test_every_policy_is_some_familys():
+  assert {policy for family in FAMILIES.values() for policy in family.remat} == set(typing.get_args(RematPolicy))
+  assert all(family.default_remat in family.remat for family in FAMILIES.values())
+
+
+# The zoo's names and titles were typed from the papers' tables.
+@pytest.mark.parametrize("name", ["densenet-40-12", "densenet-bc-100-12", "preactivation-164", "wide-28-10"])
+def test_a_network_without_a_name_is_called_as_the_zoo_calls_it(name):
+  entry, complete = zoo.NETWORKS[name], complete_model(ModelConfig(name=name))
+  bare = dataclasses.replace(complete, name=None)
+  assert name_of(bare) == name_of(complete) == name
+  if "densenet" in name:
+    assert f"{kind_of(bare)} ({network.size_of(bare)})" == entry.title
+
+
+def test_what_a_family_has_one_value_of_is_filled_in_and_another_refused():
+  wide = complete_model(ModelConfig(family="wide", depth=10, survival=1.0))
+  assert (wide.widen_factor, wide.survival, wide.shortcut, wide.growth_rate) == (1, 1.0, None, None)
+  for family, flags, message in (
+    ("resnet", {"widen_factor": 2}, "--model.widen-factor 2: is for --model.family wide"),
+    ("wide", {"survival": 0.5}, "--model.survival 0.5: is for --model.family resnet"),
+    ("preactivation", {"shortcut": "average"}, "--model.shortcut average: is for --model.family resnet"),
+    ("densenet", {"widen_factor": 2}, "--model.widen-factor 2: does not apply to a densenet network"),
+    ("wide", {"blocks": (1,)}, r"--model.blocks \(1,\): does not apply to a wide network"),
+    ("preactivation", {"dropout": 0.1}, "--model.dropout 0.1: a preactivation network has no dropout"),
+    ("wide", {"remat": "block"}, "--model.remat block: is for DenseNet; a wide network takes none or dense_layer"),
+  ):
+    with pytest.raises(ConfigurationError, match=message):
+      complete_model(ModelConfig(family=family, depth=SMALLEST[family], **flags))
+
+
+def test_stochastic_depth_brings_its_own_start_and_shortcut():
+  for survival, expected in ((0.5, ("fan_in", "average")), (1.0, ("fan_out", "subsample"))):
+    model = complete_model(ModelConfig(family="resnet", depth=8, survival=survival))
+    assert (model.convolution_init, model.shortcut) == expected
+
+
+def test_a_policy_that_is_asked_for_is_taken():
+  assert policy_of(complete_model(ModelConfig(remat="block"))) == "block"
