@@ -92,7 +92,7 @@ def test_what_is_no_cell_is_refused(flags, said):
 
 @pytest.mark.slow
 def test_what_is_done_is_set_beside_what_was_published_and_can_be_made_again_from_the_records(
-  tmp_path, capsys, monkeypatch, script
+  tmp_path, capsys, monkeypatch
 ):
   monkeypatch.setattr(forecast, "size_of", lambda config: forecast.Size(10**6, 10**8, 50_000, 10_000))
   out, rows, columns = tmp_path / "runs", ("densenet-40-12", "wide-16-8"), ("c10+", "c100+")
