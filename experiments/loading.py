@@ -27,6 +27,7 @@ from dn_jax.commands import command_line
 from dn_jax.data import sources, stream
 from dn_jax.data.augment import jitter_light_mirror, normalise
 from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.system import compilation
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _PEER = pathlib.Path(__file__).parent / "peers" / "torchvision_loader.py"
@@ -136,4 +137,5 @@ def loading(flags: Loading) -> None:
 
 
 if __name__ == "__main__":
+  compilation.keep_compiled_programs()
   command_line.main(lambda: loading(tyro.cli(Loading, description=__doc__)))

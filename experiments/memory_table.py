@@ -21,6 +21,7 @@ from dn_jax.errors import ConfigurationError
 from dn_jax.models import remat
 from dn_jax.planner import plan, targets
 from dn_jax.report import plans
+from dn_jax.system import compilation
 
 
 def main(
@@ -79,4 +80,5 @@ def main(
 
 
 if __name__ == "__main__":
+  compilation.keep_compiled_programs()
   command_line.main(lambda: tyro.cli(main))

@@ -18,6 +18,7 @@ import tyro
 from dn_jax.commands import command_line
 from dn_jax.config.schema import RematPolicy
 from dn_jax.errors import ConfigurationError
+from dn_jax.system import compilation
 from dn_jax.training import parity
 
 
@@ -67,4 +68,5 @@ def main(
 
 
 if __name__ == "__main__":
+  compilation.keep_compiled_programs()
   command_line.main(lambda: tyro.cli(main))

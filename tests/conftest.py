@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import importlib
 import io
 import json
 import os
@@ -141,7 +142,7 @@ def call(script: str, *words: object) -> subprocess.CompletedProcess:
   ):
     try:
       if script == "dn_jax":
-        runpy.run_module(script, run_name="__main__")
+        importlib.import_module("dn_jax.__main__").main()
       else:
         runpy.run_path(str(ROOT / script), run_name="__main__")
     except SystemExit as end:

@@ -6,8 +6,8 @@ import pathlib
 import fabricated
 from conftest import ROOT
 
-# In place of experiments/train.py.
-TRAIN = ROOT / "tests" / "stand_in_train.py"
+# In place of `dn_jax.sweep.command.TRAIN`.
+TRAIN = (str(ROOT / "tests" / "stand_in_train.py"),)
 
 
 def prepare(data: pathlib.Path) -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""Stands in for experiments/train.py where a sweep is tested: it keeps the same records, and trains nothing.
+"""Stands in for `python -m dn_jax train` where a sweep is tested: it keeps the same records, and trains nothing.
 
 What befalls a run is in the file behaviour.json of --data.dir, by seed: words that are used up one a start. `fail`,
 `kill` (itself, by SIGKILL), `orphan` (kills its parent), `told` (to stop, by SIGTERM), `slow` (a long epoch); without

@@ -1,100 +1,91 @@
-"""python -m dn_jax, and the code on the pages."""
+"""python -m dn_jax and the console command, and the code on the pages."""
 
+import configparser
+import importlib
 import re
+import sys
 
 import pytest
-from conftest import ROOT, call
+from conftest import ROOT, call, run
 
-from dn_jax.config.network import complete_model
-from dn_jax.config.schema import ModelConfig
-from dn_jax.models import remat
-from dn_jax.planner import plan as planning
+import dn_jax
+from dn_jax import __main__ as program
+
+# What takes long to import.
+HEAVY = ("jax", "flax", "orbax", "grain", "matplotlib", "sklearn", "tensorflow", "tensorflow_datasets", "cv2", "ray")
+MISTYPED = f"""
+import contextlib, io, sys
+from dn_jax import __main__ as program
+
+for name in program.COMMANDS:
+  sys.argv = ["dn-jax", name, "--no-such-flag"]
+  with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+    try:
+      program.main()
+      code = 0
+    except SystemExit as end:
+      code = end.code
+  print(name, code, *sorted(set({HEAVY}) & set(sys.modules)))
+"""
 
 
-def test_summary_lists_layers_with_shapes_parameters_and_flops():
-  done = call("dn_jax", "summary", "--model.depth", "10", "--data.name", "digits")
-  assert done.returncode == 0, done.stderr
-  assert "densenet-bc-10-12: pictures of 8x8x1, 10 classes" in done.stdout
-  row = next(line for line in done.stdout.splitlines() if "block1/layer1/conv2" in line)
-  # 3x3x48x12 weights at 8x8 pixels, two FLOPs each.
-  assert [cell.strip() for cell in row.split("│")[2:6]] == ["Conv 3x3", "8x8x12", "5,184", "0.66"]
+@pytest.mark.parametrize("name", program.COMMANDS)
+def test_a_command_is_main_of_its_module_and_gets_the_other_words(name, monkeypatch):
+  called = []
+  monkeypatch.setattr(importlib.import_module(f"dn_jax.commands.{name}"), "main", lambda: called.append(sys.argv))
+  monkeypatch.setattr(sys, "argv", ["/path/__main__.py", name, "--flag", "3"])
+  program.main()
+  assert called == [[f"python -m dn_jax {name}", "--flag", "3"]]
 
 
-@pytest.mark.slow
-def test_zoo_lists_networks_with_counted_and_published_figures():
-  for matching, expected in (
-    ("BC-100-12", ("densenet-bc-100-12", "769,162", "0.8M", "C100+ 22.27")),
-    ("t-121", ("densenet-121", "7,978,856", "10-crop top-1 23.61")),
+def test_a_mistyped_flag_is_refused_before_anything_heavy_is_imported():
+  done = run("-c", MISTYPED)
+  assert done.stdout.splitlines() == [f"{name} 2" for name in program.COMMANDS], done.stderr
+
+
+def test_no_command_and_a_wrong_one_are_one_line():
+  listed = ", ".join(program.COMMANDS)
+  for words, answer in (
+    ((), f"error: no command; one of {listed}\n"),
+    (("trian",), "error: trian: did you mean train?\n"),
+    (("--fast",), f"error: --fast: one of {listed}\n"),
   ):
-    done = call("dn_jax", "zoo", "--matching", matching)
+    done = call("dn_jax", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", answer)
+
+
+def test_help_has_a_line_for_every_command():
+  done = call("dn_jax", "--help")
+  assert done.returncode == 0
+  for name, what in program.COMMANDS.items():
+    assert [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith(f"  {name} ")] == [
+      [name, what]
+    ]
+
+
+def test_the_version_names_the_commit(monkeypatch):
+  monkeypatch.setattr("dn_jax.system.provenance.commit", lambda: "ab12+")
+  assert call("dn_jax", "--version").stdout == f"dn_jax {dn_jax.__version__}, commit ab12+\n"
+  monkeypatch.setattr("dn_jax.system.provenance.commit", lambda: None)  # Installed without git.
+  assert call("dn_jax", "--version").stdout == f"dn_jax {dn_jax.__version__}\n"
+
+
+def test_python_m_dn_jax_and_the_console_command_of_setup_cfg_are_the_same_program():
+  setup = configparser.ConfigParser()
+  setup.read(ROOT / "setup.cfg")
+  ((name, value),) = (
+    map(str.strip, line.split("=")) for line in setup["options.entry_points"]["console_scripts"].split("\n") if line
+  )
+  # As the script that pip writes.
+  script = f"import sys; from importlib.metadata import EntryPoint as E; sys.argv[0] = '/bin/{name}'; "
+  script += f"sys.exit(E('{name}', '{value}', 'console_scripts').load()())"
+  for command, called in ((("-m", "dn_jax"), "python -m dn_jax"), (("-c", script), "dn-jax")):
+    done = run(*command, "zoo", "--help")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("densenet-") == 1
-    for figure in expected:
-      assert figure in done.stdout
-
-
-PLAN = ["--model.blocks", "1", "--model.growth-rate", "4", "--data.name", "digits", "--batch-size", "32"]
-
-
-@pytest.fixture
-def new_cache(tmp_path, monkeypatch):
-  """Where what the planner was told is kept."""
-  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-
-def planned(*flags):
-  """The rows of the table."""
-  done = call("dn_jax", "plan", *PLAN, *flags)
-  assert done.returncode == 0, done.stderr
-  assert "densenet-bc-4-4, batch 32, float32, on 1 x cpu" in done.stdout
-  return [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("new_cache")
-def test_plan_says_what_a_step_takes():
-  (row,) = planned("--model.remat", "layer_by_layer")
-  assert row[0] == "layer_by_layer"
-  assert row[1].endswith(" MiB")
-  assert row[4] == "yes"
-
-
-def test_plan_asks_for_every_policy(monkeypatch):
-  asked = []
-
-  def plan(question, where):
-    asked.append((question.under("none"), where.name))
-    return planning.Plan((1 + remat.POLICIES.index(question.model.remat)) * 2**20)
-
-  monkeypatch.setattr(planning, "plan", plan)
-  rows = planned("--statistics-groups", "2", "--accumulation", "4")
-  assert [row[:2] for row in rows] == [[policy, f"{n} MiB"] for n, policy in enumerate(remat.POLICIES, start=1)]
-  model = complete_model(ModelConfig(blocks=(1,), growth_rate=4, remat="none"))
-  question = planning.Question(model, 10, (8, 8, 1), 32, groups=2, accumulation=4)
-  assert asked == [(question, "here")] * len(remat.POLICIES)
-
-
-@pytest.mark.usefixtures("new_cache")
-def test_a_plan_of_nothing_is_refused_in_one_line():
-  for wrong, answer in (
-    (["--target", "v5"], "--target v5: did you mean v5"),
-    (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
-    (["--model.blocks", "1", "1", "1", "--image-size", "2"], "pictures of 2x2 pixels shrink to nothing"),
-  ):
-    done = call("dn_jax", "plan", *PLAN, *wrong)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert answer in done.stderr
-
-
-def test_mistakes_are_one_line():
-  for flags, answer in (
-    (["--model.name", "densenet-122"], "did you mean densenet-121"),
-    (["--image-size", "0"], "--image-size 0: must be at least 1"),
-    (["--data.name", "mnist"], "--data.name mnist"),
-  ):
-    done = call("dn_jax", "summary", *flags)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert answer in done.stderr
+    assert done.stdout.startswith(f"usage: {called} zoo [-h] [--matching STR]")
+    done = run(*command, "zoo", "--matching", "no-such")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --matching no-such: one of densenet-")
 
 
 @pytest.mark.slow

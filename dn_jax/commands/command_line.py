@@ -1,23 +1,26 @@
-"""What every script shares: a mistake as one line, exit codes, and the compilation cache."""
+"""What every command shares: how its flags are read, a mistake as one line, and exit codes. Imports nothing heavy."""
 
 import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dn_jax.errors import UserError
-from dn_jax.system import child_processes, compilation
+from dn_jax.system import child_processes
 from dn_jax.system.signals import Interrupted
+
+if TYPE_CHECKING:
+  import rich.console
 
 
 def main(command: Callable[[], object]) -> None:
-  """Runs a script's command, which reads its own flags.
+  """Runs a command, which reads its own flags.
 
   A `UserError` is shown as one line, without a traceback, and gives exit code 2, as a flag that does not
   parse does.
   """
   child_processes.hold()
-  compilation.keep_compiled_programs()
   try:
     command()
   except UserError as error:
@@ -32,3 +35,10 @@ def main(command: Callable[[], object]) -> None:
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     sys.exit(130)
+
+
+def console(width: int = 140) -> "rich.console.Console":
+  """Prints to standard output: as wide as the terminal, or `width` where it is none."""
+  import rich.console
+
+  return rich.console.Console(width=None if sys.stdout.isatty() else width)

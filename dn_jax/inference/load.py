@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 from dn_jax.config import datasets, weights_file
 from dn_jax.config.network import complete_model, smallest_map
 from dn_jax.config.schema import About, AboutInput, DataConfig, ModelConfig, RunConfig
+from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.data import catalog, tfds_folder
 from dn_jax.distributed import layout
@@ -25,8 +26,6 @@ from dn_jax.runs import records
 from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config
 from dn_jax.training import optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
-
-Which = Literal["reported", "last", "best"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,20 +66,6 @@ class Classifier:
   def name_of(self, label: int) -> str:
     """A class's name, or its number where names are not known."""
     return self.classes[label] if self.classes else str(label)
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-  """What a person says of a network besides where it is; None: as the run or the file has it."""
-
-  model: ModelConfig = ModelConfig()
-  """Which network a file is of that does not say so itself."""
-  labels: pathlib.Path | None = None
-  """A file with the classes' names, one a line, in the order of the network's outputs."""
-  size: int | None = None
-  """Side of the crop that the network sees."""
-  resize: int | None = None
-  """A picture's shorter side before that."""
 
 
 def load(

@@ -1,14 +1,12 @@
 """What all figures share: no window, sizes for print, lines that differ in black and white too, files written whole."""
 
 import io
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 
-from dn_jax.errors import ConfigurationError
 from dn_jax.system import folders
 
 matplotlib.use("Agg")
@@ -25,7 +23,7 @@ LONGEST = 13.0
 
 
 def save(figure: Figure, path: pathlib.Path, dpi: int = DPI) -> None:
-  """Writes a figure, whole or not at all: PNG, SVG or PDF, as the path ends; see `check_path`.
+  """Writes a figure, whole or not at all: PNG, SVG or PDF, as the path ends.
 
   Raises:
     OSError: it cannot be written.
@@ -36,19 +34,6 @@ def save(figure: Figure, path: pathlib.Path, dpi: int = DPI) -> None:
   content = io.BytesIO()
   figure.savefig(content, dpi=dpi, format=path.suffix.removeprefix("."))
   folders.write_whole(path, content.getvalue())
-
-
-def check_path(flag: str, path: pathlib.Path) -> None:
-  """Refuses a path that cannot take a figure, before anything is drawn.
-
-  Raises:
-    ConfigurationError: no folder, or no ending that can be drawn.
-  """
-  if path.suffix not in FORMATS:
-    raise ConfigurationError(flag, path, f"must end in {', '.join(FORMATS)}")
-  folder = path.absolute().parent
-  if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-    raise ConfigurationError(flag, path, "is no file in a folder that can be written")
 
 
 def svg(figure: Figure) -> str:

@@ -1,6 +1,5 @@
 """A sweep on a Ray cluster: a task a run. Ray is the engine; this says what a task does and what it needs."""
 
-import dataclasses
 import logging
 import os
 import pathlib
@@ -13,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from dn_jax.config.sweep import Needs
 from dn_jax.errors import ConfigurationError
 from dn_jax.sweep.process import LOG, End, Outcome, carry_out
 from dn_jax.sweep.runner import Job
@@ -25,18 +25,6 @@ _LOOK, _REACH, _JOIN = 1.0, 5.0, 60.0
 _PROBE = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 # How often a run is begun again whose worker was lost: a run that kills its worker does so every time.
 _RETRIES = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Needs:
-  """What a run takes of a cluster."""
-
-  cpus: float = 1
-  """Processors."""
-  gpus: float = 0
-  """GPUs."""
-  tpus: float = 0
-  """TPU chips, as Ray counts them (its resource TPU)."""
 
 
 class Cluster:

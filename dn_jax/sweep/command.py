@@ -1,9 +1,6 @@
 """What scripts that have many runs made share: their flags, the plan that is printed, the runs that are missing."""
 
 import contextlib
-import dataclasses
-import math
-import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,37 +8,23 @@ from collections.abc import Sequence
 import jax
 import rich.console
 
-from dn_jax.errors import ConfigurationError
+from dn_jax.config.sweep import Sweep
 from dn_jax.runs import collection
 from dn_jax.runs.collection import Run
 from dn_jax.sweep import forecast, runner
 from dn_jax.sweep.cells import Cell
-from dn_jax.sweep.cluster import Cluster, Needs
+from dn_jax.sweep.cluster import Cluster
 from dn_jax.sweep.display import Display
 from dn_jax.system.signals import Interrupted
 
-
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-  """How a sweep is carried out."""
-
-  out: pathlib.Path = pathlib.Path("runs/sweep")
-  """Folder of the runs: what is done there is not done again. Tables and pictures go to its report/."""
-  dry_run: bool = False
-  """Print the plan and stop there."""
-  memory: bool = True
-  """Have the compiler say what a training step takes; it compiles each network once, answers are kept."""
-  time_out: float | None = None
-  """Hours after which a run is stopped, saved, and counted as failed."""
-  cluster: str | None = None
-  """Runs on Ray: local starts a cluster on this machine, auto finds the one it belongs to, or HOST:PORT."""
-  cell: Needs = Needs()
+# Words after Python that train a run.
+TRAIN = ("-m", "dn_jax", "train")
 
 
 def carry_out(
   cells: Sequence[Cell],
   sweep: Sweep,
-  train: pathlib.Path,
+  train: Sequence[str],
   console: rich.console.Console,
   names: Sequence[str],
   title: str,
@@ -51,7 +34,7 @@ def carry_out(
   Args:
     cells: all runs of the sweep.
     sweep: how.
-    train: `experiments/train.py`.
+    train: the words after Python, as `TRAIN`.
     console: where to.
     names: flags that the plan's rows are told apart by.
     title: of the plan.
@@ -60,12 +43,11 @@ def carry_out(
     The sweep's runs as they lie on disk then; None for a dry run.
 
   Raises:
-    ConfigurationError: a flag's value does not fit.
+    ConfigurationError: a cluster that there is not, or a folder that cannot be written.
     Interrupted: SIGINT or SIGTERM came; what was under way has saved.
   """
   # The accelerator is for the runs, each in a process of its own.
   jax.config.update("jax_platforms", "cpu")
-  _check(sweep)
   there = collection.read(sweep.out)
   for line in there.skipped:
     print(f"skipped: {line}", file=sys.stderr)
@@ -96,8 +78,3 @@ def carry_out(
         raise Interrupted(f"stopped, and saved; '{report}' shows what is done") from None
   wanted = {cell.key for cell in cells}
   return [run for run in collection.read(sweep.out).runs if run.key in wanted]
-
-
-def _check(sweep: Sweep) -> None:
-  if sweep.time_out is not None and not 0 < sweep.time_out < math.inf:
-    raise ConfigurationError("time-out", sweep.time_out, "must be above 0")

@@ -47,13 +47,13 @@ def missing(cells: Sequence[Cell], there: Collection) -> list[Cell]:
   return sorted(left, key=lambda cell: bool(found[cell.key] and found[cell.key].failure))
 
 
-def jobs_of(cells: Sequence[Cell], there: Collection, train: pathlib.Path) -> list[Job]:
+def jobs_of(cells: Sequence[Cell], there: Collection, train: Sequence[str]) -> list[Job]:
   """Gives every run its folder, where its configuration is written down, and its command.
 
   Args:
     cells: to do.
     there: the collection they belong to.
-    train: `experiments/train.py`; an absolute path.
+    train: words after Python that train a run, such as `python -m dn_jax train`'s.
 
   Raises:
     ConfigurationError: a folder cannot be written.
@@ -63,7 +63,7 @@ def jobs_of(cells: Sequence[Cell], there: Collection, train: pathlib.Path) -> li
     # A cluster's workers are started in other directories.
     folder = folders.absolute(collection.place_for(there, cell.config, slug(cell.config)))
     records.claim(folder, cell.config)
-    jobs.append(Job(cell, folder, (str(train), *cell.flags, "--out", str(folder))))
+    jobs.append(Job(cell, folder, (*train, *cell.flags, "--out", str(folder))))
   return jobs
 
 

@@ -8,7 +8,6 @@ import pytest
 import untrained
 from matplotlib import pyplot
 
-from dn_jax.errors import ConfigurationError
 from dn_jax.report import style
 
 no_figure_stays_open = untrained.no_figure_stays_open
@@ -70,9 +69,3 @@ def test_the_same_figure_gives_the_same_svg_with_no_reference_outside():
   assert first == drawn()
   assert not [href for href in re.findall(r'href="([^"]*)"', first) if not href.startswith("#")]
   assert "<metadata" not in first
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "a", "no/such/folder.png"])
-def test_a_place_that_cannot_hold_a_figure_is_refused(name, tmp_path):
-  with pytest.raises(ConfigurationError, match=r"--to .*"):
-    style.check_path("to", tmp_path / name)

@@ -41,20 +41,6 @@ def test_a_sweep_gives_its_runs_back_and_those_of_another_in_the_same_folder_sta
   assert "1/1" in printed
 
 
-@pytest.mark.parametrize(
-  ("flags", "line"),
-  [
-    ({"time_out": 0.0}, "--time-out 0.0: must be above 0"),
-    ({"time_out": float("nan")}, "--time-out nan: must be above 0"),
-  ],
-)
-def test_a_value_that_does_not_fit_is_one_line_and_nothing_is_written(tmp_path, data, monkeypatch, flags, line):
-  monkeypatch.chdir(tmp_path)
-  with pytest.raises(ConfigurationError, match=line):
-    carry_out(**({"out": tmp_path / "out", "cells": test_runner.cells(data, 1)} | flags))
-  assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
 def test_a_cluster_is_tried_before_the_plan_and_not_at_all_where_nothing_is_missing(tmp_path, data, monkeypatch):
   cells = test_runner.cells(data, 1)
   with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""experiments/report.py: a report from records alone, and where a number comes from."""
+"""report: a report from records alone, and where a number comes from."""
 
 import json
 

@@ -1,13 +1,12 @@
-"""experiments/cifar_table.py: which runs it makes, and the table of those that are done."""
+"""cifar_table: which runs it makes, and the table of those that are done."""
 
 import pathlib
-import runpy
 
 import pytest
 import tyro
 import untrained
-from conftest import ROOT
 
+from dn_jax.commands import cifar_table
 from dn_jax.config import datasets, zoo
 from dn_jax.config.protocol import PROTOCOLS
 from dn_jax.config.resolve import resolve
@@ -16,17 +15,12 @@ from dn_jax.errors import ConfigurationError
 from dn_jax.sweep import forecast
 
 
-@pytest.fixture(scope="module")
-def script():
-  return runpy.run_path(str(ROOT / "experiments" / "cifar_table.py"))
+def cells_of(**flags):
+  return cifar_table.cells_of(cifar_table.Table(**flags))
 
 
-def cells_of(script, **flags):
-  return script["cells_of"](script["Table"](**flags))
-
-
-def test_all_published_cells_are_trained_with_their_own_protocols(script):
-  cells = cells_of(script)
+def test_all_published_cells_are_trained_with_their_own_protocols():
+  cells = cells_of()
   published = {
     (name, column)
     for name, entry in zoo.NETWORKS.items()
@@ -43,8 +37,8 @@ def test_all_published_cells_are_trained_with_their_own_protocols(script):
     assert cell.config.epochs == PROTOCOLS[cell.config.protocol, cell.config.data.name].epochs
 
 
-def test_columns_are_taken_in_capitals_too(script):
-  assert set(cells_of(script, columns=("C10+", "svhn"), rows=("densenet-40-12",))) == {
+def test_columns_are_taken_in_capitals_too():
+  assert set(cells_of(columns=("C10+", "svhn"), rows=("densenet-40-12",))) == {
     ("densenet-40-12", "c10+"),
     ("densenet-40-12", "svhn"),
   }
@@ -58,9 +52,9 @@ def test_columns_are_taken_in_capitals_too(script):
     {"columns": ("svhn",), "rows": ("resnet-110-stochastic-depth",), "protocol": "wide"},
   ],
 )
-def test_the_command_of_a_cell_trains_that_cell(flags, script):
-  where = {"data": script["Where"](pathlib.Path("/data")), "model": script["Activations"]("bfloat16")}
-  for group in cells_of(script, **flags, **where).values():
+def test_the_command_of_a_cell_trains_that_cell(flags):
+  where = {"data": cifar_table.Where(pathlib.Path("/data")), "model": cifar_table.Activations("bfloat16")}
+  for group in cells_of(**flags, **where).values():
     for seed, cell in enumerate(group):
       parsed = resolve(tyro.cli(RunConfig, args=[*cell.flags, "--out", str(cell.config.out)]))
       assert parsed == cell.config
@@ -68,15 +62,15 @@ def test_the_command_of_a_cell_trains_that_cell(flags, script):
 
 
 @pytest.mark.parametrize(("scale", "epochs"), [(0.02, 6), (0.001, 1), (1.0, 300)])
-def test_a_rehearsal_shortens_the_schedule_in_proportion(scale, epochs, script):
-  (group,) = cells_of(script, rows=("densenet-40-12",), columns=("c10+",), scale=scale).values()
+def test_a_rehearsal_shortens_the_schedule_in_proportion(scale, epochs):
+  (group,) = cells_of(rows=("densenet-40-12",), columns=("c10+",), scale=scale).values()
   assert group[0].config.epochs == epochs
 
 
-def test_one_protocol_can_be_asked_for_all_and_caffe_brings_its_network(script):
-  (group,) = cells_of(script, protocol="caffe").values()
+def test_one_protocol_can_be_asked_for_all_and_caffe_brings_its_network():
+  (group,) = cells_of(protocol="caffe").values()
   assert group[0].config.model.name == "densenet-caffe-40-12"
-  (group,) = cells_of(script, protocol="densenet", rows=("resnet-110",), columns=("c10+",)).values()
+  (group,) = cells_of(protocol="densenet", rows=("resnet-110",), columns=("c10+",)).values()
   assert group[0].config.batch_size == 64
 
 
@@ -91,18 +85,18 @@ def test_one_protocol_can_be_asked_for_all_and_caffe_brings_its_network(script):
     ({"rows": ("resnet-110",), "columns": ("svhn",)}, "nothing is published"),
   ],
 )
-def test_what_is_no_cell_is_refused(flags, said, script):
+def test_what_is_no_cell_is_refused(flags, said):
   with pytest.raises(ConfigurationError, match=said):
-    cells_of(script, **flags)
+    cells_of(**flags)
 
 
 @pytest.mark.slow
 def test_what_is_done_is_set_beside_what_was_published_and_can_be_made_again_from_the_records(
-  tmp_path, capsys, monkeypatch, script
+  tmp_path, capsys, monkeypatch
 ):
   monkeypatch.setattr(forecast, "size_of", lambda config: forecast.Size(10**6, 10**8, 50_000, 10_000))
   out, rows, columns = tmp_path / "runs", ("densenet-40-12", "wide-16-8"), ("c10+", "c100+")
-  cells = cells_of(script, rows=rows, columns=columns, seeds=2, scale=0.01)
+  cells = cells_of(rows=rows, columns=columns, seeds=2, scale=0.01)
   for (name, column), group in cells.items():
     for cell in group:
       untrained.run(out, cell.config, zoo.NETWORKS[name].errors[column] + 1 + cell.config.seed)

@@ -1,17 +1,17 @@
-"""experiments/ablate.py as a person runs it."""
+"""ablate as a person runs it."""
 
 import csv
 import functools
-import importlib.util
 import json
 import sys
 
 import fabricated
 import pytest
 import stand_in
-from conftest import ROOT, run
+from conftest import run
 
-from dn_jax.commands import command_line
+from dn_jax.commands import ablate as command
+from dn_jax.sweep import command as sweep_command
 from dn_jax.sweep import forecast
 
 SMALL = ("--data.name", "digits", "--model.depth", "10", "--epochs", "1")
@@ -19,16 +19,12 @@ SMALL = ("--data.name", "digits", "--model.depth", "10", "--epochs", "1")
 
 @pytest.fixture
 def ablate(monkeypatch, capsys):
-  """Runs the script here; returns its exit code and what it printed, out and err."""
-  spec = importlib.util.spec_from_file_location("ablate", ROOT / "experiments" / "ablate.py")
-  script = importlib.util.module_from_spec(spec)
-  monkeypatch.setitem(sys.modules, "ablate", script)
-  spec.loader.exec_module(script)
+  """Runs the command here; returns its exit code and what it printed, out and err."""
 
   def call(*words):
     monkeypatch.setattr(sys, "argv", ["ablate.py", *map(str, words)])
     try:
-      command_line.main(script.ablate)
+      command.main()
       code = 0
     except SystemExit as stop:
       code = stop.code
@@ -43,6 +39,8 @@ def ablate(monkeypatch, capsys):
     (("--model.grwth-rate", "4"), "error: --model.grwth-rate 4: there is no such flag; did you mean model.growth-rate"),
     (("--sedes", "3"), "error: --sedes 3: there is no such flag; did you mean seeds or "),
     (("--model.growth-rate", "four"), "  --model.growth-rate four: takes a whole number"),
+    (("--time-out", "0"), "error: --time-out 0.0: must be above 0"),
+    (("--time-out", "nan"), "error: --time-out nan: must be above 0"),
     (("--seeds", "0"), "error: --seeds 0: must be at least 1"),
     (("--cluster", "127.0.0.1:9"), "error: --cluster 127.0.0.1:9: cannot be reached (Connection refused)"),
     (("--cluster", "ray://h:1"), "error: --cluster ray://h:1: local, auto, or HOST:PORT"),
@@ -89,7 +87,7 @@ def test_foreign_files_and_damaged_records_are_named_and_left_alone(ablate, tmp_
 @pytest.mark.slow
 def test_a_sweep_does_what_is_missing_and_nothing_twice(ablate, tmp_path, monkeypatch):
   data, out = stand_in.prepare(tmp_path / "data"), tmp_path / "out"
-  monkeypatch.setattr(sys.modules["ablate"], "TRAIN", stand_in.TRAIN)
+  monkeypatch.setattr(sweep_command, "TRAIN", stand_in.TRAIN)
   monkeypatch.setattr(forecast, "size_of", functools.cache(forecast.size_of))  # A second a network.
   command = (*SMALL, "--data.dir", data, "--out", out, "--no-memory", "--seeds", "2")
   code, printed, err = ablate(*command, "--model.growth-rate", "4")

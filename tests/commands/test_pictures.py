@@ -1,4 +1,4 @@
-"""experiments/picture.py: each picture from a command, and what bad input gets."""
+"""picture: each picture from a command, and what bad input gets."""
 
 import dataclasses
 import re
@@ -224,6 +224,12 @@ def test_bad_input_is_one_line_that_names_it(table, tmp_path, capsys):
     assert line.startswith("error: ")
     assert said in line, (words, line)
   assert not (tmp_path / "a.svg").exists()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "no/such/folder.png"])
+def test_a_place_that_cannot_hold_a_figure_is_refused(name, tmp_path, capsys):
+  line = untrained.refused(capsys, "picture", "diagram", "--to", tmp_path / name)
+  assert line.startswith(f"error: --to {tmp_path / name}: ")
 
 
 def test_a_flag_that_is_no_number_is_refused_as_train_py_does(tmp_path):

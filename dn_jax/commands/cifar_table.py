@@ -1,0 +1,151 @@
+"""The paper's CIFAR and SVHN error tables, cell by cell: published, measured here, the difference.
+
+  python experiments/cifar_table.py --data.dir ~/data --seeds 3
+  python experiments/cifar_table.py --rows densenet-bc-100-12 resnet-110 --columns c10+ --scale 0.02 --out runs/try
+
+Rows are networks of the zoo (python -m dn_jax zoo), columns c10, c10+, c100, c100+ and svhn. Each cell is trained with
+the protocol published for it. Started again, it does what is missing; `experiments/report.py OUT` makes the table
+again from the runs, and with --trail says where a number comes from.
+"""
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING, Literal
+
+from dn_jax.commands import command_line
+from dn_jax.commands.flags import parse
+from dn_jax.config import zoo
+from dn_jax.config.resolve import resolve
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, ProtocolName, RunConfig
+from dn_jax.config.sweep import Sweep, check
+from dn_jax.errors import ConfigurationError, near
+from dn_jax.system import folders
+
+if TYPE_CHECKING:
+  from dn_jax.sweep.cells import Cell
+
+CAFFE = "densenet-caffe-40-12"
+ROWS = tuple(
+  name for name, entry in zoo.NETWORKS.items() if not entry.imagenet and name != CAFFE and "1202" not in name
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+  dir: pathlib.Path | None = None
+  """Folder of the prepared data sets; by default TFDS's own (~/tensorflow_datasets)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  """Of activations; published: float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(Sweep):
+  out: pathlib.Path = pathlib.Path("runs/cifar_table")
+  """Folder of the runs: what is done there is not done again. Tables and pictures go to its report/."""
+  rows: tuple[str, ...] = ROWS
+  """Networks of the zoo."""
+  columns: tuple[str, ...] = zoo.COLUMNS
+  """c10, c10+, c100, c100+, svhn."""
+  seeds: int = 1
+  """Runs of each cell: seeds 0, 1, ..."""
+  scale: float = 1.0
+  """Of every schedule; below 1 a rehearsal, which the table's title says."""
+  unpublished: bool = False
+  """Train the cells too for which nothing was published."""
+  protocol: ProtocolName | None = None
+  """One for all cells, instead of each network's own; caffe alone also takes the network of the Caffe code."""
+  data: Where = Where()
+  model: Activations = Activations()
+
+
+def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
+  """The runs of every cell of the table.
+
+  Raises:
+    ConfigurationError: an unknown row or column, or a value that does not fit.
+  """
+  if flags.seeds < 1:
+    raise ConfigurationError("seeds", flags.seeds, "must be at least 1")
+  if not 0 < flags.scale <= 1:
+    raise ConfigurationError("scale", flags.scale, "above 0, at most 1")
+  rows = flags.rows
+  if flags.protocol == "caffe" and rows == ROWS:
+    rows = (CAFFE,)
+  for name in rows:
+    if name not in zoo.NETWORKS or zoo.NETWORKS[name].imagenet:
+      raise ConfigurationError("rows", name, near(name, (*ROWS, CAFFE)))
+  columns = tuple(map(str.lower, flags.columns))
+  for column in columns:
+    if column not in zoo.COLUMNS:
+      raise ConfigurationError("columns", column, f"one of {', '.join(zoo.COLUMNS)}")
+  found = {}
+  for name in rows:
+    for column in columns:
+      if column in zoo.NETWORKS[name].errors or flags.unpublished:
+        found[name, column] = [_cell(flags, name, column, seed) for seed in range(flags.seeds)]
+  if not found:
+    raise ConfigurationError("columns", " ".join(columns), "nothing is published for these rows; --unpublished?")
+  return found
+
+
+def _cell(flags: Table, name: str, column: str, seed: int) -> "Cell":
+  from dn_jax.report import published_table
+  from dn_jax.sweep.cells import Cell
+
+  data, augment = published_table.data_of_column(column)
+  given = {"data.name": data, "model.name": name, "seed": str(seed), "model.dtype": flags.model.dtype}
+  config = RunConfig(
+    DataConfig(data, flags.data.dir, augment),
+    ModelConfig(name=name, dtype=flags.model.dtype),
+    protocol=flags.protocol,
+    seed=seed,
+  )
+  if flags.scale != 1:
+    whole = resolve(config)
+    warmup = round(flags.scale * whole.optimizer.warmup_steps)
+    config = dataclasses.replace(
+      config,
+      epochs=max(1, round(flags.scale * whole.epochs)),
+      optimizer=OptimizerConfig(warmup_steps=warmup),
+    )
+    given |= {"epochs": str(config.epochs), "optimizer.warmup-steps": str(warmup)}
+  given |= {"data.dir": str(flags.data.dir)} if flags.data.dir else {}
+  given |= {"protocol": flags.protocol} if flags.protocol else {}
+  words = [word for flag, value in given.items() for word in (f"--{flag}", value)]
+  if augment:
+    given, words = given | {"data.augment": "True"}, [*words, "--data.augment"]
+  return Cell(tuple(words), resolve(config), given)
+
+
+def cifar_table() -> None:
+  """Reads flags, has the runs that are missing done, and writes the table."""
+  flags = parse(Table, __doc__)
+  flags = dataclasses.replace(flags, out=folders.of("out", flags.out))
+  check(flags)
+  cells = cells_of(flags)
+  from dn_jax.report import published_table, write
+  from dn_jax.sweep import command
+  from dn_jax.system import compilation
+
+  compilation.keep_compiled_programs()
+  everything = [cell for column in zip(*cells.values(), strict=True) for cell in column]  # First seeds first.
+  console, title = command_line.console(200), f"{len(everything)} runs, in {flags.out}"
+  differ = ["model.name", "data.name", "data.augment"]
+  done = command.carry_out(everything, flags, command.TRAIN, console, differ, title)
+  if done is None:
+    return
+  by_key = {run.key: run for run in done}
+  entries = [
+    published_table.Entry(*where, group[0].config, [by_key[cell.key] for cell in group if cell.key in by_key])
+    for where, group in cells.items()
+  ]
+  write.conclude(published_table.table(entries), done, flags.out, console)
+
+
+def main() -> None:
+  """Runs the command with the flags of `sys.argv`."""
+  command_line.main(cifar_table)

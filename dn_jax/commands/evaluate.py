@@ -1,0 +1,82 @@
+"""Top-1 and top-5 error of a run's network on any split, or of a file of weights on any pictures.
+
+  python experiments/evaluate.py runs/cifar10+_densenet-bc-100-12_seed0 --split test
+  python experiments/evaluate.py --weights densenet121.safetensors --model.name densenet-121 \\
+    --data.name folder --data.dir photos --crops 10
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Annotated, Literal
+
+import tyro
+
+from dn_jax.commands import command_line
+from dn_jax.commands.flags import parse
+from dn_jax.config.schema import DataConfig
+from dn_jax.config.trained import Asked, Which
+from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.system import folders
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+  name: str | None = None
+  """With --weights: folder, or a data set of TFDS's such as imagenet2012."""
+  dir: pathlib.Path | None = None
+  """Folder of the data set; of a run, if it has moved since."""
+  workers: int = 0
+  """Processes that decode; 0: threads of this one."""
+  bad_share: float = 0.01
+  """Share of the pictures that may be unreadable; these do not count."""
+
+
+def evaluate(
+  run: Annotated[pathlib.Path | None, tyro.conf.Positional] = None,
+  split: Literal["train", "valid", "test"] = "test",
+  checkpoint: Which = "reported",
+  weights: pathlib.Path | None = None,
+  asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),
+  crops: Literal[1, 10] = 1,
+  batch_size: int = 256,
+  data: Pictures = Pictures(),
+) -> None:
+  """Measures a network.
+
+  Args:
+    run: the run's folder; or give --weights.
+    split: which pictures of a run's data set.
+    checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
+    weights: a file of weights (.safetensors, .pth) in PyTorch's names.
+    crops: the middle of each picture, or its corners and middle and their mirror images, probabilities averaged.
+    batch_size: pictures at a time, each crop counting as one.
+  """
+  if (run is None) == (weights is None):
+    raise UserError("give a run's folder, or --weights FILE")
+  if run is not None and (asked != Asked() or data.name):
+    raise UserError(f"{run}: a run knows its network, pictures and sizes; those flags are for --weights")
+  if weights is not None and weights.is_dir():
+    raise ConfigurationError("weights", weights, "is a folder; of a run, give it without --weights")
+  from dn_jax.inference import load
+  from dn_jax.inference.evaluate import of_classifier, of_run
+  from dn_jax.system import compilation
+
+  compilation.keep_compiled_programs()
+  say = lambda line: print(line, file=sys.stderr)
+  if run is not None:
+    found = of_run(folders.of("run", run), split, checkpoint, batch_size, data.dir, crops, say)
+    within = f" and {found.steps:,} steps of the next" if found.steps else ""
+    print(f"{split}, {found.pictures:,} pictures, network of epoch {found.epoch}{within}")
+  else:
+    pictures = DataConfig(data.name or "folder", data.dir, workers=data.workers, bad_share=data.bad_share)
+    known = load.load(weights, asked, checkpoint, None, say)
+    found = of_classifier(known, pictures, batch_size, crops, say)
+    print(f"{found.pictures:,} pictures, {crops} crop{'s' * (crops > 1)} of {known.input.size} pixels")
+  print(f"top-1 error: {found.error:.2f} %")
+  print(f"top-5 error: {found.top5_error:.2f} %")
+
+
+def main() -> None:
+  """Runs the command with the flags of `sys.argv`."""
+  command_line.main(lambda: parse(evaluate, __doc__))

@@ -1,0 +1,75 @@
+"""A trained network as one file: its weights, or its inference as a program that runs without this package.
+
+  python experiments/export.py runs/one --to network.safetensors   # PyTorch's names; says what network it is
+  python experiments/export.py runs/one --to network.jaxexport     # jax.export: uint8 pictures -> logits
+
+The second is run by
+
+  run = jax.export.deserialize(bytearray(pathlib.Path("network.jaxexport").read_bytes()))
+  logits = run.call(pictures)    # uint8 [n, size, size, 3], any n
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Annotated
+
+import tyro
+
+from dn_jax.commands import command_line
+from dn_jax.commands.flags import parse
+from dn_jax.config.trained import Asked, Which
+from dn_jax.errors import ConfigurationError
+from dn_jax.system import folders
+
+_WEIGHTS, _PROGRAM = ".safetensors", ".jaxexport"
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+  dir: pathlib.Path | None = None
+  """Folder of a run's data set, if it has moved since."""
+
+
+def export(
+  source: Annotated[pathlib.Path, tyro.conf.Positional],
+  to: pathlib.Path,
+  asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),
+  checkpoint: Which = "reported",
+  platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
+  data: Where = Where(),
+) -> None:
+  """Writes a network into a file.
+
+  Args:
+    source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
+    to: file, .safetensors or .jaxexport.
+    checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
+    platforms: where a .jaxexport runs.
+  """
+  if to.suffix not in (_WEIGHTS, _PROGRAM):
+    raise ConfigurationError("to", to, f"must end in {_WEIGHTS} or {_PROGRAM}")
+  if to.parent != pathlib.Path() and not to.parent.is_dir():
+    raise ConfigurationError("to", to, f"{to.parent} is not a folder")
+  if strange := set(platforms) - {"cpu", "cuda", "rocm", "tpu"}:
+    raise ConfigurationError("platforms", " ".join(sorted(strange)), "some of cpu, cuda, rocm, tpu")
+  from dn_jax.inference import load
+  from dn_jax.inference.predict import exported
+  from dn_jax.system import compilation
+
+  compilation.keep_compiled_programs()
+  say = lambda line: print(line, file=sys.stderr)
+  known = load.load(folders.of("source", source), asked, checkpoint, data.dir, say)
+  if to.suffix == _WEIGHTS:
+    load.write(to, known)
+  else:
+    try:
+      folders.write_whole(to, exported(known, platforms))
+    except OSError as error:
+      raise ConfigurationError("to", to, f"cannot be written ({error.strerror})") from None
+  print(f"{to}: {to.stat().st_size / 2**20:.1f} MiB, {known.num_classes} classes, {known.input.size} pixels a side")
+
+
+def main() -> None:
+  """Runs the command with the flags of `sys.argv`."""
+  command_line.main(lambda: parse(export, __doc__))

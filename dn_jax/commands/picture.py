@@ -1,0 +1,250 @@
+"""A picture for a paper, as SVG, PNG (300 dpi) or PDF.
+
+  python experiments/picture.py diagram --model.name densenet-bc-100-12 --to network.svg
+  python experiments/picture.py reuse runs/cifar10+_densenet-40-12_seed0 --to reuse.pdf
+  python experiments/picture.py reuse densenet121.pth --model.name densenet-121 --to reuse.png
+  python experiments/picture.py curves runs/one runs/two --to curves.svg
+  python experiments/picture.py sizes runs/cifar_table --data.name cifar10+ --to sizes.svg
+  python experiments/picture.py heat runs/ablation --to heat.png
+
+Each has a --help of its own.
+"""
+
+import dataclasses
+import os
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from dn_jax.commands import command_line
+from dn_jax.commands.flags import parse
+from dn_jax.commands.network import DataName
+from dn_jax.config import datasets
+from dn_jax.config.network import check_images, complete_model, kind_of, size_of
+from dn_jax.config.resolve import slug
+from dn_jax.config.schema import DataConfig, ModelConfig
+from dn_jax.config.trained import Which
+from dn_jax.errors import ConfigurationError, UserError, near
+from dn_jax.system import folders
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+  from dn_jax.models.densenet import DenseNet
+  from dn_jax.report.ablation import Cell
+  from dn_jax.runs.collection import Run
+
+FORMATS = (".png", ".svg", ".pdf")
+Folder = Annotated[pathlib.Path, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  name: str | None = None
+  """Of a collection on several data sets, the one to draw: cifar10, cifar10+, ..."""
+
+
+def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: DataName = DataName()) -> None:
+  """The network as blocks and transitions, and its first dense block with all connections.
+
+  Args:
+    to: file, .svg, .png or .pdf.
+    model: which DenseNet.
+    data: whose pictures.
+  """
+  _check_path(to)
+  complete = complete_model(dataclasses.replace(model, remat=None))
+  shape, classes = _input(complete, data.name)
+  check_images(complete, min(shape[:2]), 2)
+  from dn_jax.report import diagram
+
+  _save(diagram.draw(_densenet(complete, classes), shape, _title(complete)), to)
+
+
+def draw_reuse(
+  source: Folder, to: pathlib.Path, model: ModelConfig = ModelConfig(), checkpoint: Which = "reported"
+) -> None:
+  """Mean absolute weights from each layer of a dense block to each later one (the paper's figure 5).
+
+  Args:
+    source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
+    to: file, .svg, .png or .pdf.
+    model: of a file of weights, which DenseNet; a run knows its own.
+    checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
+  """
+  _check_path(to)
+  from dn_jax.inference import load
+  from dn_jax.models import reuse
+  from dn_jax.models.densenet import DenseNet
+  from dn_jax.report import reuse_map
+  from dn_jax.system import compilation
+
+  compilation.keep_compiled_programs()
+  source = folders.of("source", source)
+  if source.is_dir():
+    if model != ModelConfig():
+      raise ConfigurationError("model", "(given)", f"{source} is a run's folder, which knows its network")
+    loaded = load.trained_by(source, checkpoint, lambda line: print(line, file=sys.stderr))
+    if not isinstance(loaded.network, DenseNet):
+      raise UserError(f"{source}: is a {loaded.config.model.family} network; only a DenseNet has dense blocks")
+    title = f"{slug(loaded.config)}, epoch {loaded.epoch}"
+    network, params = loaded.network, loaded.params
+  else:
+    _, network, variables = load.network_of_file(source, model, "train", lambda _: None)
+    params = variables["params"]
+    title = source.name
+  _save(reuse_map.draw(reuse.mean_absolute_weights(network, params), title), to)
+
+
+def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional], to: pathlib.Path) -> None:
+  """Curves by epoch: of one run, loss and error; of several, test and train errors (the paper's figure 4, right).
+
+  Args:
+    sources: runs, or folders of runs. Runs that differ in their seeds alone are one line.
+    to: file, .svg, .png or .pdf.
+  """
+  _check_path(to)
+  from dn_jax.report import ablation, curves
+  from dn_jax.report.figures import records_of
+  from dn_jax.runs import records as run_records
+
+  if not sources:
+    raise UserError("curves: give one or more folders of runs")
+  found = [run for folder in sources for run in _runs(folder)]
+  if len(found) == 1:
+    run = found[0]
+    if not (records := run_records.read_records(run.folder)):
+      raise UserError(f"{run.folder}: no epoch of this run is done yet")
+    return _save(curves.draw_one(records, slug(run.config)), to)
+  groups = records_of(ablation.cells_of(found), finished=False)
+  figures = curves.draw_many(groups, "Error by epoch")
+  if not figures:
+    raise UserError(f"{', '.join(map(str, sources))}: no epoch of these runs is done yet")
+  if len(figures) > 1:
+    raise UserError(f"curves: {len(groups)} lines do not fit one picture; give fewer folders")
+  return _save(figures[0], to)
+
+
+def draw_sizes(runs: Folder, to: pathlib.Path, data: Data = Data(), published: bool = True) -> None:
+  """Test error against parameters and FLOPs by kind of network (the paper's figure 4, left and middle).
+
+  Args:
+    runs: folder of the runs.
+    to: file, .svg, .png or .pdf.
+    data: which pictures.
+    published: the paper's errors beside, hollow, where it has a column for these pictures.
+  """
+  _check_path(to)
+  from dn_jax.report import tradeoff
+  from dn_jax.report.figures import published_column
+
+  name, cells = _cells(runs, data.name)
+  if not any(cell.finished for cell in cells):
+    raise UserError(f"{runs}: no run on {name} is finished")
+  column = published_column(cells) if published else None
+  _save(tradeoff.draw(cells, f"Test error by size, {name}", column), to)
+
+
+def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
+  """Test error by depth and growth rate, or by two other flags that are numbers.
+
+  Args:
+    runs: folder of the runs.
+    to: file, .svg, .png or .pdf.
+    data: which pictures.
+  """
+  _check_path(to)
+  from dn_jax.report import heat
+
+  name, cells = _cells(runs, data.name)
+  if (figure := heat.draw(cells, f"Test error on {name}, mean over seeds")) is None:
+    differ = ", ".join(cells[0].values) or "none"
+    fits = f"no heat map: it wants finished runs that differ in two numbers, such as depth and growth rate ({differ})"
+    raise UserError(f"{runs}: {fits}")
+  _save(figure, to)
+
+
+def _input(model: ModelConfig, data: str | None) -> tuple[tuple[int, int, int], int]:
+  """(height, width, channels) and classes."""
+  if model.stem == "imagenet" and data is None:
+    return (224, 224, 3), 1000
+  info = datasets.info_of(DataConfig(data or "cifar10"))
+  if info.streamed:
+    raise ConfigurationError("data.name", data, near(data, datasets.CATALOG))
+  return info.image_shape, info.num_classes
+
+
+def _densenet(complete: ModelConfig, classes: int) -> "DenseNet":
+  from dn_jax.models import build
+
+  if complete.family != "densenet":
+    raise ConfigurationError("model.family", complete.family, "has no dense blocks to draw; take a DenseNet")
+  return build.build(complete, classes)
+
+
+def _title(model: ModelConfig) -> str:
+  return f"{model.name or kind_of(model)} ({size_of(model)})"
+
+
+def _runs(folder: pathlib.Path) -> "list[Run]":
+  from dn_jax.runs import collection
+
+  folder = folders.of("runs", folder)
+  if (folder / "config.json").exists():
+    return [collection.read_run(folder)]
+  if not folder.is_dir():
+    raise UserError(f"{folder}: is not a folder")
+  found = collection.read(folder)
+  for line in found.skipped:
+    print(f"skipped: {line}", file=sys.stderr)
+  if not found.runs:
+    raise UserError(f"{folder}: holds no run")
+  return list(found.runs)
+
+
+def _cells(folder: pathlib.Path, data: str | None) -> "tuple[str, list[Cell]]":
+  """A collection's cells on one data set, and what that is called."""
+  from dn_jax.report.figures import by_data
+
+  groups = by_data(_runs(folder))
+  if data is None and len(groups) == 1:
+    return next(iter(groups.items()))
+  if data not in groups:
+    fits = near(data, groups) if data else f"the runs are of several; one of {', '.join(groups)}"
+    raise ConfigurationError("data.name", data or "(unset)", fits)
+  return data, groups[data]
+
+
+def _check_path(path: pathlib.Path) -> None:
+  """Before anything is drawn, or imported for it."""
+  if path.suffix not in FORMATS:
+    raise ConfigurationError("to", path, f"must end in {', '.join(FORMATS)}")
+  folder = path.absolute().parent
+  if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    raise ConfigurationError("to", path, "is no file in a folder that can be written")
+
+
+def _save(figure: "Figure", to: pathlib.Path) -> None:
+  from dn_jax.report import style
+
+  try:
+    style.save(figure, to)
+  except OSError as error:
+    raise ConfigurationError("to", to, f"cannot be written ({error.strerror})") from None
+  print(to)
+
+
+Command = (
+  Annotated[None, tyro.conf.subcommand("diagram", constructor=draw_diagram)]
+  | Annotated[None, tyro.conf.subcommand("reuse", constructor=draw_reuse)]
+  | Annotated[None, tyro.conf.subcommand("curves", constructor=draw_curves)]
+  | Annotated[None, tyro.conf.subcommand("sizes", constructor=draw_sizes)]
+  | Annotated[None, tyro.conf.subcommand("heat", constructor=draw_heat)]
+)
+
+
+def main() -> None:
+  """Runs the command with the flags of `sys.argv`."""
+  command_line.main(lambda: parse(Command, __doc__))

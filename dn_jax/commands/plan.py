@@ -1,0 +1,66 @@
+"""Compiles the training step under every remat policy, or the given one, and prints what it takes; trains nothing."""
+
+import dataclasses
+
+from dn_jax.commands import command_line
+from dn_jax.commands.flags import parse
+from dn_jax.commands.network import DataName, input_of
+from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
+from dn_jax.config.schema import ModelConfig
+from dn_jax.errors import ConfigurationError
+
+
+def plan(
+  model: ModelConfig = ModelConfig(),
+  data: DataName = DataName(),
+  image_size: int | None = None,
+  num_classes: int | None = None,
+  batch_size: int = 64,
+  statistics_groups: int = 1,
+  accumulation: int = 1,
+  target: tuple[str, ...] = ("here",),
+) -> None:
+  """Prints what a training step takes.
+
+  Args:
+    model: which network; with --model.remat, under that policy alone.
+    data: whose pictures.
+    image_size: height and width, instead of the data set's.
+    num_classes: instead of the data set's.
+    batch_size: pictures a step, over all devices of a target.
+    statistics_groups: of the batch, each normalised by itself.
+    accumulation: pieces that a device goes through one after another, each of whole groups.
+    target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; chips need not be there.
+  """
+  for flag, value in (
+    ("batch-size", batch_size),
+    ("statistics-groups", statistics_groups),
+    ("accumulation", accumulation),
+  ):
+    if value < 1:
+      raise ConfigurationError(flag, value, "must be at least 1")
+  asked_for = model.remat not in (None, "auto")
+  complete = complete_model(model if asked_for else dataclasses.replace(model, remat="none"))
+  policies = (complete.remat,) if asked_for else remat_policies(complete)
+  shape, classes = input_of(complete, data, image_size, num_classes)
+  check_images(complete, min(shape[:2]), batch_size, statistics_groups)
+  from dn_jax.planner import plan as planner
+  from dn_jax.planner import targets
+  from dn_jax.report.plans import plan_table
+  from dn_jax.system import compilation
+
+  compilation.keep_compiled_programs()
+  question = planner.Question(complete, classes, shape, batch_size, statistics_groups, accumulation)
+  console = command_line.console()
+  for where in targets.targets(target):
+    plans = {}
+    for policy in policies:
+      with console.status(f"compiling for {where.name}: {policy}"):
+        plans[policy] = planner.plan(question.under(policy), where)
+    title = f"{name_of(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
+    console.print(plan_table(plans, where, complete, batch_size, title))
+
+
+def main() -> None:
+  """Runs the command with the flags of `sys.argv`."""
+  command_line.main(lambda: parse(plan, __doc__))

@@ -1,0 +1,110 @@
+"""Tables, pictures and one HTML page of the runs in a folder; or, with --trail, where a cell's number comes from.
+
+  python experiments/report.py runs/ablation
+  python experiments/report.py runs/ablation --trail --model.depth 40 --model.growth-rate 12
+  python experiments/report.py runs/cifar_table --trail --rows densenet-bc-100-12 --columns c10+
+
+Where runs are of the paper's rows and columns, its table stands in the report too. --trail prints, for the cells that
+the flags name (all, without flags), the runs, seeds, configuration, code version, versions and devices behind the
+number, and whether each run's records agree; exit code 1 where they do not.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from dn_jax.commands import command_line
+from dn_jax.commands.flags import parse
+from dn_jax.config import zoo
+from dn_jax.errors import ConfigurationError, UserError, near
+from dn_jax.system import folders
+
+if TYPE_CHECKING:
+  from dn_jax.report.ablation import Cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  runs: Annotated[pathlib.Path, tyro.conf.Positional]
+  """Folder of the runs."""
+  to: pathlib.Path | None = None
+  """Folder for the report; by default report/ in that of the runs."""
+  trail: bool = False
+  """Print where numbers come from, and write nothing."""
+  rows: tuple[str, ...] = ()
+  """With --trail: networks of the paper's table, e.g. densenet-bc-100-12."""
+  columns: tuple[str, ...] = ()
+  """With --trail: its columns, c10, c10+, c100, c100+, svhn."""
+
+
+def report() -> None:
+  """Reads flags, and writes the report or prints where numbers come from."""
+  flags, rest = parse(Report, __doc__, leave_unknown=True)
+  flags = dataclasses.replace(flags, runs=folders.of("runs", flags.runs), to=flags.to and folders.of("to", flags.to))
+  columns = tuple(map(str.lower, flags.columns))
+  _check(flags.rows, columns)
+  if not flags.trail and (flags.rows or flags.columns):
+    raise ConfigurationError("rows" if flags.rows else "columns", " ".join(flags.rows or columns), "goes with --trail")
+  if not flags.trail and rest:
+    raise ConfigurationError(rest[0].lstrip("-"), " ".join(rest[1:]), "goes with --trail")
+  if not flags.runs.is_dir():
+    raise UserError(f"{flags.runs}: is not a folder")
+  from dn_jax.runs import collection
+
+  found = collection.read(flags.runs)
+  for line in found.skipped:
+    print(f"skipped: {line}", file=sys.stderr)
+  if not found.runs:
+    raise UserError(f"{flags.runs}: holds no run")
+  if not flags.trail:
+    from dn_jax.report import write
+
+    for path in write.write(found, flags.to or flags.runs / collection.REPORT):
+      print(path)
+    return
+  from dn_jax.report import ablation
+
+  _print_trail(ablation.cells_of(found.runs), rest, flags.rows, columns)
+
+
+def _print_trail(everything: "list[Cell]", flags: list[str], rows: tuple[str, ...], columns: tuple[str, ...]) -> None:
+  from dn_jax.report import provenance
+  from dn_jax.sweep.cells import axes_of, names
+
+  wanted = axes_of(flags)
+  cells = [
+    cell for cell in everything if any(names(wanted, run.config) for run in cell.runs) and _is_of(cell, rows, columns)
+  ]
+  if not cells:
+    there = ", ".join(sorted({f"{cell.network} on {cell.data}" for cell in everything}))
+    raise ConfigurationError("trail", " ".join((*flags, *rows, *columns)), f"names no cell; there are {there}")
+  for cell in cells:
+    print("\n".join(provenance.lines(cell)), end="\n\n")
+  if differ := [run for cell in cells for run in cell.finished if provenance.disagreement(run)]:
+    print(f"{len(differ)} runs whose records differ: {', '.join(str(run.folder) for run in differ)}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _check(rows: tuple[str, ...], columns: tuple[str, ...]) -> None:
+  for name in rows:
+    if name not in zoo.NETWORKS:
+      raise ConfigurationError("rows", name, near(name, zoo.NETWORKS))
+  for column in columns:
+    if column not in zoo.COLUMNS:
+      raise ConfigurationError("columns", column, f"one of {', '.join(zoo.COLUMNS)}")
+
+
+def _is_of(cell: "Cell", rows: tuple[str, ...], columns: tuple[str, ...]) -> bool:
+  from dn_jax.report import published_table
+
+  config = cell.runs[0].config
+  column = published_table.column_of(config)
+  return (not rows or config.model.name in rows) and (not columns or column in columns)
+
+
+def main() -> None:
+  """Runs the command with the flags of `sys.argv`."""
+  command_line.main(report)
