@@ -166,6 +166,34 @@ def test_what_others_say_while_processes_join_is_shown(capfd):
   assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize(
+  ("before", "after", "code", "said"),
+  [
+    (
+      "None",
+      "os.abort()",
+      76,
+      "error: process 0 was ended: it or another process of the run is lost; the same command, in all of them, goes on "
+      "from the last checkpoint\n",
+    ),
+    # Nothing about other processes.
+    ("(os.write(2, b'terminate called\\n'), os.abort())", "None", 134, "terminate called\n"),
+  ],
+  ids=["joined", "not joined"],
+)
+def test_an_abort_once_all_have_joined_means_that_one_is_lost(before, after, code, said):
+  program = f"""
+import jax, os
+from dn_jax.config.schema import DistributedConfig
+from dn_jax.distributed import processes
+jax.distributed.initialize = lambda *given, **more: {before}
+processes._compare = lambda *given: {after}
+processes.join(DistributedConfig("localhost:{free_port()}", 2, 0))
+"""
+  done = run("-c", program)
+  assert (done.returncode, done.stderr) == (code, said)
+
+
 @pytest.mark.slow
 def test_a_process_that_does_not_come_is_one_line():
   done = run("-c", JOIN, f"localhost:{free_port()}", 2, 0, 2)
@@ -224,8 +252,14 @@ def listening(port: int, process) -> None:
 
 @pytest.mark.slow
 @pytest.mark.thorough
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 75)])
-def test_a_process_that_waits_for_others_can_be_stopped(tmp_path, number, code):
+@pytest.mark.parametrize(
+  ("number", "code", "said"),
+  [
+    (signal.SIGINT, -signal.SIGINT, ""),
+    (signal.SIGTERM, 75, "stopped as asked, outside training; the same command goes on\n"),
+  ],
+)
+def test_a_process_that_waits_for_others_can_be_stopped(tmp_path, number, code, said):
   command = members(2, tmp_path / "run")
   (process,) = start(1, command, tmp_path)
   listening(port_of(command), process)
@@ -234,6 +268,7 @@ def test_a_process_that_waits_for_others_can_be_stopped(tmp_path, number, code):
   begin = time.monotonic()
   assert end([process]) == [code]
   assert time.monotonic() - begin < 60  # Of 300.
+  assert (tmp_path / "0.err").read_text() == said
 
 
 def port_of(command) -> int:
