@@ -104,9 +104,12 @@ def neighbouring_rows(layout: Layout, batch_size: int) -> tuple[int, ...]:
 def placer(layout: Layout) -> Callable[[Columns], dict[str, jax.Array]]:
   """Cuts a batch over the devices, of which every process has its own rows."""
   sharding = NamedSharding(layout.mesh, PartitionSpec(AXIS))
-  return lambda columns: {
-    name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in columns.items()
-  }
+
+  def place(columns: Columns) -> dict[str, jax.Array]:
+    with jax.transfer_guard("allow"):  # Of several processes, JAX takes it for a transfer that nobody asked for.
+      return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in columns.items()}
+
+  return place
 
 
 def make_advance(
