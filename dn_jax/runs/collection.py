@@ -78,7 +78,7 @@ class Collection:
   """The runs of a folder, by name, no two of one key, and a line for everything else in it and all that is damaged."""
 
   folder: pathlib.Path
-  records: Sequence[Run]
+  runs: Sequence[Run]
   skipped: Sequence[str]
 
   def of_key(self, wanted: str) -> Run | None:
