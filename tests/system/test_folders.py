@@ -70,7 +70,7 @@ import os, pathlib, sys
 os.environ.pop("EPATH_USE_TF", None)
 from etils import epath
 assert epath.Path(sys.executable).exists()
-from dn_jax import folders
+from dn_jax.system import folders
 record = folders.of("out", pathlib.Path("gs://bucket/late/record"))
 folders.write_whole(record, "text")
 assert record.read_text() == "text"
