@@ -13,7 +13,7 @@ import pathlib
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.config.schema import flag_types
-from dn_jax.config.sweep import Sweep, check
+from dn_jax.config.sweep import Sweep
 from dn_jax.system import folders
 
 
@@ -29,7 +29,6 @@ def ablate() -> None:
   """Reads flags, has the runs that are missing done, and writes the table."""
   flags, rest = parse(Ablation, __doc__, leave_unknown=True)
   flags = dataclasses.replace(flags, out=folders.of("out", flags.out))
-  check(flags)
   from dn_jax.sweep.cells import cells_of, lines_of, varied
 
   lines = lines_of(flags.file) if flags.file else ((),)

@@ -16,8 +16,8 @@ from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.config import zoo
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, ProtocolName, RunConfig
-from dn_jax.config.sweep import Sweep, check
+from dn_jax.config.schema import Count, DataConfig, ModelConfig, OptimizerConfig, ProtocolName, RunConfig, Share
+from dn_jax.config.sweep import Sweep
 from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders
 
@@ -50,9 +50,9 @@ class Table(Sweep):
   """Networks of the zoo."""
   columns: tuple[str, ...] = zoo.COLUMNS
   """c10, c10+, c100, c100+, svhn."""
-  seeds: int = 1
+  seeds: Count = 1
   """Runs of each cell: seeds 0, 1, ..."""
-  scale: float = 1.0
+  scale: Share = 1.0
   """Of every schedule; below 1 a rehearsal, which the table's title says."""
   unpublished: bool = False
   """Train the cells too for which nothing was published."""
@@ -68,10 +68,6 @@ def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
   Raises:
     ConfigurationError: an unknown row or column, or a value that does not fit.
   """
-  if flags.seeds < 1:
-    raise ConfigurationError("seeds", flags.seeds, "must be at least 1")
-  if not 0 < flags.scale <= 1:
-    raise ConfigurationError("scale", flags.scale, "above 0, at most 1")
   rows = flags.rows
   if flags.protocol == "caffe" and rows == ROWS:
     rows = (CAFFE,)
@@ -125,7 +121,6 @@ def cifar_table() -> None:
   """Reads flags, has the runs that are missing done, and writes the table."""
   flags = parse(Table, __doc__)
   flags = dataclasses.replace(flags, out=folders.of("out", flags.out))
-  check(flags)
   cells = cells_of(flags)
   from dn_jax.report import published_table, write
   from dn_jax.sweep import command

@@ -1,21 +1,23 @@
 """How many runs are carried out: the flags that a sweep has beside those of its runs."""
 
 import dataclasses
-import math
 import pathlib
+from typing import Annotated
 
-from dn_jax.errors import ConfigurationError
+from annotated_types import Ge
+
+from dn_jax.config.schema import Positive
 
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
   """What a run takes of a cluster."""
 
-  cpus: float = 1
+  cpus: Annotated[float, Ge(0)] = 1.0
   """Processors."""
-  gpus: float = 0
+  gpus: Annotated[float, Ge(0)] = 0.0
   """GPUs."""
-  tpus: float = 0
+  tpus: Annotated[float, Ge(0)] = 0.0
   """TPU chips, as Ray counts them (its resource TPU)."""
 
 
@@ -29,18 +31,8 @@ class Sweep:
   """Print the plan and stop there."""
   memory: bool = True
   """Have the compiler say what a training step takes; it compiles each network once, answers are kept."""
-  time_out: float | None = None
+  time_out: Positive | None = None
   """Hours after which a run is stopped, saved, and counted as failed."""
   cluster: str | None = None
   """Runs on Ray: local starts a cluster on this machine, auto finds the one it belongs to, or HOST:PORT."""
   cell: Needs = Needs()
-
-
-def check(sweep: Sweep) -> None:
-  """Looks at values before anything else is imported.
-
-  Raises:
-    ConfigurationError: one that does not fit.
-  """
-  if sweep.time_out is not None and not 0 < sweep.time_out < math.inf:
-    raise ConfigurationError("time-out", sweep.time_out, "must be above 0")

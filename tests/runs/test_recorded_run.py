@@ -15,10 +15,10 @@ from dn_jax.runs import collection, records
 (RECORDED,) = (FIXTURES / "run").iterdir()
 # The flags that it was started with.
 STARTED = RunConfig(
-  DataConfig("digits", validation=100),
-  ModelConfig(depth=10, growth_rate=4),
+  DataConfig("digits", augment=True, validation=100),
+  ModelConfig(depth=10, growth_rate=4, remat="layer_by_layer"),
   epochs=2,
-  out=pathlib.Path("runs") / RECORDED.name,
+  out=pathlib.Path("runs/recorded"),
 )
 
 
