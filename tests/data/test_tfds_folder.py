@@ -44,7 +44,7 @@ def test_reading_array_record_does_not_import_tensorflow(prepared):
 OTHERS = """
 import contextlib, json, pathlib, sys
 import tensorflow_datasets as tfds
-from dn_jax.configuration import DataConfig
+from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog
 
 prepare, folder = sys.argv[1:]
