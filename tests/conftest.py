@@ -86,7 +86,9 @@ def prepared(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.getbasetemp().parent / f"tfds-{run_of_all}"
   with folder.with_suffix(".lock").open("w") as file:
     fcntl.flock(file, fcntl.LOCK_EX)
-    return folder if folder.exists() else prepare(folder)
+    if not folder.exists():  # Where preparing fails, the other process tries too, and fails too.
+      prepare(folder.with_suffix(".half")).rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
