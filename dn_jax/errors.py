@@ -13,8 +13,11 @@ class ConfigurationError(UserError):
 
   def __init__(self, flag: str, value: object, fits: str):
     super().__init__(f"--{flag} {value}: {fits}")
-    self.flag = flag
-    self.fits = fits
+    self.flag, self.value, self.fits = flag, value, fits
+
+  def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
+    """Another process gets it whole."""
+    return type(self), (self.flag, self.value, self.fits)
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

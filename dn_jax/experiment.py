@@ -190,7 +190,7 @@ def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich
   def decide() -> tuple[str, str]:
     if (config.out / "config.json").exists():
       recorded = run_records.read_config(config.out).model.remat
-      if recorded != "auto":  # A sweep writes the configuration down before the run has begun.
+      if recorded not in (None, "auto"):  # A sweep writes the configuration down before the run has begun.
         return recorded, "as the run began"
     info = dataset.info
     splits = [split for split in dataset[1:] if isinstance(split, catalog.Split)]

@@ -10,8 +10,10 @@ import rich.console
 import traced_once
 
 from dn_jax import experiment
+from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import CheckpointConfig, DataConfig, ModelConfig, RunConfig
 from dn_jax.planner import plan
+from dn_jax.runs import records
 from dn_jax.training.checkpoint import Checkpoints
 
 traced_once = traced_once.traced_once
@@ -29,6 +31,8 @@ def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path,
   model = ModelConfig(blocks=(1,), growth_rate=4, remat="auto")
   config = RunConfig(DataConfig("digits"), model, epochs=1, out=tmp_path / "run")
   console = rich.console.Console(file=io.StringIO(), width=200)
+  # A sweep that was stopped before the run began has left a configuration that says no policy.
+  records.claim(config.out, resolve(dataclasses.replace(config, model=dataclasses.replace(model, remat=None))))
   assert experiment.train(config, console)["remat"] == "block"
   assert "remat auto: block (a step takes 3 MiB a device)" in console.file.getvalue()
   assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["remat"] == "block"

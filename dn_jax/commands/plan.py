@@ -8,6 +8,7 @@ from dn_jax.commands.network import DataName, input_of
 from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
+from dn_jax.planner import targets
 
 
 def plan(
@@ -39,13 +40,14 @@ def plan(
   ):
     if value < 1:
       raise ConfigurationError(flag, value, "must be at least 1")
+  for name in target:
+    targets.check(name)
   asked_for = model.remat not in (None, "auto")
   complete = complete_model(model if asked_for else dataclasses.replace(model, remat="none"))
   policies = (complete.remat,) if asked_for else remat_policies(complete)
   shape, classes = input_of(complete, data, image_size, num_classes)
   check_images(complete, min(shape[:2]), batch_size, statistics_groups)
   from dn_jax.planner import plan as planner
-  from dn_jax.planner import targets
   from dn_jax.report.plans import plan_table
   from dn_jax.system import compilation
 

@@ -5,7 +5,7 @@ import pathlib
 
 from dn_jax.config import check, datasets, protocol, weights_file
 from dn_jax.config.network import check_images, complete_model, name_of
-from dn_jax.config.schema import RunConfig
+from dn_jax.config.schema import DistributedConfig, RunConfig
 from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders
 
@@ -86,7 +86,27 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
     if not fits:
       raise ConfigurationError(flag, value, words)
   _check_start(config)
+  _check_processes(config.distributed)
   check_images(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)
+
+
+def _check_processes(config: DistributedConfig) -> None:
+  """Flags of a run that finds its processes by them."""
+  if (config.coordinator, config.num_processes, config.process_id) == (None, None, None):
+    return
+  for flag, value in (
+    ("coordinator", config.coordinator),
+    ("num-processes", config.num_processes),
+    ("process-id", config.process_id),
+  ):
+    if value is None:
+      raise ConfigurationError(f"distributed.{flag}", value, "goes together with the other two; give all three")
+  if not 0 <= config.process_id < config.num_processes:
+    fits = f"from 0 to {config.num_processes - 1}, each once"
+    raise ConfigurationError("distributed.process-id", config.process_id, fits)
+  host, _, port = config.coordinator.rpartition(":")
+  if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    raise ConfigurationError("distributed.coordinator", config.coordinator, "HOST:PORT of the first process")
 
 
 def _check_start(config: RunConfig) -> None:

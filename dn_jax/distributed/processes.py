@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -42,17 +41,15 @@ def join(config: DistributedConfig) -> None:
   """Joins the processes of a run, before anything is computed; nothing happens where there is only one.
 
   Raises:
-    ConfigurationError: flags that do not go together, or a coordinator that cannot be reached.
+    ConfigurationError: a coordinator that cannot be reached, or processes that do not come.
     AgreedError: in every process, where one has other devices, other versions or other code.
   """
   found = config.auto or any(int(os.environ.get(name) or 1) > 1 for name in SCHEDULERS)
   given = (config.coordinator, config.num_processes, config.process_id)
-  if given != (None, None, None):
-    _check(config)
-  elif found:
+  if given == (None, None, None):
+    if not found:
+      return
     given = _detected(config.timeout)
-  else:
-    return
   _look(*given, config.timeout)
   with _joining(*given, config.timeout):
     try:
@@ -121,7 +118,7 @@ def _joining(coordinator: str, count: int, number: int, timeout: int) -> Iterato
   jaxlib, service = distributed._jax, distributed._jax.get_distributed_runtime_service
   with tempfile.TemporaryFile() as words, open(os.dup(2), "w", buffering=1, errors="backslashreplace") as shown:
 
-    def end() -> None:
+    def end(_: bool) -> None:
       said = os.pread(words.fileno(), 2**20, 0)
       fault = _fault(said.decode(errors="replace"), coordinator, count, number, timeout)
       os.write(shown.fileno(), f"error: {fault}\n".encode() if fault else said)
@@ -132,8 +129,6 @@ def _joining(coordinator: str, count: int, number: int, timeout: int) -> Iterato
     sys.stderr.flush()
     # Its own time is an hour; it knows who is missing, where the others' only know that somebody is.
     jaxlib.get_distributed_runtime_service = functools.partial(service, cluster_register_timeout=timeout)
-    in_main = threading.current_thread() is threading.main_thread()
-    before = in_main and signal.signal(signal.SIGINT, signal.SIG_DFL)  # No Python runs here for Ctrl-C to be heard.
     os.dup2(words.fileno(), 2)
     try:
       signals.at_abort(end)
@@ -143,8 +138,6 @@ def _joining(coordinator: str, count: int, number: int, timeout: int) -> Iterato
       signals.at_abort(None)
       os.dup2(shown.fileno(), 2)
       os.write(2, os.pread(words.fileno(), 2**20, 0))
-      if in_main:
-        signal.signal(signal.SIGINT, before)
       jaxlib.get_distributed_runtime_service = service
 
 
@@ -170,8 +163,14 @@ def _fault(words: str, coordinator: str, count: int, number: int, timeout: int) 
   return ConfigurationError("distributed.num-processes", count, fits)
 
 
-def _say_lost(number: int) -> None:
-  """Of a process that JAX aborts once it has joined: the coordinator is gone, or reports that another process is."""
+def _say_lost(number: int, runs_python: bool) -> None:
+  """Of a process that JAX aborts once it has joined: the coordinator is gone, or reports that another process is.
+
+  JAX hears of that in a thread of its own. An abort of a thread that runs Python is this process's own fault, which
+  starting again would not mend.
+  """
+  if runs_python:
+    return
   words = f"error: process {number} was ended: it or another process of the run is lost; {_LOST}\n"
   os.write(2, words.encode())
   os._exit(LOST_EXIT_CODE)
@@ -203,25 +202,6 @@ def _compare(count: int, number: int, timeout: int) -> None:
       # The code need not be a checkout everywhere.
       if value != first[name] and None not in (value, first[name]):
         raise AgreedError(f"process {other} is not as process 0 is: {name} {value}, not {first[name]}")
-
-
-def _check(config: DistributedConfig) -> None:
-  """Flags of a run that finds its processes by them."""
-  for flag, value in (
-    ("coordinator", config.coordinator),
-    ("num-processes", config.num_processes),
-    ("process-id", config.process_id),
-  ):
-    if value is None:
-      raise ConfigurationError(f"distributed.{flag}", value, "goes together with the other two; give all three")
-  if config.num_processes < 1:
-    raise ConfigurationError("distributed.num-processes", config.num_processes, "must be at least 1")
-  if not 0 <= config.process_id < config.num_processes:
-    fits = f"from 0 to {config.num_processes - 1}, each once"
-    raise ConfigurationError("distributed.process-id", config.process_id, fits)
-  host, _, port = config.coordinator.rpartition(":")
-  if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-    raise ConfigurationError("distributed.coordinator", config.coordinator, "HOST:PORT of the first process")
 
 
 @contextlib.contextmanager

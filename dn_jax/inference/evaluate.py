@@ -61,7 +61,6 @@ def of_run(
   Raises:
     UserError: no run, no whole checkpoint, no such split.
   """
-  _check(batch_size)
   config = records.read_config(folder)
   if data_dir:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
@@ -97,7 +96,6 @@ def of_classifier(
   Raises:
     UserError: there are no such pictures, or of other classes.
   """
-  _check(batch_size)
   if not datasets.info_of(data).streamed:
     raise ConfigurationError("data.name", data.name, "weights are measured on folder, or on a data set of TFDS's")
   source = sources.tested(data, known.classes)
@@ -119,11 +117,6 @@ def of_classifier(
       params, batch_stats, batches_of(source, data, layout, max(1, batch_size // crops), say, crops), lambda: None
     )
   )
-
-
-def _check(batch_size: int) -> None:
-  if batch_size < 1:
-    raise ConfigurationError("batch-size", batch_size, "must be at least 1")
 
 
 def _measured(totals: step.Totals, epoch: int = 0, steps: int = 0) -> Measured:

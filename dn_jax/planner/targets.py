@@ -6,10 +6,12 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-
-import jax
+from typing import TYPE_CHECKING
 
 from dn_jax.errors import ConfigurationError, near
+
+if TYPE_CHECKING:
+  import jax  # Which takes seconds, and names are looked at before.
 
 # The target that is this process's own devices.
 HERE = "here"
@@ -84,7 +86,7 @@ class Target:
   """
 
   name: str
-  devices: Sequence[jax.Device]
+  devices: Sequence["jax.Device"]
   chip: Chip | None
   memory: int | None
   compiler: str
@@ -115,20 +117,30 @@ def target(name: str) -> Target:
   Raises:
     ConfigurationError: an unknown name or topology, or its compiler is not installed.
   """
+  check(name)
   kind, _, topology = name.partition(":")
   if name == HERE:
     return here()
-  if kind not in CHIPS:
+  return _gpu(kind) if kind in _GPU_DESCRIPTIONS else _tpu_slice(name, kind, topology)
+
+
+def check(name: str) -> None:
+  """Refuses the name of no target.
+
+  Raises:
+    ConfigurationError: an unknown name.
+  """
+  kind, _, topology = name.partition(":")
+  if name != HERE and kind not in CHIPS:
     raise ConfigurationError("target", name, near(name, (HERE, *CHIPS)))
-  if kind in _GPU_DESCRIPTIONS:
-    if topology:
-      raise ConfigurationError("target", name, f"one GPU is planned for; {kind}")
-    return _gpu(kind)
-  return _tpu_slice(name, kind, topology)
+  if kind in _GPU_DESCRIPTIONS and topology:
+    raise ConfigurationError("target", name, f"one GPU is planned for; {kind}")
 
 
 def here(count: int | None = None) -> Target:
   """This process's devices, the first so many or all."""
+  import jax
+
   devices = jax.devices()[:count]
   own = jax.local_devices()[:count]  # Of several processes each has its own host's memory.
   first = own[0]
@@ -176,7 +188,7 @@ def _gpu(name: str) -> Target:
   return Target(name, devices, chip, chip.memory, compiler, options)
 
 
-def _described(name: str, **description: str) -> Sequence[jax.Device]:
+def _described(name: str, **description: str) -> Sequence["jax.Device"]:
   from jax.experimental import topologies
 
   try:

@@ -350,7 +350,9 @@ def _write(path: pathlib.Path, record: Any) -> None:
   """Writes a record for a person to read."""
   optional = {field.name for field in dataclasses.fields(record) if "may_lack" in field.metadata}
   found = {name: value for name, value in to_dict(record).items() if value is not None or name not in optional}
-  folders.write_whole(path, json.dumps(found, indent=2) + "\n")
+  text = json.dumps(found, indent=2) + "\n"
+  from_json(type(record), text)  # A record that could not be read again is a fault of ours, and is not written.
+  folders.write_whole(path, text)
 
 
 def _read[T](path: pathlib.Path, kind: type[T]) -> T | None:

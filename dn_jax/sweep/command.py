@@ -17,8 +17,8 @@ from dn_jax.sweep.cluster import Cluster
 from dn_jax.sweep.display import Display
 from dn_jax.system.signals import Interrupted
 
-# Words after Python that train a run.
-TRAIN = ("-m", "dn_jax", "train")
+# Words after Python that train a run; -P: nothing is imported from the folder that it is started in.
+TRAIN = ("-P", "-m", "dn_jax", "train")
 
 
 def carry_out(

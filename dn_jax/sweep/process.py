@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import enum
+import os
 import pathlib
 import shlex
 import signal
@@ -144,8 +145,10 @@ def _run(
 
 
 def _alone(environment: Mapping[str, str]) -> dict[str, str]:
-  """Without what says that a scheduler started several processes: each run of a sweep is one by itself."""
-  return {name: value for name, value in environment.items() if name not in processes.SCHEDULERS}
+  """For a run by itself, without the words of a scheduler that started several; it imports this very package."""
+  alone = {name: value for name, value in environment.items() if name not in processes.SCHEDULERS}
+  root = str(pathlib.Path(__file__).parent.parent.parent)
+  return alone | {"PYTHONPATH": os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))}
 
 
 def _end(process: subprocess.Popen) -> None:

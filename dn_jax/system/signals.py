@@ -31,12 +31,13 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
-def _heard(numbers: tuple[int, ...], act: Callable[[dict[int, ctypes.Array]], None]) -> Iterator[None]:
+def _heard(numbers: tuple[int, ...], act: Callable[[int, dict[int, ctypes.Array]], None]) -> Iterator[None]:
   """While entered, the first of some signals is noted and not raised; the next ends the process as if nothing was.
 
   Args:
     numbers: of the signals; ASK is noted too, and never ends anything.
-    act: called once, in a thread of its own, whatever the main thread is in; of the actions there were before.
+    act: called once, in a thread of its own, whatever the main thread is in; told which came, and the actions there
+      were before.
   """
   if threading.current_thread() is not threading.main_thread():  # Elsewhere Python allows no handlers.
     yield
@@ -53,7 +54,7 @@ def _heard(numbers: tuple[int, ...], act: Callable[[dict[int, ctypes.Array]], No
       if byte[0] not in heard:
         continue
       if not acted:
-        act(actions)
+        act(byte[0], actions)
         acted = True
       if byte[0] == ASK:
         continue
@@ -81,31 +82,36 @@ def _heard(numbers: tuple[int, ...], act: Callable[[dict[int, ctypes.Array]], No
       libc.sigaction(number, actions[number], None)
 
 
-def at_abort(end: Callable[[], None] | None) -> None:
+def at_abort(end: Callable[[bool], None] | None) -> None:
   """Has a function called where C++ aborts the process: in the thread that does, whatever the main thread is in.
 
   (Python's own handlers wait for the main thread, and an abort waits for nothing.)
 
   Args:
-    end: ends the process, by `os._exit`; where it returns, the abort goes on. None: aborts are as before.
+    end: told whether the thread was running Python; ends the process, by `os._exit`. Where it returns, the abort goes
+      on. None: aborts are as before.
   """
   global _at_abort
-  _at_abort = end and ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: end())
-  ctypes.CDLL(None).signal(signal.SIGABRT, _at_abort)
+  called = end and ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: end(sys._getframe().f_back is not None))
+  ctypes.CDLL(None).signal(signal.SIGABRT, called)
+  _at_abort = called  # C forgets the one before first.
 
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
   """While entered, a SIGTERM ends the process with a line and the code of one that is to be started again.
 
-  For what comes before training: imports, data, assembling. Nothing is lost by it.
+  For what comes before training: imports, data, assembling. Nothing is lost by it. A SIGINT ends it too, at once
+  wherever it is.
   """
 
-  def leave(_: object) -> None:
-    print("stopped as asked, outside training; the same command goes on", file=sys.stderr, flush=True)
-    os._exit(EXIT_CODE)
+  def leave(number: int, _: object) -> None:
+    interrupted = number == signal.SIGINT
+    said = "interrupted" if interrupted else "stopped as asked, outside training; the same command goes on"
+    print(said, file=sys.stderr, flush=True)
+    os._exit(128 + signal.SIGINT if interrupted else EXIT_CODE)
 
-  with _heard((signal.SIGTERM,), leave):
+  with _heard((signal.SIGINT, signal.SIGTERM), leave):
     yield
 
 
@@ -132,7 +138,7 @@ class Interruption:
   def __exit__(self, *exception: object) -> None:
     self._listening.__exit__(None, None, None)
 
-  def _note(self, _: object) -> None:
+  def _note(self, *_: object) -> None:
     self._asked = True
 
   def asked(self) -> bool:
@@ -145,7 +151,7 @@ class Interruption:
     return self._asked
 
 
-def _pass_on(actions: dict[int, ctypes.Array]) -> None:
+def _pass_on(_: int, actions: dict[int, ctypes.Array]) -> None:
   """Has what listened to SIGTERM before hear one."""
   ctypes.CDLL(None).sigaction(signal.SIGTERM, actions[signal.SIGTERM], None)
   signal.pthread_kill(threading.get_ident(), signal.SIGTERM)

@@ -151,7 +151,7 @@ def run(parts: Assembly, position: Position, watcher: Watcher) -> TrainState:
     NotFiniteError: a step's loss is not finite; it names epoch, step and learning rate.
   """
   # Where NaNs are looked for, JAX itself copies what each operation makes.
-  with jax.transfer_guard("allow" if jax.config.jax_debug_nans else "disallow"):
+  with jax.transfer_guard("allow" if jax.config.jax_debug_nans or jax.config.jax_debug_infs else "disallow"):
     while position.epochs < parts.plan.epochs:
       waited = parts.feed.waited if parts.feed else 0.0
       position = train_epoch(parts, position, watcher)

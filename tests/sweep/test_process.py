@@ -13,6 +13,7 @@ from conftest import wait_for
 
 from dn_jax.runs import records
 from dn_jax.sweep import process
+from dn_jax.sweep.command import TRAIN
 from dn_jax.sweep.process import Outcome, carry_out
 from dn_jax.system import lock
 
@@ -201,6 +202,14 @@ def test_a_run_dies_with_its_sweep(folder, tmp_path):
         break
     assert time.monotonic() < deadline
     time.sleep(0.01)
+
+
+def test_a_run_is_of_this_package_whatever_lies_where_it_is_started(folder, tmp_path, monkeypatch):
+  (tmp_path / "dn_jax.py").write_text("raise SystemExit('error: of another checkout')")
+  monkeypatch.chdir(tmp_path)
+  assert carry_out((sys.executable, *TRAIN, "--no-such-flag"), folder, None).error.startswith(
+    "--no-such-flag: there is no"
+  )
 
 
 def test_a_run_is_one_process_wherever_the_sweep_was_started(folder, monkeypatch):

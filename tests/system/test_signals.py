@@ -195,7 +195,7 @@ def test_an_abort_in_c_ends_as_it_is_told_to_whatever_the_main_thread_is_in(then
   program = f"""
 import ctypes, os, threading, time
 from dn_jax.system import signals
-signals.at_abort(lambda: (os.write(2, b"its words\\n"), os._exit(76)))
+signals.at_abort(lambda _: (os.write(2, b"its words\\n"), os._exit(76)))
 abort = ctypes.CDLL(None).abort
 {then}
 """
@@ -203,6 +203,23 @@ abort = ctypes.CDLL(None).abort
   assert (done.returncode, done.stderr) == (76, "its words\n")
 
 
+@pytest.mark.parametrize(("of", "said"), [("abort()", "True"), ("thread()", "False")])
+def test_an_abort_says_whether_its_thread_was_running_python(of, said):
+  program = f"""
+import ctypes, os, time
+from dn_jax.system import signals
+signals.at_abort(lambda runs_python: (os.write(2, str(runs_python).encode()), os._exit(3)))
+libc = ctypes.CDLL(None)
+abort = libc.abort
+def thread():
+  libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, ctypes.cast(abort, ctypes.c_void_p), None)
+  time.sleep(60)
+{of}
+"""
+  done = run("-c", program)
+  assert (done.returncode, done.stderr) == (3, said)
+
+
 def test_afterwards_an_abort_is_what_it_was_before():
-  program = "import os\nfrom dn_jax.system import signals\nsignals.at_abort(lambda: os._exit(76))\n"
+  program = "import os\nfrom dn_jax.system import signals\nsignals.at_abort(lambda _: os._exit(76))\n"
   assert run("-c", program + "signals.at_abort(None)\nos.abort()").returncode == -signal.SIGABRT
