@@ -169,21 +169,27 @@ def test_what_others_say_while_processes_join_is_shown(capfd):
   [
     (
       "None",
-      "os.abort()",
+      "in_a_thread_of_c(abort)",
       76,
       "error: process 0 was ended: it or another process of the run is lost; the same command, in all of them, goes on "
       "from the last checkpoint\n",
     ),
-    # Nothing about other processes.
+    # Nothing about other processes: a fault of its own, which would come again.
+    ("None", "os.abort()", -signal.SIGABRT, ""),
     ("(os.write(2, b'terminate called\\n'), os.abort())", "None", 134, "terminate called\n"),
   ],
-  ids=["joined", "not joined"],
+  ids=["joined", "of its own", "not joined"],
 )
-def test_an_abort_once_all_have_joined_means_that_one_is_lost(before, after, code, said):
+def test_an_abort_of_jaxs_once_all_have_joined_means_that_one_is_lost(before, after, code, said):
   program = f"""
-import jax, os
+import ctypes, jax, os, time
 from dn_jax.config.schema import DistributedConfig
 from dn_jax.distributed import processes
+libc = ctypes.CDLL(None)
+abort = ctypes.cast(libc.abort, ctypes.c_void_p)
+def in_a_thread_of_c(call):
+  libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, call, None)
+  time.sleep(60)
 jax.distributed.initialize = lambda *given, **more: {before}
 processes._compare = lambda *given: {after}
 processes.join(DistributedConfig("localhost:{free_port()}", 2, 0))
