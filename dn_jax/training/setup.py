@@ -17,7 +17,7 @@ from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
 from dn_jax.training import initial_state, loop, optimizer, resident, step, streamed
 
-# Pictures that are tested on without worker processes, which take seconds to start.
+# Fewer images than these are tested without worker processes, which take seconds to start.
 _FEW = 5000
 
 
@@ -32,7 +32,7 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   Args:
     config: resolved.
     dataset: of the configuration.
-    say: told of pictures that cannot be read.
+    say: receives a line for each image that cannot be read.
 
   Raises:
     ConfigurationError: the batch does not fit the data or the devices.
@@ -118,18 +118,18 @@ def batches_of(
   say: Callable[[str], None],
   crops: int = 1,
 ) -> streamed.Batches:
-  """What a network is tested on, from a source: so many pictures at a time, or a few more.
+  """The images of a source in batches, to test a network on.
 
   Args:
-    source: of the pictures.
-    data: with sizes, workers and share of bad pictures.
-    layout: the devices.
-    batch_size: pictures at a time.
-    say: told of pictures that cannot be read; each once.
+    source: of the images.
+    data: with sizes, workers and share of bad images.
+    layout: the devices that share a batch.
+    batch_size: images at a time; rounded up to a multiple of the devices.
+    say: receives a line for each image that cannot be read.
     crops: 1, or 10.
   """
   divisible = math.ceil(batch_size / len(layout.devices)) * len(layout.devices)
-  rows = streamed.neighbouring_rows(layout, divisible)
+  rows = streamed.own_rows(dataclasses.replace(layout, groups=1), divisible)
   testing = stream.Testing(source, data.size, data.resize, crops, divisible, rows)
   bad = stream.Bad(source, data.bad_share, say)
 
@@ -142,7 +142,7 @@ def batches_of(
 
 
 def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.Layout) -> loop.Plan:
-  """The course of a resolved configuration's run.
+  """The epochs and steps of a resolved configuration's run.
 
   Raises:
     ConfigurationError: the batch does not fit the data or the devices.
@@ -174,15 +174,15 @@ def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.La
 
 
 def normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
-  """uint8 pictures -> the network's input, without augmentation."""
+  """uint8 images -> the network's input, without augmentation."""
   mean, std = catalog.normalisation(dataset, config.data.normalise)
   return functools.partial(normalise, mean=mean, std=std)
 
 
-def prepared(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-  """What a training picture goes through: (uint8 pictures, a step's key, the pictures' numbers) -> input.
+def prepared(config: RunConfig, dataset: catalog.Dataset) -> step.Prepare:
+  """Normalises and augments training images.
 
-  Normalised first and padded then, as in the authors' Torch code: the border of a shifted picture is the mean.
+  An image is padded after it is normalised, as in the authors' Torch code: the border of a shifted image is the mean.
   """
   plain = normalised(config, dataset)
   if not config.data.augment:
@@ -197,21 +197,15 @@ def prepared(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array
 def evaluator(
   config: RunConfig, dataset: catalog.Dataset, batch_size: int, layout: distribution.Layout
 ) -> resident.Evaluate:
-  """Measures a resolved configuration's network on a split, so many pictures at a time or a few more."""
-  network, mesh = build.build(config.model, dataset.info.num_classes), layout.mesh
+  """Measures a resolved configuration's network on a split, so many images at a time or a few more."""
+  network, plain = build.build(config.model, dataset.info.num_classes), normalised(config, dataset)
   if _is_streamed(dataset):
-    gather = functools.partial(distribution.gathered, mesh=mesh)
-    logits_of = step.make_logits(network)
-    return streamed.make_evaluate(
-      logits_of, step.totals_of, normalised(config, dataset), streamed.placer(layout), gather
-    )
-  divisible = math.ceil(batch_size / mesh.size) * mesh.size
-  cut, gather = (functools.partial(each, mesh=mesh) for each in (distribution.cut, distribution.gathered))
-  return resident.make_evaluate(step.make_eval_step(network), normalised(config, dataset), cut, divisible, gather)
+    return streamed.make_evaluate(step.make_logits(network), plain, layout)
+  return resident.make_evaluate(step.make_eval_step(network), plain, layout, batch_size)
 
 
 def on_devices(dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Splits:
-  """Every device gets all pictures."""
+  """Every device gets all images."""
 
   def put(split: catalog.Split | None) -> resident.DeviceSplit | None:
     return None if split is None else distribution.replicate(resident.DeviceSplit(*split), mesh)
