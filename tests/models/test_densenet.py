@@ -13,7 +13,7 @@ from variables import variables_of
 
 from dn_jax.models import remat
 from dn_jax.models.batch_stats import BatchNorm, FeatureMap, MeasureMap
-from dn_jax.models.convolution import convolve
+from dn_jax.models.layers import convolve
 from dn_jax.models.densenet import DenseNet, Transition, blocks_of_depth
 from dn_jax.models.dropout import Dropout
 
