@@ -1,9 +1,8 @@
 """Weights from and to other programs: PyTorch state dicts, and Keras's networks by layer order.
 
-The name of a parameter elsewhere is a table (`units`), in the order in which the layers stand in the network.
-Elsewhere every batch norm keeps its own running averages; here a feature map has them once
-(`dn_jax.models.batch_stats`). So going out, a map's averages are written into every reader; coming in, a
-file whose readers agree is taken as it is, and for one whose readers do not there are two ways, see `load`.
+A table (`units`) holds the names of the parameters elsewhere, in the network's order. Elsewhere every batch norm keeps
+its own running averages; here a feature map has them once (`dn_jax.models.batch_stats`). Export writes a map's averages
+into every reader. Import takes a file whose readers agree as it is; `from_pytorch` has two ways for any other.
 """
 
 import dataclasses
@@ -49,7 +48,7 @@ def units(network: DenseNet, last_norm: str = "norm5") -> list[Unit]:
 
   Args:
     network: the DenseNet.
-    last_norm: `norm5` (torchvision) or `norm_final` (the memory-efficient PyTorch implementation).
+    last_norm: its name: `norm5` (torchvision) or `norm_final` (the memory-efficient PyTorch implementation).
   """
   result = [Unit("features.conv0", "conv", ("stem", "conv"))]
   channels = network.initial_channels
@@ -85,7 +84,7 @@ def to_pytorch(network: DenseNet, params: Any, batch_stats: Any, last_norm: str 
     last_norm: see `units`.
 
   Returns:
-    Arrays by PyTorch's names; convolution kernels [out, in, height, width].
+    Arrays by name; convolution kernels [out, in, height, width].
   """
   state: State = {}
   for unit in units(network, last_norm):
@@ -112,24 +111,24 @@ def from_pytorch(
 ) -> dict[str, Any]:
   """The variables of a network from a PyTorch state dict.
 
-  Both spellings of a layer's parts (`norm1`, `norm.1`) and of the last norm (`norm5`, `norm_final`) are
-  known, as is the prefix `module.` of a parallel wrapper; a norm's `num_batches_tracked` is ignored.
+  It knows both spellings of a layer's parts (`norm1`, `norm.1`) and of the last norm (`norm5`, `norm_final`), and the
+  prefix `module.` of a parallel wrapper; it ignores `num_batches_tracked`.
 
   Args:
     network: the DenseNet.
     state: arrays by name.
     template: shapes of its variables, `params` and `batch_stats`, e.g. from `jax.eval_shape`.
-    disagreement: what to do where readers of one map carry different running averages. `inference` folds the
-      difference into the readers' scale and bias, exactly: evaluation gives the file's outputs. `train` keeps
-      scale and bias, and the map gets the mean of its readers' averages.
-    say: told what was done about a disagreement.
+    disagreement: for readers of one map with different running averages. `inference` folds the difference into the
+      readers' scale and bias, exactly: evaluation gives the file's outputs. `train` keeps scale and bias, and the map
+      gets the mean of its readers' averages.
+    say: receives a line about a disagreement.
 
   Returns:
     {"params": ..., "batch_stats": ...} of numpy arrays, in the template's types.
 
   Raises:
     WeightsError: names missing, unknown or given twice, shapes or types that differ, values that are not finite
-      in the template's types: all of them, and nothing is loaded.
+      in the template's types; it lists all of them.
     ValueError: `disagreement` is neither, or the template is of another network.
   """
   if disagreement not in typing.get_args(Disagreement):
@@ -172,7 +171,7 @@ def _share_statistics(
   disagreement: Disagreement,
   say: Callable[[str], None],
 ) -> dict[str, Any]:
-  """One mean and variance a map out of its readers', changing readers in `params` under `inference`."""
+  """One mean and variance per map from those of its readers; under `inference` changes the readers in `params`."""
   batch_stats: dict[str, Any] = {}
   differing = []
   for path, readers in readings.items():
@@ -211,7 +210,7 @@ def _fold(
   new_variance: np.ndarray,
   epsilon: float,
 ) -> None:
-  """Scale and bias that do over the new statistics what the old ones do over the reader's own."""
+  """Changes scale and bias: over the new statistics they give what the old ones give over the reader's own."""
   scale, bias = (np.array(own[name], np.float64) for name in ("scale", "bias"))
   slope = scale[part] / np.sqrt(np.asarray(variance, np.float64) + epsilon)
   bias[part] += slope * (np.asarray(new_mean, np.float64) - mean)
@@ -220,7 +219,7 @@ def _fold(
 
 
 def to_keras(network: DenseNet, params: Any, batch_stats: Any) -> list[np.ndarray]:
-  """What the `set_weights` of Keras's DenseNet (121, 169, 201, with its classifier) takes."""
+  """The list that `set_weights` of Keras's DenseNet (121, 169, 201, with its classifier) takes."""
   state = to_pytorch(network, params, batch_stats)
   result = []
   for unit in units(network):
@@ -252,8 +251,6 @@ def from_keras(
   expected = sum({"conv": 1, "linear": 2, "norm": 4}[unit.kind] for unit in table)
   if len(weights) != expected:
     raise WeightsError(f"Keras weights: {len(weights)} arrays, where this network has {expected}")
-  if strange := [n for n, value in enumerate(weights) if not isinstance(value, np.ndarray)]:
-    raise WeightsError(f"Keras weights: numbers {strange} of the list are no arrays")
   rest = iter(weights)
   state: State = {}
   for unit in table:
@@ -308,7 +305,7 @@ def _read_pth(path: pathlib.Path) -> State:
     try:
       # numpy has no bfloat16.
       result[name] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
-    except (RuntimeError, TypeError) as error:  # Sparse, quantised, of a type that numpy has not.
+    except (RuntimeError, TypeError) as error:  # Sparse, quantised, or of a type that numpy lacks.
       raise WeightsError(f"{path}: {name} is {tensor.dtype}, which cannot be an array ({error})") from None
   return result
 
@@ -321,7 +318,7 @@ def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: About | No
 
 
 def _arrays(state: Mapping[str, Any], ignored: Container[str]) -> State:
-  """A state dict in today's names; half-precision numbers in float32, so that sums of them are not rounded back."""
+  """A state dict in today's names, half-precision numbers in float32: sums of them are not rounded back."""
   result: State = {}
   faults = []
   for name, value in state.items():
@@ -346,7 +343,7 @@ def _modern(name: str) -> str:
 
 
 def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) -> None:
-  """Lists everything about a state dict that does not fit the network."""
+  """Raises an error that lists every misfit of a state dict and the network."""
   expected: dict[str, tuple[int, ...]] = {}
   for unit in table:
     try:
@@ -395,5 +392,5 @@ def _like(tree: Any, template: Any) -> Any:
   """Arrays in the template's types and nesting."""
   if isinstance(template, Mapping):
     return {name: _like(tree[name], template[name]) for name in template}
-  with np.errstate(over="ignore"):  # What overflows is named by the caller.
+  with np.errstate(over="ignore"):  # The caller names any overflow.
     return np.ascontiguousarray(tree).astype(template.dtype, copy=False)
