@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dn_jax.models import cpu
-from dn_jax.models.batch_stats import BatchNorm, MeasureMap
-from dn_jax.models.dropout import Dropout
+from dn_jax.models.batch_stats import BatchCut, BatchNorm, MeasureMap
 from dn_jax.models.initial import CLASSIFIER, CONVOLUTION
 
 ModuleFactory = Callable[..., Any]
@@ -48,6 +47,35 @@ def convolve(
   if own_gradient and kernel.shape[:2] == (3, 3) and tuple(window_strides) == (1, 1) and padding == "SAME":
     return cpu.convolve_3x3(inputs, kernel, rest.get("precision"))
   return jax.lax.conv_general_dilated(inputs, kernel, window_strides, padding, **rest)
+
+
+class Dropout(nn.Module):
+  """In training, zeroes a share of all values and scales the others up; draws from the rng `dropout`.
+
+  The draw of a value depends on the key, on its image's row in the batch and on its place in the image, not on the
+  devices that share the batch.
+
+  Attributes:
+    rate: the share of zeros.
+    cut: how several devices hold the batch; None: one device has all of it.
+  """
+
+  rate: float
+  cut: BatchCut | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """x: [batch, height, width, channels]; returns the same shape and type."""
+    if not train or self.rate == 0:
+      return x
+    key = jax.random.key_data(self.make_rng("dropout"))
+    flat = (x.shape[0], x[0].size)
+    row, place = (jax.lax.broadcasted_iota(jnp.uint32, flat, axis) for axis in (0, 1))
+    if self.cut:
+      row += self.cut.part().astype(jnp.uint32) * jnp.uint32(x.shape[0])
+    bits, _ = cpu.threefry_2x32((key[0], key[1]), (row, place))
+    keep = (bits >= jnp.uint32(round(self.rate * 2**32))).reshape(x.shape)
+    return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
 
 class Factories(NamedTuple):

@@ -16,6 +16,8 @@ import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.core import unfreeze
+from flax.traverse_util import unflatten_dict
 
 from dn_jax.config.check import adapter
 from dn_jax.config.schema import About
@@ -138,10 +140,10 @@ def from_pytorch(
   state = _arrays(state, {f"{unit.name}.num_batches_tracked" for unit in table if unit.kind == "norm"})
   _check(state, table, template["params"])
 
-  params: dict[str, Any] = {}
+  params: dict[Path, np.ndarray] = {}
   readings: dict[Path, list[tuple[Unit, slice]]] = {}
   for unit in table:
-    weight = np.asarray(state[f"{unit.name}.weight"])
+    weight = state[f"{unit.name}.weight"]
     if unit.kind == "conv":
       own = {"kernel": np.transpose(weight, (2, 3, 1, 0))}
     elif unit.kind == "linear":
@@ -152,10 +154,12 @@ def from_pytorch(
       for path, channels in unit.maps:
         readings.setdefault(path, []).append((unit, slice(first, first + channels)))
         first += channels
-    _put(params, unit.path, own)
+    params |= {(*unit.path, name): value for name, value in own.items()}
   batch_stats = _share_statistics(state, readings, params, network.epsilon, disagreement, say)
-  variables = {"params": params, "batch_stats": batch_stats}
-  loaded = _like(variables, template)
+  variables = {"params": unflatten_dict(params), "batch_stats": unflatten_dict(batch_stats)}
+  with np.errstate(over="ignore"):  # Overflow is named below.
+    cast = lambda like, value: np.ascontiguousarray(value).astype(like.dtype, copy=False)
+    loaded = jax.tree.map(cast, {name: unfreeze(template[name]) for name in variables}, variables)
   for path, leaf in jax.tree.leaves_with_path(loaded):
     if not np.isfinite(leaf).all():
       where = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -166,13 +170,13 @@ def from_pytorch(
 def _share_statistics(
   state: Mapping[str, np.ndarray],
   readings: Mapping[Path, list[tuple[Unit, slice]]],
-  params: dict[str, Any],
+  params: dict[Path, np.ndarray],
   epsilon: float,
   disagreement: Disagreement,
   say: Callable[[str], None],
-) -> dict[str, Any]:
+) -> dict[Path, np.ndarray]:
   """One mean and variance per map from those of its readers; under `inference` changes the readers in `params`."""
-  batch_stats: dict[str, Any] = {}
+  batch_stats: dict[Path, np.ndarray] = {}
   differing = []
   for path, readers in readings.items():
     means, variances = (
@@ -186,8 +190,10 @@ def _share_statistics(
       mean, variance = (x.mean(axis=0, dtype=np.float64).astype(x.dtype) for x in (means, variances))
       if disagreement == "inference":
         for row, (unit, part) in enumerate(readers):
-          _fold(_at(params, unit.path), part, means[row], variances[row], mean, variance, epsilon)
-    _put(batch_stats, path, {"mean": mean, "var": variance})
+          scale, bias = (*unit.path, "scale"), (*unit.path, "bias")
+          old, new = (means[row], variances[row]), (mean, variance)
+          params[scale], params[bias] = _folded(params[scale], params[bias], part, old, new, epsilon)
+    batch_stats |= {(*path, "mean"): mean, (*path, "var"): variance}
   if differing:
     done = (
       "the difference is folded into their scales and biases: evaluation is exact"
@@ -201,21 +207,22 @@ def _share_statistics(
   return batch_stats
 
 
-def _fold(
-  own: dict[str, np.ndarray],
+def _folded(
+  scale: np.ndarray,
+  bias: np.ndarray,
   part: slice,
-  mean: np.ndarray,
-  variance: np.ndarray,
-  new_mean: np.ndarray,
-  new_variance: np.ndarray,
+  old: tuple[np.ndarray, np.ndarray],
+  new: tuple[np.ndarray, np.ndarray],
   epsilon: float,
-) -> None:
-  """Changes scale and bias: over the new statistics they give what the old ones give over the reader's own."""
-  scale, bias = (np.array(own[name], np.float64) for name in ("scale", "bias"))
-  slope = scale[part] / np.sqrt(np.asarray(variance, np.float64) + epsilon)
-  bias[part] += slope * (np.asarray(new_mean, np.float64) - mean)
-  scale[part] = slope * np.sqrt(np.asarray(new_variance, np.float64) + epsilon)
-  own["scale"], own["bias"] = scale.astype(own["scale"].dtype), bias.astype(own["bias"].dtype)
+) -> tuple[np.ndarray, np.ndarray]:
+  """Scale and bias that give over new statistics (mean, variance) of a part what these give over the old ones."""
+  types = scale.dtype, bias.dtype
+  scale, bias = scale.astype(np.float64), bias.astype(np.float64)
+  (mean, variance), (new_mean, new_variance) = (np.asarray(each, np.float64) for each in (old, new))
+  slope = scale[part] / np.sqrt(variance + epsilon)
+  bias[part] += slope * (new_mean - mean)
+  scale[part] = slope * np.sqrt(new_variance + epsilon)
+  return scale.astype(types[0]), bias.astype(types[1])
 
 
 def to_keras(network: DenseNet, params: Any, batch_stats: Any) -> list[np.ndarray]:
@@ -380,17 +387,3 @@ def _at(tree: Any, path: Path) -> Any:
   for name in path:
     tree = tree[name]
   return tree
-
-
-def _put(tree: dict[str, Any], path: Path, value: Any) -> None:
-  for name in path[:-1]:
-    tree = tree.setdefault(name, {})
-  tree[path[-1]] = value
-
-
-def _like(tree: Any, template: Any) -> Any:
-  """Arrays in the template's types and nesting."""
-  if isinstance(template, Mapping):
-    return {name: _like(tree[name], template[name]) for name in template}
-  with np.errstate(over="ignore"):  # The caller names any overflow.
-    return np.ascontiguousarray(tree).astype(template.dtype, copy=False)

@@ -1,13 +1,15 @@
-"""Convolutions as the library writes them, against `jax.lax` in float64."""
+"""Convolutions against `jax.lax` in float64; dropout against JAX's own generator and the definition."""
 
 import jax
+import jax.extend.random
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import relative
 
 from dn_jax.models import cpu
-from dn_jax.models.layers import convolve
+from dn_jax.models.cpu import threefry_2x32
+from dn_jax.models.layers import Dropout, convolve
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
@@ -24,3 +26,49 @@ def test_convolution_and_its_gradients_are_those_of_lax(kernel, strides, own_gra
     for a, b in zip(jax.grad(ours, (0, 1))(x, w), jax.grad(theirs, (0, 1))(x, w), strict=True):
       assert relative(a, b) < 1e-12
     assert relative(ours(x, w), theirs(x, w)) < 1e-12
+
+
+def test_the_generator_is_jaxs_word_for_word():
+  rng = np.random.RandomState(0)
+  for _ in range(20):
+    key, counter = (jnp.asarray(rng.randint(0, 2**32, size, np.uint32)) for size in (2, 10))
+    ours = jnp.concatenate(threefry_2x32((key[0], key[1]), (counter[:5], counter[5:])))
+    assert np.array_equal(ours, jax.extend.random.threefry_2x32(key, counter))
+
+
+def drop(rate, x, seed=0, train=True):
+  return np.asarray(Dropout(rate).apply({}, x, train, rngs={"dropout": jax.random.key(seed)}))
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5])
+def test_a_share_is_zeroed_and_the_rest_scaled_so_that_the_mean_stays(rate):
+  x = jnp.ones((64, 16, 16, 12))
+  out = drop(rate, x)
+  n = x.size
+  assert set(np.unique(out)) == {0.0, np.float32(1 / (1 - rate))}
+  assert abs(np.mean(out == 0) - rate) < 4 * np.sqrt(rate * (1 - rate) / n)
+  # No pattern along images, rows, columns or channels: every marginal share is within five standard deviations.
+  for axis in range(4):
+    others = tuple(a for a in range(4) if a != axis)
+    shares = np.mean(out == 0, axis=others)
+    assert np.abs(shares - rate).max() < 5 * np.sqrt(rate * (1 - rate) * x.shape[axis] / n)
+
+
+def test_draws_differ_by_key_and_repeat_with_it():
+  x = jnp.ones((2, 4, 4, 8))
+  assert np.array_equal(drop(0.5, x), drop(0.5, x))
+  assert not np.array_equal(drop(0.5, x), drop(0.5, x, seed=1))
+
+
+def test_nothing_is_dropped_in_evaluation_or_at_rate_0():
+  x = jnp.asarray(np.random.RandomState(0).randn(2, 3, 3, 4), jnp.bfloat16)
+  assert np.array_equal(drop(0.5, x, train=False), x)
+  assert np.array_equal(drop(0.0, x), x)
+  assert drop(0.5, x).dtype == jnp.bfloat16
+
+
+def test_gradients_pass_through_what_is_kept():
+  x = jnp.asarray(np.random.RandomState(0).randn(4, 4, 4, 4), jnp.float32)
+  apply = lambda x: Dropout(0.25).apply({}, x, True, rngs={"dropout": jax.random.key(0)})
+  gradient = np.asarray(jax.grad(lambda x: jnp.sum(apply(x)))(x))
+  assert np.array_equal(gradient, np.where(np.asarray(apply(x)) == 0, 0, np.float32(1 / 0.75)))
