@@ -11,7 +11,7 @@ import numpy as np
 from dn_jax.config.network import check_images, policy_of
 from dn_jax.config.schema import DataConfig, RunConfig
 from dn_jax.data import catalog, sources, stream
-from dn_jax.data.augment import epoch_order, jitter_light_mirror, mirror_and_shift, normalise
+from dn_jax.data.augment import epoch_order, normalised, prepared
 from dn_jax.distributed import layout as distribution
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
@@ -60,7 +60,7 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   specs = step.specs_of(shapes, layout)
   objective = step.Objective(config.optimizer.label_smoothing, config.freeze_statistics)
   train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params, objective)
-  of_a_step = (train_step, prepared(config, dataset), layout, augmentation_key, dropout_key)
+  of_a_step = (train_step, prepared(config.data, dataset), layout, augmentation_key, dropout_key)
   if _is_streamed(dataset):
     splits = _streamed(config, dataset, layout, plan, say)
     advance, order_of = streamed.make_advance(*of_a_step, specs), lambda number: number
@@ -173,32 +173,11 @@ def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.La
   return plan
 
 
-def normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
-  """uint8 images -> the network's input, without augmentation."""
-  mean, std = catalog.normalisation(dataset, config.data.normalise)
-  return functools.partial(normalise, mean=mean, std=std)
-
-
-def prepared(config: RunConfig, dataset: catalog.Dataset) -> step.Prepare:
-  """Normalises and augments training images.
-
-  An image is padded after it is normalised, as in the authors' Torch code: the border of a shifted image is the mean.
-  """
-  plain = normalised(config, dataset)
-  if not config.data.augment:
-    return lambda images, key, numbers: plain(images)
-  if dataset.info.streamed:
-    return lambda images, key, numbers: plain(jitter_light_mirror(images, key, numbers))
-  info, padding = dataset.info, config.data.padding
-  shift = functools.partial(mirror_and_shift, mirror=info.mirror, pad=info.pad, padding=padding)
-  return lambda images, key, numbers: shift(plain(images), key, numbers)
-
-
 def evaluator(
   config: RunConfig, dataset: catalog.Dataset, batch_size: int, layout: distribution.Layout
 ) -> resident.Evaluate:
   """Measures a resolved configuration's network on a split, so many images at a time or a few more."""
-  network, plain = build.build(config.model, dataset.info.num_classes), normalised(config, dataset)
+  network, plain = build.build(config.model, dataset.info.num_classes), normalised(config.data, dataset)
   if _is_streamed(dataset):
     return streamed.make_evaluate(step.make_logits(network), plain, layout)
   return resident.make_evaluate(step.make_eval_step(network), plain, layout, batch_size)
