@@ -194,7 +194,7 @@ class Layout:
     By pmap, or under --debug-nans (JAX then takes a program apart), it is compiled at the first call. The memory of
     tracing is given back before compiling, and that of compiling after it.
     """
-    if self.parallel == "pmap" or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+    if self.parallel == "pmap" or jax.config.jax_debug_nans:
       return program
     lowered = program.lower(*arguments)
     compilation.give_back()

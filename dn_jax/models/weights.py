@@ -27,6 +27,12 @@ from dn_jax.models.densenet import DenseNet
 State = dict[str, np.ndarray]
 Path = tuple[str, ...]
 Disagreement = Literal["inference", "train"]
+# The arrays of a layer by its kind, in Keras's order.
+_PARTS = {
+  "conv": ("weight",),
+  "linear": ("weight", "bias"),
+  "norm": ("weight", "bias", "running_mean", "running_var"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +40,6 @@ class Unit:
   """A layer with weights.
 
   name: as PyTorch calls it, e.g. `features.denseblock1.denselayer1.norm1`
-  kind: `conv` (weight), `norm` (weight, bias and running averages) or `linear` (weight, bias)
   path: in the tree `params`
   maps: of a norm, the feature maps it reads: (path in `batch_stats`, channels) each
   """
@@ -230,13 +235,8 @@ def to_keras(network: DenseNet, params: Any, batch_stats: Any) -> list[np.ndarra
   state = to_pytorch(network, params, batch_stats)
   result = []
   for unit in units(network):
-    weight = state[f"{unit.name}.weight"]
-    if unit.kind == "conv":
-      result.append(np.transpose(weight, (2, 3, 1, 0)))
-    elif unit.kind == "linear":
-      result += [weight.T, state[f"{unit.name}.bias"]]
-    else:
-      result += [weight, *(state[f"{unit.name}.{part}"] for part in ("bias", "running_mean", "running_var"))]
+    weight, *others = (state[f"{unit.name}.{part}"] for part in _PARTS[unit.kind])
+    result += [np.transpose(weight, (2, 3, 1, 0)) if unit.kind == "conv" else weight.T, *others]
   return result
 
 
@@ -255,20 +255,15 @@ def from_keras(
     WeightsError: another number of arrays, or they do not fit.
   """
   table = units(network)
-  expected = sum({"conv": 1, "linear": 2, "norm": 4}[unit.kind] for unit in table)
+  expected = sum(len(_PARTS[unit.kind]) for unit in table)
   if len(weights) != expected:
     raise WeightsError(f"Keras weights: {len(weights)} arrays, where this network has {expected}")
   rest = iter(weights)
   state: State = {}
   for unit in table:
-    weight = next(rest)
-    if unit.kind == "conv" and weight.ndim == 4:
-      weight = np.transpose(weight, (3, 2, 0, 1))
-    elif unit.kind == "linear":
-      weight = weight.T
-    state[f"{unit.name}.weight"] = weight
-    for part in {"conv": (), "linear": ("bias",), "norm": ("bias", "running_mean", "running_var")}[unit.kind]:
-      state[f"{unit.name}.{part}"] = next(rest)
+    own = {part: next(rest) for part in _PARTS[unit.kind]}
+    own["weight"] = np.transpose(own["weight"], (3, 2, 0, 1)) if own["weight"].ndim == 4 else own["weight"].T
+    state |= {f"{unit.name}.{part}": value for part, value in own.items()}
   return from_pytorch(network, state, template, disagreement, say)
 
 
@@ -358,9 +353,7 @@ def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) 
     except KeyError:
       raise ValueError(f"the template is of another network: it has no {'/'.join(unit.path)}") from None
     if unit.kind == "norm":
-      expected |= {
-        f"{unit.name}.{part}": own["scale"].shape for part in ("weight", "bias", "running_mean", "running_var")
-      }
+      expected |= {f"{unit.name}.{part}": own["scale"].shape for part in _PARTS["norm"]}
     else:
       kernel = own["kernel"].shape
       expected[f"{unit.name}.weight"] = (*kernel[:1:-1], *kernel[:2]) if unit.kind == "conv" else kernel[::-1]

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,32 +21,14 @@ class DeviceSplit(NamedTuple):
   labels: jax.Array
 
 
-class Advance(Protocol):
-  """Takes `steps` training steps, one after another, from `order[first]` on.
-
-  Returns the new state, the totals so far, and the mean loss of each step [steps_per_dispatch], of which the first
-  `steps` are filled in. State and totals are donated.
-  """
-
-  def __call__(
-    self,
-    state: TrainState,
-    totals: Totals,
-    split: DeviceSplit,
-    order: jax.Array,
-    first: int,
-    steps: int,
-    *,
-    batch_size: int,
-  ) -> tuple[TrainState, Totals, jax.Array]: ...
-
-
+# (state, totals, split, order, first, steps, batch_size=...) -> (state, totals, losses), see `make_advance`
+Advance = Callable[..., tuple[TrainState, Totals, jax.Array]]
 # (params, batch_stats, split, called after each batch) -> totals over every image of the split
 Evaluate = Callable[[Any, Any, DeviceSplit, Callable[[], None]], Totals]
 
 
 class _Which(NamedTuple):
-  """The steps that a command takes, see `Advance`, and the keys that they draw with."""
+  """The steps that a command takes, and the keys that they draw with."""
 
   order: jax.Array
   first: jax.Array
@@ -63,7 +45,7 @@ def make_advance(
   steps_per_dispatch: int,
   specs: Any = PartitionSpec(),
 ) -> Advance:
-  """Compiles the training step together with what feeds it, once for each batch size.
+  """Compiles the training step together with the choice of its images, once for each batch size.
 
   Args:
     train_step: of the same layout.
@@ -73,11 +55,16 @@ def make_advance(
     steps_per_dispatch: the most steps of one command. One on the CPU back end, which runs a step inside a
       loop six to seven times slower.
     specs: how the state lies, from the layout; by default whole everywhere.
+
+  Returns:
+    A function that takes `steps` training steps, one after another, from `order[first]` on. It returns the new state,
+    the totals so far, and the mean loss of each step [steps_per_dispatch], of which the first `steps` are filled in.
+    State and totals are donated.
   """
   take, keys = make_prepared_step(train_step, prepare), Keys.on(layout, augmentation_key, dropout_key)
 
   def command(batch_size: int, state: TrainState, totals: Totals, split: DeviceSplit, which: _Which) -> Any:
-    """The program of one device; see `Advance`."""
+    """The program of one device."""
     order, first, keys = which.order, which.first, which.keys
 
     def one(index: jax.Array, carry: Any) -> Any:

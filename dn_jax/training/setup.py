@@ -61,7 +61,7 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   objective = step.Objective(config.optimizer.label_smoothing, config.freeze_statistics)
   train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params, objective)
   of_a_step = (train_step, prepared(config.data, dataset), layout, augmentation_key, dropout_key)
-  if _is_streamed(dataset):
+  if dataset.info.streamed:
     splits = _streamed(config, dataset, layout, plan, say)
     advance, order_of = streamed.make_advance(*of_a_step, specs), lambda number: number
   else:
@@ -82,11 +82,6 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
     fresh_state=fresh_state,
     template=distribution.placed(shapes, specs, layout.mesh),
   )
-
-
-def _is_streamed(dataset: catalog.Dataset) -> bool:
-  # A sweep that times a step makes up a few pictures, which lie on the device.
-  return not isinstance(dataset.train, catalog.Split)
 
 
 def _streamed(
@@ -147,14 +142,13 @@ def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.La
   Raises:
     ConfigurationError: the batch does not fit the data or the devices.
   """
+  by_default = 1 if dataset.info.streamed or jax.default_backend() == "cpu" else 32
   plan = loop.Plan(
     epochs=config.epochs,
     batch_size=config.batch_size,
     train_pictures=catalog.pictures(dataset.train),
     keep_last_batch=config.last_batch == "keep",
-    steps_per_dispatch=1
-    if _is_streamed(dataset)
-    else config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32),
+    steps_per_dispatch=config.steps_per_dispatch or by_default,
   )
   if plan.batch_size > plan.train_pictures:
     fits = f"there are {plan.train_pictures} training pictures; at most that"
@@ -178,7 +172,7 @@ def evaluator(
 ) -> resident.Evaluate:
   """Measures a resolved configuration's network on a split, so many images at a time or a few more."""
   network, plain = build.build(config.model, dataset.info.num_classes), normalised(config.data, dataset)
-  if _is_streamed(dataset):
+  if dataset.info.streamed:
     return streamed.make_evaluate(step.make_logits(network), plain, layout)
   return resident.make_evaluate(step.make_eval_step(network), plain, layout, batch_size)
 

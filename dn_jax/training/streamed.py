@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from dn_jax.data import stream
 from dn_jax.distributed.layout import AXIS, Layout, gathered
+from dn_jax.training.resident import Advance
 from dn_jax.training.step import Batch, Keys, Prepare, Totals, TrainState, TrainStep, make_prepared_step, totals_of
 
 Columns = stream.Rows
@@ -104,7 +105,7 @@ def make_advance(
   augmentation_key: jax.Array,
   dropout_key: jax.Array,
   specs: Any = PartitionSpec(),
-) -> Callable[..., tuple[TrainState, Totals, jax.Array]]:
+) -> Advance:
   """`dn_jax.training.resident.make_advance` for a feed: one step a command, and `order` is the epoch's number."""
   take, keys = make_prepared_step(train_step, prepare), Keys.on(layout, augmentation_key, dropout_key)
 
