@@ -1,11 +1,11 @@
-"""One run from a configuration: builds step and data, drives the loop, keeps the records."""
+"""One run, from its configuration to its summary: builds step and data, drives the loop, keeps the records."""
 
 import contextlib
 import dataclasses
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -33,17 +33,17 @@ from dn_jax.training.checkpoint import Checkpoints, Rhythm, written_to
 from dn_jax.training.progress import Profile, ProgressDisplay
 from dn_jax.training.setup import assemble, with_policy
 
-# Seconds between two drawings of the curves while a run goes on.
+# Seconds between two drawings of the curves during a run.
 _DRAW_EVERY = 60.0
 
 
 @dataclasses.dataclass
 class Recorder:
-  """Writes down what the loop tells; see `dn_jax.training.loop.Watcher`.
+  """Records a run as the loop reports it; see `dn_jax.training.loop.Watcher`.
 
   records: of all epochs so far
-  events:  TensorBoard's, where they are asked for
-  saving:  seconds that it held the run up
+  events:  writes TensorBoard's
+  saving:  seconds that saving held the run up
   """
 
   config: RunConfig
@@ -73,7 +73,7 @@ class Recorder:
   def keep(
     self, step: int, state: step.TrainState, begun: loop.Begun = loop.Begun(), totals: step.Totals | None = None
   ) -> None:
-    """Writes a checkpoint."""
+    """Writes a checkpoint, and counts its time."""
     begin = time.perf_counter()
     self.checkpoints.save(step, state, self.records, begun, totals)
     self.saving += time.perf_counter() - begin
@@ -104,11 +104,11 @@ class Recorder:
 
 
 def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
-  """Does a run from start, or from its newest whole checkpoint, to its end.
+  """Carries a run from its start, or from its newest whole checkpoint, to its end.
 
   Args:
-    config: what the person asked for.
-    console: where progress goes.
+    config: as the person asked for it.
+    console: shows progress.
 
   Returns:
     The run's summary, as in summary.json; `folder` besides.
@@ -117,7 +117,7 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
     UserError: something a person can put right.
     Interrupted: SIGINT or SIGTERM came.
   """
-  # Several processes end together or not at all. One has nothing to save before it trains, and may just end.
+  # Several processes end together or not at all. A single one has nothing to save before it trains, and may just end.
   early = Interruption() if jax.process_count() > 1 else None
   with processes.ending_together(Interrupted, loop.NotFiniteError), early or contextlib.nullcontext():
     return _train(config, console, early)
@@ -136,7 +136,8 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   layout = processes.together(lambda: make_layout(groups, config.parallel, devices=devices))
   if jax.process_count() > 1:
     layout.connect()
-  event_writer = processes.together(_event_writer) if config.tensorboard else None
+  if config.tensorboard:
+    processes.together(_event_writer)  # Refused before anything is loaded.
   if finished := processes.by_first(lambda: (found := run_records.finished(folder, config)) and to_dict(found)):
     console.print(f"{folder}: this run is finished")
     return finished | {"folder": str(folder)}
@@ -157,15 +158,14 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
     written_to(folder),
     contextlib.nullcontext(interruption) if interruption else Interruption() as interruption,
     Checkpoints(folder / run_records.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
-    # Before the checkpoints are closed, which waits for all processes.
+    # Inside, since closing the checkpoints waits for all processes.
     processes.ending_together(Interrupted, loop.NotFiniteError),
     written_to(folder),
   ):
-    records, saving = _drive(config, parts, checkpoints, event_writer, console, interruption)
-  flops = sum(
-    row.flops for row in layers(build.build(config.model, dataset.info.num_classes), dataset.info.image_shape)
-  )
-  summary = dataclasses.replace(summary_of(config, records, parameters, flops), saving_seconds=saving)
+    records, saving = _drive(config, parts, checkpoints, console, interruption)
+  network = build.build(config.model, dataset.info.num_classes)
+  flops = sum(row.flops for row in layers(network, dataset.info.image_shape))
+  summary = _summary(config, records, parameters, flops, saving)
   with written_to(folder):
     if processes.is_first():
       run_records.write_summary(folder, summary)
@@ -173,13 +173,13 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
 
 
 def _program(config: RunConfig) -> dict[str, Any]:
-  """The flags that all processes of a run have alike: all but who this one is and where its data lies."""
+  """The flags that all processes of a run share: all but their own ids, addresses and data folders."""
   own = ("data.dir", "distributed.process-id", "distributed.coordinator")
   return {flag: value for flag, value in flags(config).items() if flag not in own}
 
 
 def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console) -> RunConfig:
-  """`auto` decided: as the run has it on record where it has begun, else by the planner.
+  """Decides the policy `auto`: from the run's record if it has begun, else by the planner.
 
   Policies round differently, so a run that goes on keeps the one it began with.
   """
@@ -202,7 +202,7 @@ def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich
     policy, plan = planning.choose(question, targets.here(config.devices), beside)
     return policy, f"a step takes {plan.peak / 2**20:,.0f} MiB a device"
 
-  # All of them ask, since a GPU's compiler may share its work out over the processes; the first's answer counts.
+  # All processes ask, since a GPU's compiler may divide its work among them; the first one's answer counts.
   found = processes.together(decide)
   policy, why = processes.by_first(lambda: found)
   console.print(f"remat auto: {policy} ({why})", highlight=False)
@@ -213,14 +213,13 @@ def _drive(
   config: RunConfig,
   parts: loop.Assembly,
   checkpoints: Checkpoints,
-  event_writer: Any,
   console: rich.console.Console,
   interruption: Interruption,
 ) -> tuple[list[EpochRecord], float]:
-  """Takes a run from its newest whole checkpoint, or from the start, to its end.
+  """Trains from the newest whole checkpoint, or from the start, to the end.
 
   Returns:
-    All its records, and the seconds that saving held it up since it was started this time.
+    All records of the run, and the seconds that saving held it up since this start.
   """
   folder, plan = config.out, parts.plan
   if checkpoints.steps():
@@ -238,7 +237,7 @@ def _drive(
       console.print(f"no whole checkpoint: starting again; the records of {lost} epochs are in {folder}/set-aside")
     position, records, step_done = loop.Position(parts.fresh_state()), [], 0
   with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, position.epochs) as display:
-    events = event_writer(str(folder / "tensorboard")) if event_writer and processes.is_first() else None
+    events = _event_writer()(str(folder / "tensorboard")) if config.tensorboard and processes.is_first() else None
     profile = Profile(folder / "profile") if config.profile and processes.is_first() else None
     rhythm = Rhythm(config.checkpoint.every_steps, config.checkpoint.every_minutes, step_done)
     recorder = Recorder(config, records, checkpoints, display, interruption, rhythm, events, profile)
@@ -256,7 +255,9 @@ def _drive(
   return records, recorder.saving
 
 
-def summary_of(config: RunConfig, records: Sequence[EpochRecord], parameters: int, flops: int) -> run_records.Summary:
+def _summary(
+  config: RunConfig, records: Sequence[EpochRecord], parameters: int, flops: int, saving: float
+) -> run_records.Summary:
   reported = run_records.best_record(records) if config.report == "best" else records[-1]
   seconds = sum(record.seconds for record in records)
   pictures = sum(record.seconds * record.images_per_second for record in records)
@@ -280,6 +281,7 @@ def summary_of(config: RunConfig, records: Sequence[EpochRecord], parameters: in
     python=platform.python_version(),
     versions=provenance.versions(),
     commit=provenance.commit(),
+    saving_seconds=saving,
   )
 
 
@@ -288,7 +290,8 @@ def _devices(config: RunConfig) -> str:
   return f"{len(devices)} x {devices[0].device_kind}"
 
 
-def _event_writer() -> Callable[[str], Any]:
+def _event_writer() -> Any:
+  """The class of TensorBoard's writer."""
   try:
     import tensorboardX
   except ImportError:

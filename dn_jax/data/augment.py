@@ -5,10 +5,15 @@ picture), crop. ImageNet's, cropped on the host, in the order of fb.resnet.torch
 jitter of colours, lighting, normalise, mirror.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+
+from dn_jax.config.schema import DataConfig
+from dn_jax.data import catalog
 
 # ImageNet's principal components of colour: deviations, and a direction in each column (Krizhevsky et al. 2012; the
 # numbers of fb.resnet.torch).
@@ -19,6 +24,26 @@ _GREY = (0.299, 0.587, 0.114)
 
 # numpy's names.
 _MODES = {"zero": "constant", "reflect": "reflect"}
+
+
+def prepared(config: DataConfig, dataset: catalog.Dataset) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+  """Normalises and augments training images: (uint8 images, a step's key, the images' numbers) -> input.
+
+  An image is padded after it is normalised, as in the authors' Torch code: the border of a shifted image is the mean.
+  """
+  plain, info = normalised(config, dataset), dataset.info
+  if not config.augment:
+    return lambda images, key, numbers: plain(images)
+  if info.streamed:
+    return lambda images, key, numbers: plain(jitter_light_mirror(images, key, numbers))
+  shift = functools.partial(mirror_and_shift, mirror=info.mirror, pad=info.pad, padding=config.padding)
+  return lambda images, key, numbers: shift(plain(images), key, numbers)
+
+
+def normalised(config: DataConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
+  """uint8 images -> the network's input, without augmentation."""
+  mean, std = catalog.normalisation(dataset, config.normalise)
+  return functools.partial(normalise, mean=mean, std=std)
 
 
 def normalise(

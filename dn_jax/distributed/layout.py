@@ -1,9 +1,8 @@
-"""One global batch over all devices: which pictures lie where, and what a step exchanges.
+"""One global batch over all devices: where each image lies, and what a step exchanges.
 
-Every device runs the same program on its own part of the batch (`jax.shard_map` under `jax.jit`, or
-`jax.pmap`), holding the whole state. What crosses is written out here and in `dn_jax.models.batch_stats`: the mean
-of gradients and running averages, the sums that are logged and, where a group's pictures lie on several devices,
-the statistics of its parts.
+Every device holds the whole state and runs the same program on its own part of the batch (`jax.shard_map` under
+`jax.jit`, or `jax.pmap`). The exchanges stand here and in `dn_jax.models.batch_stats`: the means of gradients and
+running averages, the logged sums and, where the images of a group lie on several devices, the statistics of its parts.
 """
 
 import dataclasses
@@ -29,14 +28,14 @@ Parallel = Literal["jit", "pmap"]
 class Layout:
   """How the groups of a global batch lie on devices.
 
-  A batch is G equal groups of neighbouring pictures, each normalised by itself; what a run computes depends on G
-  and not on the devices. These form gcd(G, D) rows; a row takes its equal share of the groups, and each of its
-  devices holds the same part of every one of them.
+  A batch is G equal groups of neighbouring images, each normalised by itself. The results of a run depend on G and not
+  on the D devices. These form gcd(G, D) rows. Each row takes an equal share of the groups, and each device of a row
+  holds the same part of every group of its share.
 
   devices:  those that share the batch, of every process
   groups:   G, the statistics groups
-  parallel: what runs the program on every device
-  shard:    whether parameters and momentum are cut over the devices too, each holding a part between steps
+  parallel: runs the program on every device
+  shard:    cut parameters and momentum over the devices too, each holding a part between steps
   """
 
   devices: tuple[jax.Device, ...]
@@ -60,7 +59,7 @@ class Layout:
 
   @property
   def cut(self) -> BatchCut | None:
-    """For the network; None where no group lies on several devices."""
+    """How the devices share a group, for the network; None where no group lies on several devices."""
     return BatchCut(AXIS, len(self.devices), self.parts) if self.parts > 1 else None
 
   @property
@@ -72,7 +71,7 @@ class Layout:
     """Refuses a batch that groups and devices do not divide.
 
     Raises:
-      ConfigurationError: with the nearest sizes that they do.
+      ConfigurationError: with the nearest sizes that fit.
     """
     unit = math.lcm(self.groups, len(self.devices))
     if batch_size % unit:
@@ -84,10 +83,10 @@ class Layout:
       raise ConfigurationError(flag, batch_size, f"{who} do not divide it; the nearest that they do: {nearest}")
 
   def check_accumulation(self, pieces: int) -> None:
-    """Refuses pieces that a device's groups cannot be gone through in.
+    """Refuses a number of pieces that does not divide a device's groups.
 
     Raises:
-      ConfigurationError: with those that they can.
+      ConfigurationError: with the numbers that do.
     """
     own = self.groups_of_device
     if own % pieces:
@@ -99,15 +98,15 @@ class Layout:
         f"whole; {fitting} fit, or more groups",
       )
 
-  def own(self, pictures: jax.Array) -> jax.Array:
-    """Of a batch's pictures [batch], this device's [groups_of_device * n], group by group; inside the program."""
+  def own(self, images: jax.Array) -> jax.Array:
+    """This device's part [groups_of_device * n] of a batch's images [batch], group by group; inside the program."""
     if len(self.devices) == 1:
-      return pictures
+      return images
     row, part = jnp.divmod(jax.lax.axis_index(AXIS), self.parts)
-    return pictures.reshape(self.rows, self.groups_of_device, self.parts, -1)[row, :, part].reshape(-1)
+    return images.reshape(self.rows, self.groups_of_device, self.parts, -1)[row, :, part].reshape(-1)
 
   def group_numbers(self) -> jax.Array:
-    """int32 [groups_of_device]: which of the groups this device has parts of; inside the program."""
+    """The numbers of this device's groups, int32 [groups_of_device]; inside the program."""
     own = jnp.arange(self.groups_of_device, dtype=jnp.int32)
     if len(self.devices) == 1:
       return own
@@ -126,7 +125,7 @@ class Layout:
     return jax.tree.map(spec, shapes)
 
   def whole[Tree](self, parts: Tree, specs: Tree) -> Tree:
-    """Arrays put together again of what each device holds; inside the program."""
+    """Gathers whole arrays from the devices' parts; inside the program."""
 
     def gather(part: jax.Array, spec: PartitionSpec) -> jax.Array:
       return jax.lax.all_gather(part, AXIS, axis=len(spec) - 1, tiled=True) if spec else part
@@ -134,8 +133,10 @@ class Layout:
     return jax.tree.map(gather, parts, specs)
 
   def reduce[Tree](self, gradients: Tree, specs: Tree, means: Any, sums: Any) -> tuple[Tree, Any, Any]:
-    """The means over all devices of gradients, each device keeping the part that its specs give it, and of `means`,
-    and the sums of `sums`; inside the program."""
+    """Averages gradients and `means` over all devices, and adds up `sums`; inside the program.
+
+    Each device keeps the part of the gradients that its specs give it.
+    """
     if len(self.devices) == 1:
       return gradients, means, sums
 
@@ -155,8 +156,8 @@ class Layout:
   def connect(self) -> None:
     """Makes the connections between processes that a step needs; each calls it as soon as they have joined.
 
-    Gloo, of the CPU back end, has processes come to the first exchange of some devices within 30 s of each other, and
-    a step's first may be minutes of loading and compiling away. Later ones wait for as long as it takes.
+    Gloo, of the CPU back end, wants processes to reach the first exchange of some devices within 30 s of each other. A
+    step's first exchange may be minutes of loading and compiling away. Later ones wait for as long as it takes.
     """
 
     def exchange(x: jax.Array) -> jax.Array:
@@ -175,7 +176,7 @@ class Layout:
     """Compiles a program that every device runs.
 
     Args:
-      function: of what each device holds of the arguments.
+      function: of each device's part of the arguments.
       donate: places of arguments whose memory the results may take.
       in_specs, out_specs: how arguments and results lie, by default whole and the same on all devices; pmap knows
         no other way.
@@ -190,10 +191,10 @@ class Layout:
   def compiled(self, program: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """A program of `everywhere`, compiled for arguments like these.
 
-    By pmap, or where NaNs are looked for (JAX then takes a program apart), it is compiled when it is first called.
-    What tracing leaves is given back before, and what compiling leaves after.
+    By pmap, or under --debug-nans (JAX then takes a program apart), it is compiled at the first call. The memory of
+    tracing is given back before compiling, and that of compiling after it.
     """
-    if self.parallel == "pmap" or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+    if self.parallel == "pmap" or jax.config.jax_debug_nans:
       return program
     lowered = program.lower(*arguments)
     compilation.give_back()
@@ -203,7 +204,7 @@ class Layout:
     return compiled
 
   def mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any = PartitionSpec()) -> Callable[..., Any]:
-    """A program for each device as one over all of them."""
+    """One program over all devices, from that of each device."""
     if len(self.devices) == 1:
       return function
     # Without checking what varies over the devices: then a sum's gradient is the sum of gradients, as in pmap.
@@ -224,8 +225,8 @@ class Layout:
       )
 
     def call(*arguments: Any) -> Any:
-      # pmap wants something to map over, and places arguments itself; several processes get arrays of their own
-      # devices back.
+      # pmap needs an argument to map over, and places arguments itself. It returns to each process arrays on that
+      # process's devices alone.
       with jax.transfer_guard("allow"):
         return _rewrapped(mapped(len(arguments))(np.arange(len(here)), *arguments), self.mesh)
 
@@ -235,10 +236,10 @@ class Layout:
 def make_layout(
   groups: int = 1, parallel: Parallel = "jit", *, shard: bool = False, devices: int | None = None
 ) -> Layout:
-  """The first so many devices, by default all there are, for that many statistics groups.
+  """A layout over the first `devices` devices, by default all.
 
   Raises:
-    ConfigurationError: there are not so many; or some of several processes' are to be left out.
+    ConfigurationError: there are fewer; or several processes would leave some out.
   """
   found = jax.devices()
   if devices is not None and not 1 <= devices <= len(found):
@@ -254,29 +255,29 @@ def make_layout_of_one() -> Layout:
 
 
 def replicate[Tree](tree: Tree, mesh: Mesh) -> Tree:
-  """Every device gets the whole; every process passes the same."""
+  """Puts whole arrays on every device; every process passes the same."""
   return place(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def place_state[Tree](state: Tree, specs: Tree, mesh: Mesh) -> Tree:
-  """A state that every process has alike, as specs want it."""
+  """Places a state, the same in every process, by its specs."""
   return jax.tree.map(lambda leaf, spec: place(leaf, NamedSharding(mesh, spec)), state, specs)
 
 
 def place[Tree](tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
-  """Arrays that every process has alike, as a sharding wants them."""
+  """Places arrays, the same in every process, by a sharding."""
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
 
   def put(value: np.ndarray) -> jax.Array:
     return jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
 
-  with jax.transfer_guard("allow"):  # JAX takes this way to the device for one that nobody asked for.
+  with jax.transfer_guard("allow"):  # JAX counts this as an implicit transfer.
     return jax.tree.map(put, jax.tree.map(np.asarray, jax.device_get(tree)))
 
 
 def _rewrapped[Tree](tree: Tree, mesh: Mesh) -> Tree:
-  """Replicated arrays, as pmap gives them to a process, as arrays of the mesh; nothing is copied."""
+  """Makes arrays of the mesh from the replicated arrays that pmap returns to a process; copies nothing."""
   if jax.process_count() == 1:
     return tree
   sharding = NamedSharding(mesh, PartitionSpec())
@@ -289,10 +290,9 @@ def _rewrapped[Tree](tree: Tree, mesh: Mesh) -> Tree:
 
 
 def placed[Tree](shapes: Tree, specs: Tree | PartitionSpec, mesh: Mesh) -> Tree:
-  """Shapes of arrays, with the placement that specs, or one for all, give them."""
+  """Shapes of arrays with their placement, from specs or from one spec for all."""
   if isinstance(specs, PartitionSpec):
-    everywhere = specs
-    specs = jax.tree.map(lambda _: everywhere, shapes)
+    specs = jax.tree.map(lambda _, one=specs: one, shapes)
 
   def shape(leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))

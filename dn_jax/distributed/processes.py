@@ -21,28 +21,28 @@ from dn_jax.config.schema import DistributedConfig, difference
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import provenance, signals
 
-# Of a process that stops since another is gone.
+# A process ends with it when another is lost.
 LOST_EXIT_CODE = 76
-# What JAX raises of a step that fails by itself, and not for want of another process.
+# JAX's errors of a step that fails by itself, not for want of another process.
 _OWN_FAULTS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
-# What is said in errors of any type where another process is gone: by exchanges, by the coordination service.
+# Words in errors of any type when another process is gone, from exchanges and from the coordination service.
 _SIGNS_OF_LOSS = ("gloo", "nccl", "coordination", "unavailable", "deadline_exceeded", "heartbeat", "barrier")
 _LOST = "the same command, in all of them, goes on from the last checkpoint"
 
-# What tells that a scheduler started several processes; JAX finds the rest by itself.
+# Set above 1 where a scheduler started several processes; JAX finds the rest by itself.
 SCHEDULERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 class AgreedError(UserError):
-  """What every process raises at the same time."""
+  """An error that every process raises at the same time."""
 
 
 def join(config: DistributedConfig) -> None:
-  """Joins the processes of a run, before anything is computed; nothing happens where there is only one.
+  """Joins the processes of a run, before anything is computed; does nothing for a single process.
 
   Raises:
     ConfigurationError: a coordinator that cannot be reached, or processes that do not come.
-    AgreedError: in every process, where one has other devices, other versions or other code.
+    AgreedError: one process has other devices, versions or code; raised in all.
   """
   found = config.auto or any(int(os.environ.get(name) or 1) > 1 for name in SCHEDULERS)
   given = (config.coordinator, config.num_processes, config.process_id)
@@ -50,7 +50,7 @@ def join(config: DistributedConfig) -> None:
     if not found:
       return
     given = _detected(config.timeout)
-  _look(*given, config.timeout)
+  _look(given[0], given[2], config.timeout)
   with _joining(*given, config.timeout):
     try:
       jax.distributed.initialize(
@@ -68,7 +68,7 @@ def join(config: DistributedConfig) -> None:
 
 
 def _detected(timeout: int) -> tuple[str, int, int]:
-  """What JAX finds out of a TPU pod, SLURM or Open MPI: the coordinator, how many processes, which one this is."""
+  """The coordinator, the number of processes and this one's id, as a TPU pod, SLURM or Open MPI tells JAX."""
   from jax._src.clusters import ClusterEnv
 
   reason = "no TPU pod, SLURM or Open MPI"
@@ -81,8 +81,8 @@ def _detected(timeout: int) -> tuple[str, int, int]:
   return found
 
 
-def _look(coordinator: str, count: int, number: int, timeout: int) -> None:
-  """Looks whether the coordinator's port is free, in process 0, or answers within a time, in any other."""
+def _look(coordinator: str, number: int, timeout: int) -> None:
+  """Refuses a coordinator whose port is taken, in process 0, or does not answer in time, in any other."""
   host, _, port = coordinator.rpartition(":")
   if number == 0:
     family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
@@ -108,10 +108,10 @@ def _look(coordinator: str, count: int, number: int, timeout: int) -> None:
 
 @contextlib.contextmanager
 def _joining(coordinator: str, count: int, number: int, timeout: int) -> Iterator[None]:
-  """While entered, an abort of JAX's is one line with exit code 2, in place of all that C++ says of it.
+  """While entered, an abort of JAX's is one line with exit code 2 in place of pages of C++.
 
-  JAX aborts a process whose peers do not come; its words, on standard error, are kept aside to be read. What Python
-  writes there, and what anybody wrote where nothing is aborted, is shown.
+  JAX aborts a process whose peers do not come. Standard error is kept aside to be read then, except for Python's own
+  words; without an abort all of it is shown at the end.
   """
   from jax._src import distributed
 
@@ -122,12 +122,12 @@ def _joining(coordinator: str, count: int, number: int, timeout: int) -> Iterato
       said = os.pread(words.fileno(), 2**20, 0)
       fault = _fault(said.decode(errors="replace"), coordinator, count, number, timeout)
       os.write(shown.fileno(), f"error: {fault}\n".encode() if fault else said)
-      if number == 0:  # It serves the others, who are being told the same.
+      if number == 0:  # The coordinator is here, and is telling the others the same.
         time.sleep(1)
       os._exit(2 if fault else 128 + signal.SIGABRT)
 
     sys.stderr.flush()
-    # Its own time is an hour; it knows who is missing, where the others' only know that somebody is.
+    # The service would wait an hour; it alone knows who is missing.
     jaxlib.get_distributed_runtime_service = functools.partial(service, cluster_register_timeout=timeout)
     os.dup2(words.fileno(), 2)
     try:
@@ -142,7 +142,7 @@ def _joining(coordinator: str, count: int, number: int, timeout: int) -> Iterato
 
 
 def _fault(words: str, coordinator: str, count: int, number: int, timeout: int) -> ConfigurationError | None:
-  """What it means that JAX aborts with such words before all have joined; None: nothing about other processes."""
+  """The fault behind JAX's words at an abort before all have joined; None: they are not about other processes."""
   status = re.search(r"JAX distributed service .*absl::Status: (\w+): (.*)", words)
   if not status:
     return None
@@ -177,17 +177,17 @@ def _say_lost(number: int, runs_python: bool) -> None:
 
 
 def _compare(count: int, number: int, timeout: int) -> None:
-  """Refuses processes that cannot be one run: before anything is exchanged, which takes as many devices in each.
+  """Refuses processes that cannot be one run, before any exchange, which needs as many devices in each.
 
   Raises:
-    AgreedError: in every process, with the first difference there is.
+    AgreedError: the first difference; raised in all.
   """
   from jax._src import distributed
 
   client = distributed.global_state.client
   told = lambda kind, other: json.loads(client.blocking_key_value_get(f"dn_jax/{kind}/{other}", 1000 * timeout))
 
-  # Before any asks for devices, where one that was told of more would wait for some that do not come.
+  # Counts come first: a process that was told of more would wait for their devices.
   client.key_value_set(f"dn_jax/processes/{number}", json.dumps(count))
   first = told("processes", 0)
   for other in range(first):
@@ -206,12 +206,12 @@ def _compare(count: int, number: int, timeout: int) -> None:
 
 @contextlib.contextmanager
 def ending_together(*agreed: type[Exception]) -> Iterator[None]:
-  """Where one of several processes fails alone, it ends at once, and the others do when they miss it.
+  """Ends one of several processes at once where it fails alone; the others end when they miss it.
 
-  Leaving in an orderly way would wait for the others, and these for it.
+  An orderly exit would wait for the others, and these for it.
 
   Args:
-    *agreed: what all processes raise at the same time, besides `AgreedError`; passed on.
+    *agreed: errors that all processes raise at the same time, besides `AgreedError`; they pass.
   """
   try:
     yield
@@ -237,7 +237,7 @@ def ending_together(*agreed: type[Exception]) -> Iterator[None]:
 
 
 def _sign_of_loss(error: BaseException | None) -> str | None:
-  """What an error, or what it comes from, says of another process that is gone; JAX and Orbax raise ValueError too."""
+  """The first line of an error, or of its cause, that speaks of a lost process; JAX and Orbax raise ValueError too."""
   while error:
     reason = str(error).partition("\n")[0]
     if not reason.startswith(_OWN_FAULTS) and any(sign in reason.lower() for sign in _SIGNS_OF_LOSS):
@@ -247,12 +247,12 @@ def _sign_of_loss(error: BaseException | None) -> str | None:
 
 
 def is_first() -> bool:
-  """Whether this process is the one that writes records and speaks."""
+  """Whether this process writes the records and speaks."""
   return jax.process_index() == 0
 
 
 def by_first(action: Callable[[], Any]) -> Any:
-  """Does something in the first process; all get its result, as JSON gives it back, or its error.
+  """Runs an action in the first process; all get its result, as JSON gives it back, or its error.
 
   Raises:
     AgreedError: the action's `UserError`, in every process.
@@ -265,23 +265,14 @@ def by_first(action: Callable[[], Any]) -> Any:
       found = {"result": action()}
     except UserError as error:
       found = {"error": str(error)}
-  found = json.loads(_broadcast(json.dumps(found)))
+  found = json.loads(_gather(json.dumps(found))[0])
   if "error" in found:
     raise AgreedError(found["error"])
   return found["result"]
 
 
-def _broadcast(text: str) -> str:
-  from jax.experimental import multihost_utils
-
-  content = np.frombuffer(text.encode(), np.uint8)
-  size = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
-  content = content if is_first() else np.zeros(size, np.uint8)
-  return multihost_utils.broadcast_one_to_all(content).tobytes().decode()
-
-
 def together[Result](action: Callable[[], Result]) -> Result:
-  """Every process does something; where it fails in one, it fails in all, with the same words.
+  """Runs an action in every process; where it fails in one, it fails in all, with the same words.
 
   Raises:
     AgreedError: a `UserError` of one of them.
@@ -301,10 +292,10 @@ def together[Result](action: Callable[[], Result]) -> Result:
 
 
 def agree(flags: dict[str, Any]) -> None:
-  """Refuses processes that were started otherwise than the first, or with other data.
+  """Refuses processes whose flags or data differ from the first one's.
 
   Raises:
-    AgreedError: in every process, with the first difference there is.
+    AgreedError: the first difference; raised in all.
   """
   if jax.process_count() == 1:
     return

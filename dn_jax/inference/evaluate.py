@@ -12,7 +12,7 @@ from dn_jax.config import datasets
 from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog, sources
 from dn_jax.data.augment import normalise
-from dn_jax.distributed.layout import gathered, make_layout, replicate
+from dn_jax.distributed.layout import make_layout, replicate
 from dn_jax.errors import ConfigurationError
 from dn_jax.inference import load
 from dn_jax.inference.load import Classifier
@@ -106,10 +106,8 @@ def of_classifier(
   data = dataclasses.replace(data, size=known.input.size, resize=known.input.resize)
   measure = streamed.make_evaluate(
     step.make_logits(known.network),
-    step.totals_of,
     functools.partial(normalise, mean=known.input.mean, std=known.input.std),
-    streamed.placer(layout),
-    functools.partial(gathered, mesh=layout.mesh),
+    layout,
   )
   params, batch_stats = replicate(jax.device_get((known.params, known.batch_stats)), layout.mesh)
   return _measured(

@@ -26,10 +26,10 @@ from dn_jax.models.cpu import Prefix
 
 
 def train_block(block: nn.Module, layers: Sequence[nn.Module], features: Features) -> Features:
-  """What a `dn_jax.models.densenet.DenseBlock` returns in training, and its new running averages.
+  """Runs a `dn_jax.models.densenet.DenseBlock` in training, and updates its running averages.
 
   Args:
-    block: a DenseBlock that has variables, called in training.
+    block: a DenseBlock that has variables.
     layers: its dense layers.
     features: x_0, as given to the block.
 

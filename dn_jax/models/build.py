@@ -42,14 +42,12 @@ BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(config: ModelConfig, num_classes: int, param_dtype: jnp.dtype = jnp.float32) -> nn.Module:
+def build(config: ModelConfig, num_classes: int) -> nn.Module:
   """The network of a completed configuration.
 
   Args:
-    config: from `complete_model`; a `dropout` of None means none, a `remat` of None the family's default, and `auto`
-      has been chosen for.
+    config: from `complete_model`; a `dropout` of None means none, a `remat` of None the family's default; not `auto`.
     num_classes: width of the classifier.
-    param_dtype: of parameters and statistics; float64 makes activations float64 too.
 
   Returns:
     A module with the call (images [batch, height, width, channels], train) -> logits [batch, num_classes].
@@ -62,7 +60,6 @@ def build(config: ModelConfig, num_classes: int, param_dtype: jnp.dtype = jnp.fl
     epsilon=config.epsilon,
     convolution_init=config.convolution_init,
     classifier_init=config.classifier_init,
-    dtype=jnp.dtype(config.dtype) if param_dtype == jnp.float32 else param_dtype,
-    param_dtype=param_dtype,
+    dtype=jnp.dtype(config.dtype),
     precision=None if config.precision == "default" else config.precision,
   )

@@ -1,20 +1,17 @@
 """Programs written out for the CPU back end; the compilers of TPUs and GPUs need none of them.
 
-| here            | the same function as                 | why, on a CPU                                             |
-|-----------------|--------------------------------------|-----------------------------------------------------------|
-| `convolve`      | `dn_jax.models.convolution.convolve` | 3x3 gradients are two matrix products, without transposes |
-| `Prefix`        | a slice of the first channels        | the slice is not copied and kept through a layer          |
-| `threefry_2x32` | `jax.extend.random.threefry_2x32`    | one fused loop, where XLA's takes twenty passes           |
+| here            | the same function as              | why, on a CPU                                         |
+|-----------------|-----------------------------------|-------------------------------------------------------|
+| `convolve_3x3`  | `jax.lax.conv_general_dilated`    | gradients are two matrix products, without transposes |
+| `Prefix`        | a slice of the first channels     | the slice is not copied and kept through a layer      |
+| `threefry_2x32` | `jax.extend.random.threefry_2x32` | one fused loop, where XLA's takes twenty passes       |
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from dn_jax.models import convolution
 
 # Pixels per piece of a batch, such that their gathered neighbours (nine times the output channels) stay in a
 # processor's cache; and the most pieces, since each is compiled separately.
@@ -22,25 +19,18 @@ _PIECE = 16384
 _MOST_PIECES = 8
 
 
-def convolve(
-  inputs: jax.Array,
-  kernel: jax.Array,
-  window_strides: Sequence[int],
-  padding: str | Sequence[tuple[int, int]],
-  **rest: Any,
-) -> jax.Array:
-  """`convolution.convolve`, with the gradients of a 3x3 convolution of stride 1 as matrix products on the CPU.
-
-  JAX's own weight gradient first transposes both operands, which there takes longer than the rest. On TPU and GPU
-  the gradients are JAX's own. A gradient written by hand has no forward mode (`jax.jvp`).
-  """
-  if kernel.shape[:2] == (3, 3) and tuple(window_strides) == (1, 1) and padding == "SAME":
-    return _convolve_3x3(inputs, kernel, rest.get("precision"))
-  return convolution.convolve(inputs, kernel, window_strides, padding, **rest)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve_3x3(inputs: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+def convolve_3x3(inputs: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+  """A 3x3 convolution of stride 1, padded to its size, whose gradients are matrix products on the CPU.
+
+  JAX's own weight gradient first transposes both operands, which takes longer there than the rest. On TPU and GPU
+  the gradients are JAX's own. A gradient written by hand has no forward mode (`jax.jvp`).
+
+  Args:
+    inputs: [batch, height, width, in_channels].
+    kernel: [3, 3, in_channels, out_channels].
+    precision: as `jax.lax.Precision` names it.
+  """
   return _plain_3x3(inputs, kernel, precision)
 
 
@@ -51,7 +41,7 @@ def _plain_3x3(inputs: jax.Array, kernel: jax.Array, precision: Any) -> jax.Arra
 
 
 def _forward_3x3(inputs: jax.Array, kernel: jax.Array, precision: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _convolve_3x3(inputs, kernel, precision), (inputs, kernel)
+  return convolve_3x3(inputs, kernel, precision), (inputs, kernel)
 
 
 def _backward_3x3(
@@ -65,7 +55,7 @@ def _backward_3x3(
   )
 
 
-_convolve_3x3.defvjp(_forward_3x3, _backward_3x3)
+convolve_3x3.defvjp(_forward_3x3, _backward_3x3)
 
 
 def _gradients_by_convolutions(

@@ -25,10 +25,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from dn_jax.config.network import blocks_of_depth as blocks_of_depth  # For those who import the class.
 from dn_jax.config.network import smallest_dense_map
-from dn_jax.models import block_gradient, cpu, remat
+from dn_jax.models import block_gradient, remat
 from dn_jax.models.batch_stats import BatchCut, FeatureMap, Features, concatenate
-from dn_jax.models.convolution import convolve
-from dn_jax.models.factories import ModuleFactory, classifier, factories
+from dn_jax.models.layers import ModuleFactory, classifier, factories
 
 
 class DenseLayer(nn.Module):
@@ -221,7 +220,7 @@ class DenseNet(nn.Module):
       raise ValueError("remat policy 'bottleneck': this network has no bottleneck to keep; use 'dense_layer'")
 
     own_gradient = self.remat == "layer_by_layer"
-    make = factories(self, cpu.convolve if own_gradient else convolve)
+    make = factories(self, own_gradient=own_gradient)
     dense_layer = functools.partial(
       remat.remat_layer(DenseLayer, self.remat), self.growth_rate, self.bottleneck_width, *make
     )

@@ -25,7 +25,7 @@ POLICIES = typing.get_args(RematPolicy)
 # The name of a dense layer's 1x1 output.
 BOTTLENECK = "bottleneck"
 # The name of a dense layer's 3x3 output. It is kept in any case, as the layer's output; without a name, the gradient
-# of its statistics would run the convolution again.
+# of its statistics would recompute the convolution.
 OUTPUT = "output"
 
 _KEPT_IN_A_LAYER = {

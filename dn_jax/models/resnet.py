@@ -15,8 +15,7 @@ import jax.numpy as jnp
 
 from dn_jax.models import remat
 from dn_jax.models.batch_stats import BatchCut
-from dn_jax.models.convolution import convolve
-from dn_jax.models.factories import ModuleFactory, classifier, factories
+from dn_jax.models.layers import ModuleFactory, classifier, factories
 
 
 class Branch(nn.Module):
@@ -157,7 +156,7 @@ class ResNet(nn.Module):
     """
     chex.assert_rank(images, 4)
     # As in PyTorch; of stride 2, "SAME" would pad at the end alone.
-    conv, norm, measure, dropout = factories(self, convolve, padding=((1, 1), (1, 1)))
+    conv, norm, measure, dropout = factories(self, padding=((1, 1), (1, 1)))
     count = 3 * self.units
     alive = 1 - (1 - self.survival) * jnp.arange(1, count + 1) / count
     stochastic = self.survival < 1 and train

@@ -13,10 +13,6 @@ def mean_absolute_weights(network: DenseNet, params: Any) -> list[np.ndarray]:
   Section 5 of the paper sums a filter's absolute weights and divides by the source's channels, where this takes the
   mean; the two differ by a constant among columns of the same kind.
 
-  Args:
-    network: the DenseNet.
-    params: its parameters.
-
   Returns:
     For each block of n layers an array [n + 1, n + 1], NaN where a target does not read a source.
     Row s: the source, x_0 or layer s. Column l - 1: the first convolution of layer l. Last column: the convolution of

@@ -1,4 +1,4 @@
-"""A network layer by layer: shapes, parameters and FLOPs, read off the modules while JAX traces them."""
+"""A network layer by layer: shapes, parameters and FLOPs, recorded while JAX traces the modules."""
 
 import math
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ class Row(NamedTuple):
   kind:       "Conv 3x3", "Dense", "BatchNorm"
   output:     shape without the batch
   parameters: number of trained parameters
-  flops:      per image, of convolutions and matrix products, a multiply-add counted as two. As published, a
-              transition's 1x1 convolution counts before the pool; here it runs after it, for a quarter of that.
+  flops:      per image, of convolutions and matrix products, a multiply-add counted as two. A transition's 1x1
+              convolution is counted before the pool, as published; here it runs after the pool, with a quarter of them.
   """
 
   path: str
@@ -60,14 +60,6 @@ def layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]:
       lambda key, x: network.init(key, x, False), jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), "float32")
     )
   return rows
-
-
-def parameter_count(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-  """The number of trained parameters, from shapes alone."""
-  shapes = jax.eval_shape(
-    lambda key, x: network.init(key, x, False), jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), "float32")
-  )
-  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
 
 
 def table(rows: list[Row], title: str) -> rich.table.Table:

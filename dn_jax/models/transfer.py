@@ -14,13 +14,11 @@ def block_features(network: DenseNet, variables: Mapping[str, Any], images: jax.
   """The feature maps at the end of each dense block, in evaluation.
 
   Args:
-    network: a DenseNet.
-    variables: its `params` and `batch_stats`.
+    network, variables: a DenseNet, its `params` and `batch_stats`.
     images: [batch, height, width, channels], normalised; any size.
 
   Returns:
-    For each block the concatenation [x_0, ..., x_l] of its maps, not yet normalised: [batch, height', width',
-    channels'].
+    For each block the concatenation [x_0, ..., x_l] of its maps before the norm, [batch, height', width', channels'].
   """
   _, found = network.apply(variables, images, False, mutable=["intermediates"])
   return [found["intermediates"][f"block{index}_end"][0] for index in range(1, len(network.blocks) + 1)]
@@ -32,13 +30,12 @@ def reset_classifier(
   """The same network with a new classifier, for other classes.
 
   Args:
-    network: a DenseNet.
-    variables: its `params` and `batch_stats`.
+    network, variables: a DenseNet, its `params` and `batch_stats`.
     num_classes: at least 1.
-    key: of the new weight, which is initialised as published.
+    key: for the new weight, which is initialised as published.
 
   Returns:
-    The network with `num_classes` classes, and its variables; all but the classifier's are the old ones.
+    The new network, and its variables; all but the classifier's are the old ones.
 
   Raises:
     ValueError: fewer than one class.

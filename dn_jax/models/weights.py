@@ -1,9 +1,8 @@
 """Weights from and to other programs: PyTorch state dicts, and Keras's networks by layer order.
 
-The name of a parameter elsewhere is a table (`units`), in the order in which the layers stand in the network.
-Elsewhere every batch norm keeps its own running averages; here a feature map has them once
-(`dn_jax.models.batch_stats`). So going out, a map's averages are written into every reader; coming in, a
-file whose readers agree is taken as it is, and for one whose readers do not there are two ways, see `load`.
+A table (`units`) holds the names of the parameters elsewhere, in the network's order. Elsewhere every batch norm keeps
+its own running averages; here a feature map has them once (`dn_jax.models.batch_stats`). Export writes a map's averages
+into every reader. Import takes a file whose readers agree as it is; `from_pytorch` has two ways for any other.
 """
 
 import dataclasses
@@ -17,6 +16,8 @@ import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.core import unfreeze
+from flax.traverse_util import unflatten_dict
 
 from dn_jax.config.check import adapter
 from dn_jax.config.schema import About
@@ -26,6 +27,12 @@ from dn_jax.models.densenet import DenseNet
 State = dict[str, np.ndarray]
 Path = tuple[str, ...]
 Disagreement = Literal["inference", "train"]
+# The arrays of a layer by its kind, in Keras's order.
+_PARTS = {
+  "conv": ("weight",),
+  "linear": ("weight", "bias"),
+  "norm": ("weight", "bias", "running_mean", "running_var"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +40,6 @@ class Unit:
   """A layer with weights.
 
   name: as PyTorch calls it, e.g. `features.denseblock1.denselayer1.norm1`
-  kind: `conv` (weight), `norm` (weight, bias and running averages) or `linear` (weight, bias)
   path: in the tree `params`
   maps: of a norm, the feature maps it reads: (path in `batch_stats`, channels) each
   """
@@ -49,7 +55,7 @@ def units(network: DenseNet, last_norm: str = "norm5") -> list[Unit]:
 
   Args:
     network: the DenseNet.
-    last_norm: `norm5` (torchvision) or `norm_final` (the memory-efficient PyTorch implementation).
+    last_norm: its name: `norm5` (torchvision) or `norm_final` (the memory-efficient PyTorch implementation).
   """
   result = [Unit("features.conv0", "conv", ("stem", "conv"))]
   channels = network.initial_channels
@@ -85,7 +91,7 @@ def to_pytorch(network: DenseNet, params: Any, batch_stats: Any, last_norm: str 
     last_norm: see `units`.
 
   Returns:
-    Arrays by PyTorch's names; convolution kernels [out, in, height, width].
+    Arrays by name; convolution kernels [out, in, height, width].
   """
   state: State = {}
   for unit in units(network, last_norm):
@@ -112,24 +118,24 @@ def from_pytorch(
 ) -> dict[str, Any]:
   """The variables of a network from a PyTorch state dict.
 
-  Both spellings of a layer's parts (`norm1`, `norm.1`) and of the last norm (`norm5`, `norm_final`) are
-  known, as is the prefix `module.` of a parallel wrapper; a norm's `num_batches_tracked` is ignored.
+  It knows both spellings of a layer's parts (`norm1`, `norm.1`) and of the last norm (`norm5`, `norm_final`), and the
+  prefix `module.` of a parallel wrapper; it ignores `num_batches_tracked`.
 
   Args:
     network: the DenseNet.
     state: arrays by name.
     template: shapes of its variables, `params` and `batch_stats`, e.g. from `jax.eval_shape`.
-    disagreement: what to do where readers of one map carry different running averages. `inference` folds the
-      difference into the readers' scale and bias, exactly: evaluation gives the file's outputs. `train` keeps
-      scale and bias, and the map gets the mean of its readers' averages.
-    say: told what was done about a disagreement.
+    disagreement: for readers of one map with different running averages. `inference` folds the difference into the
+      readers' scale and bias, exactly: evaluation gives the file's outputs. `train` keeps scale and bias, and the map
+      gets the mean of its readers' averages.
+    say: receives a line about a disagreement.
 
   Returns:
     {"params": ..., "batch_stats": ...} of numpy arrays, in the template's types.
 
   Raises:
     WeightsError: names missing, unknown or given twice, shapes or types that differ, values that are not finite
-      in the template's types: all of them, and nothing is loaded.
+      in the template's types; it lists all of them.
     ValueError: `disagreement` is neither, or the template is of another network.
   """
   if disagreement not in typing.get_args(Disagreement):
@@ -139,10 +145,10 @@ def from_pytorch(
   state = _arrays(state, {f"{unit.name}.num_batches_tracked" for unit in table if unit.kind == "norm"})
   _check(state, table, template["params"])
 
-  params: dict[str, Any] = {}
+  params: dict[Path, np.ndarray] = {}
   readings: dict[Path, list[tuple[Unit, slice]]] = {}
   for unit in table:
-    weight = np.asarray(state[f"{unit.name}.weight"])
+    weight = state[f"{unit.name}.weight"]
     if unit.kind == "conv":
       own = {"kernel": np.transpose(weight, (2, 3, 1, 0))}
     elif unit.kind == "linear":
@@ -153,10 +159,12 @@ def from_pytorch(
       for path, channels in unit.maps:
         readings.setdefault(path, []).append((unit, slice(first, first + channels)))
         first += channels
-    _put(params, unit.path, own)
+    params |= {(*unit.path, name): value for name, value in own.items()}
   batch_stats = _share_statistics(state, readings, params, network.epsilon, disagreement, say)
-  variables = {"params": params, "batch_stats": batch_stats}
-  loaded = _like(variables, template)
+  variables = {"params": unflatten_dict(params), "batch_stats": unflatten_dict(batch_stats)}
+  with np.errstate(over="ignore"):  # Overflow is named below.
+    cast = lambda like, value: np.ascontiguousarray(value).astype(like.dtype, copy=False)
+    loaded = jax.tree.map(cast, {name: unfreeze(template[name]) for name in variables}, variables)
   for path, leaf in jax.tree.leaves_with_path(loaded):
     if not np.isfinite(leaf).all():
       where = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -167,13 +175,13 @@ def from_pytorch(
 def _share_statistics(
   state: Mapping[str, np.ndarray],
   readings: Mapping[Path, list[tuple[Unit, slice]]],
-  params: dict[str, Any],
+  params: dict[Path, np.ndarray],
   epsilon: float,
   disagreement: Disagreement,
   say: Callable[[str], None],
-) -> dict[str, Any]:
-  """One mean and variance a map out of its readers', changing readers in `params` under `inference`."""
-  batch_stats: dict[str, Any] = {}
+) -> dict[Path, np.ndarray]:
+  """One mean and variance per map from those of its readers; under `inference` changes the readers in `params`."""
+  batch_stats: dict[Path, np.ndarray] = {}
   differing = []
   for path, readers in readings.items():
     means, variances = (
@@ -187,8 +195,10 @@ def _share_statistics(
       mean, variance = (x.mean(axis=0, dtype=np.float64).astype(x.dtype) for x in (means, variances))
       if disagreement == "inference":
         for row, (unit, part) in enumerate(readers):
-          _fold(_at(params, unit.path), part, means[row], variances[row], mean, variance, epsilon)
-    _put(batch_stats, path, {"mean": mean, "var": variance})
+          scale, bias = (*unit.path, "scale"), (*unit.path, "bias")
+          old, new = (means[row], variances[row]), (mean, variance)
+          params[scale], params[bias] = _folded(params[scale], params[bias], part, old, new, epsilon)
+    batch_stats |= {(*path, "mean"): mean, (*path, "var"): variance}
   if differing:
     done = (
       "the difference is folded into their scales and biases: evaluation is exact"
@@ -202,35 +212,31 @@ def _share_statistics(
   return batch_stats
 
 
-def _fold(
-  own: dict[str, np.ndarray],
+def _folded(
+  scale: np.ndarray,
+  bias: np.ndarray,
   part: slice,
-  mean: np.ndarray,
-  variance: np.ndarray,
-  new_mean: np.ndarray,
-  new_variance: np.ndarray,
+  old: tuple[np.ndarray, np.ndarray],
+  new: tuple[np.ndarray, np.ndarray],
   epsilon: float,
-) -> None:
-  """Scale and bias that do over the new statistics what the old ones do over the reader's own."""
-  scale, bias = (np.array(own[name], np.float64) for name in ("scale", "bias"))
-  slope = scale[part] / np.sqrt(np.asarray(variance, np.float64) + epsilon)
-  bias[part] += slope * (np.asarray(new_mean, np.float64) - mean)
-  scale[part] = slope * np.sqrt(np.asarray(new_variance, np.float64) + epsilon)
-  own["scale"], own["bias"] = scale.astype(own["scale"].dtype), bias.astype(own["bias"].dtype)
+) -> tuple[np.ndarray, np.ndarray]:
+  """Scale and bias that give over new statistics (mean, variance) of a part what these give over the old ones."""
+  types = scale.dtype, bias.dtype
+  scale, bias = scale.astype(np.float64), bias.astype(np.float64)
+  (mean, variance), (new_mean, new_variance) = (np.asarray(each, np.float64) for each in (old, new))
+  slope = scale[part] / np.sqrt(variance + epsilon)
+  bias[part] += slope * (new_mean - mean)
+  scale[part] = slope * np.sqrt(new_variance + epsilon)
+  return scale.astype(types[0]), bias.astype(types[1])
 
 
 def to_keras(network: DenseNet, params: Any, batch_stats: Any) -> list[np.ndarray]:
-  """What the `set_weights` of Keras's DenseNet (121, 169, 201, with its classifier) takes."""
+  """The list that `set_weights` of Keras's DenseNet (121, 169, 201, with its classifier) takes."""
   state = to_pytorch(network, params, batch_stats)
   result = []
   for unit in units(network):
-    weight = state[f"{unit.name}.weight"]
-    if unit.kind == "conv":
-      result.append(np.transpose(weight, (2, 3, 1, 0)))
-    elif unit.kind == "linear":
-      result += [weight.T, state[f"{unit.name}.bias"]]
-    else:
-      result += [weight, *(state[f"{unit.name}.{part}"] for part in ("bias", "running_mean", "running_var"))]
+    weight, *others = (state[f"{unit.name}.{part}"] for part in _PARTS[unit.kind])
+    result += [np.transpose(weight, (2, 3, 1, 0)) if unit.kind == "conv" else weight.T, *others]
   return result
 
 
@@ -249,22 +255,15 @@ def from_keras(
     WeightsError: another number of arrays, or they do not fit.
   """
   table = units(network)
-  expected = sum({"conv": 1, "linear": 2, "norm": 4}[unit.kind] for unit in table)
+  expected = sum(len(_PARTS[unit.kind]) for unit in table)
   if len(weights) != expected:
     raise WeightsError(f"Keras weights: {len(weights)} arrays, where this network has {expected}")
-  if strange := [n for n, value in enumerate(weights) if not isinstance(value, np.ndarray)]:
-    raise WeightsError(f"Keras weights: numbers {strange} of the list are no arrays")
   rest = iter(weights)
   state: State = {}
   for unit in table:
-    weight = next(rest)
-    if unit.kind == "conv" and weight.ndim == 4:
-      weight = np.transpose(weight, (3, 2, 0, 1))
-    elif unit.kind == "linear":
-      weight = weight.T
-    state[f"{unit.name}.weight"] = weight
-    for part in {"conv": (), "linear": ("bias",), "norm": ("bias", "running_mean", "running_var")}[unit.kind]:
-      state[f"{unit.name}.{part}"] = next(rest)
+    own = {part: next(rest) for part in _PARTS[unit.kind]}
+    own["weight"] = np.transpose(own["weight"], (3, 2, 0, 1)) if own["weight"].ndim == 4 else own["weight"].T
+    state |= {f"{unit.name}.{part}": value for part, value in own.items()}
   return from_pytorch(network, state, template, disagreement, say)
 
 
@@ -308,7 +307,7 @@ def _read_pth(path: pathlib.Path) -> State:
     try:
       # numpy has no bfloat16.
       result[name] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
-    except (RuntimeError, TypeError) as error:  # Sparse, quantised, of a type that numpy has not.
+    except (RuntimeError, TypeError) as error:  # Sparse, quantised, or of a type that numpy lacks.
       raise WeightsError(f"{path}: {name} is {tensor.dtype}, which cannot be an array ({error})") from None
   return result
 
@@ -321,7 +320,7 @@ def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: About | No
 
 
 def _arrays(state: Mapping[str, Any], ignored: Container[str]) -> State:
-  """A state dict in today's names; half-precision numbers in float32, so that sums of them are not rounded back."""
+  """A state dict in today's names, half-precision numbers in float32: sums of them are not rounded back."""
   result: State = {}
   faults = []
   for name, value in state.items():
@@ -346,7 +345,7 @@ def _modern(name: str) -> str:
 
 
 def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) -> None:
-  """Lists everything about a state dict that does not fit the network."""
+  """Raises an error that lists every misfit of a state dict and the network."""
   expected: dict[str, tuple[int, ...]] = {}
   for unit in table:
     try:
@@ -354,9 +353,7 @@ def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) 
     except KeyError:
       raise ValueError(f"the template is of another network: it has no {'/'.join(unit.path)}") from None
     if unit.kind == "norm":
-      expected |= {
-        f"{unit.name}.{part}": own["scale"].shape for part in ("weight", "bias", "running_mean", "running_var")
-      }
+      expected |= {f"{unit.name}.{part}": own["scale"].shape for part in _PARTS["norm"]}
     else:
       kernel = own["kernel"].shape
       expected[f"{unit.name}.weight"] = (*kernel[:1:-1], *kernel[:2]) if unit.kind == "conv" else kernel[::-1]
@@ -383,17 +380,3 @@ def _at(tree: Any, path: Path) -> Any:
   for name in path:
     tree = tree[name]
   return tree
-
-
-def _put(tree: dict[str, Any], path: Path, value: Any) -> None:
-  for name in path[:-1]:
-    tree = tree.setdefault(name, {})
-  tree[path[-1]] = value
-
-
-def _like(tree: Any, template: Any) -> Any:
-  """Arrays in the template's types and nesting."""
-  if isinstance(template, Mapping):
-    return {name: _like(tree[name], template[name]) for name in template}
-  with np.errstate(over="ignore"):  # What overflows is named by the caller.
-    return np.ascontiguousarray(tree).astype(template.dtype, copy=False)

@@ -1,5 +1,6 @@
-"""What a training step takes, known before it runs: the compiler is asked, and its answers are kept."""
+"""Memory and work of a training step before it runs: the compiler is asked, and its answers are kept."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -7,7 +8,6 @@ import math
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,8 +21,8 @@ from dn_jax.config.schema import ModelConfig, OptimizerConfig, RematPolicy
 from dn_jax.distributed.layout import AXIS, Layout, make_layout_of_one, placed
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
-from dn_jax.planner.targets import HERE, Target, target
-from dn_jax.system import compilation
+from dn_jax.planner.targets import Target
+from dn_jax.system import compilation, folders
 from dn_jax.training import optimizer, step
 
 _SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 1.0)
@@ -31,14 +31,13 @@ _GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-  """A training step that is to be planned.
+  """A training step to plan.
 
-  model:        completed, see `dn_jax.models.build.complete`
-  num_classes:  width of the classifier
+  model:        completed, see `dn_jax.config.network.complete_model`
   image_shape:  (height, width, channels)
-  batch_size:   images a step, over all devices of a target
+  batch_size:   images per step, over all devices of a target
   groups:       statistics groups of the batch, see `dn_jax.distributed.layout.Layout`
-  accumulation: pieces that each device goes through one after another
+  accumulation: pieces that each device works through one after another
   """
 
   model: ModelConfig
@@ -49,22 +48,22 @@ class Question:
   accumulation: int = 1
 
   def under(self, policy: RematPolicy) -> "Question":
-    """The same of another remat policy."""
+    """The same step under another remat policy."""
     return dataclasses.replace(self, model=dataclasses.replace(self.model, remat=policy))
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What the compiler says of a training step; bytes and FLOPs of one chip.
+  """The compiler's account of a training step: bytes and FLOPs of one chip.
 
-  temporaries: what the step needs besides its arguments: activations kept for the backward pass, mostly
+  temporaries: bytes besides the arguments, mostly activations kept for the backward pass
   arguments:   parameters, statistics, momentum and the batch
   outputs:     results that do not take an argument's place
   flops:       forward and backward pass, recomputation included; None where the compiler does not say
   traffic:     bytes that operations read and write, on-chip memory included; None likewise
-  collectives: by kind, how many and the bytes of their results
-  cycles:      of the chip, by the compiler's own estimate, of one instruction after another; None likewise
-  loops:       of the compiled program; what is inside one counts once in `flops`, `traffic` and `cycles`
+  collectives: by kind, their number and the bytes of their results
+  cycles:      the compiler's own estimate, one instruction after another; None likewise
+  loops:       of the compiled program; the body of one counts once in `flops`, `traffic` and `cycles`
   refusal:     the compiler's words where the step does not fit the chip; everything else is 0 then
   """
 
@@ -80,19 +79,19 @@ class Plan:
 
   @property
   def peak(self) -> int:
-    """Bytes that a chip needs for the step: an upper bound, as if everything lived at once."""
+    """Bytes that a chip needs for the step: an upper bound, as if everything existed at once."""
     return self.temporaries + self.arguments + self.outputs
 
   def fits(self, memory: int | None, beside: int = 0) -> bool:
-    """Whether a chip of so much memory (None: unknown, and taken for enough) holds it and `beside` bytes more."""
+    """Whether a chip with that many bytes (None: unknown, assumed enough) holds the step and `beside` bytes more."""
     return self.refusal is None and (memory is None or self.peak + beside <= memory)
 
 
 def seconds(plan: Plan, where: Target, model: ModelConfig) -> float | None:
   """An estimate: the longer of computing at the chip's published peak and moving bytes at its bandwidth.
 
-  None where the chip's figures or the compiler's are not known. Real steps take longer: no kernel reaches the
-  peak, and bytes that stay on the chip count here.
+  None where the numbers of the chip or of the compiler are unknown. Real steps take longer: no kernel reaches the
+  peak. Bytes that stay on the chip are counted as moved.
   """
   if where.chip is None or plan.flops is None or plan.traffic is None:
     return None
@@ -100,17 +99,12 @@ def seconds(plan: Plan, where: Target, model: ModelConfig) -> float | None:
   return max(plan.flops / peak, plan.traffic / where.chip.bandwidth)
 
 
-def plan(question: Question, where: Target | None = None) -> Plan:
-  """The plan of a training step, from the disk where it has been asked for before.
-
-  Args:
-    question: its model's remat policy is not `auto`.
-    where: the target; by default this machine.
+def plan(question: Question, where: Target) -> Plan:
+  """The plan of a training step (not under `auto`), from the disk where it has been asked for before.
 
   Raises:
     ConfigurationError: groups and devices do not divide the batch.
   """
-  where = where or target(HERE)
   asked = {
     **dataclasses.asdict(question),
     "model": to_dict(dataclasses.replace(question.model, name=None, remat=policy_of(question.model))),
@@ -129,9 +123,8 @@ def plan(question: Question, where: Target | None = None) -> Plan:
   return found
 
 
-def compile_step(question: Question, where: Target | None = None) -> Plan:
-  """Compiles the training step, runs nothing, and reads off what it takes; as `plan`, which keeps the answers."""
-  where = where or target(HERE)
+def compile_step(question: Question, where: Target) -> Plan:
+  """Compiles the training step and runs nothing; as `plan`, which keeps the answers."""
   layout = Layout(tuple(where.devices), question.groups)
   layout.check("batch-size", question.batch_size)
   layout.check_accumulation(question.accumulation)
@@ -162,9 +155,9 @@ def compile_step(question: Question, where: Target | None = None) -> Plan:
 
 
 def flops_by_policy(question: Question, policies: Iterable[RematPolicy]) -> dict[RematPolicy, float]:
-  """FLOPs of the training step under each policy, as written down for the compiler: nothing is compiled.
+  """FLOPs of the training step under each policy, counted before compilation.
 
-  Of one device with the whole batch in one statistics group: others share the same work out.
+  For one device with the whole batch in one statistics group: several devices divide the same work.
   """
   whole = dataclasses.replace(question, groups=1, accumulation=1)
   found = {}
@@ -174,25 +167,24 @@ def flops_by_policy(question: Question, policies: Iterable[RematPolicy]) -> dict
   return found
 
 
-def choose(question: Question, where: Target | None = None, beside: int = 0) -> tuple[RematPolicy, Plan]:
+def choose(question: Question, where: Target, beside: int = 0) -> tuple[RematPolicy, Plan]:
   """`auto`: of the policies that fit, the one that recomputes fewest FLOPs.
 
   Args:
-    question: its model's own policy does not count.
-    where: the target; by default this machine.
+    question: under any policy.
+    where: the devices.
     beside: bytes that lie on every device besides, such as a data set.
 
   Raises:
-    ConfigurationError: none fits; says what the smallest would take.
+    ConfigurationError: none fits; the message has the memory of the smallest.
   """
-  where = where or target(HERE)
   tried: dict[str, Plan] = {}
 
   def attempt(policy: RematPolicy) -> Plan:
     tried[policy] = plan(question.under(policy), where)
     return tried[policy]
 
-  # Nothing recomputes less than `none`: where that fits, the others need not be looked at.
+  # Nothing recomputes less than `none`: where it fits, the others need no look.
   if attempt("none").fits(where.memory, beside):
     return "none", tried["none"]
   flops = flops_by_policy(question, [each for each in remat_policies(question.model) if each != "none"])
@@ -210,11 +202,7 @@ def choose(question: Question, where: Target | None = None, beside: int = 0) -> 
 
 
 def collectives(text: str) -> dict[str, tuple[int, int]]:
-  """What devices exchange in a compiled program: by kind, how many and the bytes of their results.
-
-  Args:
-    text: of the program (`compiled.as_text()`).
-  """
+  """The exchanges in the text of a compiled program: by kind, their number and the bytes of their results."""
   found: dict[str, tuple[int, int]] = {}
   for result, kind, start in _COLLECTIVE.findall(text):
     shapes = [_bytes_of(element, dimensions) for element, dimensions in _SHAPE.findall(result)]
@@ -228,7 +216,7 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
 _COLLECTIVE = re.compile(
   r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)(-start)?\("
 )
-# What a TPU's compiler notes beside an instruction.
+# A TPU's compiler writes it beside each instruction.
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _SHAPE = re.compile(r"\b(pred|bf16|[suf]\d+)\[([\d,]*)\]")
 
@@ -254,11 +242,11 @@ def _step(question: Question, layout: Layout) -> tuple[Any, Any, Any, Any]:
 
 
 def _sources() -> str:
-  """A digest of the files that make a training step: another version of them asks the compiler again."""
+  """A digest of the files that define a training step: with another version of them the compiler is asked again."""
   package = pathlib.Path(__file__).parent.parent
   beside = ("config/network.py", "distributed/layout.py", "training/step.py", "training/optimizer.py")
-  folders = (*(package / "models").glob("*.py"), *(package / "planner").glob("*.py"))
-  files = [*sorted(folders), *(package / name for name in beside)]
+  files = sorted([*(package / "models").glob("*.py"), *(package / "planner").glob("*.py")])
+  files += [package / name for name in beside]
   return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
@@ -271,12 +259,7 @@ def _read(path: pathlib.Path) -> Plan | None:
 
 
 def _write(path: pathlib.Path, asked: dict[str, Any], found: Plan) -> None:
-  """Keeps an answer where the disk takes it; written whole or not at all."""
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w") as file:
-      json.dump({"question": asked, "plan": dataclasses.asdict(found)}, file, indent=1)
-    os.replace(temporary, path)
-  except OSError:
-    pass
+  """Keeps an answer, if the disk takes it."""
+  with contextlib.suppress(OSError):
+    folders.make(path.parent)
+    folders.write_whole(path, json.dumps({"question": asked, "plan": dataclasses.asdict(found)}, indent=1))

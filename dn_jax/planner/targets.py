@@ -1,4 +1,4 @@
-"""What a training step can be compiled for: this machine, or chips that are not there."""
+"""The devices that a training step can be compiled for: this machine's, or chips that are not there."""
 
 import dataclasses
 import importlib.util
@@ -13,7 +13,7 @@ from dn_jax.errors import ConfigurationError, near
 if TYPE_CHECKING:
   import jax  # Which takes seconds, and names are looked at before.
 
-# The target that is this process's own devices.
+# The name of this process's own devices.
 HERE = "here"
 
 _GB = 10**9
@@ -27,8 +27,7 @@ class Chip:
 
   memory:    bytes
   bandwidth: bytes a second, between memory and the cores
-  peak:      FLOPs a second of matrix products, by how float32 numbers are multiplied (`--model.precision`);
-             bfloat16 numbers are multiplied at `bfloat16`'s
+  peak:      FLOPs a second of matrix products, by `--model.precision` for float32 numbers, and under `bfloat16`
   topology:  the smallest one that has such a device
   """
 
@@ -58,7 +57,7 @@ CHIPS: Mapping[str, Chip] = {
   ),
 }
 
-# What the compiler has to know of a GPU that it cannot ask.
+# The compiler needs it for a GPU that it cannot ask.
 _GPU_DESCRIPTIONS = {
   "h100": """
 gpu_device_info {
@@ -78,10 +77,10 @@ class Target:
   """Devices to compile for.
 
   name:     as a person gave it
-  devices:  a batch is cut over them
-  chip:     what is published of one; None for this machine
+  devices:  those that share a batch
+  chip:     its published numbers; None for this machine
   memory:   bytes of one device; None where it is unknown
-  compiler: what compiles, with versions; part of what a cached answer is filed under
+  compiler: its name and versions, by which answers are kept
   options:  for the compiler
   """
 
@@ -101,7 +100,7 @@ class Target:
 def targets(names: Sequence[str]) -> list[Target]:
   """The targets of names, in their order; see `target`.
 
-  This machine is asked for last: once JAX has looked for devices, it takes in no other compiler.
+  This machine comes last: once JAX has looked for devices, it loads no other compiler.
   """
   found = {name: target(name) for name in sorted(set(names), key=HERE.__eq__)}
   return [found[name] for name in names]
@@ -142,13 +141,12 @@ def here(count: int | None = None) -> Target:
   import jax
 
   devices = jax.devices()[:count]
-  own = jax.local_devices()[:count]  # Of several processes each has its own host's memory.
+  own = jax.local_devices()[:count]  # Each of several processes has its own host's memory.
   first = own[0]
-  statistics = first.memory_stats() or {}
   if first.platform == "cpu":
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(own)
   else:
-    memory = statistics.get("bytes_limit")
+    memory = (first.memory_stats() or {}).get("bytes_limit")
   compiler = f"jaxlib {metadata.version('jaxlib')} for {len(devices)} x {first.device_kind} ({platform.machine()})"
   return Target(HERE, devices, None, memory, compiler)
 
@@ -156,11 +154,11 @@ def here(count: int | None = None) -> Target:
 def _tpu_slice(name: str, kind: str, topology: str) -> Target:
   if importlib.util.find_spec("libtpu") is None:
     raise ConfigurationError("target", name, "needs the TPU compiler: pip install -e '.[tpu]'")
-  # Without it libtpu asks a cloud's metadata server which TPU this is, and waits.
+  # Otherwise libtpu asks a cloud's metadata server for the kind of TPU, and waits.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  devices = _described(name, platform="tpu", topology_name=name if topology else CHIPS[kind].topology)
-  compiler = f"libtpu {metadata.version('libtpu')}, jaxlib {metadata.version('jaxlib')}"
   chip = CHIPS[kind]
+  devices = _described(name, platform="tpu", topology_name=name if topology else chip.topology)
+  compiler = f"libtpu {metadata.version('libtpu')}, jaxlib {metadata.version('jaxlib')}"
   return Target(name, devices if topology else devices[:1], chip, chip.memory, compiler)
 
 
@@ -172,18 +170,13 @@ def _gpu(name: str) -> Target:
   ]
   if not versions:
     raise ConfigurationError("target", name, "needs the GPU compiler: pip install -e '.[cuda]'")
-  # Without it JAX looks for a GPU whose versions fit, and leaves its compiler out where there is none.
+  # Otherwise JAX looks for a GPU whose versions fit, and without one leaves its compiler out.
   os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
-  devices = _described(
-    name,
-    platform="cuda",
-    topology_name="",
-    topology=CHIPS[name].topology,
-    target_config=_GPU_DESCRIPTIONS[name],
-  )
-  # Choosing kernels by trying them needs the GPU.
-  options = {"xla_gpu_autotune_level": 0}
   chip = CHIPS[name]
+  devices = _described(
+    name, platform="cuda", topology_name="", topology=chip.topology, target_config=_GPU_DESCRIPTIONS[name]
+  )
+  options = {"xla_gpu_autotune_level": 0}  # Choosing kernels by trying them needs the GPU.
   compiler = f"{', '.join(sorted(versions))}, jaxlib {metadata.version('jaxlib')}"
   return Target(name, devices, chip, chip.memory, compiler, options)
 

@@ -1,8 +1,8 @@
-"""Checkpoints through Orbax: what a run needs to go on, when one is due, and whether one on disk is whole.
+"""Checkpoints through Orbax: saving and restoring a run, when one is due, and whether one on disk is whole.
 
-Orbax commits a checkpoint by renaming a finished folder, and restores a file whose bits have flipped without
-a word. So each file's digest is written after the commit, and a checkpoint is whole only where every digest
-fits; the newest whole one is used, others are set aside.
+Orbax commits a checkpoint by renaming a finished folder, and silently restores a file whose bits have flipped. So the
+digest of each file is written after the commit, and a checkpoint is whole only where every digest fits. A run uses the
+newest whole one and sets the others aside.
 """
 
 import concurrent.futures
@@ -33,17 +33,13 @@ from dn_jax.training.loop import Begun
 from dn_jax.training.step import Totals, TrainState
 
 _DIGESTS = "digests.json"
-# Ends the name of a checkpoint that waits until another of its step is sealed.
+# Ends the name of an old checkpoint until the new one of its step is sealed.
 _REPLACED = ".replaced"
 # Seconds, about, between two looks at the first process's clock, which cost an exchange.
 _LOOK_EVERY = 10.0
 
 
-class NoCheckpointError(UserError):
-  """There is no whole checkpoint where one was asked for."""
-
-
-def digests(folder: pathlib.Path) -> dict[str, str]:
+def _digests(folder: pathlib.Path) -> dict[str, str]:
   """BLAKE2 digest of every file below a folder, by relative path."""
   result = {}
   for path in folders.files(folder):
@@ -55,13 +51,13 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 def seal(folder: pathlib.Path) -> None:
   """Writes a finished checkpoint's digests into it, atomically."""
-  found = digests(folder)
-  found.pop(_DIGESTS + ".tmp", None)  # Of a seal that was cut off.
+  found = _digests(folder)
+  found.pop(_DIGESTS + ".tmp", None)  # From a seal that was cut off.
   folders.write_whole(folder / _DIGESTS, json.dumps(found, indent=1))
 
 
 def fault(folder: pathlib.Path) -> str | None:
-  """What is wrong with a checkpoint, in words; None for a whole one."""
+  """The fault of a checkpoint, in words; None for a whole one."""
   try:
     expected = json.loads((folder / _DIGESTS).read_text())
   except FileNotFoundError:
@@ -69,8 +65,8 @@ def fault(folder: pathlib.Path) -> str | None:
   except (OSError, ValueError):
     return f"its {_DIGESTS} is damaged"
   try:
-    found = digests(folder)
-  except FileNotFoundError:  # A run that goes on makes room for its newest.
+    found = _digests(folder)
+  except FileNotFoundError:  # By a run that goes on, to make room for its newest.
     return "it was removed while it was read"
   if missing := sorted(set(expected) - set(found)):
     return f"{missing[0]} is missing"
@@ -87,7 +83,7 @@ def steps_on_disk(folder: pathlib.Path) -> list[int]:
 
 
 def made_with() -> str:
-  """What a run's last digits depend on besides its configuration and devices."""
+  """The versions that a run's last digits depend on, besides its configuration and devices."""
   return f"jax {metadata.version('jax')}, jaxlib {metadata.version('jaxlib')}"
 
 
@@ -98,10 +94,10 @@ def _digest_of_shapes(state: TrainState) -> str:
 
 
 class _Manager(ocp.CheckpointManager):
-  """Orbax's manager, which leaves JAX's preemption service alone.
+  """Orbax's manager without JAX's preemption service.
 
-  Orbax would put its own step numbers to the service, in between the run's polls (`dn_jax.system.signals`), and
-  a stop that is agreed on for a number between two counts comes for neither.
+  Orbax would ask the service about its own step numbers in between the run's polls (`dn_jax.system.signals`). A stop
+  that processes agree on for a number between the two counts would reach neither.
   """
 
   def reached_preemption(self, step: int) -> bool:
@@ -110,11 +106,7 @@ class _Manager(ocp.CheckpointManager):
 
 @contextlib.contextmanager
 def written_to(folder: pathlib.Path) -> Iterator[None]:
-  """What the disk refuses of a run's folder, in a line.
-
-  Raises:
-    UserError: instead of OSError.
-  """
+  """Turns an OSError of a run's folder into one line, a UserError."""
   try:
     yield
   except OSError as error:
@@ -124,7 +116,7 @@ def written_to(folder: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _refused_by_disk() -> Iterator[None]:
-  """TensorStore says of a disk that is full what it says of anything: ValueError."""
+  """Turns TensorStore's ValueError for a full disk into an OSError."""
   try:
     yield
   except ValueError as error:
@@ -137,24 +129,24 @@ class Rhythm:
   """When a checkpoint within an epoch is due: after so many steps, or so many minutes.
 
   Args:
-    every_steps: multiples of this are due, or the first point after one where a run can be saved.
-    every_minutes: since the last checkpoint. Of several processes the first one's clock counts.
+    every_steps: a checkpoint is due at multiples of this, or at the first point after one where a run can be saved.
+    every_minutes: since the last checkpoint, by the clock of the first process.
     step: at which the run begins or goes on.
   """
 
   def __init__(self, every_steps: int | None, every_minutes: float | None, step: int):
     self._every_steps = every_steps
     self._every_minutes = every_minutes
-    # Commands to the device between the last look and the next, those since, and when it was.
+    # Commands to the device between two looks at the clock, those since the last look, and its time.
     self._between, self._commands, self._looked = 1, 0, time.monotonic()
     self.saved(step)
 
   def saved(self, step: int) -> None:
-    """A checkpoint was taken so many steps on."""
+    """Notes that a checkpoint was taken at this step."""
     self._step, self._time = step, time.monotonic()
 
   def due(self, step: int) -> bool:
-    """Asked after each command, by each process equally often; all get the same answer."""
+    """Whether to save now. All processes ask after each command, and get the same answer."""
     if self._every_steps and step // self._every_steps > self._step // self._every_steps:
       return True
     if not self._every_minutes:
@@ -179,24 +171,22 @@ class Rhythm:
 class Checkpoints:
   """A run's checkpoints: the newest few, and the best on validation.
 
-  Each holds the train state, the records of all epochs behind it and what the epoch under way has come to.
+  Each holds the train state, the records of all epochs before it and the totals of the epoch under way.
   Saving returns when the state is copied to the host; writing and sealing go on in the background.
 
   Args:
     folder: `checkpoints` of a run.
     keep: how many of the newest stay.
-    say: told which checkpoint is not used, and why.
-    read_only: change nothing; otherwise the folder is made, and what is damaged in it set aside.
+    say: receives a line for each checkpoint that is not used.
+    read_only: change nothing; otherwise the folder is made, and damaged checkpoints are set aside.
   """
 
   def __init__(self, folder: pathlib.Path, keep: int, say: Callable[[str], None], *, read_only: bool = False):
-    # Orbax tells absl's log about every file; what matters here is said by `say` or raised.
+    # Orbax logs every file; whatever matters here is said or raised.
     logging.getLogger("absl").setLevel(logging.ERROR)
     self._run, self._folder = folder.parent, folders.absolute(folder)
-    faults = processes.by_first(lambda: self._find_faults(say, set_aside=not read_only))
-    self._damaged = {int(step): reason for step, reason in faults.items()}
-    # A checkpoint's quality is -(validation error, epoch): of equals, the first is the best, as in
-    # `best_record`.
+    self._damaged = set(processes.by_first(lambda: self._find_damaged(say, set_aside=not read_only)))
+    # Of equally good checkpoints the first is the best, as in `best_record`.
     best = preservation_policy.BestN(
       n=1,
       get_metric_fn=lambda metrics: (-metrics["valid_error"], -metrics["epoch"]),
@@ -214,17 +204,18 @@ class Checkpoints:
     self._sealer = concurrent.futures.ThreadPoolExecutor(1)
     self._sealing: concurrent.futures.Future[None] | None = None
 
-  def _find_faults(self, say: Callable[[str], None], *, set_aside: bool) -> dict[str, str]:
+  def _find_damaged(self, say: Callable[[str], None], *, set_aside: bool) -> list[int]:
+    """Steps whose checkpoints are not whole; perhaps after setting these aside."""
     if set_aside:
       self._put_back()
     elif any(self._folder.glob(f"*{_REPLACED}")):
       say("a save was cut off; the run, started again, puts the checkpoint back that it was to take the place of")
-    found = {str(step): reason for step in steps_on_disk(self._folder) if (reason := fault(self._folder / str(step)))}
+    found = {step: reason for step in steps_on_disk(self._folder) if (reason := fault(self._folder / str(step)))}
     for step, reason in found.items():
       say(f"checkpoint of step {step} is not used: {reason}")
       if set_aside:
-        self._set_aside(int(step))
-    return found
+        self._set_aside(step)
+    return list(found)
 
   def _put_back(self) -> None:
     """Finishes or rolls back a save that was interrupted while it replaced another of its step."""
@@ -256,11 +247,12 @@ class Checkpoints:
     begun: Begun = Begun(),
     totals: Totals | None = None,
   ) -> None:
-    """Writes a checkpoint, in place of one of the same step if there is one, which stays until this one is sealed.
+    """Writes a checkpoint. An old one of the same step stays until the new one is sealed.
 
     Args:
-      step: steps behind the state.
-      state, history: it, and the records of all whole epochs.
+      step: steps that led to the state.
+      state: of the run.
+      history: the records of all whole epochs.
       begun, totals: the epoch under way; by default none is.
 
     Raises:
@@ -268,7 +260,7 @@ class Checkpoints:
       OSError: this one or the one before could not be written.
     """
     self._finish()
-    self._damaged.pop(step, None)
+    self._damaged.discard(step)
     measured = not begun.steps and history and history[-1].valid_error is not None
     metrics = {"valid_error": history[-1].valid_error, "epoch": history[-1].epoch} if measured else None
     position = {
@@ -281,7 +273,7 @@ class Checkpoints:
     what = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(position))
     processes.by_first(lambda: self._check_room(arrays, len(history)))
     if step in self._manager.all_steps():
-      # Trained, stopped before its evaluation was done, and gone on with.
+      # Saved when the run was stopped before the epoch's evaluation; this time the evaluation is done.
       where = self._folder / str(step)
       processes.by_first(lambda: folders.move(where, where.with_name(f"{step}{_REPLACED}")))
       self._manager.reload()
@@ -290,10 +282,9 @@ class Checkpoints:
     self._sealing = self._sealer.submit(self._wait_and_seal, step)
 
   def _check_room(self, arrays: Any, records: int) -> None:
-    """Refuses to begin what the disk cannot hold: TensorStore, once at it, ends in a hundred tracebacks.
+    """Refuses a checkpoint that the disk cannot hold, before TensorStore ends in a hundred tracebacks.
 
-    A leaf takes its bytes and less than 2 KiB, a record less than 512 bytes, the rest less than 64 KiB. A bucket has
-    room for all.
+    A leaf takes its bytes and less than 2 KiB, a record less than 512 bytes, the rest less than 64 KiB.
     """
     if folders.is_bucket(self._folder):
       return
@@ -317,22 +308,21 @@ class Checkpoints:
   def restore(
     self, template: TrainState, step: int | None = None, *, any_version: bool = True
   ) -> tuple[TrainState, list[EpochRecord], Begun, Totals]:
-    """A saved state, the records of the epochs behind it, and the epoch under way.
+    """A saved state, the records of the epochs before it, and the epoch under way with its totals.
 
     Args:
-      template: a state of the same shapes; arrays come back placed as its are.
-      step: which; by default the newest.
-      any_version: also one that another JAX wrote; what is computed from it may differ in the last digits.
+      template: a state of the same shapes, whose placement the arrays get.
+      step: by default the newest.
+      any_version: accept one that another JAX wrote; results may then differ in the last digits.
 
     Raises:
-      NoCheckpointError: there is none, or none of that step.
-      UserError: it holds another network, or another JAX wrote it.
+      UserError: there is none, or none of that step; it holds another network, or another JAX wrote it.
     """
     steps = self.steps()
     if not steps or (step is not None and step not in steps):
       have = f"there are those of steps {', '.join(map(str, steps))}" if steps else "there is none"
       wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
-      raise NoCheckpointError(f"no whole {wanted} in {self._folder}: {have}")
+      raise UserError(f"no whole {wanted} in {self._folder}: {have}")
     step = steps[0] if step is None else step
     where = self._folder / str(step)
     if not (where / "position").is_dir():

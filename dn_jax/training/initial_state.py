@@ -1,4 +1,4 @@
-"""Where a run's parameters start from: drawn, or a file of weights, perhaps under a fresh classifier."""
+"""A run's initial parameters: drawn, or from a file of weights, perhaps with a fresh classifier."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,14 +22,14 @@ def variables(
   image_shape: tuple[int, int, int],
   say: Callable[[str], None],
 ) -> dict[str, Any]:
-  """What a run starts with.
+  """The variables that a run starts with.
 
   Args:
     config: resolved.
     network: of the run.
-    key: for what is drawn.
+    key: for drawing them.
     image_shape: (height, width, channels).
-    say: told where a file's running averages disagree.
+    say: receives a line where a file's running averages disagree.
 
   Raises:
     UserError: the file cannot be read or does not fit the network, or has another number of classes.

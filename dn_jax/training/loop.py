@@ -1,7 +1,7 @@
-"""The loop of a run: epochs of steps, and what each came to.
+"""The loop of a run: epochs of steps, and the record of each.
 
-It takes what a run is made of, where the run stands, and who watches. It moves nothing between host and device that is
-not said (`jax.device_put`, `jax.device_get`): anything else is an error while it runs.
+It takes the parts of a run, its position, and a watcher. It moves data by `jax.device_put` and `jax.device_get`; any
+implicit transfer between host and device is an error while it runs.
 """
 
 import collections
@@ -27,34 +27,34 @@ class NotFiniteError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Begun:
-  """An epoch that is under way: steps it has behind it, and the seconds these took."""
+  """The epoch under way: the steps already taken, and their seconds."""
 
   steps: int = 0
   seconds: float = 0.0
 
 
 class Watcher(Protocol):
-  """Who is told how a run goes."""
+  """Follows a run."""
 
   def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
-    """Now and then: an epoch counted from 1, pictures of it seen, its mean loss and error so far."""
+    """Now and then: the epoch, counted from 1, the number of images it has seen, its mean loss and error so far."""
 
   def epoch(self, record: EpochRecord, state: TrainState) -> None:
-    """After each epoch, with the state then; the state is valid during the call alone."""
+    """After each epoch; the state is valid only during the call."""
 
   def due(self, step: int) -> bool:
-    """After each command to the device: whether to save here, so many steps on."""
+    """After each command to the device: whether to save, after this step of the run."""
 
   def stopping(self) -> bool:
-    """During evaluation: whether to save what was trained, and not go on."""
+    """During evaluation: whether to save and stop."""
 
   def save(self, step: int, state: TrainState, totals: Totals, begun: Begun) -> None:
-    """Within an epoch, where it was due; state and totals are valid during the call alone. May raise to stop."""
+    """Where it was due; state and totals are valid only during the call. May raise to stop."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """The course of a run: how many epochs of how many pictures, in what steps."""
+  """The course of a run: its epochs, and the steps of each."""
 
   epochs: int
   batch_size: int
@@ -72,7 +72,7 @@ class Plan:
     return self.train_pictures if self.keep_last_batch else self.steps_per_epoch * self.batch_size
 
   def dispatches(self, done: int = 0) -> list[tuple[int, int, int]]:
-    """(first picture, steps, batch size) of each command of an epoch that has so many steps behind it."""
+    """(first image, steps, batch size) of each command of an epoch, after its first `done` steps."""
     whole, rest = divmod(self.train_pictures, self.batch_size)
     result = [
       (step * self.batch_size, min(self.steps_per_dispatch, whole - step), self.batch_size)
@@ -85,7 +85,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-  """The pictures of a run: on the device, or where `advance` and `evaluate` get them (`dn_jax.training.streamed`)."""
+  """The images of a run: on the device, or read one by one (`dn_jax.training.streamed`)."""
 
   train: DeviceSplit | Feed
   valid: DeviceSplit | Batches | None
@@ -94,12 +94,11 @@ class Splits:
 
 @dataclasses.dataclass(frozen=True)
 class Assembly:
-  """What a run is made of; `dn_jax.training.setup` builds it.
+  """The parts of a run; `dn_jax.training.setup` builds it.
 
-  plan, splits:      see there
   advance, evaluate: from `dn_jax.training.resident` or `.streamed`, to go with the splits
-  order_of:          an epoch counted from 0 -> what `advance` takes for the order of its images
-  rate_of:           a step counted from 0 -> its learning rate
+  order_of:          an epoch, counted from 0 -> the argument `order` of `advance`
+  rate_of:           a step, counted from 0 -> its learning rate
   fresh_state:       makes the state that a run starts from
   template:          a state's shapes, and how its arrays lie on the devices
   """
@@ -115,18 +114,16 @@ class Assembly:
 
   @property
   def feed(self) -> Feed | None:
-    """Where training images come from that do not lie on the device."""
+    """The source of training images that do not lie on the device."""
     return self.splits.train if isinstance(self.splits.train, Feed) else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-  """Where a run stands.
+  """The position of a run.
 
-  state:  after so many epochs, and the steps of the next that are behind it
-  epochs: whole ones behind it
-  begun:  the epoch after these
-  totals: of that epoch's steps; None before the first
+  state:  after `epochs` whole epochs and the steps of `begun`, the epoch under way
+  totals: of the steps of `begun`; None before the first
   """
 
   state: TrainState
@@ -135,22 +132,19 @@ class Position:
   totals: Totals | None = None
 
 
-# How often a person is told, in seconds; reading a running total waits for the device.
+# Seconds between two reports of progress; reading a running total waits for the device.
 _PROGRESS_EVERY = 0.5
 # Commands that the device may be behind the host.
 _IN_FLIGHT = 4
 
 
 def run(parts: Assembly, position: Position, watcher: Watcher) -> TrainState:
-  """Trains from wherever a run stands to the end of its plan.
-
-  Returns:
-    The state after the last epoch.
+  """Trains from a position to the end of the plan, and returns the last state.
 
   Raises:
     NotFiniteError: a step's loss is not finite; it names epoch, step and learning rate.
   """
-  # Where NaNs are looked for, JAX itself copies what each operation makes.
+  # To look for NaNs, JAX itself copies each operation's results.
   with jax.transfer_guard("allow" if jax.config.jax_debug_nans or jax.config.jax_debug_infs else "disallow"):
     while position.epochs < parts.plan.epochs:
       waited = parts.feed.waited if parts.feed else 0.0
@@ -165,7 +159,7 @@ def run(parts: Assembly, position: Position, watcher: Watcher) -> TrainState:
 
 
 def train_epoch(parts: Assembly, position: Position, watcher: Watcher) -> Position:
-  """Takes the steps that are left of the epoch under way; returns once the device has taken them."""
+  """Takes the remaining steps of the epoch under way; returns once the device has taken them."""
   state, epoch, plan = position.state, position.epochs, parts.plan
   begin = time.perf_counter() - position.begun.seconds
   totals = Totals.zero_beside(state.step) if position.totals is None else position.totals
@@ -179,9 +173,9 @@ def train_epoch(parts: Assembly, position: Position, watcher: Watcher) -> Positi
     step += steps
     while len(pending) > _IN_FLIGHT:
       _check_finite(*pending.popleft(), parts)
-    # An epoch's last step is saved with what its evaluation says.
+    # After an epoch's last step it is saved with its evaluation.
     if watcher.due(step) and step - before < plan.steps_per_epoch:
-      while pending:  # What is saved is known to be finite.
+      while pending:  # Only a finite state is saved.
         _check_finite(*pending.popleft(), parts)
       watcher.save(step, state, totals, Begun(step - before, time.perf_counter() - begin))
     if time.perf_counter() - told > _PROGRESS_EVERY:
@@ -196,7 +190,7 @@ def train_epoch(parts: Assembly, position: Position, watcher: Watcher) -> Positi
 
 
 def evaluate(parts: Assembly, position: Position, watcher: Watcher) -> dict[str, dict[str, float]]:
-  """The means over each split that is not trained on, `validation` if there is one and `test`, at an epoch's end."""
+  """The means over `validation`, if there is one, and `test`, at an epoch's end."""
   state, last = position.state, (position.epochs + 1) * parts.plan.steps_per_epoch
   params = optimizer.tested(state.params, state.opt_state)
 
@@ -218,15 +212,10 @@ def record_of(
   evaluation_seconds: float,
   waiting_seconds: float,
 ) -> EpochRecord:
-  """What an epoch came to.
-
-  Args:
-    parts, position: of the run, at the epoch's end.
-    measured: from `evaluate`.
-    evaluation_seconds, waiting_seconds: see `EpochRecord`.
+  """The record of an epoch, from the position at its end and the means of `evaluate`.
 
   Raises:
-    NotFiniteError: a mean is not.
+    NotFiniteError: a mean is not finite.
   """
   last, seconds = (position.epochs + 1) * parts.plan.steps_per_epoch, position.begun.seconds
   for split, means in measured.items():

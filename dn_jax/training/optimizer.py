@@ -1,4 +1,4 @@
-"""SGD as published, out of optax's parts."""
+"""SGD as published, built from optax's parts."""
 
 import collections
 import math
@@ -13,9 +13,9 @@ from dn_jax.config.schema import OptimizerConfig
 
 
 def drop_epochs(config: OptimizerConfig, epochs: int) -> list[int]:
-  """Epochs, counted from 0, that are the first at a lower rate: 150 and 225 of 300.
+  """The first epochs, counted from 0, at each lower rate: 150 and 225 of 300.
 
-  They are the first e with e >= share * epochs (rounded to nine places: 0.1 * 30 is 3).
+  Each is the smallest e >= share * epochs (rounded to nine places: 0.1 * 30 is 3).
   """
   return [math.ceil(round(share * epochs, 9)) for share in config.drops]
 
@@ -25,17 +25,17 @@ def learning_rate(
 ) -> optax.Schedule:
   """The rate of a step, counted from 0 over the whole run.
 
-  `steps`: multiplied by `drop_factor` at each of `drops` (shares of the epochs), on whole epochs; the
-  authors' Torch code, which counts epochs from 1, drops one epoch earlier than its PyTorch successor and
-  this. `cosine`: lr / 2 * (1 + cos(pi * t / T)) with t counted from 1, so that the last step's rate is 0.
-  The first `warmup_steps` have a tenth of what the schedule says. Under `rate_batch` all is scaled by the batch over
-  that, and in the first `warmup_epochs` the rate rises linearly to what the schedule says, from the unscaled rate where
-  that is lower (Goyal et al. 2017, section 2.2), else from a tenth.
+  `steps`: `drop_factor` multiplies the rate at each of `drops` (shares of the epochs), on whole epochs. The authors'
+  Torch code counts epochs from 1 and drops one epoch earlier than its PyTorch successor and this.
+  `cosine`: lr / 2 * (1 + cos(pi * t / T)) with t counted from 1: the last step's rate is 0.
+  The first `warmup_steps` have a tenth of the schedule's rate. `rate_batch` scales every rate by `batch_size` over it.
+  In the first `warmup_epochs` the rate rises linearly to the schedule's: from the unscaled rate where that is lower
+  (Goyal et al. 2017, section 2.2), else from a tenth.
 
   Args:
     config: filled in.
     epochs, steps_per_epoch: of the run.
-    batch_size: pictures a step; needed under `rate_batch`.
+    batch_size: images per step; needed under `rate_batch`.
   """
   schedule = _schedule(config, epochs, steps_per_epoch)
   scale = batch_size / config.rate_batch if config.rate_batch else 1.0
@@ -69,7 +69,7 @@ def sgd(
   d = g + weight_decay * w;  b = momentum * b + d;  w -= rate * (d + momentum * b)  (Nesterov)
 
   Args:
-    config: filled in; its `classifier_rate` multiplies the classifier's rate, its `average` keeps an average.
+    config: filled in; `classifier_rate` multiplies the classifier's rate, `average` keeps a moving average.
     schedule: the rate by step.
     frozen: paths of modules whose parameters stay as they are, `block1` or `block1/layer2`.
   """
@@ -88,7 +88,7 @@ def sgd(
 
 
 def kinds(params: Any, frozen: Sequence[str]) -> Any:
-  """What the optimizer does with each parameter: `plain`, `classifier` or `frozen`."""
+  """How the optimizer treats each parameter: `plain`, `classifier` or `frozen`."""
 
   def kind(path: Any, leaf: Any) -> str:
     del leaf
@@ -101,17 +101,17 @@ def kinds(params: Any, frozen: Sequence[str]) -> Any:
 
 
 class Averaged(NamedTuple):
-  """The moving average of a run's parameters, within its optimizer's state; `count`: of steps."""
+  """The moving average of a run's parameters, in the optimizer's state, after `count` steps."""
 
   count: jax.Array
   params: Any
 
 
 def averaging(decay: float) -> optax.GradientTransformation:
-  """Keeps a moving average of the parameters that an update leads to; changes no update, and comes last in a chain.
+  """Keeps a moving average of the updated parameters. It changes no update, and comes last in a chain.
 
-  a = d * a + (1 - d) * w after each step t = 1, 2, ..., with d = min(decay, (1 + t) / (10 + t)), so that what was
-  drawn at the start is soon forgotten.
+  a = d * a + (1 - d) * w after each step t = 1, 2, ..., with d = min(decay, (1 + t) / (10 + t)), which soon forgets the
+  initial parameters.
   """
 
   def init(params: Any) -> Averaged:

@@ -1,6 +1,6 @@
 """The training step against a record of the PyTorch implementation, number by number.
 
-A record (`tests/fixtures/README.md`) holds a float64 run: weights, pictures, gradients, losses, final weights.
+A record (`tests/fixtures/README.md`) holds a float64 run: weights, images, gradients, losses, final weights.
 In float64 the whole run is compared. In float32 only the first step is: ReLU and batch norm amplify rounding
 ten to sixty times a step, so two correct float32 programs part within a few.
 """
@@ -36,8 +36,8 @@ _MEAN, _STD = (127.5,), (63.75,)
 class Difference(NamedTuple):
   """The worst relative difference of a kind: |ours - theirs| / (|theirs| + floor), norms of whole tensors.
 
-  `where` is the tensor or step that has it. The floor is 0 but for gradients (a multiple of the norm of all
-  gradients, since one that is zero by construction has no norm of its own).
+  `where` is the tensor or step that has it. The floor is 0, except for gradients: there it is a multiple of the norm of
+  all gradients, since a gradient that is zero by construction has no norm of its own.
   """
 
   kind: str
@@ -52,7 +52,7 @@ class Difference(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-  """What a record says of its network and its batches; `block_config` are the layers of each block."""
+  """A record's network and batches; `block_config`: the layers of each block."""
 
   __pydantic_config__ = STRICT
 
@@ -83,7 +83,7 @@ def read(path: pathlib.Path) -> Record:
   """Reads a record.
 
   Raises:
-    UserError: no such file, not a record, or cut short.
+    UserError: no such file, not a record, cut short, or contradicting itself.
   """
   try:
     with np.load(path, allow_pickle=False) as file:
@@ -113,12 +113,6 @@ def read(path: pathlib.Path) -> Record:
 
 
 def _header(arrays: Mapping[str, np.ndarray]) -> Header:
-  """The header among a record's arrays.
-
-  Raises:
-    KeyError: a part of it is missing.
-    Misfit: one has a value that cannot be.
-  """
   said = {field.name: arrays[field.name].tolist() for field in dataclasses.fields(Header)}
   if isinstance(said["compression"], float):
     said["compression"] = decimal(arrays["compression"])
@@ -126,9 +120,9 @@ def _header(arrays: Mapping[str, np.ndarray]) -> Header:
 
 
 def decimal(number: np.ndarray) -> float:
-  """A number as it was typed: the shortest decimal that its own precision tells from others.
+  """A number as it was typed: the shortest decimal that its precision tells from others.
 
-  A record's compression is stored in float32, and 0.7 there, taken for what it is, loses a channel in 60.
+  Records store the compression in float32, and 0.7 rounded to float32 loses a channel in 60.
   """
   return float(str(np.asarray(number)[()]))
 
@@ -138,11 +132,7 @@ def _check(record: Record, path: pathlib.Path) -> None:
   faults = _faults_of_pictures(record)
   shapes = jax.eval_shape(lambda key: record.network.init(key, jnp.zeros((1, 32, 32, 3)), False), jax.random.key(0))
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
-  expected = {
-    name: value.shape
-    for name, value in weights.to_pytorch(record.network, **zeros, last_norm=record.last_norm).items()
-    if "num_batches_tracked" not in name
-  }
+  expected = {name: value.shape for name, value in _tensors(record, **zeros).items()}
   for prefix in ("init", "grad_step0", "after_step0", "final"):
     found = record.state(prefix)
     for name, shape in expected.items():
@@ -157,7 +147,7 @@ def _check(record: Record, path: pathlib.Path) -> None:
 
 
 def _faults_of_pictures(record: Record) -> list[str]:
-  """What does not fit in pictures, labels and results: each one as a line."""
+  """A line for each fault of images, labels and results."""
   arrays, classes = record.arrays, record.network.num_classes
   images, labels, losses = arrays["images_uint8"], arrays["labels"], arrays["losses"]
   size, batch = int(arrays["image_size"]), int(arrays["batch"])
@@ -170,7 +160,7 @@ def _faults_of_pictures(record: Record) -> list[str]:
     faults.append(f"labels is {labels.dtype} {labels.shape}, not an integer for each of {len(images)} pictures")
   elif labels.size and not 0 <= labels.min() <= labels.max() < classes:
     faults.append(f"labels run from {labels.min()} to {labels.max()}, of {classes} classes")
-  if batch < 1 or losses.ndim != 1 or not losses.size or losses.size * batch > len(images):
+  if losses.ndim != 1 or not losses.size or losses.size * batch > len(images):
     faults.append(
       f"losses {losses.shape} of batches of {batch} need one step or more, and as many pictures of {len(images)}"
     )
@@ -203,45 +193,40 @@ def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
   train_step = jax.jit(step.make_train_step(network, sgd))
   key = jax.random.key(0)
   exact = dtype == jnp.float64
+  tolerance, statistics_tolerance = (1e-6, 1e-6) if exact else (1e-4, 1e-5)
+
+  def compare_state(when: str, prefix: str) -> list[Difference]:
+    ours, theirs = _tensors(record, state.params, state.batch_stats), record.state(prefix)
+    running = {name: value for name, value in ours.items() if "running_" in name}
+    parameters = {name: value for name, value in ours.items() if name not in running}
+    return [
+      _worst(f"parameters {when}", parameters, theirs, tolerance),
+      _worst(f"running statistics {when}", running, theirs, statistics_tolerance),
+    ]
 
   first = _batch(record, 0, dtype)
   loss = step.make_loss(network)
   gradients, (logits, _) = jax.jit(jax.grad(loss, has_aux=True))(state.params, state.batch_stats, first, key)
-  named = weights.to_pytorch(network, gradients, state.batch_stats, record.last_norm)
-  named = {name: value for name, value in named.items() if "running_" not in name and "num_batches" not in name}
+  ours = {
+    name: value for name, value in _tensors(record, gradients, state.batch_stats).items() if "running_" not in name
+  }
   theirs = record.state("grad_step0")
-  total = np.sqrt(sum(np.square(value).sum() for value in theirs.values()))
+  floor = np.sqrt(sum(np.square(value).sum() for value in theirs.values())) * (1e-6 if exact else 1e-2)
   result = [
-    _worst(
-      "step-0 logits", {"logits": logits}, {"logits": record.arrays["train_logits_step0"]}, 1e-6 if exact else 1e-4
-    ),
-    _worst("step-0 gradients", named, theirs, 1e-6 if exact else 1e-4, floor=total * (1e-6 if exact else 1e-2)),
+    _worst("step-0 logits", {"logits": logits}, {"logits": record.arrays["train_logits_step0"]}, tolerance),
+    _worst("step-0 gradients", ours, theirs, tolerance, floor),
   ]
 
-  losses = []
+  losses, expected = {}, {}
   for number in range(len(record.arrays["losses"]) if exact else 1):
     state, totals = train_step(state, _batch(record, number, dtype), key)
-    losses.append(totals.loss / totals.count)
+    losses[f"step {number}"] = totals.loss / totals.count
+    expected[f"step {number}"] = record.arrays["losses"][number]
     if number == 0:
-      result += _state(
-        "after step 0",
-        record,
-        network,
-        state,
-        record.state("after_step0"),
-        1e-6 if exact else 1e-4,
-        1e-6 if exact else 1e-5,
-      )
-  result.append(
-    _worst(
-      "losses",
-      {f"step {n}": value for n, value in enumerate(losses)},
-      {f"step {n}": record.arrays["losses"][n] for n in range(len(losses))},
-      1e-8 if exact else 1e-4,
-    )
-  )
+      result += compare_state("after step 0", "after_step0")
+  result.append(_worst("losses", losses, expected, 1e-8 if exact else 1e-4))
   if exact:
-    result += _state("after the last step", record, network, state, record.state("final"), 1e-6, 1e-6)
+    result += compare_state("after the last step", "final")
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = jax.jit(lambda variables, images: network.apply(variables, images, False))(variables, first.images)
     result.append(_worst("evaluation logits", {"logits": logits}, {"logits": record.arrays["eval_logits_final"]}, 1e-6))
@@ -249,11 +234,11 @@ def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
 
 
 def flipped_relus(record: Record) -> tuple[int, int]:
-  """How many inputs of ReLUs have another sign in float32 than in float64 on the first batch, and of how many.
+  """The number of ReLU inputs whose sign differs between float32 and float64 on the first batch, and of all inputs.
 
-  Each changes gradients by the whole of what passes there, in any float32 program: a record's float32 gradients
-  can exceed the tolerance by them, as PyTorch's own do. Which ones flip depends on how a program rounds; here it is
-  the step's without rematerialisation.
+  A ReLU that flips passes a gradient that it should not, or the reverse, in any float32 program. This alone can put
+  float32 gradients beyond the tolerance, PyTorch's too. Which ones flip depends on rounding; here they are those of
+  the step without rematerialisation.
   """
   signs = []
   for dtype in (jnp.dtype("float32"), jnp.dtype("float64")):
@@ -295,22 +280,10 @@ def _batch(record: Record, number: int, dtype: jnp.dtype) -> step.Batch:
   return step.Batch(normalise(jnp.asarray(images), _MEAN, _STD, dtype), labels, jnp.ones(labels.shape))
 
 
-def _state(
-  when: str,
-  record: Record,
-  network: DenseNet,
-  state: step.TrainState,
-  theirs: weights.State,
-  tolerance: float,
-  statistics_tolerance: float,
-) -> list[Difference]:
-  ours = weights.to_pytorch(network, state.params, state.batch_stats, record.last_norm)
-  running = {name for name in ours if "running_" in name}
-  weight = set(ours) - running - {name for name in ours if "num_batches" in name}
-  return [
-    _worst(f"parameters {when}", {n: ours[n] for n in weight}, theirs, tolerance),
-    _worst(f"running statistics {when}", {n: ours[n] for n in running}, theirs, statistics_tolerance),
-  ]
+def _tensors(record: Record, params: Any, batch_stats: Any) -> weights.State:
+  """Variables by the record's names, those that a step changes."""
+  named = weights.to_pytorch(record.network, params, batch_stats, record.last_norm)
+  return {name: value for name, value in named.items() if "num_batches_tracked" not in name}
 
 
 def _worst(

@@ -1,4 +1,4 @@
-"""What a person watches of a run: a bar, and a line for every epoch; if asked for, a recording of a few commands."""
+"""A run's progress: a bar, and a line for every epoch; if asked for, a recording of a few commands."""
 
 import datetime
 import pathlib
@@ -9,19 +9,19 @@ import rich.progress
 
 from dn_jax.runs.records import EpochRecord
 
-# Commands before those that are recorded: the first compiles, the next may still settle.
+# Commands before the recorded ones: the first compiles, the next may still settle.
 _BEFORE = 3
 _RECORDED = 5
 
 
 class ProgressDisplay:
-  """A live bar on a terminal, with loss, error, pictures per second and time left; elsewhere the lines alone.
+  """A live bar on a terminal, with loss, error, images per second and time left; elsewhere only the lines.
 
   Args:
-    console: where to.
+    console: shows them.
     epochs: of the whole run.
     images: of one epoch.
-    epochs_done: epochs that an earlier start did.
+    epochs_done: by earlier starts.
   """
 
   def __init__(self, console: rich.console.Console, epochs: int, images: int, epochs_done: int):
@@ -85,9 +85,9 @@ class ProgressDisplay:
 
 
 class Profile:
-  """Counts commands to the device and records those from the fourth to the eighth.
+  """Records the fourth to eighth command to the device.
 
-  What it writes opens in TensorBoard (`tensorboard --logdir FOLDER`, with its profile plugin) and, as
+  The files open in TensorBoard (`tensorboard --logdir FOLDER`, with its profile plugin) and, as
   `perfetto_trace.json.gz`, at ui.perfetto.dev.
   """
 
@@ -97,7 +97,7 @@ class Profile:
     self._recording = False
 
   def after_command(self) -> None:
-    """Called after each command."""
+    """Counts a command."""
     self._commands += 1
     if self._commands == _BEFORE:
       jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
@@ -106,7 +106,7 @@ class Profile:
       self.close()
 
   def close(self) -> None:
-    """Stops a recording that is under way."""
+    """Stops a recording."""
     if self._recording:
       self._recording = False
       jax.profiler.stop_trace()

@@ -11,13 +11,13 @@ import numpy as np
 from dn_jax.config.network import check_images, policy_of
 from dn_jax.config.schema import DataConfig, RunConfig
 from dn_jax.data import catalog, sources, stream
-from dn_jax.data.augment import epoch_order, jitter_light_mirror, mirror_and_shift, normalise
+from dn_jax.data.augment import epoch_order, normalised, prepared
 from dn_jax.distributed import layout as distribution
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
 from dn_jax.training import initial_state, loop, optimizer, resident, step, streamed
 
-# Pictures that are tested on without worker processes, which take seconds to start.
+# Fewer images than these are tested without worker processes, which take seconds to start.
 _FEW = 5000
 
 
@@ -32,7 +32,7 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   Args:
     config: resolved.
     dataset: of the configuration.
-    say: told of pictures that cannot be read.
+    say: receives a line for each image that cannot be read.
 
   Raises:
     ConfigurationError: the batch does not fit the data or the devices.
@@ -60,8 +60,8 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   specs = step.specs_of(shapes, layout)
   objective = step.Objective(config.optimizer.label_smoothing, config.freeze_statistics)
   train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params, objective)
-  of_a_step = (train_step, prepared(config, dataset), layout, augmentation_key, dropout_key)
-  if _is_streamed(dataset):
+  of_a_step = (train_step, prepared(config.data, dataset), layout, augmentation_key, dropout_key)
+  if dataset.info.streamed:
     splits = _streamed(config, dataset, layout, plan, say)
     advance, order_of = streamed.make_advance(*of_a_step, specs), lambda number: number
   else:
@@ -82,11 +82,6 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
     fresh_state=fresh_state,
     template=distribution.placed(shapes, specs, layout.mesh),
   )
-
-
-def _is_streamed(dataset: catalog.Dataset) -> bool:
-  # A sweep that times a step makes up a few pictures, which lie on the device.
-  return not isinstance(dataset.train, catalog.Split)
 
 
 def _streamed(
@@ -118,18 +113,18 @@ def batches_of(
   say: Callable[[str], None],
   crops: int = 1,
 ) -> streamed.Batches:
-  """What a network is tested on, from a source: so many pictures at a time, or a few more.
+  """The images of a source in batches, to test a network on.
 
   Args:
-    source: of the pictures.
-    data: with sizes, workers and share of bad pictures.
-    layout: the devices.
-    batch_size: pictures at a time.
-    say: told of pictures that cannot be read; each once.
+    source: of the images.
+    data: with sizes, workers and share of bad images.
+    layout: the devices that share a batch.
+    batch_size: images at a time; rounded up to a multiple of the devices.
+    say: receives a line for each image that cannot be read.
     crops: 1, or 10.
   """
   divisible = math.ceil(batch_size / len(layout.devices)) * len(layout.devices)
-  rows = streamed.neighbouring_rows(layout, divisible)
+  rows = streamed.own_rows(dataclasses.replace(layout, groups=1), divisible)
   testing = stream.Testing(source, data.size, data.resize, crops, divisible, rows)
   bad = stream.Bad(source, data.bad_share, say)
 
@@ -142,19 +137,18 @@ def batches_of(
 
 
 def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.Layout) -> loop.Plan:
-  """The course of a resolved configuration's run.
+  """The epochs and steps of a resolved configuration's run.
 
   Raises:
     ConfigurationError: the batch does not fit the data or the devices.
   """
+  by_default = 1 if dataset.info.streamed or jax.default_backend() == "cpu" else 32
   plan = loop.Plan(
     epochs=config.epochs,
     batch_size=config.batch_size,
     train_pictures=catalog.pictures(dataset.train),
     keep_last_batch=config.last_batch == "keep",
-    steps_per_dispatch=1
-    if _is_streamed(dataset)
-    else config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32),
+    steps_per_dispatch=config.steps_per_dispatch or by_default,
   )
   if plan.batch_size > plan.train_pictures:
     fits = f"there are {plan.train_pictures} training pictures; at most that"
@@ -173,45 +167,18 @@ def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.La
   return plan
 
 
-def normalised(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
-  """uint8 pictures -> the network's input, without augmentation."""
-  mean, std = catalog.normalisation(dataset, config.data.normalise)
-  return functools.partial(normalise, mean=mean, std=std)
-
-
-def prepared(config: RunConfig, dataset: catalog.Dataset) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-  """What a training picture goes through: (uint8 pictures, a step's key, the pictures' numbers) -> input.
-
-  Normalised first and padded then, as in the authors' Torch code: the border of a shifted picture is the mean.
-  """
-  plain = normalised(config, dataset)
-  if not config.data.augment:
-    return lambda images, key, numbers: plain(images)
-  if dataset.info.streamed:
-    return lambda images, key, numbers: plain(jitter_light_mirror(images, key, numbers))
-  info, padding = dataset.info, config.data.padding
-  shift = functools.partial(mirror_and_shift, mirror=info.mirror, pad=info.pad, padding=padding)
-  return lambda images, key, numbers: shift(plain(images), key, numbers)
-
-
 def evaluator(
   config: RunConfig, dataset: catalog.Dataset, batch_size: int, layout: distribution.Layout
 ) -> resident.Evaluate:
-  """Measures a resolved configuration's network on a split, so many pictures at a time or a few more."""
-  network, mesh = build.build(config.model, dataset.info.num_classes), layout.mesh
-  if _is_streamed(dataset):
-    gather = functools.partial(distribution.gathered, mesh=mesh)
-    logits_of = step.make_logits(network)
-    return streamed.make_evaluate(
-      logits_of, step.totals_of, normalised(config, dataset), streamed.placer(layout), gather
-    )
-  divisible = math.ceil(batch_size / mesh.size) * mesh.size
-  cut, gather = (functools.partial(each, mesh=mesh) for each in (distribution.cut, distribution.gathered))
-  return resident.make_evaluate(step.make_eval_step(network), normalised(config, dataset), cut, divisible, gather)
+  """Measures a resolved configuration's network on a split, so many images at a time or a few more."""
+  network, plain = build.build(config.model, dataset.info.num_classes), normalised(config.data, dataset)
+  if dataset.info.streamed:
+    return streamed.make_evaluate(step.make_logits(network), plain, layout)
+  return resident.make_evaluate(step.make_eval_step(network), plain, layout, batch_size)
 
 
 def on_devices(dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Splits:
-  """Every device gets all pictures."""
+  """Every device gets all images."""
 
   def put(split: catalog.Split | None) -> resident.DeviceSplit | None:
     return None if split is None else distribution.replicate(resident.DeviceSplit(*split), mesh)

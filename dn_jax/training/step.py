@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
-from dn_jax.distributed.layout import Layout, make_layout_of_one, place
+from dn_jax.distributed.layout import Layout, make_layout_of_one, place, replicate
 
 
 @flax.struct.dataclass
@@ -21,8 +21,7 @@ class TrainState:
   """All that a step changes.
 
   step:        int32 scalar, steps taken so far
-  params:      the network's parameters
-  batch_stats: the running averages of its batch norms
+  batch_stats: running averages of the batch norms
   opt_state:   momentum and the schedule's count
   """
 
@@ -34,7 +33,7 @@ class TrainState:
 
 class Batch(NamedTuple):
   """images: [batch, height, width, channels], normalised; labels: [batch] integers;
-  weights: [batch], 1 where a picture counts, 0 where it only fills a batch up."""
+  weights: [batch], 1 where an image counts, 0 where it only fills a batch up."""
 
   images: jax.Array
   labels: jax.Array
@@ -43,7 +42,7 @@ class Batch(NamedTuple):
 
 @flax.struct.dataclass
 class Totals:
-  """Sums over pictures, each a scalar: what an epoch's means are made of.
+  """Sums over images, each a scalar, of which means are made.
 
   count, top1_errors, top5_errors: int32; loss: sum of cross-entropies, in JAX's default float.
   """
@@ -76,6 +75,12 @@ class Totals:
     }
 
 
+# (state, batch, dropout key) -> (new state, the batch's totals before its update)
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]]
+# (uint8 images, a step's augmentation key, the images' numbers in their split) -> the network's input
+Prepare = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
 def create_state(
   network: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, image_shape: tuple[int, int, int]
 ) -> TrainState:
@@ -90,7 +95,7 @@ def state_of(variables: Mapping[str, Any], optimizer: optax.GradientTransformati
 
 
 def specs_of(state: TrainState, layout: Layout) -> TrainState:
-  """How a state lies: parameters and momentum as the layout wants them, the few numbers of batch norm whole."""
+  """How a state lies: parameters and momentum as the layout says, the few numbers of batch norm whole."""
   whole = jax.tree.map(lambda _: PartitionSpec(), state.batch_stats)
   return layout.specs(state).replace(batch_stats=whole)
 
@@ -99,8 +104,8 @@ def totals_of(logits: jax.Array, batch: Batch) -> Totals:
   """Sums of a batch from its logits [batch, classes]."""
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
   right = jnp.take_along_axis(logits, batch.labels[:, None], axis=1)
-  # Of equal logits the first class ranks first, as argmax has it: a network that says the same of every class
-  # is right by chance alone. A logit that is not a number never puts the right class first.
+  # Of equal logits the first class ranks first, as in argmax: a network whose logits are all equal is right by chance
+  # alone. A logit that is not a number never puts the right class first.
   after = (logits < right) | ((logits == right) & (jnp.arange(logits.shape[1]) >= batch.labels[:, None]))
   before = jnp.sum(~after, axis=1)
   counts = batch.weights > 0
@@ -114,10 +119,10 @@ def totals_of(logits: jax.Array, batch: Batch) -> Totals:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """What a step makes small, where it is not the published one.
+  """Changes to the published loss.
 
   label_smoothing:   share of each label that is spread over all classes
-  freeze_statistics: whether batch norm takes its running averages, and nothing is dropped out
+  freeze_statistics: whether batch norm uses its running averages, and nothing is dropped out
   """
 
   label_smoothing: float = 0.0
@@ -127,7 +132,7 @@ class Objective:
 def make_loss(network: nn.Module, objective: Objective = Objective()) -> Callable[..., Any]:
   """(params, batch_stats, batch, key, group) -> (mean cross-entropy, (logits, new batch_stats)).
 
-  `group` is the number of a statistics group, which drops out what no other does, or None: the batch is whole.
+  `group` is the number of a statistics group, each of which has its own dropout; None: the batch is whole.
   """
   smoothing, frozen = objective.label_smoothing, objective.freeze_statistics
 
@@ -155,8 +160,8 @@ def make_gradients(
   Args:
     network: with the layout's cut.
     layout: how the global batch lies on devices; the device's batch is its parts of its groups, group by group.
-    accumulation: the groups are gone through in so many pieces, one after another; divides their number.
-    objective: see there.
+    accumulation: number of pieces in which the groups are worked through, one after another; divides their number.
+    objective: of the loss.
   """
   loss = make_loss(network, objective)
   groups = layout.groups_of_device // accumulation
@@ -182,7 +187,7 @@ def make_gradients(
       return of_piece(params, batch_stats, batch, key, numbers)
 
     def add(sums: Any, piece: Any) -> Any:
-      # The barrier keeps the compiler from working on several pieces at a time where the loop is written out.
+      # The barrier keeps the compiler from working on several pieces at a time where the loop is unrolled.
       sums, piece = jax.lax.optimization_barrier((sums, piece))
       return jax.tree.map(jnp.add, sums, of_piece(params, batch_stats, piece[0], key, piece[1])), None
 
@@ -203,18 +208,16 @@ def make_train_step(
   accumulation: int = 1,
   specs: Any = None,
   objective: Objective = Objective(),
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]]:
-  """The training step: (state, batch, dropout key) -> (new state, the batch's totals before its update).
-
-  Every picture of a training batch counts; `weights` is for evaluation.
+) -> TrainStep:
+  """The training step. Every image of its batch counts; `weights` is for evaluation.
 
   Args:
-    network, optimizer: see there.
-    layout: where the global batch lies; the step is what one device runs, on its own part of the batch. By default
-      one device has everything, in one statistics group.
+    network, optimizer: of the run.
+    layout: where the global batch lies. The step is the program of one device, for its own part of the batch. By
+      default one device has everything, in one statistics group.
     accumulation: see `make_gradients`.
     specs: how the parameters lie, from the layout; by default whole, and the same on all devices.
-    objective: see there.
+    objective: of the loss.
   """
   layout = layout or make_layout_of_one()
   gradients_of = make_gradients(network.clone(cut=layout.cut), layout, accumulation, objective)
@@ -231,8 +234,40 @@ def make_train_step(
   return train_step
 
 
+class Keys(NamedTuple):
+  """A run's keys, into which the number of a step is folded: a run that goes on draws as an undisturbed one does.
+
+  The fields hold the data of keys, arguments of the program: it is compiled once for all seeds.
+  """
+
+  augmentation: jax.Array
+  dropout: jax.Array
+
+  @classmethod
+  def on(cls, layout: Layout, augmentation: jax.Array, dropout: jax.Array) -> "Keys":
+    """From two keys, placed on every device."""
+    return replicate(cls(*map(jax.random.key_data, (augmentation, dropout))), layout.mesh)
+
+  def of_step(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A step's own keys, of augmentation and dropout."""
+    return tuple(jax.random.fold_in(jax.random.wrap_key_data(data), step) for data in self)
+
+
+def make_prepared_step(
+  train_step: TrainStep, prepare: Prepare
+) -> Callable[[Keys, TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, Totals]]:
+  """A training step that begins with raw images: (keys, state, uint8 images, labels, the images' numbers)."""
+
+  def take(keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array, numbers: jax.Array) -> Any:
+    augmentation, dropout = keys.of_step(state.step)
+    batch = Batch(prepare(images, augmentation, numbers), labels, jnp.ones(numbers.shape, jnp.float32))
+    return train_step(state, batch, dropout)
+
+  return take
+
+
 def make_logits(network: nn.Module) -> Callable[[Any, Any, jax.Array], jax.Array]:
-  """(params, batch_stats, normalised pictures) -> logits, with running averages."""
+  """(params, batch_stats, normalised images) -> logits, with running averages."""
   return lambda params, batch_stats, images: network.apply(
     {"params": params, "batch_stats": batch_stats}, images, False
   )

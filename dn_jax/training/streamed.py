@@ -1,72 +1,64 @@
-"""Steps over pictures that are read one by one: batches come from the host while the device works."""
+"""Steps over images that are read one by one: batches come from the host while the device works."""
 
 import collections
 import functools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dn_jax.distributed.layout import AXIS, Layout
-from dn_jax.training import resident
-from dn_jax.training.step import Batch, Totals, TrainState
+from dn_jax.data import stream
+from dn_jax.distributed.layout import AXIS, Layout, gathered
+from dn_jax.training.resident import Advance
+from dn_jax.training.step import Batch, Keys, Prepare, Totals, TrainState, TrainStep, make_prepared_step, totals_of
 
-Columns = dict[str, np.ndarray]
-# What a network is tested on: this process's rows of every batch, anew each time.
+Columns = stream.Rows
+# Opens a split for a test: this process's rows of every batch.
 Batches = Callable[[], Iterator[Columns]]
 # Batches that lie on the device before their step.
 _PLACED = 2
 
 
-class Stream(Protocol):
-  """See `dn_jax.data.stream.Training`."""
-
-  @property
-  def steps_per_epoch(self) -> int: ...
-
-  def batches(self, first_step: int, steps: int, workers: int) -> Iterator[Columns]: ...
-
-
 class Feed:
-  """What a run trains on, in place of a split that lies on the device.
+  """Training images in place of a split that lies on the device.
 
   Args:
-    stream: batches by step, this process's rows of each.
+    training: opens the batches of this process at any step.
     steps: of the whole run.
     workers: processes that make them, see `dn_jax.data.stream`.
     place: columns of this process's rows -> arrays on the devices.
-    note_bad: told of each batch's column `bad`.
+    note_bad: receives the column `bad` of each batch.
   """
 
   def __init__(
     self,
-    stream: Stream,
+    training: stream.Training,
     steps: int,
     workers: int,
     place: Callable[[Columns], Any],
     note_bad: Callable[[np.ndarray], None],
   ):
-    self._stream, self._steps, self._workers = stream, steps, workers
+    self._training, self._steps, self._workers = training, steps, workers
     self._place, self._note_bad = place, note_bad
     self._batches: Iterator[Columns] | None = None
     self._placed: collections.deque[Any] = collections.deque()
     self._next = -1
-    # Seconds that were waited for pictures.
+    # Seconds spent waiting for images.
     self.waited = 0.0
 
   @property
   def steps_per_epoch(self) -> int:
-    return self._stream.steps_per_epoch
+    return self._training.steps_per_epoch
 
   def take(self, step: int) -> Any:
-    """The batch of a step, counted over the whole run; they are best taken one after another."""
+    """The batch of a step, counted over the whole run. Another step than the next one opens the stream anew."""
     if step != self._next:
       self.close()
-      self._batches, self._next = self._stream.batches(step, self._steps - step, self._workers), step
+      self._batches, self._next = self._training.batches(step, self._steps - step, self._workers), step
     begin = time.perf_counter()
     while len(self._placed) < _PLACED and self._next + len(self._placed) < self._steps:
       columns = next(self._batches)
@@ -85,9 +77,9 @@ class Feed:
 
 
 def own_rows(layout: Layout, batch_size: int) -> tuple[int, ...]:
-  """This process's places in a training batch, such that each device's part is its own of the layout.
+  """This process's places in a batch, in an order that gives each device its own part of the layout.
 
-  Device by device, a device's places group by group, as `Layout.own` has them.
+  Device by device, and a device's places group by group, as in `Layout.own`.
   """
   places = np.arange(batch_size).reshape(layout.rows, layout.groups_of_device, layout.parts, -1)
   by_device = places.transpose(0, 2, 1, 3).reshape(len(layout.devices), -1)
@@ -95,41 +87,29 @@ def own_rows(layout: Layout, batch_size: int) -> tuple[int, ...]:
   return tuple(by_device[here].reshape(-1).tolist())
 
 
-def neighbouring_rows(layout: Layout, batch_size: int) -> tuple[int, ...]:
-  """Likewise of a batch that is cut over the devices in its own order."""
-  here = [device.process_index == jax.process_index() for device in layout.devices]
-  return tuple(np.arange(batch_size).reshape(len(layout.devices), -1)[here].reshape(-1).tolist())
-
-
 def placer(layout: Layout) -> Callable[[Columns], dict[str, jax.Array]]:
   """Cuts a batch over the devices, of which every process has its own rows."""
   sharding = NamedSharding(layout.mesh, PartitionSpec(AXIS))
 
   def place(columns: Columns) -> dict[str, jax.Array]:
-    with jax.transfer_guard("allow"):  # Of several processes, JAX takes it for a transfer that nobody asked for.
+    with jax.transfer_guard("allow"):  # With several processes, JAX counts this as an implicit transfer.
       return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in columns.items()}
 
   return place
 
 
 def make_advance(
-  train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]],
-  prepare: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  train_step: TrainStep,
+  prepare: Prepare,
   layout: Layout,
   augmentation_key: jax.Array,
   dropout_key: jax.Array,
   specs: Any = PartitionSpec(),
-) -> Callable[..., tuple[TrainState, Totals, jax.Array]]:
-  """`dn_jax.training.resident.make_advance` for a feed: `order` is the epoch's number, and it takes one step a time.
+) -> Advance:
+  """`dn_jax.training.resident.make_advance` for a feed: one step a command, and `order` is the epoch's number."""
+  take, keys = make_prepared_step(train_step, prepare), Keys.on(layout, augmentation_key, dropout_key)
 
-  Args:
-    train_step, prepare, layout, augmentation_key, dropout_key, specs: see there.
-  """
-
-  take = resident.make_prepared_step(train_step, prepare)
-  keys = resident.Keys.on(layout, augmentation_key, dropout_key)
-
-  def on_device(state: TrainState, totals: Totals, keys: resident.Keys, rows: dict[str, jax.Array]) -> Any:
+  def on_device(state: TrainState, totals: Totals, keys: Keys, rows: dict[str, jax.Array]) -> Any:
     state, of_step = take(keys, state, rows["image"], rows["label"], rows["number"])
     return state, totals + of_step, (of_step.loss / of_step.count)[None]
 
@@ -152,31 +132,27 @@ def make_advance(
 
 
 def make_evaluate(
-  logits_of: Callable[[Any, Any, jax.Array], jax.Array],
-  totals_of: Callable[[jax.Array, Batch], Totals],
-  normalise: Callable[[jax.Array], jax.Array],
-  place: Callable[[Columns], dict[str, jax.Array]],
-  gather: Callable[[Any], Any] = lambda variables: variables,
+  logits_of: Callable[[Any, Any, jax.Array], jax.Array], normalise: Callable[[jax.Array], jax.Array], layout: Layout
 ) -> Callable[..., Totals]:
-  """`dn_jax.training.resident.Evaluate` of a split that gives batches: the mean of all crops' probabilities decides.
+  """`dn_jax.training.resident.Evaluate` of a split that gives batches; several crops of an image vote by the mean of
+  their probabilities.
 
   Args:
-    logits_of: (params, batch_stats, normalised pictures) -> logits, with running averages.
-    totals_of: a batch's sums, from its logits.
-    normalise: uint8 pictures -> the network's input.
-    place: columns of this process's rows -> arrays on the devices.
-    gather: parameters as each device takes them.
+    logits_of: see `dn_jax.training.step.make_logits`.
+    normalise: uint8 images -> the network's input.
+    layout: the devices that share a batch.
   """
+  place = placer(layout)
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
   def one(params: Any, batch_stats: Any, totals: Totals, rows: dict[str, jax.Array]) -> Totals:
-    images = rows["image"]
+    images = rows["image"]  # [batch, crops, height, width, channels]
     crops = images.shape[1]
     flat = normalise(images.reshape(-1, *images.shape[2:]))
-    logits = logits_of(gather(params), batch_stats, flat)
+    logits = logits_of(gathered(params, layout.mesh), batch_stats, flat)
     if crops > 1:
       each = jax.nn.log_softmax(logits).reshape(-1, crops, logits.shape[-1])
-      # The log of the mean probability: what cross-entropy takes for a logit.
+      # The log of the mean probability serves cross-entropy as a logit.
       logits = jax.nn.logsumexp(each, axis=1) - jnp.log(crops)
     return totals + totals_of(logits, Batch(images, rows["label"], rows["weight"]))
 

@@ -13,9 +13,8 @@ from variables import variables_of
 
 from dn_jax.models import remat
 from dn_jax.models.batch_stats import BatchNorm, FeatureMap, MeasureMap
-from dn_jax.models.convolution import convolve
 from dn_jax.models.densenet import DenseNet, Transition, blocks_of_depth
-from dn_jax.models.dropout import Dropout
+from dn_jax.models.layers import Dropout, convolve
 
 SMALL = {"blocks": (2, 2), "growth_rate": 4, "num_classes": 10, "initial_channels": 8}
 

@@ -14,7 +14,7 @@ from dn_jax.config.network import complete_model, units_of_depth
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build
 from dn_jax.models.batch_stats import BatchNorm, MeasureMap
-from dn_jax.models.dropout import Dropout
+from dn_jax.models.layers import Dropout
 from dn_jax.models.resnet import OriginalUnit, ResNet
 
 

@@ -24,8 +24,9 @@ def own_folder(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def question(batch_size, **options):
-  return planning.Question(MODEL, 10, SHAPE, batch_size, **options)
+def plan(batch_size, groups=1, accumulation=1, **changes):
+  model = dataclasses.replace(MODEL, **changes)
+  return planning.plan(planning.Question(model, 10, SHAPE, batch_size, groups, accumulation), targets.here())
 
 
 def leaves(network):
@@ -37,7 +38,7 @@ def leaves(network):
 
 @pytest.mark.slow
 def test_arguments_and_flops_are_what_counting_gives():
-  found, network = planning.plan(question(32)), build.build(MODEL, 10)
+  found, network = plan(32), build.build(MODEL, 10)
   counted = leaves(network)
   # Parameters with their momentum, statistics, pixels, labels and weights, four bytes each; a few counters.
   numbers = 2 * counted["params"] + counted["batch_stats"] + 32 * (64 + 2)
@@ -53,7 +54,7 @@ def test_arguments_and_flops_are_what_counting_gives():
 
 def test_an_accumulation_that_does_not_divide_is_refused():
   with pytest.raises(ConfigurationError, match=r"--accumulation 3: each device works on 4 .* 1, 2, 4 fit"):
-    planning.plan(question(32, groups=4, accumulation=3))
+    plan(32, groups=4, accumulation=3)
 
 
 def test_an_answer_is_kept_and_only_for_the_same_question(monkeypatch):
@@ -64,16 +65,13 @@ def test_an_answer_is_kept_and_only_for_the_same_question(monkeypatch):
     return planning.Plan(question.batch_size, 1, 2, 3.0, 4.0, 5, {"all-reduce": (2, 80)}, 1)
 
   monkeypatch.setattr(planning, "compile_step", compile_step)
-  ask = lambda batch_size=8, groups=1, **changes: planning.plan(
-    planning.Question(dataclasses.replace(MODEL, **changes), 10, SHAPE, batch_size, groups)
-  )
-  first = ask()
-  assert ask() == first == planning.Plan(8, 1, 2, 3.0, 4.0, 5, {"all-reduce": (2, 80)}, 1)
+  first = plan(8)
+  assert plan(8) == first == planning.Plan(8, 1, 2, 3.0, 4.0, 5, {"all-reduce": (2, 80)}, 1)
   assert len(asked) == 1
-  ask(remat="block")
-  ask(16)
-  ask(dtype="bfloat16")
-  ask(groups=2)
+  plan(8, remat="block")
+  plan(16)
+  plan(8, dtype="bfloat16")
+  plan(8, groups=2)
   assert asked == [
     ("none", "float32", 8, 1),
     ("block", "float32", 8, 1),
@@ -82,17 +80,17 @@ def test_an_answer_is_kept_and_only_for_the_same_question(monkeypatch):
     ("none", "float32", 8, 2),
   ]
   monkeypatch.setattr(planning, "_sources", lambda: "another version")
-  ask()
+  plan(8)
   assert len(asked) == 6
 
 
 def test_an_answer_that_was_cut_short_is_asked_again(tmp_path, monkeypatch):
   monkeypatch.setattr(planning, "compile_step", lambda *_: planning.Plan(5))
-  planning.plan(question(8))
+  plan(8)
   (kept,) = tmp_path.rglob("*.json")
   kept.write_text(kept.read_text()[:-40])
   monkeypatch.setattr(planning, "compile_step", lambda *_: planning.Plan(6))
-  assert planning.plan(question(8)).temporaries == 6
+  assert plan(8).temporaries == 6
   assert json.loads(kept.read_text())["plan"]["temporaries"] == 6
 
 

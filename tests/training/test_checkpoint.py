@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from dn_jax.errors import UserError
 from dn_jax.runs.records import EpochRecord
 from dn_jax.training import checkpoint
-from dn_jax.training.checkpoint import Checkpoints, NoCheckpointError, Rhythm
+from dn_jax.training.checkpoint import Checkpoints, Rhythm
 from dn_jax.training.loop import Begun
 from dn_jax.training.step import Totals, TrainState
 
@@ -274,10 +274,10 @@ def test_reading_alone_changes_nothing(tmp_path):
 
 
 def test_no_checkpoint_is_one_line(tmp_path):
-  with pytest.raises(NoCheckpointError, match="there is none"):
+  with pytest.raises(UserError, match="there is none"):
     restore(tmp_path / "c")
   save(tmp_path / "c", 1)
-  with pytest.raises(NoCheckpointError, match=r"step 99 .* there are those of steps 10"):
+  with pytest.raises(UserError, match=r"step 99 .* there are those of steps 10"):
     restore(tmp_path / "c", step=99)
 
 

@@ -72,7 +72,7 @@ def test_evaluation_counts_every_picture_once(batch_size):
     )
 
   evaluate = resident.make_evaluate(
-    eval_step, lambda images: images.astype(jnp.float32), lambda batch: batch, batch_size
+    eval_step, lambda images: images.astype(jnp.float32), make_layout_of_one(), batch_size
   )
   totals = evaluate({}, {}, split, lambda: None)
   assert (int(totals.count), int(totals.top1_errors), float(totals.loss)) == (20, 10, 2.0**20 - 1)

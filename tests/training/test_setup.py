@@ -9,6 +9,7 @@ from dn_jax.config import datasets
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.data import catalog
+from dn_jax.data.augment import prepared
 from dn_jax.errors import ConfigurationError
 from dn_jax.training import setup
 
@@ -22,7 +23,7 @@ def grey(name, value=200):
 @pytest.mark.slow
 def test_pictures_are_normalised_then_padded_so_that_a_border_is_the_mean():
   config = resolve(RunConfig(DataConfig("cifar10", augment=True)))
-  prepare = jax.jit(setup.prepared(config, grey("cifar10")))
+  prepare = jax.jit(prepared(config.data, grey("cifar10")))
   out = np.asarray(prepare(jnp.full((64, 32, 32, 3), 200, jnp.uint8), jax.random.key(0), jnp.arange(64)))
   expected = (200 - np.array([125.3, 123.0, 113.9])) / [63.0, 62.1, 66.7]
   inside = out[:, 4:-4, 4:-4]
@@ -34,7 +35,7 @@ def test_pictures_are_normalised_then_padded_so_that_a_border_is_the_mean():
 
 def test_pictures_that_are_not_augmented_are_only_normalised():
   config = resolve(RunConfig(DataConfig("svhn_cropped")))
-  out = setup.prepared(config, grey("svhn_cropped"))(jnp.full((2, 32, 32, 3), 51, jnp.uint8), None, None)
+  out = prepared(config.data, grey("svhn_cropped"))(jnp.full((2, 32, 32, 3), 51, jnp.uint8), None, None)
   assert np.asarray(out) == pytest.approx(0.2)
 
 
@@ -48,7 +49,7 @@ def test_a_runs_padding_and_normalisation_reach_its_pictures():
 
   def input_of(**flags):
     return np.asarray(
-      setup.prepared(resolve(RunConfig(DataConfig("cifar10", **flags))), data)(images, jax.random.key(0), numbers)
+      prepared(resolve(RunConfig(DataConfig("cifar10", **flags))).data, data)(images, jax.random.key(0), numbers)
     )
 
   mean = split.images.mean(axis=0)

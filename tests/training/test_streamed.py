@@ -21,7 +21,7 @@ def test_each_devices_rows_are_its_own_of_the_layout(groups, count):
   size = int(np.lcm(groups, count)) * 2
   own = jax.vmap(lambda _: layout.own(jnp.arange(size)), axis_name=AXIS)(jnp.arange(count))
   assert streamed.own_rows(layout, size) == tuple(np.asarray(own).reshape(-1).tolist())
-  assert streamed.neighbouring_rows(layout, size) == tuple(range(size))
+  assert streamed.own_rows(Layout(layout.devices), size) == tuple(range(size))
 
 
 class Pictures:
@@ -116,9 +116,8 @@ def test_a_test_counts_pictures_by_the_mean_probability_of_their_crops(crops):
   )
   measure = streamed.make_evaluate(
     lambda params, batch_stats, pictures: pictures.reshape(-1, classes) * params,
-    step.totals_of,
     lambda pictures: pictures.astype(jnp.float32),
-    streamed.placer(make_layout_of_one()),
+    make_layout_of_one(),
   )
   seen = []
   totals = measure(jnp.float32(1), jnp.float32(0), batches, lambda: seen.append(1))
