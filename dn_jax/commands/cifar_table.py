@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Literal
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.config import zoo
-from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import Count, DataConfig, ModelConfig, OptimizerConfig, ProtocolName, RunConfig, Share
+from dn_jax.config.schema import Count, ProtocolName, Share
 from dn_jax.config.sweep import Sweep
 from dn_jax.errors import ConfigurationError, near
-from dn_jax.system import folders
 
 if TYPE_CHECKING:
+  from dn_jax.report.grid import Grid
+  from dn_jax.runs.collection import Run
   from dn_jax.sweep.cells import Cell
 
 CAFFE = "densenet-caffe-40-12"
@@ -90,55 +90,40 @@ def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
 
 def _cell(flags: Table, name: str, column: str, seed: int) -> "Cell":
   from dn_jax.report import published_table
-  from dn_jax.sweep.cells import Cell
+  from dn_jax.sweep.cells import cell_of
 
   data, augment = published_table.data_of_column(column)
   given = {"data.name": data, "model.name": name, "seed": str(seed), "model.dtype": flags.model.dtype}
-  config = RunConfig(
-    DataConfig(data, flags.data.dir, augment),
-    ModelConfig(name=name, dtype=flags.model.dtype),
-    protocol=flags.protocol,
-    seed=seed,
-  )
-  if flags.scale != 1:
-    whole = resolve(config)
-    warmup = round(flags.scale * whole.optimizer.warmup_steps)
-    config = dataclasses.replace(
-      config,
-      epochs=max(1, round(flags.scale * whole.epochs)),
-      optimizer=OptimizerConfig(warmup_steps=warmup),
-    )
-    given |= {"epochs": str(config.epochs), "optimizer.warmup-steps": str(warmup)}
+  given |= {"data.augment": "True"} if augment else {}
   given |= {"data.dir": str(flags.data.dir)} if flags.data.dir else {}
   given |= {"protocol": flags.protocol} if flags.protocol else {}
-  words = [word for flag, value in given.items() for word in (f"--{flag}", value)]
-  if augment:
-    given, words = given | {"data.augment": "True"}, [*words, "--data.augment"]
-  return Cell(tuple(words), resolve(config), given)
+  of = lambda given: cell_of({flag: (value,) for flag, value in given.items()})
+  if flags.scale == 1:
+    return of(given)
+  whole = of(given).config
+  epochs, warmup = max(1, round(flags.scale * whole.epochs)), round(flags.scale * whole.optimizer.warmup_steps)
+  return of(given | {"epochs": str(epochs), "optimizer.warmup-steps": str(warmup)})
 
 
 def cifar_table() -> None:
-  """Reads flags, has the runs that are missing done, and writes the table."""
+  """Reads flags, does the missing runs, and writes the table."""
   flags = parse(Table, __doc__)
-  flags = dataclasses.replace(flags, out=folders.of("out", flags.out))
   cells = cells_of(flags)
-  from dn_jax.report import published_table, write
+  from dn_jax.report import published_table
   from dn_jax.sweep import command
-  from dn_jax.system import compilation
 
-  compilation.keep_compiled_programs()
+  def table(done: "list[Run]") -> "Grid":
+    by_key = {run.key: run for run in done}
+    return published_table.table(
+      [
+        published_table.Entry(*where, group[0].config, [by_key[cell.key] for cell in group if cell.key in by_key])
+        for where, group in cells.items()
+      ]
+    )
+
   everything = [cell for column in zip(*cells.values(), strict=True) for cell in column]  # First seeds first.
-  console, title = command_line.console(200), f"{len(everything)} runs, in {flags.out}"
-  differ = ["model.name", "data.name", "data.augment"]
-  done = command.carry_out(everything, flags, command.TRAIN, console, differ, title)
-  if done is None:
-    return
-  by_key = {run.key: run for run in done}
-  entries = [
-    published_table.Entry(*where, group[0].config, [by_key[cell.key] for cell in group if cell.key in by_key])
-    for where, group in cells.items()
-  ]
-  write.conclude(published_table.table(entries), done, flags.out, console)
+  axes = ["model.name", "data.name", "data.augment"]
+  command.run(everything, flags, axes, table, command_line.console(200))
 
 
 def main() -> None:

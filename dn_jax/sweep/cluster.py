@@ -41,9 +41,6 @@ class Cluster:
   """
 
   def __init__(self, address: str, needs: Needs):
-    for flag, value in (("cell.cpus", needs.cpus), ("cell.gpus", needs.gpus), ("cell.tpus", needs.tpus)):
-      if not 0 <= value < float("inf"):
-        raise ConfigurationError(flag, value, "must be at least 0")
     check_address(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))  # Ray's own is: for ever.

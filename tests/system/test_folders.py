@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -167,17 +168,18 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside_and_the_one_before_it_use
 
 def ablated(out, flags):
   """`experiments/ablate.py`, whose runs train."""
-  done = call("experiments/ablate.py", *flags, "--no-memory", "--measure", "0", "--out", out)
+  done = call("experiments/ablate.py", *flags, "--no-memory", "--out", out)
   assert done.returncode == 0, done.stderr
 
 
 def stood_in(out, flags, data):
   """A sweep of the same flags whose runs keep records and train nothing."""
   place = folders.of("out", pathlib.Path(out))
-  sweep = command.Sweep(out=place, memory=False, measure=0)
+  sweep = command.Sweep(out=place, memory=False)
   cells = cells_of([*flags, "--data.dir", str(stand_in.prepare(data))])
   console = rich.console.Console(file=io.StringIO(), width=250)
-  assert all(run.summary for run in command.carry_out(cells, sweep, stand_in.TRAIN, console, [], "runs"))
+  with mock.patch.object(command, "TRAIN", stand_in.TRAIN):
+    assert all(run.summary for run in command.carry_out(cells, sweep, [], console))
 
 
 @pytest.mark.thorough
