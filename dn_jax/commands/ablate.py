@@ -8,6 +8,7 @@ what is missing. --file: more such lines, a product each; --model.name densenet-
 """
 
 import dataclasses
+import functools
 import pathlib
 
 from dn_jax.commands import command_line
@@ -38,6 +39,4 @@ def ablate() -> None:
   command.run(cells, flags, varied(cells), table, command_line.console())
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(ablate)
+main = functools.partial(command_line.main, ablate)

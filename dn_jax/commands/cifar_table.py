@@ -9,6 +9,7 @@ again from the runs, and with --trail says where a number comes from.
 """
 
 import dataclasses
+import functools
 import pathlib
 from typing import TYPE_CHECKING, Literal
 
@@ -126,6 +127,4 @@ def cifar_table() -> None:
   command.run(everything, flags, axes, table, command_line.console(200))
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(cifar_table)
+main = functools.partial(command_line.main, cifar_table)

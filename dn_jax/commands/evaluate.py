@@ -11,10 +11,10 @@ import sys
 from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Ge, Le
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
-from dn_jax.config.schema import DataConfig
+from dn_jax.config.schema import Count, DataConfig, Rate
 from dn_jax.config.trained import Asked, Which
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
@@ -26,9 +26,9 @@ class Pictures:
   """With --weights: folder, or a data set of TFDS's such as imagenet2012."""
   dir: pathlib.Path | None = None
   """Folder of the data set; of a run, if it has moved since."""
-  workers: int = 0
+  workers: Annotated[int, Ge(0), Le(1024)] = 0
   """Processes that decode; 0: threads of this one."""
-  bad_share: float = 0.01
+  bad_share: Rate = 0.01
   """Share of the pictures that may be unreadable; these do not count."""
 
 
@@ -39,7 +39,7 @@ def evaluate(
   weights: pathlib.Path | None = None,
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),
   crops: Literal[1, 10] = 1,
-  batch_size: int = 256,
+  batch_size: Count = 256,
   data: Pictures = Pictures(),
 ) -> None:
   """Measures a network.
@@ -77,6 +77,4 @@ def evaluate(
   print(f"top-5 error: {found.top5_error:.2f} %")
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(evaluate, __doc__))
+main = command_line.program(evaluate, __doc__)

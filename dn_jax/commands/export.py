@@ -9,7 +9,6 @@ The second is run by
   logits = run.call(pictures)    # uint8 [n, size, size, 3], any n
 """
 
-import dataclasses
 import pathlib
 import sys
 from typing import Annotated
@@ -17,18 +16,11 @@ from typing import Annotated
 import tyro
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
-from dn_jax.config.trained import Asked, Which
+from dn_jax.config.trained import Asked, Moved, Which
 from dn_jax.errors import ConfigurationError
 from dn_jax.system import folders
 
 _WEIGHTS, _PROGRAM = ".safetensors", ".jaxexport"
-
-
-@dataclasses.dataclass(frozen=True)
-class Where:
-  dir: pathlib.Path | None = None
-  """Folder of a run's data set, if it has moved since."""
 
 
 def export(
@@ -37,7 +29,7 @@ def export(
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),
   checkpoint: Which = "reported",
   platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
-  data: Where = Where(),
+  data: Moved = Moved(),
 ) -> None:
   """Writes a network into a file.
 
@@ -70,6 +62,4 @@ def export(
   print(f"{to}: {to.stat().st_size / 2**20:.1f} MiB, {known.num_classes} classes, {known.input.size} pixels a side")
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(export, __doc__))
+main = command_line.program(export, __doc__)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
 from dn_jax.commands.network import DataName
 from dn_jax.config import datasets
 from dn_jax.config.network import check_images, complete_model, kind_of, size_of
@@ -194,14 +193,7 @@ def _runs(folder: pathlib.Path) -> "list[Run]":
   folder = folders.of("runs", folder)
   if (folder / "config.json").exists():
     return [collection.read_run(folder)]
-  if not folder.is_dir():
-    raise UserError(f"{folder}: is not a folder")
-  found = collection.read(folder)
-  for line in found.skipped:
-    print(f"skipped: {line}", file=sys.stderr)
-  if not found.runs:
-    raise UserError(f"{folder}: holds no run")
-  return list(found.runs)
+  return list(command_line.runs_in(folder).runs)
 
 
 def _cells(folder: pathlib.Path, data: str | None) -> "tuple[str, list[Cell]]":
@@ -245,6 +237,4 @@ Command = (
 )
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(Command, __doc__))
+main = command_line.program(Command, __doc__)

@@ -3,21 +3,19 @@
 import dataclasses
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
 from dn_jax.commands.network import DataName, input_of
 from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
-from dn_jax.config.schema import ModelConfig
-from dn_jax.errors import ConfigurationError
+from dn_jax.config.schema import Count, ModelConfig, Size
 
 
 def plan(
   model: ModelConfig = ModelConfig(),
   data: DataName = DataName(),
-  image_size: int | None = None,
-  num_classes: int | None = None,
-  batch_size: int = 64,
-  statistics_groups: int = 1,
-  accumulation: int = 1,
+  image_size: Size | None = None,
+  num_classes: Count | None = None,
+  batch_size: Count = 64,
+  statistics_groups: Count = 1,
+  accumulation: Count = 1,
   target: tuple[str, ...] = ("here",),
 ) -> None:
   """Prints what a training step takes.
@@ -32,13 +30,6 @@ def plan(
     accumulation: pieces that a device goes through one after another, each of whole groups.
     target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; chips need not be there.
   """
-  for flag, value in (
-    ("batch-size", batch_size),
-    ("statistics-groups", statistics_groups),
-    ("accumulation", accumulation),
-  ):
-    if value < 1:
-      raise ConfigurationError(flag, value, "must be at least 1")
   asked_for = model.remat not in (None, "auto")
   complete = complete_model(model if asked_for else dataclasses.replace(model, remat="none"))
   policies = (complete.remat,) if asked_for else remat_policies(complete)
@@ -61,6 +52,4 @@ def plan(
     console.print(plan_table(plans, where, complete, batch_size, title))
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(plan, __doc__))
+main = command_line.program(plan, __doc__)

@@ -6,7 +6,6 @@ python experiments/predict.py runs/one 'photos/*.jpg' --json > said.json
 python experiments/predict.py runs/one cat.jpg --cam maps/     # where in the picture it sees its class
 """
 
-import dataclasses
 import glob
 import json
 import pathlib
@@ -17,28 +16,22 @@ from typing import Annotated
 import tyro
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
-from dn_jax.config.trained import Asked, Which
+from dn_jax.config.schema import Count
+from dn_jax.config.trained import Asked, Moved, Which
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
-
-
-@dataclasses.dataclass(frozen=True)
-class Where:
-  dir: pathlib.Path | None = None
-  """Folder of a run's data set, if it has moved since."""
 
 
 def predict(
   source: Annotated[pathlib.Path, tyro.conf.Positional],
   files: Annotated[tuple[str, ...], tyro.conf.Positional],
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),
-  top: int = 3,
+  top: Count = 3,
   json_lines: Annotated[bool, tyro.conf.arg(name="json")] = False,
   cam: pathlib.Path | None = None,
-  batch_size: int = 32,
+  batch_size: Count = 32,
   checkpoint: Which = "reported",
-  data: Where = Where(),
+  data: Moved = Moved(),
 ) -> None:
   """Classifies pictures.
 
@@ -51,9 +44,6 @@ def predict(
     batch_size: pictures at a time.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
   """
-  for flag, value in (("top", top), ("batch-size", batch_size)):
-    if value < 1:
-      raise ConfigurationError(flag, value, "must be at least 1")
   import numpy as np
 
   from dn_jax.data import pictures
@@ -127,6 +117,4 @@ def _place(folder: pathlib.Path, path: pathlib.Path, paths: list[pathlib.Path]) 
   return folder / (("_".join(path.with_suffix("").parts[-2:]) if alike else path.stem) + ".png")
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(predict, __doc__))
+main = command_line.program(predict, __doc__)

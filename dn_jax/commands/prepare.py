@@ -10,7 +10,6 @@ import importlib.util
 import pathlib
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
 from dn_jax.config.datasets import CATALOG
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.system import folders
@@ -52,6 +51,4 @@ def prepare(data: What) -> None:
   print(f"prepared: {builder.data_path}")
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(prepare, __doc__))
+main = command_line.program(prepare, __doc__)

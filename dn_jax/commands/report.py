@@ -10,6 +10,7 @@ number, and whether each run's records agree; exit code 1 where they do not.
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,7 @@ import tyro
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.config import zoo
-from dn_jax.errors import ConfigurationError, UserError, near
+from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders
 
 if TYPE_CHECKING:
@@ -50,17 +51,10 @@ def report() -> None:
     raise ConfigurationError("rows" if flags.rows else "columns", " ".join(flags.rows or columns), "goes with --trail")
   if not flags.trail and rest:
     raise ConfigurationError(rest[0].lstrip("-"), " ".join(rest[1:]), "goes with --trail")
-  if not flags.runs.is_dir():
-    raise UserError(f"{flags.runs}: is not a folder")
-  from dn_jax.runs import collection
-
-  found = collection.read(flags.runs)
-  for line in found.skipped:
-    print(f"skipped: {line}", file=sys.stderr)
-  if not found.runs:
-    raise UserError(f"{flags.runs}: holds no run")
+  found = command_line.runs_in(flags.runs)
   if not flags.trail:
     from dn_jax.report import write
+    from dn_jax.runs import collection
 
     for path in write.write(found, flags.to or flags.runs / collection.REPORT):
       print(path)
@@ -105,6 +99,4 @@ def _is_of(cell: "Cell", rows: tuple[str, ...], columns: tuple[str, ...]) -> boo
   return (not rows or config.model.name in rows) and (not columns or column in columns)
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(report)
+main = functools.partial(command_line.main, report)

@@ -21,3 +21,11 @@ class Asked:
   """Side of the crop that the network sees."""
   resize: int | None = None
   """A picture's shorter side before that."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+  """Where a run's data set is now."""
+
+  dir: pathlib.Path | None = None
+  """Folder of a run's data set, if it has moved since."""
