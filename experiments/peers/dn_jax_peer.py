@@ -1,4 +1,4 @@
-"""This project: its network and its own training step, as experiments/train.py runs it."""
+"""This project's network and training step, as experiments/train.py runs it."""
 
 import dataclasses
 import functools
@@ -27,10 +27,10 @@ EXTRAS = ("bfloat16", "data")
 
 
 def start(depth, growth_rate, batch_size, *options):
-  """A training step that gives its loss, and the number of trainable parameters.
+  """Returns a training step, which returns its loss, and the number of trainable parameters.
 
-  options: a remat policy; `bfloat16` activations; `data`, for an epoch's steps with their pictures picked out of a data
-  set on the device, mirrored and shifted.
+  options: a remat policy; `bfloat16` activations; `data`: a step also picks its images from a data set on the device,
+  mirrors and shifts them.
   """
   model = ModelConfig(depth=depth, growth_rate=growth_rate, dtype="bfloat16" if "bfloat16" in options else "float32")
   for policy in set(options) - set(EXTRAS):
