@@ -5,8 +5,8 @@
 
 Peers take turns, round after round, so that a busy minute of the machine falls on all of them; compare ratios. PyTorch
 may have a Python of its own: `python3.11 -m venv ~/torch; ~/torch/bin/pip install torch==2.13.0`. PyTorch's peers are
-torch and torch+OPTIONS: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY; dn_jax+POLICY+data has
-the work that feeds a step, too. All but keras take +bfloat16, for activations. Needs Linux.
+torch and torch+OPTIONS: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY; +data adds the work
+that feeds a step. All but keras take +bfloat16, for activations. Needs Linux.
 """
 
 import dataclasses
