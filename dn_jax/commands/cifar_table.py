@@ -11,6 +11,7 @@ again from the runs, and with --trail says where a number comes from.
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from dn_jax.commands import command_line
@@ -21,8 +22,6 @@ from dn_jax.config.sweep import Sweep
 from dn_jax.errors import ConfigurationError, near
 
 if TYPE_CHECKING:
-  from dn_jax.report.grid import Grid
-  from dn_jax.runs.collection import Run
   from dn_jax.sweep.cells import Cell
 
 CAFFE = "densenet-caffe-40-12"
@@ -64,7 +63,7 @@ class Table(Sweep):
 
 
 def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
-  """The runs of every cell of the table.
+  """The runs of each cell of the table, by (row, column).
 
   Raises:
     ConfigurationError: an unknown row or column, or a value that does not fit.
@@ -75,11 +74,7 @@ def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
   for name in rows:
     if name not in zoo.NETWORKS or zoo.NETWORKS[name].imagenet:
       raise ConfigurationError("rows", name, near(name, (*ROWS, CAFFE)))
-  columns = tuple(map(str.lower, flags.columns))
-  for column in columns:
-    if column not in zoo.COLUMNS:
-      raise ConfigurationError("columns", column, f"one of {', '.join(zoo.COLUMNS)}")
-  found = {}
+  columns, found = columns_of(flags.columns), {}
   for name in rows:
     for column in columns:
       if column in zoo.NETWORKS[name].errors or flags.unpublished:
@@ -87,6 +82,19 @@ def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
   if not found:
     raise ConfigurationError("columns", " ".join(columns), "nothing is published for these rows; --unpublished?")
   return found
+
+
+def columns_of(words: Sequence[str]) -> tuple[str, ...]:
+  """The paper's columns that words name, in capitals or not.
+
+  Raises:
+    ConfigurationError: an unknown column.
+  """
+  columns = tuple(map(str.lower, words))
+  for column in columns:
+    if column not in zoo.COLUMNS:
+      raise ConfigurationError("columns", column, f"one of {', '.join(zoo.COLUMNS)}")
+  return columns
 
 
 def _cell(flags: Table, name: str, column: str, seed: int) -> "Cell":
@@ -113,15 +121,7 @@ def cifar_table() -> None:
   from dn_jax.report import published_table
   from dn_jax.sweep import command
 
-  def table(done: "list[Run]") -> "Grid":
-    by_key = {run.key: run for run in done}
-    return published_table.table(
-      [
-        published_table.Entry(*where, group[0].config, [by_key[cell.key] for cell in group if cell.key in by_key])
-        for where, group in cells.items()
-      ]
-    )
-
+  table = lambda done: published_table.table(published_table.entries_of(done))
   everything = [cell for column in zip(*cells.values(), strict=True) for cell in column]  # First seeds first.
   axes = ["model.name", "data.name", "data.augment"]
   command.run(everything, flags, axes, table, command_line.console(200))

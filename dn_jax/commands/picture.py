@@ -1,4 +1,4 @@
-"""A picture for a paper, as SVG, PNG (300 dpi) or PDF.
+"""A figure for a paper, as SVG, PNG (300 dpi) or PDF.
 
   python experiments/picture.py diagram --model.name densenet-bc-100-12 --to network.svg
   python experiments/picture.py reuse runs/cifar10+_densenet-40-12_seed0 --to reuse.pdf
@@ -31,7 +31,6 @@ from dn_jax.system import folders
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-  from dn_jax.models.densenet import DenseNet
   from dn_jax.report.ablation import Cell
   from dn_jax.runs.collection import Run
 
@@ -42,7 +41,7 @@ Folder = Annotated[pathlib.Path, tyro.conf.Positional]
 @dataclasses.dataclass(frozen=True)
 class Data:
   name: str | None = None
-  """Of a collection on several data sets, the one to draw: cifar10, cifar10+, ..."""
+  """The data set to draw, if the runs are of several: cifar10, cifar10+, ..."""
 
 
 def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: DataName = DataName()) -> None:
@@ -57,9 +56,13 @@ def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Dat
   complete = complete_model(dataclasses.replace(model, remat=None))
   shape, classes = _input(complete, data.name)
   check_images(complete, min(shape[:2]), 2)
+  if complete.family != "densenet":
+    raise ConfigurationError("model.family", complete.family, "has no dense blocks to draw; take a DenseNet")
+  from dn_jax.models import build
   from dn_jax.report import diagram
 
-  _save(diagram.draw(_densenet(complete, classes), shape, _title(complete)), to)
+  title = f"{complete.name or kind_of(complete)} ({size_of(complete)})"
+  _save(diagram.draw(build.build(complete, classes), shape, title), to)
 
 
 def draw_reuse(
@@ -175,18 +178,6 @@ def _input(model: ModelConfig, data: str | None) -> tuple[tuple[int, int, int], 
   return info.image_shape, info.num_classes
 
 
-def _densenet(complete: ModelConfig, classes: int) -> "DenseNet":
-  from dn_jax.models import build
-
-  if complete.family != "densenet":
-    raise ConfigurationError("model.family", complete.family, "has no dense blocks to draw; take a DenseNet")
-  return build.build(complete, classes)
-
-
-def _title(model: ModelConfig) -> str:
-  return f"{model.name or kind_of(model)} ({size_of(model)})"
-
-
 def _runs(folder: pathlib.Path) -> "list[Run]":
   from dn_jax.runs import collection
 
@@ -197,7 +188,7 @@ def _runs(folder: pathlib.Path) -> "list[Run]":
 
 
 def _cells(folder: pathlib.Path, data: str | None) -> "tuple[str, list[Cell]]":
-  """A collection's cells on one data set, and what that is called."""
+  """The name of a data set and a folder's cells on it."""
   from dn_jax.report.figures import by_data
 
   groups = by_data(_runs(folder))
@@ -210,7 +201,7 @@ def _cells(folder: pathlib.Path, data: str | None) -> "tuple[str, list[Cell]]":
 
 
 def _check_path(path: pathlib.Path) -> None:
-  """Before anything is drawn, or imported for it."""
+  """Refuses a file that cannot be written, before anything is imported or drawn."""
   if path.suffix not in FORMATS:
     raise ConfigurationError("to", path, f"must end in {', '.join(FORMATS)}")
   folder = path.absolute().parent
