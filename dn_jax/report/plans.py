@@ -1,8 +1,4 @@
-"""What the compiler says of a training step, as a table: of one network under every remat policy (`plan_table`).
-
-And of many, by depth, batch and target (`memory_table`, `csv`, `draw`), beside what was published of the first
-implementations (`published_table`).
-"""
+"""Tables of compiled training steps: of one network by remat policy, and of many by depth, batch and target."""
 
 import csv as csv_module
 import io
@@ -41,13 +37,13 @@ PUBLISHED = (
 def plan_table(
   plans: Mapping[str, Plan], where: Target, model: ModelConfig, pictures: int, title: str
 ) -> rich.table.Table:
-  """A row a policy, figures of one device; a dash where the compiler does not say.
+  """A row for each policy, numbers of one device; a dash if the compiler does not say.
 
   Args:
     plans: by policy.
-    where: what they were compiled for.
+    where: the target they were compiled for.
     model: the network.
-    pictures: images that all devices together take in a step.
+    pictures: images of a step on all devices together.
     title: of the table.
   """
   memory = "unknown" if where.memory is None else f"{where.memory / 2**30:,.1f} GiB"
@@ -82,7 +78,7 @@ def plan_table(
 
 
 class Row(NamedTuple):
-  """The plans of one network: where, images a step, depth L, and a plan for each remat policy."""
+  """Plans of one network by remat policy, on a target, for a batch size and a depth L."""
 
   target: Target
   batch_size: int
@@ -91,7 +87,7 @@ class Row(NamedTuple):
 
 
 def memory_table(rows: Sequence[Row], title: str) -> rich.table.Table:
-  """MiB of temporaries, a row a network and a column a policy."""
+  """MiB of temporaries, a row for each network and a column for each policy."""
   result = rich.table.Table(
     title=title,
     caption="in brackets: FLOPs of the step against those without rematerialisation",
@@ -147,7 +143,7 @@ def csv(rows: Sequence[Row], growth_rate: int, dtype: str) -> str:
 
 
 def draw(rows: Sequence[Row], title: str, path: pathlib.Path) -> None:
-  """Draws MiB of temporaries: by depth, a panel for each target and batch; by batch where there is one depth."""
+  """Draws MiB of temporaries: by depth, a panel for each target and batch; by batch if there is one depth."""
   by_depth = len({row.depth for row in rows}) > 1
   key = (lambda row: (row.target.name, row.batch_size)) if by_depth else (lambda row: (row.target.name,))
   panels = [list(group) for _, group in itertools.groupby(rows, key)]

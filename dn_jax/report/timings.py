@@ -1,4 +1,4 @@
-"""A benchmark's table and figure, from its record."""
+"""The table and the figure of `experiments/benchmark.py`."""
 
 import pathlib
 import statistics
@@ -13,11 +13,10 @@ from matplotlib import pyplot
 
 
 def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-  """By pair (a, b), how many times as long a step of a takes as one of b.
+  """The ratio of step times for each pair (a, b): seconds of a over seconds of b, median over rounds.
 
   Args:
-    seconds: for each network, seconds of a step in each round. A round's figures were taken one after another,
-      so its ratio is that of the same minutes; the median over the rounds is given.
+    seconds: of a step in each round, for each network.
   """
   return {
     a: {b: statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True)) for b in seconds}
@@ -32,7 +31,7 @@ def _title(record: Mapping[str, Any]) -> str:
 
 
 def table(record: Mapping[str, Any]) -> rich.table.Table:
-  """A row a network; seconds are of wall clock, memory that of the process above its bare import."""
+  """A row for each network: wall-clock seconds, and memory of the process above its bare import."""
   machine = record["machine"]
   result = rich.table.Table(
     title=_title(record),
@@ -64,7 +63,7 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
 
 
 def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
-  """Step time and memory side by side, a bar a network; whiskers from the least to the most of the rounds."""
+  """Draws step time and memory, a bar for each network; whiskers go from the fastest to the slowest round."""
   peers = {name: peer for name, peer in record["peers"].items() if "seconds" in peer}
   names = list(peers)
   height = 1.4 + 0.4 * len(names)
