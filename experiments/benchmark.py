@@ -5,8 +5,8 @@
 
 Peers take turns, round after round, so that a busy minute of the machine falls on all of them; compare ratios. PyTorch
 may have a Python of its own: `python3.11 -m venv ~/torch; ~/torch/bin/pip install torch==2.13.0`. PyTorch's peers are
-torch and torch+OPTIONS: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY; +data adds the work
-that feeds a step. All but keras take +bfloat16, for activations. Needs Linux.
+torch and torch+OPTIONS: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY. All but keras take
++bfloat16, for activations. Needs Linux.
 """
 
 import dataclasses
@@ -33,7 +33,6 @@ WORKER = pathlib.Path(__file__).parent / "peers" / "worker.py"
 OURS = ("dn_jax+layer_by_layer", "dn_jax+dense_layer")
 JAX = (*OURS, "flax", "keras")
 TORCH = ("torch", "torch+channels-last", "torch+checkpointed", "torch+checkpointed+channels-last", "torch+compiled")
-OUR_OPTIONS = {"bfloat16", "data"}
 TORCH_OPTIONS = {"checkpointed", "channels-last", "compiled", "bfloat16"}
 
 
@@ -159,7 +158,7 @@ def _check(names: tuple[str, ...], torch_python: pathlib.Path | None) -> None:
       raise ConfigurationError("peers", name, "needs --torch-python, a Python that has PyTorch")
     allowed = {
       "torch": TORCH_OPTIONS,
-      "dn_jax": {*remat.POLICIES, *OUR_OPTIONS},
+      "dn_jax": {*remat.POLICIES, "bfloat16"},
       "flax": {"bfloat16"},
       "keras": set(),
     }

@@ -3,8 +3,8 @@
   python experiments/ablate.py --out runs/ablation --model.growth-rate 12,24,40 --model.depth 40,100 --seeds 3 \\
     --data.name cifar10 --data.augment
 
-Every flag of train.py is taken; commas separate its values, and the runs are the product of all. Started again, it does
-what is missing. --file: more such lines, a product each; --model.name densenet-bc-100-12,wide-28-10: networks by name.
+Takes every flag of train.py; commas separate values, and the runs are the product of all. Started again, it does the
+missing runs. --file: more such lines, a product each; --model.name densenet-bc-100-12,wide-28-10: networks by name.
 """
 
 import dataclasses

@@ -4,8 +4,8 @@
   python experiments/cifar_table.py --rows densenet-bc-100-12 resnet-110 --columns c10+ --scale 0.02 --out runs/try
 
 Rows are networks of the zoo (python -m dn_jax zoo), columns c10, c10+, c100, c100+ and svhn. Each cell is trained with
-the protocol published for it. Started again, it does what is missing; `experiments/report.py OUT` makes the table
-again from the runs, and with --trail says where a number comes from.
+the protocol published for it. Started again, it does the missing runs. `experiments/report.py OUT` rewrites the table
+from the runs, and with --trail shows where a number comes from.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ class Activations:
 @dataclasses.dataclass(frozen=True)
 class Table(Sweep):
   out: pathlib.Path = pathlib.Path("runs/cifar_table")
-  """Folder of the runs: what is done there is not done again. Tables and pictures go to its report/."""
+  """Folder of the runs; finished ones are not repeated. Tables and figures go to its report/."""
   rows: tuple[str, ...] = ROWS
   """Networks of the zoo."""
   columns: tuple[str, ...] = zoo.COLUMNS
@@ -53,11 +53,11 @@ class Table(Sweep):
   seeds: Count = 1
   """Runs of each cell: seeds 0, 1, ..."""
   scale: Share = 1.0
-  """Of every schedule; below 1 a rehearsal, which the table's title says."""
+  """Of every schedule; below 1 it is a rehearsal, and the table's title says so."""
   unpublished: bool = False
-  """Train the cells too for which nothing was published."""
+  """Train also the cells without a published error."""
   protocol: ProtocolName | None = None
-  """One for all cells, instead of each network's own; caffe alone also takes the network of the Caffe code."""
+  """One for all cells, instead of each network's own; caffe without --rows takes the network of the Caffe code."""
   data: Where = Where()
   model: Activations = Activations()
 

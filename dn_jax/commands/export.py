@@ -1,12 +1,12 @@
 """A trained network as one file: its weights, or its inference as a program that runs without this package.
 
-  python experiments/export.py runs/one --to network.safetensors   # PyTorch's names; says what network it is
-  python experiments/export.py runs/one --to network.jaxexport     # jax.export: uint8 pictures -> logits
+  python experiments/export.py runs/one --to network.safetensors   # PyTorch's names, and a description of the network
+  python experiments/export.py runs/one --to network.jaxexport     # jax.export: uint8 images -> logits
 
-The second is run by
+This runs the second:
 
   run = jax.export.deserialize(bytearray(pathlib.Path("network.jaxexport").read_bytes()))
-  logits = run.call(pictures)    # uint8 [n, size, size, 3], any n
+  logits = run.call(images)    # uint8 [n, size, size, 3], any n
 """
 
 import pathlib
@@ -37,7 +37,7 @@ def export(
     source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
     to: file, .safetensors or .jaxexport.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
-    platforms: where a .jaxexport runs.
+    platforms: of a .jaxexport.
   """
   if to.suffix not in (_WEIGHTS, _PROGRAM):
     raise ConfigurationError("to", to, f"must end in {_WEIGHTS} or {_PROGRAM}")

@@ -10,7 +10,7 @@ from dn_jax.errors import ConfigurationError
 @dataclasses.dataclass(frozen=True)
 class DataName:
   name: str | None = None
-  """Whose pictures and classes: digits, cifar10, cifar100, svhn_cropped (default: CIFAR-10's, or ImageNet's)."""
+  """Whose images and classes: digits, cifar10, cifar100, svhn_cropped (default: CIFAR-10's, or ImageNet's)."""
 
 
 def input_of(

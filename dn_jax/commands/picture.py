@@ -49,8 +49,8 @@ def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Dat
 
   Args:
     to: file, .svg, .png or .pdf.
-    model: which DenseNet.
-    data: whose pictures.
+    model: the DenseNet.
+    data: the data set of the images.
   """
   _check_path(to)
   complete = complete_model(dataclasses.replace(model, remat=None))
@@ -73,7 +73,7 @@ def draw_reuse(
   Args:
     source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
     to: file, .svg, .png or .pdf.
-    model: of a file of weights, which DenseNet; a run knows its own.
+    model: the DenseNet of a file of weights; a run knows its own.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
   """
   _check_path(to)
@@ -104,7 +104,7 @@ def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
   """Curves by epoch: of one run, loss and error; of several, test and train errors (the paper's figure 4, right).
 
   Args:
-    sources: runs, or folders of runs. Runs that differ in their seeds alone are one line.
+    sources: runs, or folders of runs; runs that differ in their seeds alone share a line.
     to: file, .svg, .png or .pdf.
   """
   _check_path(to)
@@ -135,8 +135,8 @@ def draw_sizes(runs: Folder, to: pathlib.Path, data: Data = Data(), published: b
   Args:
     runs: folder of the runs.
     to: file, .svg, .png or .pdf.
-    data: which pictures.
-    published: the paper's errors beside, hollow, where it has a column for these pictures.
+    data: the data set.
+    published: draw the paper's errors too, hollow, if it has a column for the data set.
   """
   _check_path(to)
   from dn_jax.report import tradeoff
@@ -155,7 +155,7 @@ def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
   Args:
     runs: folder of the runs.
     to: file, .svg, .png or .pdf.
-    data: which pictures.
+    data: the data set.
   """
   _check_path(to)
   from dn_jax.report import heat

@@ -1,4 +1,4 @@
-"""Compiles the training step under every remat policy, or the given one, and prints what it takes; trains nothing."""
+"""Compiles the training step under every remat policy, or the given one, and prints its cost; trains nothing."""
 
 import dataclasses
 
@@ -18,17 +18,17 @@ def plan(
   accumulation: Count = 1,
   target: tuple[str, ...] = ("here",),
 ) -> None:
-  """Prints what a training step takes.
+  """Prints memory and time of a training step.
 
   Args:
-    model: which network; with --model.remat, under that policy alone.
-    data: whose pictures.
+    model: the network; with --model.remat, under that policy only.
+    data: the data set of the images.
     image_size: height and width, instead of the data set's.
     num_classes: instead of the data set's.
-    batch_size: pictures a step, over all devices of a target.
-    statistics_groups: of the batch, each normalised by itself.
-    accumulation: pieces that a device goes through one after another, each of whole groups.
-    target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; chips need not be there.
+    batch_size: images a step, over all devices of a target.
+    statistics_groups: parts of the batch that are normalised separately.
+    accumulation: parts of the batch that a device computes one after another, each of whole groups.
+    target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; no chip is needed.
   """
   asked_for = model.remat not in (None, "auto")
   complete = complete_model(model if asked_for else dataclasses.replace(model, remat="none"))

@@ -1,4 +1,4 @@
-"""Download a data set and prepare it, as array_record, which training reads without TensorFlow.
+"""Downloads a data set and prepares it as array_record, which training reads without TensorFlow.
 
   python experiments/prepare.py --data.name cifar10 --data.dir ~/data
 
@@ -18,9 +18,9 @@ from dn_jax.system import folders
 @dataclasses.dataclass(frozen=True)
 class What:
   name: str
-  """cifar10, cifar100, svhn_cropped, or any other of TFDS."""
+  """cifar10, cifar100, svhn_cropped, or another data set of TFDS."""
   dir: pathlib.Path | None = None
-  """Where to; by default TFDS's own folder (~/tensorflow_datasets)."""
+  """Folder for it; by default TFDS's own (~/tensorflow_datasets)."""
 
 
 def prepare(data: What) -> None:

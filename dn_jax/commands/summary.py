@@ -17,8 +17,8 @@ def summary(
   """Prints a network layer by layer.
 
   Args:
-    model: which network.
-    data: whose pictures.
+    model: the network.
+    data: the data set of the images.
     image_size: height and width, instead of the data set's.
     num_classes: instead of the data set's.
   """

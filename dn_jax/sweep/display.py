@@ -95,6 +95,7 @@ class Display:
 
 def _test_error(folder: pathlib.Path) -> str:
   try:
-    return f"{records.read_summary(folder).test_error:.2f} % test error"
-  except (records.RunError, TypeError, KeyError, ValueError):
-    return "ended without a summary that can be read"
+    summary = records.read_summary(folder)
+  except records.RunError:
+    summary = None
+  return f"{summary.test_error:.2f} % test error" if summary else "ended without a summary that can be read"
