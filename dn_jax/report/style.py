@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 COLOURS = ("#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8", "#8c564b", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
-FORMATS = (".png", ".svg", ".pdf")
 # Dots per inch of a PNG, and the longest side of a figure in inches: at most 4,000 pixels.
 DPI = 300
 LONGEST = 13.0

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from matplotlib import pyplot
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from dn_jax.config import zoo
 from dn_jax.config.network import complete_model, kind_of
@@ -96,7 +96,7 @@ def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Fig
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 150 * low else (1,)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
   left.set_ylabel("test error, %")
   if ours or theirs:
     handles, names = left.get_legend_handles_labels()
@@ -109,11 +109,3 @@ def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Fig
 def _joined(look: dict[str, Any], sizes: Sequence[float]) -> dict[str, Any]:
   """A line's look; without the line if networks of one size would be joined."""
   return look if len(set(sizes)) == len(sizes) else look | {"linestyle": ""}
-
-
-def short(value: float) -> str:
-  """1500 -> 1.5k."""
-  for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-    if value >= size:
-      return f"{value / size:g}{letter}"
-  return f"{value:g}"
