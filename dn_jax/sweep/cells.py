@@ -24,6 +24,7 @@ from dn_jax.runs import collection
 from dn_jax.system import folders
 
 Values = tuple[str, ...]
+_TYPES = flag_types(RunConfig)
 # Flags that the sweep itself sets.
 _OWN = {
   "out": "each run has its own folder, in the sweep's",
@@ -104,18 +105,17 @@ def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[V
   Raises:
     ConfigurationError: an unknown flag, an empty value, or a flag given twice.
   """
-  known = _types()
   found: dict[str, list[Values]] = {}
   for flag, words in _grouped(tokens):
-    if flag not in known and (name := flag.replace("no-", "", 1)) in known and known[name] is bool:
+    if flag not in _TYPES and (name := flag.replace("no-", "", 1)) in _TYPES and _TYPES[name] is bool:
       flag, words = name, [*words, "False"]
     if flag in _OWN:
       raise ConfigurationError(flag, " ".join(words), _OWN[flag])
-    if flag not in known:
-      raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {near(flag, (*known, *also))}")
+    if flag not in _TYPES:
+      raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {near(flag, (*_TYPES, *also))}")
     if flag in found:
       raise ConfigurationError(flag, " ".join(words), "is given twice; put commas between its values")
-    text = " ".join(words) or ("True" if known[flag] is bool else "")
+    text = " ".join(words) or ("True" if _TYPES[flag] is bool else "")
     alternatives = [tuple(part.split()) for part in text.split(",")]
     if () in alternatives:
       raise ConfigurationError(flag, text or "(nothing)", "has an empty value")
@@ -161,11 +161,6 @@ def _grouped(tokens: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     yield flag, words
 
 
-@functools.cache
-def _types() -> Mapping[str, Any]:
-  return flag_types(RunConfig)
-
-
 def _misfits(axes: Mapping[str, Sequence[Values]]) -> Iterator[ConfigurationError]:
   """Alternatives that do not parse, and several values of a flag that does not tell runs apart."""
   part_of_run = {flag: is_part for flag, _, is_part in fields(RunConfig())}
@@ -209,7 +204,7 @@ def _with(config: Any, flag: str, value: Any) -> Any:
 
 
 def _as_flags(flag: str, words: Values) -> tuple[str, ...]:
-  if _types()[flag] is bool and words in (("True",), ("False",)):
+  if _TYPES[flag] is bool and words in (("True",), ("False",)):
     head, dot, tail = flag.rpartition(".")
     return (f"--{flag}" if words == ("True",) else f"--{head}{dot}no-{tail}",)
   value = _value(flag, words)
@@ -223,7 +218,7 @@ def _value(flag: str, words: Values) -> Any:
   Raises:
     ConfigurationError: the words do not parse.
   """
-  hint = _types()[flag]
+  hint = _TYPES[flag]
   with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     try:
       value = tyro.cli(hint, args=words)
