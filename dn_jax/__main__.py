@@ -7,7 +7,7 @@ import sys
 from dn_jax import __version__
 from dn_jax.errors import near
 
-# A command is `main()` of the module of its name, which alone is imported.
+# A command is `main()` of the module of its name; the other modules are not imported.
 COMMANDS = {
   "train": "train one network on one data set; started again, it goes on",
   "evaluate": "top-1 and top-5 error of a run's network, or of a file of weights",
@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 def main() -> None:
-  """Carries out the command that `sys.argv` names."""
+  """Runs the command that `sys.argv` names."""
   own = pathlib.Path(sys.argv[0]).name
   program = "python -m dn_jax" if own == "__main__.py" else own
   name, *words = sys.argv[1:] or [""]
@@ -37,12 +37,9 @@ def main() -> None:
     sys.argv = [f"{program} {name}", *words]
     importlib.import_module(f"dn_jax.commands.{name}").main()
   else:
-    print(f"error: {f'{name}: {near(name, COMMANDS)}' if name else _none()}", file=sys.stderr)
+    wrong = f"{name}: {near(name, COMMANDS)}" if name else f"no command; one of {', '.join(COMMANDS)}"
+    print(f"error: {wrong}", file=sys.stderr)
     sys.exit(2)
-
-
-def _none() -> str:
-  return f"no command; one of {', '.join(COMMANDS)}"
 
 
 def _help(program: str) -> str:

@@ -1,12 +1,12 @@
-"""A training step beside its peers: this project, plain Flax, Keras on JAX, and PyTorch, each in its own process.
+"""Times a training step of this project, plain Flax, Keras on JAX, and PyTorch, each in its own process.
 
   python experiments/benchmark.py --picture benchmark.png
   python experiments/benchmark.py --torch-python ~/torch/bin/python --json benchmark.json
 
 Peers take turns, round after round, so that a busy minute of the machine falls on all of them; compare ratios. PyTorch
-may have a Python of its own: `python3.11 -m venv ~/torch; ~/torch/bin/pip install torch==2.13.0`. A PyTorch peer is
-torch, or torch with what it takes: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY, and with
-what feeds a step dn_jax+POLICY+data. All but keras take +bfloat16, for activations. Needs Linux.
+may have a Python of its own: `python3.11 -m venv ~/torch; ~/torch/bin/pip install torch==2.13.0`. PyTorch's peers are
+torch and torch+OPTIONS: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY. All but keras take
++bfloat16, for activations. Needs Linux.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ import tyro
 
 from dn_jax.commands import command_line
 from dn_jax.config.network import complete_model
-from dn_jax.config.schema import ModelConfig
+from dn_jax.config.schema import Count, ModelConfig, Size
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import remat
 from dn_jax.report import timings
@@ -33,16 +33,19 @@ WORKER = pathlib.Path(__file__).parent / "peers" / "worker.py"
 OURS = ("dn_jax+layer_by_layer", "dn_jax+dense_layer")
 JAX = (*OURS, "flax", "keras")
 TORCH = ("torch", "torch+channels-last", "torch+checkpointed", "torch+checkpointed+channels-last", "torch+compiled")
-OUR_OPTIONS = {"bfloat16", "data"}
 TORCH_OPTIONS = {"checkpointed", "channels-last", "compiled", "bfloat16"}
 
 
 class PeerError(Exception):
-  """A peer that could not start or stopped; says why in a line."""
+  """A peer could not start, or stopped; one line says why."""
 
 
 class Peer:
-  """A network in a process of its own, from launch to its first step done, and then on command."""
+  """A network in a process of its own; it takes one step at its start, more on command.
+
+  first: its answer to the first step
+  start: seconds from launch to that answer
+  """
 
   def __init__(self, name: str, python: str, arguments: list[str], environment: dict[str, str]):
     self._errors = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - lives as long as the process.
@@ -68,7 +71,7 @@ class Peer:
     return json.loads(line)
 
   def take(self, steps: int) -> dict[str, Any]:
-    """Takes training steps; seconds of one, the last one's loss, and MiB at most so far."""
+    """Takes training steps; returns the seconds of one, the last loss, and the peak memory so far in MiB."""
     try:
       self._process.stdin.write(f"{steps}\n")
       self._process.stdin.flush()
@@ -86,50 +89,45 @@ class Peer:
 class Network:
   """DenseNet-BC on 32x32 pictures, ten classes."""
 
-  depth: int = 100
+  depth: Size = 100
   """L."""
-  growth_rate: int = 12
+  growth_rate: Size = 12
   """k."""
 
 
 def main(
   model: Network = Network(),
-  batch_size: int = 64,
+  batch_size: Count = 64,
   peers: tuple[str, ...] | None = None,
-  repeats: int = 5,
-  steps: int = 2,
+  repeats: Count = 5,
+  steps: Count = 2,
   torch_python: pathlib.Path | None = None,
   torch_network: pathlib.Path | None = None,
   json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
   picture: pathlib.Path | None = None,
 ) -> None:
-  """Measures every peer's training step: seconds, memory, and how long its start takes.
+  """Measures every peer's training step: its seconds, its memory, and the time to start.
 
   Args:
-    model: which network.
-    batch_size: pictures a step.
-    peers: dn_jax+POLICY, flax, keras, torch+OPTIONS, see above; by default those that there is a Python for.
+    model: the network.
+    batch_size: images a step.
+    peers: dn_jax+POLICY, flax, keras, torch+OPTIONS, see above; by default all that there is a Python for.
     repeats: rounds.
-    steps: that a peer takes at its turn.
+    steps: steps of a peer at its turn.
     torch_python: a Python that has PyTorch; without it the default peers are those on JAX.
     torch_network: a Python file whose build(depth, growth_rate, checkpointed) makes PyTorch's network instead of ours.
-    json_path: where to write everything measured.
-    picture: where to draw it (PNG).
+    json_path: file for everything measured.
+    picture: file for a figure (PNG).
   """
   complete_model(ModelConfig(depth=model.depth, growth_rate=model.growth_rate))
-  for flag, value in (("batch-size", batch_size), ("repeats", repeats), ("steps", steps)):
-    if value < 1:
-      raise ConfigurationError(flag, value, "must be at least 1")
-  for flag, path in (("json", json_path), ("picture", picture)):
-    if path and (path.is_dir() or not path.parent.is_dir()):
-      raise ConfigurationError(flag, path, "is no file in a folder that exists")
+  command_line.check_file("json", json_path)
+  command_line.check_file("picture", picture)
   for flag, path in (("torch-python", torch_python), ("torch-network", torch_network)):
     if path and not path.is_file():
       raise ConfigurationError(flag, path, "there is no such file")
   names = peers or (JAX + TORCH if torch_python else JAX)
   _check(names, torch_python)
-  # Wide enough for the table where the output is no terminal.
-  console = rich.console.Console(width=None if rich.console.Console().is_terminal else 120)
+  console = command_line.console(120)
   record = {
     "network": {"depth": model.depth, "growth_rate": model.growth_rate, "batch_size": batch_size},
     "machine": _machine(),
@@ -160,7 +158,7 @@ def _check(names: tuple[str, ...], torch_python: pathlib.Path | None) -> None:
       raise ConfigurationError("peers", name, "needs --torch-python, a Python that has PyTorch")
     allowed = {
       "torch": TORCH_OPTIONS,
-      "dn_jax": {*remat.POLICIES, *OUR_OPTIONS},
+      "dn_jax": {*remat.POLICIES, "bfloat16"},
       "flax": {"bfloat16"},
       "keras": set(),
     }
@@ -178,7 +176,7 @@ def _measure(
   torch_network: pathlib.Path | None,
   console: rich.console.Console,
 ) -> dict[str, dict[str, Any]]:
-  """Starts every peer, lets them take turns, and returns what each one's record holds."""
+  """Starts every peer, lets them take turns, and returns a record of each."""
   found: dict[str, dict[str, Any]] = {}
   running: dict[str, Peer] = {}
   with tempfile.TemporaryDirectory() as caches, console.status("") as status:
@@ -195,7 +193,7 @@ def _measure(
         try:
           status.update(f"{name}: first start")
           first = Peer(name, python, arguments, environment)
-          # What is not compiled starts as it did before.
+          # Without a compiler the second start is like the first.
           if of_torch and "compiled" not in name:
             running[name] = again = first
           else:
@@ -245,4 +243,4 @@ def _machine() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-  command_line.main(lambda: tyro.cli(main, description=__doc__))
+  command_line.program(main, __doc__)()

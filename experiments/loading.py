@@ -1,9 +1,9 @@
-"""How many pictures a second come out of the stream that training reads, beside torchvision's own loader.
+"""Images a second of the stream that training reads, beside torchvision's own loader.
 
   python experiments/loading.py --torch-python ~/torch/bin/python
 
 Both read the same JPEG files, crop at random to 224 pixels, mirror and normalise. Here mirror and normalisation run on
-the device, and are counted too. The stream's own way is threads; processes are measured beside it.
+the device, and count too. The stream reads in threads by default, and is measured with processes as well.
 """
 
 import dataclasses
@@ -21,9 +21,10 @@ import time
 import cv2
 import jax
 import numpy as np
-import tyro
 
 from dn_jax.commands import command_line
+from dn_jax.commands.flags import parse
+from dn_jax.config.schema import Count, Whole
 from dn_jax.data import sources, stream
 from dn_jax.data.augment import jitter_light_mirror, normalise
 from dn_jax.errors import ConfigurationError, UserError
@@ -36,15 +37,15 @@ _PEER = pathlib.Path(__file__).parent / "peers" / "torchvision_loader.py"
 @dataclasses.dataclass(frozen=True)
 class Loading:
   pictures: pathlib.Path | None = None
-  """FOLDER/CLASS/PICTURE; by default JPEG files of 500x375 pixels that are made up."""
-  count: int = 1000
-  """How many are made up."""
-  batch_size: int = 64
-  """Pictures a batch."""
-  workers: int = 2
-  """Processes of torchvision's loader, and of the stream where it has processes."""
-  repeats: int = 3
-  """Times that each is measured, in turns."""
+  """FOLDER/CLASS/PICTURE; by default generated JPEG files of 500x375 pixels."""
+  count: Count = 1000
+  """How many files to generate."""
+  batch_size: Count = 64
+  """Images a batch."""
+  workers: Whole = 2
+  """Processes of torchvision's loader, and of the stream when it uses processes."""
+  repeats: Count = 3
+  """How often each is measured, in turns."""
   torch_python: pathlib.Path | None = None
   """A Python with torch and torchvision."""
   json: pathlib.Path | None = None
@@ -65,13 +66,13 @@ def made_up(folder: pathlib.Path, count: int) -> pathlib.Path:
 
 
 def ours(folder: pathlib.Path, batch_size: int, workers: int, *, plain: bool) -> float:
-  """Pictures a second, from the second batch of each worker on.
+  """Images a second of our stream, without the first two batches of each worker.
 
   Args:
     folder: of class folders.
-    batch_size: pictures a batch.
+    batch_size: images a batch.
     workers: processes; 0: threads.
-    plain: without jitter of colours and lighting, as the peer.
+    plain: no jitter of colours and lighting, like the peer.
   """
   source = sources.class_folders("pictures", folder)
   training = stream.Training(source, 0, 224, batch_size, tuple(range(batch_size)), True, 256)
@@ -88,7 +89,7 @@ def ours(folder: pathlib.Path, batch_size: int, workers: int, *, plain: bool) ->
 
 
 def theirs(python: pathlib.Path, folder: pathlib.Path, batch_size: int, workers: int) -> float:
-  """The same of torchvision's, in its own process."""
+  """Images a second of torchvision's loader, in a process of its own."""
   done = subprocess.run(
     [python, _PEER, folder, str(batch_size), str(workers)], capture_output=True, text=True, check=False
   )
@@ -99,11 +100,7 @@ def theirs(python: pathlib.Path, folder: pathlib.Path, batch_size: int, workers:
 
 
 def loading(flags: Loading) -> None:
-  for name in ("count", "batch_size", "repeats"):
-    if getattr(flags, name) < 1:
-      raise ConfigurationError(name.replace("_", "-"), getattr(flags, name), "must be at least 1")
-  if flags.workers < 0:
-    raise ConfigurationError("workers", flags.workers, "must be at least 0")
+  command_line.check_file("json", flags.json)
   if flags.torch_python and not os.access(flags.torch_python, os.X_OK):
     raise ConfigurationError("torch-python", flags.torch_python, "is no program")
   with tempfile.TemporaryDirectory() as temporary:
@@ -138,4 +135,4 @@ def loading(flags: Loading) -> None:
 
 if __name__ == "__main__":
   compilation.keep_compiled_programs()
-  command_line.main(lambda: loading(tyro.cli(Loading, description=__doc__)))
+  command_line.main(lambda: loading(parse(Loading, __doc__)))

@@ -3,21 +3,20 @@
   python experiments/memory_table.py --depths 22 40 64 100 --picture docs/memory.png
   python experiments/memory_table.py --depths 100 --batch-sizes 64 128 256 --target here v5e h100 --csv memory.csv
 
-Temporaries of the compiled step: what training needs besides parameters, momentum and the batch. Nothing is trained,
-and the chips need not be there: `pip install -e '.[tpu]'` brings the compiler of TPUs, `'.[cuda]'` that of GPUs.
+Temporaries of the compiled step: the memory besides parameters, momentum and the batch. Nothing is trained, and no chip
+is needed: `pip install -e '.[tpu]'` brings the compiler of TPUs, `'.[cuda]'` that of GPUs.
 """
 
 import itertools
 import pathlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import rich.console
-import tyro
+from annotated_types import MinLen, doc
 
 from dn_jax.commands import command_line
 from dn_jax.config.network import complete_model
-from dn_jax.config.schema import ModelConfig, RematPolicy
-from dn_jax.errors import ConfigurationError
+from dn_jax.config.schema import Count, ModelConfig, RematPolicy, Size
 from dn_jax.models import remat
 from dn_jax.planner import plan, targets
 from dn_jax.report import plans
@@ -25,36 +24,29 @@ from dn_jax.system import compilation
 
 
 def main(
-  depths: tuple[int, ...] = (22, 40, 64, 100),
-  growth_rate: int = 12,
-  batch_sizes: tuple[int, ...] = (64,),
-  target: tuple[str, ...] = (targets.HERE,),
-  policies: tuple[RematPolicy, ...] = remat.POLICIES,
+  depths: Annotated[tuple[Size, ...], MinLen(1), doc("one or more, each {}")] = (22, 40, 64, 100),
+  growth_rate: Size = 12,
+  batch_sizes: Annotated[tuple[Count, ...], MinLen(1), doc("one or more, each {}")] = (64,),
+  target: Annotated[tuple[str, ...], MinLen(1), doc("one or more")] = (targets.HERE,),
+  policies: Annotated[tuple[RematPolicy, ...], MinLen(1), doc("one or more")] = remat.POLICIES,
   dtype: Literal["float32", "bfloat16"] = "float32",
   csv: pathlib.Path | None = None,
   picture: pathlib.Path | None = None,
 ) -> None:
-  """Compiles the training step on 32x32 pictures for every depth, batch, target and policy.
+  """Compiles the training step on 32x32 images for every depth, batch, target and policy.
 
   Args:
     depths: L.
     growth_rate: k.
-    batch_sizes: pictures a step, over all devices of a target.
+    batch_sizes: images a step, over all devices of a target.
     target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100.
     policies: of rematerialisation.
     dtype: of activations.
-    csv: where to write the table, bytes and FLOPs in full.
-    picture: where to draw it (PNG).
+    csv: file for the table, bytes and FLOPs in full.
+    picture: file for a figure (PNG).
   """
-  for size in batch_sizes:
-    if size < 1:
-      raise ConfigurationError("batch-sizes", size, "must be at least 1")
-  for flag, path in (("csv", csv), ("picture", picture)):
-    if path and (path.is_dir() or not path.parent.is_dir()):
-      raise ConfigurationError(flag, path, "is no file in a folder that exists")
-  for flag, values in (("depths", depths), ("batch-sizes", batch_sizes), ("target", target), ("policies", policies)):
-    if not values:
-      raise ConfigurationError(flag, "(nothing)", "give at least one")
+  command_line.check_file("csv", csv)
+  command_line.check_file("picture", picture)
   models = {
     (depth, policy): complete_model(ModelConfig(depth=depth, growth_rate=growth_rate, remat=policy, dtype=dtype))
     for depth in depths
@@ -81,4 +73,4 @@ def main(
 
 if __name__ == "__main__":
   compilation.keep_compiled_programs()
-  command_line.main(lambda: tyro.cli(main))
+  command_line.program(main, __doc__)()

@@ -1,8 +1,8 @@
-"""The training step against a record of the PyTorch implementation.
+"""Compares the training step with a record of the PyTorch implementation.
 
   python experiments/parity.py tests/fixtures/pytorch_bc22_k12.npz
 
-Prints the worst relative difference of each kind beside its tolerance; exit code 1 where one is exceeded.
+Prints the worst relative difference of each kind beside its tolerance; exit code 1 if one is exceeded.
 """
 
 import json
@@ -11,13 +11,11 @@ import sys
 from typing import Annotated
 
 import rich.box
-import rich.console
 import rich.table
 import tyro
 
 from dn_jax.commands import command_line
 from dn_jax.config.schema import RematPolicy
-from dn_jax.errors import ConfigurationError
 from dn_jax.system import compilation
 from dn_jax.training import parity
 
@@ -31,11 +29,10 @@ def main(
 
   Args:
     record: an .npz file, see tests/fixtures/README.md.
-    remat: policy under which the step is compiled.
-    json_path: where to write the differences too.
+    remat: policy of the compiled step.
+    json_path: file for the differences.
   """
-  if json_path and (json_path.is_dir() or not json_path.parent.is_dir()):
-    raise ConfigurationError("json", json_path, "is no file in a folder that exists")
+  command_line.check_file("json", json_path)
   read = parity.read(record)
   results = {dtype: parity.compare(read, remat, dtype) for dtype in ("float64", "float32")}
   table = rich.table.Table(title=f"{record.name}, remat {remat}", box=rich.box.SIMPLE)
@@ -50,8 +47,7 @@ def main(
         f"{one.tolerance:.0e}",
         "" if one.fits else f"EXCEEDED at {one.where}",
       )
-  console = rich.console.Console()
-  (console if console.is_terminal else rich.console.Console(width=140)).print(table)
+  command_line.console().print(table)
   if any(one.kind == "step-0 gradients" and not one.fits for one in results["float32"]):
     flipped, inputs = parity.flipped_relus(read)
     print(
@@ -69,4 +65,4 @@ def main(
 
 if __name__ == "__main__":
   compilation.keep_compiled_programs()
-  command_line.main(lambda: tyro.cli(main))
+  command_line.program(main, __doc__)()

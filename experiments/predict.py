@@ -1,4 +1,4 @@
-"""What a trained network says of images: the command in dn_jax/commands/predict.py; --help lists its flags."""
+"""Classifies images by a trained network: the command in dn_jax/commands/predict.py; --help lists its flags."""
 
 from dn_jax.commands import predict
 

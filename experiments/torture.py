@@ -1,9 +1,9 @@
-"""A small run killed at random moments, its checkpoints damaged and its disk filled: does it end as if nothing was?
+"""Kills a small run at random moments, damages its checkpoints and fills its disk: does it end like an undisturbed one?
 
   python experiments/torture.py --kills 100 --seed 1
 
-Every fault befalls a run that is then started again with the same command. What has come to its end is compared with
-an undisturbed run: parameters, running averages and momentum bit for bit, records but for times.
+After each fault the run is started again with the same command. At its end it is compared with an undisturbed run:
+parameters, running averages and momentum bit for bit, and the records without their times.
 """
 
 import collections
@@ -27,6 +27,7 @@ import rich.table
 import tyro
 
 from dn_jax.commands import command_line
+from dn_jax.config.schema import Whole
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import records
 from dn_jax.system import folders
@@ -38,7 +39,7 @@ FLAGS = (
   *("--model.depth", "10", "--model.growth-rate", "4", "--model.dropout", "0.1", "--checkpoint.every-steps", "7"),
 )
 TIMES = ("seconds", "evaluation_seconds", "images_per_second")
-# Exit codes that a run may have: finished, told to stop and saved, killed.
+# Allowed exit codes of a run that was sent a signal: it saved and stopped, or was killed.
 ENDS = {
   signal.SIGKILL: {-signal.SIGKILL},
   signal.SIGTERM: {75, -signal.SIGTERM},
@@ -52,14 +53,14 @@ def start(folder: pathlib.Path, *flags: str) -> subprocess.Popen:
 
 
 def finish(folder: pathlib.Path) -> str | None:
-  """Takes a run to its end; what went wrong, or None."""
+  """Takes a run to its end; returns its mistake, or None."""
   process = start(folder)
   output, _ = process.communicate(timeout=600)
   return None if process.returncode == 0 else f"exit code {process.returncode}: {output.strip().splitlines()[-1:]}"
 
 
 def arrays(folder: pathlib.Path) -> list[np.ndarray]:
-  """Of the newest checkpoint: parameters, running averages, momentum, counts."""
+  """Arrays of the newest checkpoint: parameters, running averages, momentum, counts."""
   import jax
   import orbax.checkpoint as ocp
 
@@ -72,7 +73,7 @@ def arrays(folder: pathlib.Path) -> list[np.ndarray]:
 
 
 def difference(folder: pathlib.Path, undisturbed: pathlib.Path) -> str | None:
-  """In what a finished run differs from the undisturbed one, or None."""
+  """The first difference of a finished run from the undisturbed one, or None."""
   ours, theirs = (
     [{k: v for k, v in dataclasses.asdict(r).items() if k not in TIMES} for r in records.read_records(each)]
     for each in (folder, undisturbed)
@@ -88,7 +89,7 @@ def difference(folder: pathlib.Path, undisturbed: pathlib.Path) -> str | None:
 
 
 def damage(folder: pathlib.Path, kind: str, rng: random.Random) -> bool:
-  """Does something to what a stopped run left; False where there is nothing of that kind."""
+  """Damages the files of a stopped run; False if it has none of that kind."""
   checkpoints = folder / records.CHECKPOINTS
   steps = steps_on_disk(checkpoints)
   if kind == "checkpoints vanish":
@@ -118,13 +119,13 @@ def damage(folder: pathlib.Path, kind: str, rng: random.Random) -> bool:
   return True
 
 
-# Kilobytes that are used up by the first checkpoint, a later one, and pictures or records beside them.
+# Kilobytes of disks that are filled by the first checkpoint, by a later one, and by figures or records beside them.
 DISKS = ((60, 150), (150, 300), (300, 450))
 DAMAGE = ("bit flipped", "file truncated", "file removed", "digests missing", "checkpoints vanish", "records cut short")
 
 
 def full_disk(folder: pathlib.Path, kilobytes: int) -> str | None:
-  """A run on a file system too small for it, which then grows: what went wrong, or None; "" if it cannot be tried."""
+  """Runs on a file system that is too small and then grows; returns the mistake, or None; "" if it cannot be tried."""
   small = folder / "disk"
   small.mkdir(parents=True)
   command = " ".join(map(repr, [sys.executable, str(TRAIN), *FLAGS, "--out", str(small / "run")]))
@@ -164,7 +165,7 @@ class Tally:
     self._console.print(f"{self.faults.total():>4}  {kind}", highlight=False)
 
   def verdict(self, folder: pathlib.Path, undisturbed: pathlib.Path, wrong: str | None) -> None:
-    """Compares a run that has come to its end, or notes why it has not."""
+    """Compares a run that has ended, or notes why it could not."""
     wrong = wrong or difference(folder, undisturbed)
     self.compared += 1
     if wrong:
@@ -173,7 +174,7 @@ class Tally:
 
 
 def kill_once(folder: pathlib.Path, seconds: float, rng: random.Random, tally: Tally) -> str | None:
-  """Starts a run and sends it a signal at a random moment; what went wrong with its end, or None."""
+  """Starts a run and sends it a signal at a random moment; returns the mistake of its end, or None."""
   number = rng.choices(list(ENDS), weights=(2, 1, 1))[0]
   wait_for_training = rng.random() < 0.8
   process, begin = start(folder), time.monotonic()
@@ -198,33 +199,30 @@ def kill_once(folder: pathlib.Path, seconds: float, rng: random.Random, tally: T
 
 
 def torture(
-  kills: int = 20,
-  seed: int = 0,
+  kills: Whole = 20,
+  seed: Whole = 0,
   json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
   keep: pathlib.Path | None = None,
 ) -> None:
   """Kills, damages and starves a small run, and counts the runs lost.
 
   Args:
-    kills: signals sent, at random moments of runs that are started again after each.
+    kills: signals to send, at random moments; after each the run is started again.
     seed: of the moments and of the damage.
-    json_path: where the counts go too.
+    json_path: file for the counts.
     keep: a new folder for the runs; by default they are deleted unless one was lost.
   """
-  if kills < 0:
-    raise ConfigurationError("kills", kills, "must be at least 0")
   if keep and keep.exists():
     raise ConfigurationError("keep", keep, "is there already; take another")
-  logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax's remarks on reading alone.
-  if json_path and not json_path.absolute().parent.is_dir():
-    raise ConfigurationError("json", json_path, "its folder is not there")
+  command_line.check_file("json", json_path)
+  logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax remarks on reading alone.
   rng, console = random.Random(seed), rich.console.Console()
   root = keep or pathlib.Path(tempfile.mkdtemp(prefix="torture-"))
   tally, undisturbed = Tally(console), root / "undisturbed"
   if wrong := finish(undisturbed):
     raise ConfigurationError("keep", root, f"the undisturbed run failed ({wrong})")
   begin = time.monotonic()
-  if wrong := finish(root / "timed"):  # Everything is compiled now: how long a run takes.
+  if wrong := finish(root / "timed"):  # Everything is compiled now, so this one's time counts.
     raise ConfigurationError("keep", root, f"the undisturbed run failed ({wrong})")
   tally.verdict(root / "timed", undisturbed, None)
   seconds = sum(record.seconds + record.evaluation_seconds for record in records.read_records(root / "timed"))
@@ -240,11 +238,11 @@ def torture(
       if damage(folder, kind, rng):
         damages = [*damages[1:], kind]
         tally.fault(kind)
-    # A run is taken to its end after a few faults, so that many are compared.
+    # A run is finished after a few faults, so that many runs are compared.
     if wrong or (folder / "summary.json").exists() or faults_of_run >= 4 or kill == kills - 1:
       tally.verdict(folder, undisturbed, wrong or finish(folder))
       number, faults_of_run = number + 1, 0
-  for kind in DAMAGE:  # Each at least once, whatever was drawn.
+  for kind in DAMAGE:  # Each kind at least once.
     if not tally.faults[kind]:
       folder = root / f"run-{number}"
       process = start(folder)
@@ -288,4 +286,4 @@ def torture(
 
 if __name__ == "__main__":
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
-  command_line.main(lambda: tyro.cli(torture))
+  command_line.program(torture, __doc__)()

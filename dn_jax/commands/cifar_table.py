@@ -4,22 +4,22 @@
   python experiments/cifar_table.py --rows densenet-bc-100-12 resnet-110 --columns c10+ --scale 0.02 --out runs/try
 
 Rows are networks of the zoo (python -m dn_jax zoo), columns c10, c10+, c100, c100+ and svhn. Each cell is trained with
-the protocol published for it. Started again, it does what is missing; `experiments/report.py OUT` makes the table
-again from the runs, and with --trail says where a number comes from.
+the protocol published for it. Started again, it does the missing runs. `experiments/report.py OUT` rewrites the table
+from the runs, and with --trail shows where a number comes from.
 """
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.config import zoo
-from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import Count, DataConfig, ModelConfig, OptimizerConfig, ProtocolName, RunConfig, Share
+from dn_jax.config.schema import Count, ProtocolName, Share
 from dn_jax.config.sweep import Sweep
 from dn_jax.errors import ConfigurationError, near
-from dn_jax.system import folders
 
 if TYPE_CHECKING:
   from dn_jax.sweep.cells import Cell
@@ -45,7 +45,7 @@ class Activations:
 @dataclasses.dataclass(frozen=True)
 class Table(Sweep):
   out: pathlib.Path = pathlib.Path("runs/cifar_table")
-  """Folder of the runs: what is done there is not done again. Tables and pictures go to its report/."""
+  """Folder of the runs; finished ones are not repeated. Tables and figures go to its report/."""
   rows: tuple[str, ...] = ROWS
   """Networks of the zoo."""
   columns: tuple[str, ...] = zoo.COLUMNS
@@ -53,17 +53,17 @@ class Table(Sweep):
   seeds: Count = 1
   """Runs of each cell: seeds 0, 1, ..."""
   scale: Share = 1.0
-  """Of every schedule; below 1 a rehearsal, which the table's title says."""
+  """Of every schedule; below 1 it is a rehearsal, and the table's title says so."""
   unpublished: bool = False
-  """Train the cells too for which nothing was published."""
+  """Train also the cells without a published error."""
   protocol: ProtocolName | None = None
-  """One for all cells, instead of each network's own; caffe alone also takes the network of the Caffe code."""
+  """One for all cells, instead of each network's own; caffe without --rows takes the network of the Caffe code."""
   data: Where = Where()
   model: Activations = Activations()
 
 
 def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
-  """The runs of every cell of the table.
+  """The runs of each cell of the table, by (row, column).
 
   Raises:
     ConfigurationError: an unknown row or column, or a value that does not fit.
@@ -74,11 +74,7 @@ def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
   for name in rows:
     if name not in zoo.NETWORKS or zoo.NETWORKS[name].imagenet:
       raise ConfigurationError("rows", name, near(name, (*ROWS, CAFFE)))
-  columns = tuple(map(str.lower, flags.columns))
-  for column in columns:
-    if column not in zoo.COLUMNS:
-      raise ConfigurationError("columns", column, f"one of {', '.join(zoo.COLUMNS)}")
-  found = {}
+  columns, found = columns_of(flags.columns), {}
   for name in rows:
     for column in columns:
       if column in zoo.NETWORKS[name].errors or flags.unpublished:
@@ -88,59 +84,47 @@ def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
   return found
 
 
+def columns_of(words: Sequence[str]) -> tuple[str, ...]:
+  """The paper's columns that words name, in capitals or not.
+
+  Raises:
+    ConfigurationError: an unknown column.
+  """
+  columns = tuple(map(str.lower, words))
+  for column in columns:
+    if column not in zoo.COLUMNS:
+      raise ConfigurationError("columns", column, f"one of {', '.join(zoo.COLUMNS)}")
+  return columns
+
+
 def _cell(flags: Table, name: str, column: str, seed: int) -> "Cell":
   from dn_jax.report import published_table
-  from dn_jax.sweep.cells import Cell
+  from dn_jax.sweep.cells import cell_of
 
   data, augment = published_table.data_of_column(column)
   given = {"data.name": data, "model.name": name, "seed": str(seed), "model.dtype": flags.model.dtype}
-  config = RunConfig(
-    DataConfig(data, flags.data.dir, augment),
-    ModelConfig(name=name, dtype=flags.model.dtype),
-    protocol=flags.protocol,
-    seed=seed,
-  )
-  if flags.scale != 1:
-    whole = resolve(config)
-    warmup = round(flags.scale * whole.optimizer.warmup_steps)
-    config = dataclasses.replace(
-      config,
-      epochs=max(1, round(flags.scale * whole.epochs)),
-      optimizer=OptimizerConfig(warmup_steps=warmup),
-    )
-    given |= {"epochs": str(config.epochs), "optimizer.warmup-steps": str(warmup)}
+  given |= {"data.augment": "True"} if augment else {}
   given |= {"data.dir": str(flags.data.dir)} if flags.data.dir else {}
   given |= {"protocol": flags.protocol} if flags.protocol else {}
-  words = [word for flag, value in given.items() for word in (f"--{flag}", value)]
-  if augment:
-    given, words = given | {"data.augment": "True"}, [*words, "--data.augment"]
-  return Cell(tuple(words), resolve(config), given)
+  of = lambda given: cell_of({flag: (value,) for flag, value in given.items()})
+  if flags.scale == 1:
+    return of(given)
+  whole = of(given).config
+  epochs, warmup = max(1, round(flags.scale * whole.epochs)), round(flags.scale * whole.optimizer.warmup_steps)
+  return of(given | {"epochs": str(epochs), "optimizer.warmup-steps": str(warmup)})
 
 
 def cifar_table() -> None:
-  """Reads flags, has the runs that are missing done, and writes the table."""
+  """Reads flags, does the missing runs, and writes the table."""
   flags = parse(Table, __doc__)
-  flags = dataclasses.replace(flags, out=folders.of("out", flags.out))
   cells = cells_of(flags)
-  from dn_jax.report import published_table, write
+  from dn_jax.report import published_table
   from dn_jax.sweep import command
-  from dn_jax.system import compilation
 
-  compilation.keep_compiled_programs()
+  table = lambda done: published_table.table(published_table.entries_of(done))
   everything = [cell for column in zip(*cells.values(), strict=True) for cell in column]  # First seeds first.
-  console, title = command_line.console(200), f"{len(everything)} runs, in {flags.out}"
-  differ = ["model.name", "data.name", "data.augment"]
-  done = command.carry_out(everything, flags, command.TRAIN, console, differ, title)
-  if done is None:
-    return
-  by_key = {run.key: run for run in done}
-  entries = [
-    published_table.Entry(*where, group[0].config, [by_key[cell.key] for cell in group if cell.key in by_key])
-    for where, group in cells.items()
-  ]
-  write.conclude(published_table.table(entries), done, flags.out, console)
+  axes = ["model.name", "data.name", "data.augment"]
+  command.run(everything, flags, axes, table, command_line.console(200))
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(cifar_table)
+main = functools.partial(command_line.main, cifar_table)

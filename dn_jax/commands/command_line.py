@@ -1,25 +1,25 @@
-"""What every command shares: how its flags are read, a mistake as one line, and exit codes. Imports nothing heavy."""
+"""What every command shares: reading its flags, one line for a mistake, exit codes. Imports nothing heavy."""
 
 import os
+import pathlib
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dn_jax.errors import UserError
+from dn_jax.commands.flags import parse
+from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import child_processes
 from dn_jax.system.signals import Interrupted
 
 if TYPE_CHECKING:
   import rich.console
 
+  from dn_jax.runs.collection import Collection
+
 
 def main(command: Callable[[], object]) -> None:
-  """Runs a command, which reads its own flags.
-
-  A `UserError` is shown as one line, without a traceback, and gives exit code 2, as a flag that does not
-  parse does.
-  """
+  """Runs a command that reads its own flags; a `UserError` is printed as one line and gives exit code 2."""
   child_processes.hold()
   try:
     command()
@@ -29,7 +29,7 @@ def main(command: Callable[[], object]) -> None:
   except Interrupted as stop:
     print(f"{stop}; the same command goes on from there", file=sys.stderr)
     sys.exit(stop.exit_code)
-  except BrokenPipeError:  # Who read the output has gone, as `head` does; what Python still writes goes nowhere.
+  except BrokenPipeError:  # The reader has gone, as `head` does; the rest of the output goes nowhere.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(128 + signal.SIGPIPE)
   except KeyboardInterrupt:
@@ -37,8 +37,41 @@ def main(command: Callable[[], object]) -> None:
     sys.exit(130)
 
 
+def program(command: Any, description: str | None) -> Callable[[], None]:
+  """A `main` that reads the flags of `sys.argv` for a command, see `dn_jax.commands.flags.parse`, and runs it."""
+  return lambda: main(lambda: parse(command, description))
+
+
+def check_file(flag: str, path: pathlib.Path | None) -> None:
+  """Refuses a file that could not be written, before the work begins.
+
+  Raises:
+    ConfigurationError: the path is a folder, or in no folder.
+  """
+  if path and (path.is_dir() or not path.parent.is_dir()):
+    raise ConfigurationError(flag, path, "is no file in a folder that exists")
+
+
+def runs_in(folder: pathlib.Path) -> "Collection":
+  """Reads a folder of runs, and prints a line for everything else in it.
+
+  Raises:
+    UserError: it is no folder, or holds no run.
+  """
+  from dn_jax.runs import collection
+
+  if not folder.is_dir():
+    raise UserError(f"{folder}: is not a folder")
+  found = collection.read(folder)
+  for line in found.skipped:
+    print(f"skipped: {line}", file=sys.stderr)
+  if not found.runs:
+    raise UserError(f"{folder}: holds no run")
+  return found
+
+
 def console(width: int = 140) -> "rich.console.Console":
-  """Prints to standard output: as wide as the terminal, or `width` where it is none."""
+  """Prints to standard output: as wide as the terminal; `width` columns where there is no terminal."""
   import rich.console
 
   return rich.console.Console(width=None if sys.stdout.isatty() else width)

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 error of a run's network on any split, or of a file of weights on any pictures.
+"""Top-1 and top-5 error of a run's network on any split, or of a file of weights on any images.
 
   python experiments/evaluate.py runs/cifar10+_densenet-bc-100-12_seed0 --split test
   python experiments/evaluate.py --weights densenet121.safetensors --model.name densenet-121 \\
@@ -11,10 +11,10 @@ import sys
 from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Ge, Le
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
-from dn_jax.config.schema import Count, DataConfig
+from dn_jax.config.schema import Count, DataConfig, Rate
 from dn_jax.config.trained import Asked, Which
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
@@ -23,13 +23,13 @@ from dn_jax.system import folders
 @dataclasses.dataclass(frozen=True)
 class Pictures:
   name: str | None = None
-  """With --weights: folder, or a data set of TFDS's such as imagenet2012."""
+  """With --weights: folder, or a data set of TFDS such as imagenet2012."""
   dir: pathlib.Path | None = None
   """Folder of the data set; of a run, if it has moved since."""
-  workers: int = 0
+  workers: Annotated[int, Ge(0), Le(1024)] = 0
   """Processes that decode; 0: threads of this one."""
-  bad_share: float = 0.01
-  """Share of the pictures that may be unreadable; these do not count."""
+  bad_share: Rate = 0.01
+  """Share of the images that may be unreadable; these do not count."""
 
 
 def evaluate(
@@ -46,11 +46,11 @@ def evaluate(
 
   Args:
     run: the run's folder; or give --weights.
-    split: which pictures of a run's data set.
+    split: of a run's data set.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
     weights: a file of weights (.safetensors, .pth) in PyTorch's names.
-    crops: the middle of each picture, or its corners and middle and their mirror images, probabilities averaged.
-    batch_size: pictures at a time, each crop counting as one.
+    crops: 1: the middle of each image; 10: its corners, its middle and their mirror images, probabilities averaged.
+    batch_size: crops at a time.
   """
   if (run is None) == (weights is None):
     raise UserError("give a run's folder, or --weights FILE")
@@ -77,6 +77,4 @@ def evaluate(
   print(f"top-5 error: {found.top5_error:.2f} %")
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(evaluate, __doc__))
+main = command_line.program(evaluate, __doc__)

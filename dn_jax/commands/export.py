@@ -1,15 +1,14 @@
 """A trained network as one file: its weights, or its inference as a program that runs without this package.
 
-  python experiments/export.py runs/one --to network.safetensors   # PyTorch's names; says what network it is
-  python experiments/export.py runs/one --to network.jaxexport     # jax.export: uint8 pictures -> logits
+  python experiments/export.py runs/one --to network.safetensors   # PyTorch's names, and a description of the network
+  python experiments/export.py runs/one --to network.jaxexport     # jax.export: uint8 images -> logits
 
-The second is run by
+This runs the second:
 
   run = jax.export.deserialize(bytearray(pathlib.Path("network.jaxexport").read_bytes()))
-  logits = run.call(pictures)    # uint8 [n, size, size, 3], any n
+  logits = run.call(images)    # uint8 [n, size, size, 3], any n
 """
 
-import dataclasses
 import pathlib
 import sys
 from typing import Annotated
@@ -17,18 +16,11 @@ from typing import Annotated
 import tyro
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
-from dn_jax.config.trained import Asked, Which
+from dn_jax.config.trained import Asked, Moved, Which
 from dn_jax.errors import ConfigurationError
 from dn_jax.system import folders
 
 _WEIGHTS, _PROGRAM = ".safetensors", ".jaxexport"
-
-
-@dataclasses.dataclass(frozen=True)
-class Where:
-  dir: pathlib.Path | None = None
-  """Folder of a run's data set, if it has moved since."""
 
 
 def export(
@@ -37,7 +29,7 @@ def export(
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),
   checkpoint: Which = "reported",
   platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
-  data: Where = Where(),
+  data: Moved = Moved(),
 ) -> None:
   """Writes a network into a file.
 
@@ -45,7 +37,7 @@ def export(
     source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
     to: file, .safetensors or .jaxexport.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
-    platforms: where a .jaxexport runs.
+    platforms: of a .jaxexport.
   """
   if to.suffix not in (_WEIGHTS, _PROGRAM):
     raise ConfigurationError("to", to, f"must end in {_WEIGHTS} or {_PROGRAM}")
@@ -70,6 +62,4 @@ def export(
   print(f"{to}: {to.stat().st_size / 2**20:.1f} MiB, {known.num_classes} classes, {known.input.size} pixels a side")
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(export, __doc__))
+main = command_line.program(export, __doc__)

@@ -1,4 +1,4 @@
-"""A picture for a paper, as SVG, PNG (300 dpi) or PDF.
+"""A figure for a paper, as SVG, PNG (300 dpi) or PDF.
 
   python experiments/picture.py diagram --model.name densenet-bc-100-12 --to network.svg
   python experiments/picture.py reuse runs/cifar10+_densenet-40-12_seed0 --to reuse.pdf
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
 from dn_jax.commands.network import DataName
 from dn_jax.config import datasets
 from dn_jax.config.network import check_images, complete_model, kind_of, size_of
@@ -32,7 +31,6 @@ from dn_jax.system import folders
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
-  from dn_jax.models.densenet import DenseNet
   from dn_jax.report.ablation import Cell
   from dn_jax.runs.collection import Run
 
@@ -43,7 +41,7 @@ Folder = Annotated[pathlib.Path, tyro.conf.Positional]
 @dataclasses.dataclass(frozen=True)
 class Data:
   name: str | None = None
-  """Of a collection on several data sets, the one to draw: cifar10, cifar10+, ..."""
+  """The data set to draw, if the runs are of several: cifar10, cifar10+, ..."""
 
 
 def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: DataName = DataName()) -> None:
@@ -51,16 +49,20 @@ def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Dat
 
   Args:
     to: file, .svg, .png or .pdf.
-    model: which DenseNet.
-    data: whose pictures.
+    model: the DenseNet.
+    data: the data set of the images.
   """
   _check_path(to)
   complete = complete_model(dataclasses.replace(model, remat=None))
   shape, classes = _input(complete, data.name)
   check_images(complete, min(shape[:2]), 2)
+  if complete.family != "densenet":
+    raise ConfigurationError("model.family", complete.family, "has no dense blocks to draw; take a DenseNet")
+  from dn_jax.models import build
   from dn_jax.report import diagram
 
-  _save(diagram.draw(_densenet(complete, classes), shape, _title(complete)), to)
+  title = f"{complete.name or kind_of(complete)} ({size_of(complete)})"
+  _save(diagram.draw(build.build(complete, classes), shape, title), to)
 
 
 def draw_reuse(
@@ -71,7 +73,7 @@ def draw_reuse(
   Args:
     source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
     to: file, .svg, .png or .pdf.
-    model: of a file of weights, which DenseNet; a run knows its own.
+    model: the DenseNet of a file of weights; a run knows its own.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
   """
   _check_path(to)
@@ -102,7 +104,7 @@ def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
   """Curves by epoch: of one run, loss and error; of several, test and train errors (the paper's figure 4, right).
 
   Args:
-    sources: runs, or folders of runs. Runs that differ in their seeds alone are one line.
+    sources: runs, or folders of runs; runs that differ in their seeds alone share a line.
     to: file, .svg, .png or .pdf.
   """
   _check_path(to)
@@ -133,8 +135,8 @@ def draw_sizes(runs: Folder, to: pathlib.Path, data: Data = Data(), published: b
   Args:
     runs: folder of the runs.
     to: file, .svg, .png or .pdf.
-    data: which pictures.
-    published: the paper's errors beside, hollow, where it has a column for these pictures.
+    data: the data set.
+    published: draw the paper's errors too, hollow, if it has a column for the data set.
   """
   _check_path(to)
   from dn_jax.report import tradeoff
@@ -153,7 +155,7 @@ def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
   Args:
     runs: folder of the runs.
     to: file, .svg, .png or .pdf.
-    data: which pictures.
+    data: the data set.
   """
   _check_path(to)
   from dn_jax.report import heat
@@ -176,36 +178,17 @@ def _input(model: ModelConfig, data: str | None) -> tuple[tuple[int, int, int], 
   return info.image_shape, info.num_classes
 
 
-def _densenet(complete: ModelConfig, classes: int) -> "DenseNet":
-  from dn_jax.models import build
-
-  if complete.family != "densenet":
-    raise ConfigurationError("model.family", complete.family, "has no dense blocks to draw; take a DenseNet")
-  return build.build(complete, classes)
-
-
-def _title(model: ModelConfig) -> str:
-  return f"{model.name or kind_of(model)} ({size_of(model)})"
-
-
 def _runs(folder: pathlib.Path) -> "list[Run]":
   from dn_jax.runs import collection
 
   folder = folders.of("runs", folder)
   if (folder / "config.json").exists():
     return [collection.read_run(folder)]
-  if not folder.is_dir():
-    raise UserError(f"{folder}: is not a folder")
-  found = collection.read(folder)
-  for line in found.skipped:
-    print(f"skipped: {line}", file=sys.stderr)
-  if not found.runs:
-    raise UserError(f"{folder}: holds no run")
-  return list(found.runs)
+  return list(command_line.runs_in(folder).runs)
 
 
 def _cells(folder: pathlib.Path, data: str | None) -> "tuple[str, list[Cell]]":
-  """A collection's cells on one data set, and what that is called."""
+  """The name of a data set and a folder's cells on it."""
   from dn_jax.report.figures import by_data
 
   groups = by_data(_runs(folder))
@@ -218,7 +201,7 @@ def _cells(folder: pathlib.Path, data: str | None) -> "tuple[str, list[Cell]]":
 
 
 def _check_path(path: pathlib.Path) -> None:
-  """Before anything is drawn, or imported for it."""
+  """Refuses a file that cannot be written, before anything is imported or drawn."""
   if path.suffix not in FORMATS:
     raise ConfigurationError("to", path, f"must end in {', '.join(FORMATS)}")
   folder = path.absolute().parent
@@ -245,6 +228,4 @@ Command = (
 )
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(Command, __doc__))
+main = command_line.program(Command, __doc__)

@@ -1,45 +1,36 @@
-"""Compiles the training step under every remat policy, or the given one, and prints what it takes; trains nothing."""
+"""Compiles the training step under every remat policy, or the given one, and prints its cost; trains nothing."""
 
 import dataclasses
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
 from dn_jax.commands.network import DataName, input_of
 from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
-from dn_jax.config.schema import ModelConfig
-from dn_jax.errors import ConfigurationError
+from dn_jax.config.schema import Count, ModelConfig, Size
 from dn_jax.planner import targets
 
 
 def plan(
   model: ModelConfig = ModelConfig(),
   data: DataName = DataName(),
-  image_size: int | None = None,
-  num_classes: int | None = None,
-  batch_size: int = 64,
-  statistics_groups: int = 1,
-  accumulation: int = 1,
+  image_size: Size | None = None,
+  num_classes: Count | None = None,
+  batch_size: Count = 64,
+  statistics_groups: Count = 1,
+  accumulation: Count = 1,
   target: tuple[str, ...] = ("here",),
 ) -> None:
-  """Prints what a training step takes.
+  """Prints memory and time of a training step.
 
   Args:
-    model: which network; with --model.remat, under that policy alone.
-    data: whose pictures.
+    model: the network; with --model.remat, under that policy only.
+    data: the data set of the images.
     image_size: height and width, instead of the data set's.
     num_classes: instead of the data set's.
-    batch_size: pictures a step, over all devices of a target.
-    statistics_groups: of the batch, each normalised by itself.
-    accumulation: pieces that a device goes through one after another, each of whole groups.
-    target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; chips need not be there.
+    batch_size: images a step, over all devices of a target.
+    statistics_groups: parts of the batch that are normalised separately.
+    accumulation: parts of the batch that a device computes one after another, each of whole groups.
+    target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; no chip is needed.
   """
-  for flag, value in (
-    ("batch-size", batch_size),
-    ("statistics-groups", statistics_groups),
-    ("accumulation", accumulation),
-  ):
-    if value < 1:
-      raise ConfigurationError(flag, value, "must be at least 1")
   for name in target:
     targets.check(name)
   asked_for = model.remat not in (None, "auto")
@@ -63,6 +54,4 @@ def plan(
     console.print(plan_table(plans, where, complete, batch_size, title))
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(plan, __doc__))
+main = command_line.program(plan, __doc__)

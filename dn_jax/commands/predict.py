@@ -1,12 +1,11 @@
-"""What a network says of pictures.
+"""Classifies images by a trained network.
 
 python experiments/predict.py runs/one cat.jpg dog.jpg
 python experiments/predict.py densenet121.safetensors --model.name densenet-121 --labels imagenet.txt photos/
 python experiments/predict.py runs/one 'photos/*.jpg' --json > said.json
-python experiments/predict.py runs/one cat.jpg --cam maps/     # where in the picture it sees its class
+python experiments/predict.py runs/one cat.jpg --cam maps/     # where in the image it sees its class
 """
 
-import dataclasses
 import glob
 import json
 import pathlib
@@ -17,43 +16,34 @@ from typing import Annotated
 import tyro
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
-from dn_jax.config.trained import Asked, Which
+from dn_jax.config.schema import Count
+from dn_jax.config.trained import Asked, Moved, Which
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
-
-
-@dataclasses.dataclass(frozen=True)
-class Where:
-  dir: pathlib.Path | None = None
-  """Folder of a run's data set, if it has moved since."""
 
 
 def predict(
   source: Annotated[pathlib.Path, tyro.conf.Positional],
   files: Annotated[tuple[str, ...], tyro.conf.Positional],
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),
-  top: int = 3,
+  top: Count = 3,
   json_lines: Annotated[bool, tyro.conf.arg(name="json")] = False,
   cam: pathlib.Path | None = None,
-  batch_size: int = 32,
+  batch_size: Count = 32,
   checkpoint: Which = "reported",
-  data: Where = Where(),
+  data: Moved = Moved(),
 ) -> None:
-  """Classifies pictures.
+  """Classifies images.
 
   Args:
     source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
-    files: pictures, folders of pictures, and patterns such as 'photos/*.jpg'.
-    top: how many classes to name.
-    json_lines: print a line of JSON for each picture.
-    cam: folder for a class activation map of each picture: what each place adds to the likeliest class.
-    batch_size: pictures at a time.
+    files: images, folders of images, and patterns such as 'photos/*.jpg'.
+    top: number of classes to print.
+    json_lines: print a line of JSON for each image.
+    cam: folder for a class activation map of each image: each place's share of the likeliest class's logit.
+    batch_size: images at a time.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
   """
-  for flag, value in (("top", top), ("batch-size", batch_size)):
-    if value < 1:
-      raise ConfigurationError(flag, value, "must be at least 1")
   import numpy as np
 
   from dn_jax.data import pictures
@@ -102,7 +92,7 @@ def predict(
 
 
 def _found(files: tuple[str, ...], suffixes: Collection[str]) -> list[pathlib.Path]:
-  """Pictures of files, folders and patterns, in the order given, each once."""
+  """The image files that files, folders and patterns name, in their order, each once."""
   result: dict[pathlib.Path, None] = {}
   if not files:
     raise UserError("pictures: give files, folders or patterns")
@@ -122,11 +112,9 @@ def _found(files: tuple[str, ...], suffixes: Collection[str]) -> list[pathlib.Pa
 
 
 def _place(folder: pathlib.Path, path: pathlib.Path, paths: list[pathlib.Path]) -> pathlib.Path:
-  """A picture's map; of pictures of one name the folder's name is in it."""
+  """The file of an image's map; it has the folder's name in it if several images have the same name."""
   alike = sum(other.stem == path.stem for other in paths) > 1
   return folder / (("_".join(path.with_suffix("").parts[-2:]) if alike else path.stem) + ".png")
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(predict, __doc__))
+main = command_line.program(predict, __doc__)

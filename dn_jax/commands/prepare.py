@@ -1,4 +1,4 @@
-"""Download a data set and prepare it, as array_record, which training reads without TensorFlow.
+"""Downloads a data set and prepares it as array_record, which training reads without TensorFlow.
 
   python experiments/prepare.py --data.name cifar10 --data.dir ~/data
 
@@ -10,7 +10,6 @@ import importlib.util
 import pathlib
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
 from dn_jax.config.datasets import CATALOG
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.system import folders
@@ -19,9 +18,9 @@ from dn_jax.system import folders
 @dataclasses.dataclass(frozen=True)
 class What:
   name: str
-  """cifar10, cifar100, svhn_cropped, or any other of TFDS."""
+  """cifar10, cifar100, svhn_cropped, or another data set of TFDS."""
   dir: pathlib.Path | None = None
-  """Where to; by default TFDS's own folder (~/tensorflow_datasets)."""
+  """Folder for it; by default TFDS's own (~/tensorflow_datasets)."""
 
 
 def prepare(data: What) -> None:
@@ -52,6 +51,4 @@ def prepare(data: What) -> None:
   print(f"prepared: {builder.data_path}")
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(prepare, __doc__))
+main = command_line.program(prepare, __doc__)

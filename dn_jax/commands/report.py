@@ -1,15 +1,16 @@
-"""Tables, pictures and one HTML page of the runs in a folder; or, with --trail, where a cell's number comes from.
+"""Tables, figures and one HTML page of the runs in a folder; or, with --trail, where a cell's number comes from.
 
   python experiments/report.py runs/ablation
   python experiments/report.py runs/ablation --trail --model.depth 40 --model.growth-rate 12
   python experiments/report.py runs/cifar_table --trail --rows densenet-bc-100-12 --columns c10+
 
-Where runs are of the paper's rows and columns, its table stands in the report too. --trail prints, for the cells that
-the flags name (all, without flags), the runs, seeds, configuration, code version, versions and devices behind the
-number, and whether each run's records agree; exit code 1 where they do not.
+The report has the paper's table too, if runs are of its rows and columns. --trail prints, for the cells that the flags
+name (all, without flags), the runs, seeds, configuration, code version, versions and devices behind the number, and
+whether each run's records agree; exit code 1 if they do not.
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -17,12 +18,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from dn_jax.commands import command_line
+from dn_jax.commands.cifar_table import columns_of
 from dn_jax.commands.flags import parse
 from dn_jax.config import zoo
-from dn_jax.errors import ConfigurationError, UserError, near
+from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders
 
 if TYPE_CHECKING:
+  from dn_jax.config.schema import RunConfig
   from dn_jax.report.ablation import Cell
 
 
@@ -44,23 +47,18 @@ def report() -> None:
   """Reads flags, and writes the report or prints where numbers come from."""
   flags, rest = parse(Report, __doc__, leave_unknown=True)
   flags = dataclasses.replace(flags, runs=folders.of("runs", flags.runs), to=flags.to and folders.of("to", flags.to))
-  columns = tuple(map(str.lower, flags.columns))
-  _check(flags.rows, columns)
+  columns = columns_of(flags.columns)
+  for name in flags.rows:
+    if name not in zoo.NETWORKS:
+      raise ConfigurationError("rows", name, near(name, zoo.NETWORKS))
   if not flags.trail and (flags.rows or flags.columns):
     raise ConfigurationError("rows" if flags.rows else "columns", " ".join(flags.rows or columns), "goes with --trail")
   if not flags.trail and rest:
     raise ConfigurationError(rest[0].lstrip("-"), " ".join(rest[1:]), "goes with --trail")
-  if not flags.runs.is_dir():
-    raise UserError(f"{flags.runs}: is not a folder")
-  from dn_jax.runs import collection
-
-  found = collection.read(flags.runs)
-  for line in found.skipped:
-    print(f"skipped: {line}", file=sys.stderr)
-  if not found.runs:
-    raise UserError(f"{flags.runs}: holds no run")
+  found = command_line.runs_in(flags.runs)
   if not flags.trail:
     from dn_jax.report import write
+    from dn_jax.runs import collection
 
     for path in write.write(found, flags.to or flags.runs / collection.REPORT):
       print(path)
@@ -71,12 +69,16 @@ def report() -> None:
 
 
 def _print_trail(everything: "list[Cell]", flags: list[str], rows: tuple[str, ...], columns: tuple[str, ...]) -> None:
-  from dn_jax.report import provenance
+  from dn_jax.report import provenance, published_table
   from dn_jax.sweep.cells import axes_of, names
+
+  def of_table(config: "RunConfig") -> bool:
+    column = published_table.column_of(config)
+    return (not rows or config.model.name in rows) and (not columns or column in columns)
 
   wanted = axes_of(flags)
   cells = [
-    cell for cell in everything if any(names(wanted, run.config) for run in cell.runs) and _is_of(cell, rows, columns)
+    cell for cell in everything if any(names(wanted, run.config) for run in cell.runs) and of_table(cell.runs[0].config)
   ]
   if not cells:
     there = ", ".join(sorted({f"{cell.network} on {cell.data}" for cell in everything}))
@@ -88,23 +90,4 @@ def _print_trail(everything: "list[Cell]", flags: list[str], rows: tuple[str, ..
     sys.exit(1)
 
 
-def _check(rows: tuple[str, ...], columns: tuple[str, ...]) -> None:
-  for name in rows:
-    if name not in zoo.NETWORKS:
-      raise ConfigurationError("rows", name, near(name, zoo.NETWORKS))
-  for column in columns:
-    if column not in zoo.COLUMNS:
-      raise ConfigurationError("columns", column, f"one of {', '.join(zoo.COLUMNS)}")
-
-
-def _is_of(cell: "Cell", rows: tuple[str, ...], columns: tuple[str, ...]) -> bool:
-  from dn_jax.report import published_table
-
-  config = cell.runs[0].config
-  column = published_table.column_of(config)
-  return (not rows or config.model.name in rows) and (not columns or column in columns)
-
-
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(report)
+main = functools.partial(command_line.main, report)

@@ -3,23 +3,22 @@
 import dataclasses
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
 from dn_jax.commands.network import DataName, input_of
 from dn_jax.config.network import check_images, complete_model, name_of
-from dn_jax.config.schema import ModelConfig
+from dn_jax.config.schema import Count, ModelConfig, Size
 
 
 def summary(
   model: ModelConfig = ModelConfig(),
   data: DataName = DataName(),
-  image_size: int | None = None,
-  num_classes: int | None = None,
+  image_size: Size | None = None,
+  num_classes: Count | None = None,
 ) -> None:
   """Prints a network layer by layer.
 
   Args:
-    model: which network.
-    data: whose pictures.
+    model: the network.
+    data: the data set of the images.
     image_size: height and width, instead of the data set's.
     num_classes: instead of the data set's.
   """
@@ -35,6 +34,4 @@ def summary(
   command_line.console().print(layer_by_layer.table(layers, title))
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(summary, __doc__))
+main = command_line.program(summary, __doc__)

@@ -1,8 +1,8 @@
-"""Train one network on one data set; started again with the same --out, it goes on.
+"""Trains one network on one data set; started again with the same --out, it goes on.
 
   python experiments/train.py --data.name cifar10 --data.augment --model.depth 100 --model.growth-rate 12
 
-Unset flags are as published for the network and the data set.
+Unset flags have the values published for the network and the data set.
 """
 
 from dn_jax.system import signals
@@ -17,13 +17,13 @@ def main() -> None:
 
 
 def train() -> None:
-  """Reads flags, trains, and prints what it came to."""
+  """Reads flags, trains, and prints the result."""
   from dn_jax.commands.flags import parse
   from dn_jax.config import datasets
   from dn_jax.config.resolve import resolve
   from dn_jax.config.schema import RunConfig
 
-  config = resolve(parse(RunConfig, __doc__))  # Before JAX is imported, and anybody waits for others.
+  config = resolve(parse(RunConfig, __doc__))  # Before JAX is imported, and before this process joins others.
   import rich.console
   import rich.table
 
@@ -36,7 +36,7 @@ def train() -> None:
   # A folder may have brackets in its name.
   console = rich.console.Console(quiet=not processes.is_first(), markup=False)
   summary = experiment.train(config, console)
-  # Of a few classes it says nothing.
+  # With few classes it means nothing.
   top5 = datasets.info_of(config.data).streamed
   cells = {
     "test error": f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",

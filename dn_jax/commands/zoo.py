@@ -1,7 +1,6 @@
 """Lists every published network: parameters counted here and as published, FLOPs, published errors."""
 
 from dn_jax.commands import command_line
-from dn_jax.commands.flags import parse
 from dn_jax.config import zoo as networks
 from dn_jax.errors import ConfigurationError, near
 
@@ -44,6 +43,4 @@ def zoo(matching: str = "") -> None:
   command_line.console().print(table)
 
 
-def main() -> None:
-  """Runs the command with the flags of `sys.argv`."""
-  command_line.main(lambda: parse(zoo, __doc__))
+main = command_line.program(zoo, __doc__)

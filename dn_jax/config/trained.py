@@ -10,6 +10,14 @@ Which = Literal["reported", "last", "best"]
 
 
 @dataclasses.dataclass(frozen=True)
+class Moved:
+  """Where a run's data set is now."""
+
+  dir: pathlib.Path | None = None
+  """Folder of a run's data set, if it has moved since."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Asked:
   """What a person says of a network besides where it is; None: as the run or the file has it."""
 

@@ -1,4 +1,4 @@
-"""What a collection's cells came to: mean and deviation over seeds, by the flags in which they differ."""
+"""The cells of a collection: mean and standard deviation over seeds, by the flags in which they differ."""
 
 import dataclasses
 import statistics
@@ -18,7 +18,7 @@ class Cell:
   """Runs that differ in their seeds alone.
 
   key:    of the cell, see `dn_jax.runs.collection`
-  values: flag -> value of what distinguishes it from the other cells
+  values: flag -> value, of the flags that tell the cells apart
   runs:   by seed, finished or not
   """
 
@@ -52,20 +52,14 @@ class Cell:
     return data_name(self.runs[0].config)
 
   def of_summary(self, name: str) -> Any:
-    """A number that the cell's runs have alike, such as `parameters`; None before one is finished."""
+    """A number that all finished runs share, such as `parameters`; None if no run is finished."""
     return getattr(self.finished[0].summary, name) if self.finished else None
 
 
-def cells_of(found: Iterable[Run], flags: Sequence[str] | None = None) -> list[Cell]:
-  """Groups runs into cells.
-
-  Args:
-    found: runs.
-    flags: what to tell cells apart by; by default every flag in which they differ and which is not decided by the
-      others (a depth's blocks).
-  """
+def cells_of(found: Iterable[Run]) -> list[Cell]:
+  """Groups runs into cells; their values are `distinguishing` flags."""
   grouped = collection.cells(found)
-  flags = list(distinguishing([group[0] for group in grouped.values()]) if flags is None else flags)
+  flags = distinguishing([group[0] for group in grouped.values()])
   result = []
   for key, group in grouped.items():
     values = identity(group[0].config)
@@ -74,11 +68,11 @@ def cells_of(found: Iterable[Run], flags: Sequence[str] | None = None) -> list[C
 
 
 def distinguishing(found: Sequence[Run]) -> list[str]:
-  """The flags in which runs differ, but for the seed and for those that others decide."""
+  """The flags in which runs differ, without the seed and those that follow from others, as blocks from a depth."""
   everything = [identity(run.config) for run in found]
   flags = [flag for flag in dict.fromkeys(flag for one in everything for flag in one) if flag != "seed"]
   different = [flag for flag in flags if len({repr(one.get(flag)) for one in everything}) > 1]
-  # The names that people use come first; what follows from those already taken is left out.
+  # The flags that people use come first; those that follow from the flags already taken are left out.
   preferred = ("data.name", "data.augment", "model.family", "model.depth", "model.growth-rate", "model.bottleneck")
   different.sort(key=lambda flag: preferred.index(flag) if flag in preferred else len(preferred))
   taken: list[str] = []
@@ -92,22 +86,22 @@ def distinguishing(found: Sequence[Run]) -> list[str]:
 
 
 def common_flags(found: Sequence[Run]) -> dict[str, object]:
-  """The flags that say what a run is and that all runs have alike."""
+  """The flags that say what a run is, with a value that all runs share."""
   everything = [identity(run.config) for run in found]
   first = everything[0] if everything else {}
   return {flag: value for flag, value in first.items() if all(one.get(flag) == value for one in everything)}
 
 
 def spread(errors: Sequence[float]) -> str:
-  """Mean ± sample standard deviation (count), in percent: "4.51 ± 0.10 (3)"."""
+  """Mean ± sample standard deviation (count): `4.51 ± 0.10 (3)`."""
   if not errors:
     return "-"
   deviation = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
   return f"{statistics.fmean(errors):.2f}{deviation} ({len(errors)})"
 
 
-def table(cells: Sequence[Cell], title: str, notes: Sequence[str] = ()) -> Grid:
-  """A row a cell: what distinguishes it, its size, its error."""
+def table(cells: Sequence[Cell], title: str) -> Grid:
+  """A row for each cell: its values, its size, its error."""
   flags = list(cells[0].values) if cells else []
   data = len({cell.data for cell in cells}) > 1 and not {"data.name", "data.augment"} & set(flags)
   rows = []
@@ -131,22 +125,21 @@ def table(cells: Sequence[Cell], title: str, notes: Sequence[str] = ()) -> Grid:
     rows,
     [
       "Test error: mean ± sample standard deviation over seeds (finished runs). FLOPs: forward pass of a picture, a "
-      "multiply-add counted as two.",
-      *notes,
+      "multiply-add counted as two."
     ],
     left=len(columns),
   )
 
 
 def in_words(value: Any) -> str:
-  """A configuration's value as a table has it."""
+  """A configuration's value as text."""
   if isinstance(value, list):
     return "-".join(map(str, value))
   return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def short_flag(flag: str) -> str:
-  """A flag as a table's head or a figure's label has it: `model.depth` -> `depth`, `data.augment` stays."""
+  """A flag as a label: `model.depth` -> `depth`, `data.augment` stays."""
   return flag.removeprefix("model.").removeprefix("optimizer.")
 
 

@@ -9,11 +9,11 @@ from dn_jax.report import style
 
 
 def draw(image: np.ndarray, activation: np.ndarray, title: str) -> Figure:
-  """The image, and beside it the same under the map; its scale is in units of the logit, white where it adds nothing.
+  """Draws the image, and beside it the image under the map, in units of the logit; white adds nothing.
 
   Args:
     image: uint8 [size, size, 3], as the network saw it.
-    activation: [height, width], what each place adds to a class's logit.
+    activation: [height, width], each place's share of a class's logit.
     title: the class.
   """
   figure = Figure(figsize=(7.2, 3.3), layout="constrained")

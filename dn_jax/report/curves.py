@@ -1,4 +1,4 @@
-"""Curves by epoch, from records: of one run, loss and error; of many, errors beside each other (figure 4, right)."""
+"""Curves by epoch: loss and error of one run; test and train errors of many (the paper's figure 4, right)."""
 
 import itertools
 import math
@@ -20,19 +20,19 @@ _SPLITS = {
   "valid": {"color": "tab:green", "linestyle": ":", "marker": "^"},
   "test": {"color": "tab:orange", "linestyle": "-", "marker": "o"},
 }
-# Lines that a panel can hold and be read, rows of panels that a figure can.
+# Most lines of a panel, and most rows of panels of a figure.
 _LINES, _ROWS = 6, 4
 
 
 def draw(records: Sequence[EpochRecord], title: str, path: pathlib.Path) -> None:
-  """Draws a run's curves into a file, see `draw_one`; a small one, since it is drawn again while the run goes on."""
+  """Draws a run's curves into a file, see `draw_one`; a small one, since each epoch redraws it."""
   figure = draw_one(records, title)
   style.save(figure, path, dpi=150)
   pyplot.close(figure)
 
 
 def draw_one(records: Sequence[EpochRecord], title: str) -> Figure:
-  """Draws loss and error of every split against the epoch; vertical lines where the learning rate drops.
+  """Draws loss and error of every split by epoch; vertical lines show drops of the learning rate.
 
   Args:
     records: of one run, oldest first; at least one.
@@ -66,13 +66,12 @@ def draw_one(records: Sequence[EpochRecord], title: str) -> Figure:
 
 
 def draw_many(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> list[Figure]:
-  """Draws test errors (left) and train errors (right) of many runs, a line a group.
+  """Draws test errors (left) and train errors (right) of many runs, a line for each group.
 
-  Where there are more groups than a panel can hold, they are drawn in rows of panels with the same axes, and where
-  there are more than fit a page, in several figures.
+  Many groups take several rows of panels with the same axes, and several figures.
 
   Args:
-    groups: by name, the records of runs that differ in their seeds alone: the line is their mean, the band goes from
+    groups: by name, the records of runs that differ in their seeds alone. The line is their mean, the band goes from
       the least to the most, over the epochs that all of them have. Groups without an epoch are left out.
     title: over the figure.
   """
@@ -135,13 +134,13 @@ def _by_epoch(axes: Axes, name: str) -> None:
 
 
 def _every(epochs: int, order: int) -> tuple[int, int]:
-  """Which points of a line get its marker: about eight, those of neighbours beside each other."""
+  """The points of a line with a marker, about eight; those of the next line lie beside them."""
   step = max(1, epochs // 8)
   return (order * step // _LINES, step)
 
 
 def _even(names: Sequence[str], most: int) -> list[list[str]]:
-  """Cuts a list into as few parts as hold at most so many, of about the same length."""
+  """Cuts a list into the fewest parts of at most `most` names, about equally long."""
   parts = max(1, math.ceil(len(names) / most))
   return [list(part) for part in np.array_split(np.array(names, dtype=object), parts)] if names else []
 

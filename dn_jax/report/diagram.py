@@ -1,4 +1,4 @@
-"""A DenseNet drawn: the whole as blocks and transitions, and its first dense block with all connections."""
+"""A diagram of a DenseNet: its blocks and transitions, and its first dense block with all connections."""
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -11,25 +11,19 @@ from dn_jax.report.style import LONGEST
 
 _FILL = {"layer": "#cfe0f5", "transition": "#f9dcc4", "ends": "#e6e6e6"}
 _COLOURS = ("#555555", "#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8")
-# Layers of a block that are drawn; of more, the first ones and the last.
+# Most layers of a block that are drawn; of more, the first ones and the last.
 _DRAWN = 6
-# A unit of the drawing in inches, where it fits a page; the letters' size there, in points.
+# A unit of the drawing in inches if it fits a page, and its font size in points.
 _UNIT, _LETTERS = 0.72, 8.5
 _GAP, _BOX = 0.3, {"layer": 1.55, "transition": 1.25, "ends": 1.55}
-# From box to box in a block, and their width.
+# Distance of a block's boxes, and their width.
 _STEP, _LAYER = 1.75, 1.35
-# So that the line of words under the block fits.
+# Makes room for the line of text under the block.
 _SHORTEST = 9.0
 
 
 def draw(network: DenseNet, image_shape: tuple[int, int, int], title: str) -> Figure:
-  """Draws a DenseNet from its configuration: above, the whole; below, its first dense block.
-
-  Args:
-    network: the DenseNet.
-    image_shape: (height, width, channels).
-    title: over the figure.
-  """
+  """Draws the whole DenseNet above, its first dense block below; `image_shape`: (height, width, channels)."""
   parts = stages(network, image_shape)
   columns = _columns(network.blocks[0])
   length = max(sum(_BOX[kind] + _GAP for kind, *_ in parts), _STEP * len(columns), _SHORTEST) + 0.2
@@ -53,7 +47,7 @@ def draw(network: DenseNet, image_shape: tuple[int, int, int], title: str) -> Fi
 
 
 def stages(network: DenseNet, image_shape: tuple[int, int, int]) -> list[tuple[str, str, str]]:
-  """The network from left to right: (kind, what it does, its output as size and channels) of each part."""
+  """The parts of the network from left to right: (kind, operations, output size and channels)."""
   size, channels = image_shape[0], network.initial_channels
   parts = [("ends", f"input\n{_channels(image_shape[2])}", f"{size}x{image_shape[1]}")]
   if network.stem == "imagenet":
@@ -91,7 +85,7 @@ def _draw_whole(axes: Axes, parts: list[tuple[str, str, str]], letters: float) -
 
 
 def _columns(layers: int) -> list[str | int | None]:
-  """What stands beside what in a block's drawing; None: layers that are left out."""
+  """The columns of a block's drawing; None: layers that are left out."""
   shown = list(range(1, layers + 1)) if layers <= _DRAWN else [*range(1, _DRAWN - 1), None, layers]
   return ["input", *shown, "output"]
 
@@ -120,7 +114,7 @@ def _draw_block(axes: Axes, network: DenseNet, columns: list[str | int | None], 
       if target == column + 1:
         _arrow(axes, [(left + _LAYER, 0.5), (end, 0.5)], colour)
         continue
-      # From the top of a box to that of a later one; each target is entered from the left by near sources last.
+      # From the top of a box to the top of a later one, where arrows from nearer boxes end further right.
       start, end = left + 0.75 * _LAYER, end + 0.1 + 0.6 * _LAYER * (i + 0.5) / len(places)
       top = 1.0 + _arc(target - column) * 4 / 3
       _arrow(axes, [(start, 1.0), (start + 0.15, top), (end - 0.15, top), (end, 1.0)], colour)
@@ -134,7 +128,7 @@ def _channels(count: int) -> str:
 
 
 def _arc(columns: int) -> float:
-  """How high an arrow over so many columns rises above the boxes."""
+  """The height above the boxes of an arrow over so many columns."""
   return 0.25 + 0.3 * (columns - 1)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a collection of runs, for each data set by itself."""
+"""The figures of a collection of runs, separate for each data set."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,14 +10,14 @@ from dn_jax.runs import records
 from dn_jax.runs.collection import Run
 from dn_jax.runs.records import EpochRecord
 
-# Flags that a network's name, or its data's, says already.
+# Flags that the name of the network or of the data set already tells.
 _TOLD = {"data.name", "data.augment"} | {
   f"model.{name}" for name in ("family", "depth", "growth-rate", "blocks", "bottleneck", "survival", "widen-factor")
 }
 
 
 def by_data(found: Iterable[Run]) -> dict[str, list[Cell]]:
-  """Cells by what they were trained on, such as `cifar10+`; each told apart by what differs there."""
+  """Cells by data set, such as `cifar10+`; their values are the flags that differ on that data set."""
   grouped: dict[str, list[Run]] = {}
   for cell in ablation.cells_of(found):
     grouped.setdefault(cell.data, []).extend(cell.runs)
@@ -25,18 +25,15 @@ def by_data(found: Iterable[Run]) -> dict[str, list[Cell]]:
 
 
 def draw(found: Iterable[Run]) -> list[tuple[str, Figure]]:
-  """Draws every figure there is: (name, figure) pairs; none where no run is finished.
-
-  The caller closes the figures (`pyplot.close`).
-  """
+  """Draws all figures: (name, figure) pairs; none of data without a finished run. The caller closes the figures."""
   result: list[tuple[str, Figure]] = []
   groups = by_data(found)
   for data, cells in groups.items():
     if not any(cell.finished for cell in cells):
       continue
     several = f", {data}" if len(groups) > 1 else ""
-    if heat.can(cells):
-      result.append((f"Heat map{several}", heat.draw(cells, f"Test error on {data}, mean over seeds")))
+    if figure := heat.draw(cells, f"Test error on {data}, mean over seeds"):
+      result.append((f"Heat map{several}", figure))
     if sum(1 for cell in cells if cell.finished) > 1:
       result.append((f"Error and size{several}", tradeoff.draw(cells, f"Test error by size, {data}")))
     figures = curves.draw_many(records_of(cells), f"Error by epoch, {data}")
@@ -46,7 +43,7 @@ def draw(found: Iterable[Run]) -> list[tuple[str, Figure]]:
 
 
 def records_of(cells: Sequence[Cell], finished: bool = True) -> dict[str, list[list[EpochRecord]]]:
-  """Records of the runs (of the finished ones), by a cell's name; a run whose records are damaged is left out."""
+  """Records of the runs (of the finished ones) by a cell's name, without runs whose records are damaged."""
   result: dict[str, list[list[EpochRecord]]] = {}
   for name, cell in zip(names(cells), cells, strict=True):
     for run in cell.finished if finished else cell.runs:
@@ -58,18 +55,18 @@ def records_of(cells: Sequence[Cell], finished: bool = True) -> dict[str, list[l
 
 
 def names(cells: Sequence[Cell]) -> list[str]:
-  """What a figure calls each cell: its network, its data where they differ, and what else it takes to tell it."""
+  """A figure's name of each cell: its network, its data if they differ, and further flags as needed."""
   several = len({cell.data for cell in cells}) > 1
   plain = [cell.network + (f", {cell.data}" if several else "") for cell in cells]
   result = []
   for cell, name in zip(cells, plain, strict=True):
     more = [flag for flag in cell.values if flag not in _TOLD] if plain.count(name) > 1 else []
     result.append(", ".join([name, *(f"{ablation.short_flag(f)} {ablation.in_words(cell.values[f])}" for f in more)]))
-  # Of one name still: told by their keys.
+  # The keys tell apart cells whose names are still the same.
   return [f"{name} ({cell.key})" if result.count(name) > 1 else name for name, cell in zip(result, cells, strict=True)]
 
 
 def published_column(cells: Sequence[Cell]) -> str | None:
-  """The paper's column that all these cells belong to, such as `c10+`; None where there are several, or none."""
+  """The paper's column of all these cells, such as `c10+`; None if there are several, or none."""
   columns = {published_table.column_of(cell.runs[0].config) for cell in cells}
   return columns.pop() if len(columns) == 1 else None

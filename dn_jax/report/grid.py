@@ -1,4 +1,4 @@
-"""A table of words that prints itself in several ways: text, Markdown, LaTeX, CSV, HTML."""
+"""A table of text in several formats: terminal, Markdown, LaTeX, CSV, HTML."""
 
 import csv
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import rich.table
 from rich.text import Text
 
-# The last three would be other letters in LaTeX's first fonts.
+# LaTeX's default fonts have other characters in place of the last three.
 _LATEX = {
   **{character: f"\\{character}" for character in "&%_#${}"},
   "\\": r"\textbackslash{}",
@@ -19,9 +19,9 @@ _LATEX = {
   "±": r"$\pm$",
   **{character: f"${character}$" for character in "<>|"},
 }
-# Letters of a row from which a table does not fit a page.
+# Characters of the longest row that fits a page.
 _LATEX_WIDE = 90
-# What Markdown would take for marks; an underscore within a word is none.
+# Markdown's special characters; an underscore within a word is none.
 _MARKDOWN = re.compile(r"[\\|`*<>\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
@@ -31,9 +31,9 @@ class Grid:
 
   title:   above it
   columns: their heads
-  rows:    of as many words each
-  notes:   under it, each a line
-  left:    how many columns are words; the others are numbers, and stand to the right
+  rows:    a text for each column
+  notes:   lines under it
+  left:    number of columns aligned left; the others hold numbers, aligned right
   """
 
   title: str
@@ -43,7 +43,7 @@ class Grid:
   left: int = 1
 
   def rich(self) -> rich.table.Table:
-    """For a terminal; square brackets are shown, not taken for rich's marks."""
+    """For a terminal; square brackets are text, not rich's markup."""
     result = rich.table.Table(
       title=Text(self.title, "table.title"),
       caption=Text("\n".join(self.notes), "table.caption") if self.notes else None,
@@ -57,7 +57,7 @@ class Grid:
     return result
 
   def markdown(self) -> str:
-    """As Markdown has it."""
+    """A Markdown table and its notes."""
     escape = lambda text: _MARKDOWN.sub(lambda mark: "\\" + mark[0], " ".join(text.splitlines()))
     lines = [f"**{escape(self.title)}**", "", "| " + " | ".join(map(escape, self.columns)) + " |"]
     lines.append("|" + "|".join("---" if number < self.left else "---:" for number in range(len(self.columns))) + "|")
@@ -65,7 +65,7 @@ class Grid:
     return "\n".join([*lines, "", *(f"- {escape(note)}" for note in self.notes)]).rstrip() + "\n"
 
   def latex(self) -> str:
-    """A `table` with `booktabs` rules; a wide one is made as wide as the text (`graphicx`)."""
+    """A `table` with `booktabs` rules; a wide one is scaled to the text's width (`graphicx`)."""
     escape = lambda text: "".join(_LATEX.get(character, character) for character in " ".join(text.splitlines()))
     line = lambda cells: "  " + " & ".join(map(escape, cells)) + r" \\"
     letters = "l" * self.left + "r" * (len(self.columns) - self.left)
@@ -99,7 +99,7 @@ class Grid:
     return text.getvalue()
 
   def html(self) -> str:
-    """A <table> with its caption, and its notes."""
+    """A <table> with its caption, and a list of its notes."""
 
     def row(cells: Sequence[str], tag: str) -> str:
       kinds = ["" if number < self.left else ' class="number"' for number in range(len(cells))]

@@ -1,4 +1,4 @@
-"""A table of two flags as colours: growth rate by depth, or any two others that are numbers."""
+"""Heat maps of the test error: growth rate by depth, or two other flags that are numbers."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from dn_jax.report.ablation import Cell, in_words, short_flag
 
 _PREFERRED = ("model.depth", "model.growth-rate")
 _PANELS, _ACROSS = 6, 3
-# Inches: of a square of the table, of what stands around a panel, of the colour bar and the title.
+# Inches: of a square, of the labels around a panel, of the colour bar and the title.
 _SQUARE, _AROUND, _BESIDE = (0.92, 0.62), (0.75, 0.9), (1.1, 0.6)
 
 
@@ -44,20 +44,14 @@ class _Layout(NamedTuple):
     return across * self.panel[0] + _BESIDE[0], down * self.panel[1] + _BESIDE[1]
 
 
-def can(cells: Sequence[Cell]) -> bool:
-  """Whether a heat map says something of these cells: see `draw`."""
-  return _layout(cells) is not None
-
-
 def draw(cells: Sequence[Cell], title: str) -> Figure | None:
-  """Mean test error as a colour, with mean, deviation and number of runs written in.
+  """Mean test error as a colour, with mean, standard deviation and number of runs written in.
 
-  Cells that differ in further flags are panels. None where no two flags that are numbers differ, where most of the
-  table would be empty, where there are more panels than one can compare, or where no run is finished.
+  Each combination of further flags has a panel. Cells without a finished run say so.
 
-  Args:
-    cells: all of them: what has failed or is not finished is written in too.
-    title: over the figure.
+  Returns:
+    None if fewer than two numeric flags differ, most of the map would be empty, there would be too many panels, or no
+    run is finished.
   """
   means = [cell.mean for cell in cells if cell.mean is not None]
   if (layout := _layout(cells)) is None or not means:
@@ -94,7 +88,7 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], layout: _Layout, low: float, 
         if high > low and (cell.mean - low) / (high - low) > 0.55:
           colour = "white"
       axes.text(c, r, text, ha="center", va="center", color=colour, fontsize=9)
-  # From a colour that is seen on white paper; what is white was not measured.
+  # The lowest colour is visible on white paper: white was not measured.
   image = axes.imshow(values, cmap="YlGnBu", vmin=low, vmax=high if high > low else low + 1, aspect="auto")
   axes.set_xticks(range(len(layout.columns)), [in_words(value) for value in layout.columns])
   axes.set_yticks(range(len(layout.rows)), [in_words(value) for value in layout.rows])
@@ -121,7 +115,7 @@ def _layout(cells: Sequence[Cell]) -> _Layout | None:
 
 
 def _numbers(cells: Sequence[Cell], flag: str) -> bool:
-  """Whether a flag is a number in all cells, and not the same in all."""
+  """Whether a flag is a number in all cells, and differs."""
   values = [cell.values[flag] for cell in cells]
   return len(set(map(repr, values))) > 1 and all(
     isinstance(value, int | float) and not isinstance(value, bool) for value in values

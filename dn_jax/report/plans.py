@@ -1,11 +1,5 @@
-"""What the compiler says of a training step, as a table: of one network under every remat policy (`plan_table`).
+"""Tables of compiled training steps: of one network by remat policy, and of many by depth, batch and target."""
 
-And of many, by depth, batch and target (`memory_table`, `csv`, `draw`), beside what was published of the first
-implementations (`published_table`).
-"""
-
-import csv as csv_module
-import io
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -18,6 +12,7 @@ from dn_jax.config.schema import ModelConfig
 from dn_jax.planner import plan as planning
 from dn_jax.planner.plan import Plan
 from dn_jax.planner.targets import Target
+from dn_jax.report.grid import Grid
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -41,13 +36,13 @@ PUBLISHED = (
 def plan_table(
   plans: Mapping[str, Plan], where: Target, model: ModelConfig, pictures: int, title: str
 ) -> rich.table.Table:
-  """A row a policy, figures of one device; a dash where the compiler does not say.
+  """A row for each policy, numbers of one device; a dash if the compiler does not say.
 
   Args:
     plans: by policy.
-    where: what they were compiled for.
+    where: the target they were compiled for.
     model: the network.
-    pictures: images that all devices together take in a step.
+    pictures: images of a step on all devices together.
     title: of the table.
   """
   memory = "unknown" if where.memory is None else f"{where.memory / 2**30:,.1f} GiB"
@@ -59,30 +54,29 @@ def plan_table(
     caption += "\ncycles: the compiler's estimate, instructions one after another"
   if any(plan.loops for plan in plans.values()):
     caption += "\nthe program has loops; what is inside one counts once in FLOPs, traffic and cycles"
-  result = rich.table.Table(title=title, caption=caption, caption_justify="left")
   sizes, costs, rest = ("temporaries", "arguments", "peak", "fits"), ("GFLOPs", "GB moved"), ("at least", "exchanged")
-  columns = ("remat", *sizes, *costs, *(["cycles"] if cycles else []), *rest)
-  for column in columns:
-    result.add_column(column, justify="left" if column in ("remat", "exchanged") else "right")
+  columns, rows = ("remat", *sizes, *costs, *(["cycles"] if cycles else []), *rest), []
   for policy, plan in plans.items():
     if plan.refusal:
-      result.add_row(policy, "", "", "", "no", *[""] * (len(columns) - 6), plan.refusal)
+      rows.append([policy, "", "", "", "no", *[""] * (len(columns) - 6), plan.refusal])
       continue
     seconds = planning.seconds(plan, where, model)
-    result.add_row(
-      policy,
-      *(f"{size / _MIB:,.0f} MiB" for size in (plan.temporaries, plan.arguments, plan.peak)),
-      "yes" if plan.fits(where.memory) else "no",
-      *("-" if value is None else f"{value / 1e9:,.1f}" for value in (plan.flops, plan.traffic)),
-      *(["-" if plan.cycles is None else f"{plan.cycles / 1e6:,.2f} M"] if cycles else []),
-      "-" if seconds is None else f"{1000 * seconds:,.1f} ms, {pictures / seconds:,.0f} pictures/s",
-      ", ".join(f"{count} {kind}, {size / _MIB:,.2f} MiB" for kind, (count, size) in plan.collectives.items()) or "-",
+    rows.append(
+      [
+        policy,
+        *(f"{size / _MIB:,.0f} MiB" for size in (plan.temporaries, plan.arguments, plan.peak)),
+        "yes" if plan.fits(where.memory) else "no",
+        *("-" if value is None else f"{value / 1e9:,.1f}" for value in (plan.flops, plan.traffic)),
+        *(["-" if plan.cycles is None else f"{plan.cycles / 1e6:,.2f} M"] if cycles else []),
+        "-" if seconds is None else f"{1000 * seconds:,.1f} ms, {pictures / seconds:,.0f} pictures/s",
+        ", ".join(f"{count} {kind}, {size / _MIB:,.2f} MiB" for kind, (count, size) in plan.collectives.items()) or "-",
+      ]
     )
-  return result
+  return Grid(title, columns, rows, [caption]).rich()
 
 
 class Row(NamedTuple):
-  """The plans of one network: where, images a step, depth L, and a plan for each remat policy."""
+  """Plans of one network by remat policy, on a target, for a batch size and a depth L."""
 
   target: Target
   batch_size: int
@@ -91,24 +85,18 @@ class Row(NamedTuple):
 
 
 def memory_table(rows: Sequence[Row], title: str) -> rich.table.Table:
-  """MiB of temporaries, a row a network and a column a policy."""
-  result = rich.table.Table(
-    title=title,
-    caption="in brackets: FLOPs of the step against those without rematerialisation",
-    title_justify="left",
-    caption_justify="left",
-  )
+  """MiB of temporaries, a row for each network and a column for each policy."""
   policies = list(rows[0].plans)
-  for column in ("target", "batch", "L", *policies):
-    result.add_column(column, justify="left" if column == "target" else "right", no_wrap=True)
-  for row in rows:
-    base = row.plans["none"].flops if "none" in row.plans else None
-    result.add_row(row.target.name, str(row.batch_size), str(row.depth), *(_cell(row, name, base) for name in policies))
-  return result
+  return Grid(
+    title,
+    ("target", "batch", "L", *policies),
+    [(row.target.name, str(row.batch_size), str(row.depth), *(_cell(row, name) for name in policies)) for row in rows],
+    ["in brackets: FLOPs of the step against those without rematerialisation"],
+  ).rich()
 
 
-def _cell(row: Row, policy: str, base: float | None) -> str:
-  plan = row.plans[policy]
+def _cell(row: Row, policy: str) -> str:
+  plan, base = row.plans[policy], row.plans["none"].flops if "none" in row.plans else None
   if plan.refusal:
     return "does not fit"
   ratio = f" ({plan.flops / base:.2f}x)" if plan.flops and base else ""
@@ -117,37 +105,30 @@ def _cell(row: Row, policy: str, base: float | None) -> str:
 
 def published_table() -> rich.table.Table:
   """Memory and time of the first implementations, as published."""
-  result = rich.table.Table(
-    title="As published: DenseNet-BC (L=100, k=12), batch 64, float32, TITAN X",
-    caption="MB of the whole process, so more than temporaries",
-    title_justify="left",
-    caption_justify="left",
-  )
-  for column in ("implementation", "MB", "seconds a step"):
-    result.add_column(column, justify="left" if column == "implementation" else "right")
-  for name, megabytes, seconds in PUBLISHED:
-    result.add_row(name, f"{megabytes:,}", f"{seconds:.3f}")
-  return result
+  return Grid(
+    "As published: DenseNet-BC (L=100, k=12), batch 64, float32, TITAN X",
+    ("implementation", "MB", "seconds a step"),
+    [(name, f"{megabytes:,}", f"{seconds:.3f}") for name, megabytes, seconds in PUBLISHED],
+    ["MB of the whole process, so more than temporaries"],
+  ).rich()
 
 
 def csv(rows: Sequence[Row], growth_rate: int, dtype: str) -> str:
   """Every plan as a line of CSV, sizes in bytes."""
-  text = io.StringIO()
-  writer = csv_module.writer(text, lineterminator="\n")
   numbers = ("temporaries", "arguments", "outputs", "peak", "flops", "traffic")
-  writer.writerow(
-    ("target", "devices", "depth", "growth_rate", "batch_size", "dtype", "policy", *numbers, "fits", "refusal")
-  )
+  columns = ("target", "devices", "depth", "growth_rate", "batch_size", "dtype", "policy", *numbers, "fits", "refusal")
+  lines = []
   for row in rows:
     network = (row.target.name, len(row.target.devices), row.depth, growth_rate, row.batch_size, dtype)
     for policy, plan in row.plans.items():
       values = [None if plan.refusal else getattr(plan, name) for name in numbers]
-      writer.writerow((*network, policy, *values, plan.fits(row.target.memory), plan.refusal))
-  return text.getvalue()
+      line = (*network, policy, *values, plan.fits(row.target.memory), plan.refusal)
+      lines.append(["" if value is None else str(value) for value in line])
+  return Grid("", columns, lines).csv()
 
 
 def draw(rows: Sequence[Row], title: str, path: pathlib.Path) -> None:
-  """Draws MiB of temporaries: by depth, a panel for each target and batch; by batch where there is one depth."""
+  """Draws MiB of temporaries: by depth, a panel for each target and batch; by batch if there is one depth."""
   by_depth = len({row.depth for row in rows}) > 1
   key = (lambda row: (row.target.name, row.batch_size)) if by_depth else (lambda row: (row.target.name,))
   panels = [list(group) for _, group in itertools.groupby(rows, key)]

@@ -1,7 +1,6 @@
-"""A run's protocol in words: how it was trained, by its own configuration; where the published one stands."""
+"""A run's training in words, from its configuration, beside the published protocol."""
 
 from dn_jax.config import datasets, protocol, zoo
-from dn_jax.config.protocol import Protocol
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, identity
 from dn_jax.report.ablation import in_words, short_flag
@@ -22,26 +21,22 @@ _NORMALISED = {
 }
 
 
-def protocol_of(config: RunConfig) -> Protocol:
-  """The published protocol that filled in a resolved run."""
-  return protocol.of(config.protocol, config.data.name)
-
-
 def source_of(config: RunConfig) -> str:
-  """Where that protocol is published."""
+  """Where a run's protocol is published."""
   borrowed = config.data.name == "svhn_cropped" and config.protocol in ("caffe", "resnet", "preactivation")
   return SOURCES[config.protocol] + ("; of SVHN it says nothing: DenseNet's schedule" if borrowed else "")
 
 
 def shortened(config: RunConfig) -> float | None:
-  """A run's epochs as a share of its protocol's; None where it has as many, or more."""
-  published = protocol_of(config).epochs
+  """A run's epochs as a share of its protocol's; None if it has as many, or more."""
+  published = protocol.of(config.protocol, config.data.name).epochs
   return config.epochs / published if config.epochs < published else None
 
 
 def text(config: RunConfig) -> str:
-  """How a resolved run is trained: schedule, optimizer, dropout, input, what is held out and what is reported."""
-  published, sgd, data, model = protocol_of(config), config.optimizer, config.data, config.model
+  """A resolved run's training: schedule, optimizer, dropout, input, held-out images, reported network."""
+  published = protocol.of(config.protocol, config.data.name)
+  sgd, data, model = config.optimizer, config.data, config.model
   drops = _series([f"{share:.0%}" for share in sgd.drops])
   warmup = f"{sgd.warmup_steps} steps at a tenth of the rate" + _beside(sgd.warmup_steps, published.warmup_steps)
   parts = [
@@ -79,7 +74,7 @@ def text(config: RunConfig) -> str:
 
 
 def changes(config: RunConfig) -> str:
-  """The flags in which the training of a network of the zoo differs from the published one, its length aside."""
+  """The flags in which the training of a network of the zoo differs from the published one, except its length."""
   own = zoo.NETWORKS[config.model.name].protocol
   asked = RunConfig(
     DataConfig(config.data.name, augment=config.data.augment),

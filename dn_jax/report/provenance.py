@@ -1,4 +1,4 @@
-"""Where a number comes from: the runs behind a table's cell, their seeds, configuration, code and machine."""
+"""The origin of a table's number: its runs, their seeds, configuration, code and machine."""
 
 import math
 import statistics
@@ -7,13 +7,13 @@ import textwrap
 from dn_jax.config.schema import RunConfig, fields, flag_types
 from dn_jax.report.ablation import Cell, spread
 from dn_jax.runs.collection import Run
-from dn_jax.runs.records import EpochRecord, RunError, best_record, read_records
+from dn_jax.runs.records import RunError, best_record, read_records
 
 _WIDTH = 118
 
 
 def lines(cell: Cell) -> list[str]:
-  """A cell's number and what it comes from: every flag that says what its runs are, and each run's records."""
+  """A cell's number and its origin: the flags of its runs, and each run's records."""
   result = [f"{cell.network} on {cell.data} (cell {cell.key})"]
   errors = cell.errors
   if errors:
@@ -29,7 +29,7 @@ def lines(cell: Cell) -> list[str]:
 
 
 def flags_of(config: RunConfig) -> list[list[str]]:
-  """The flags of `experiments/train.py` that make a resolved run again, but for its seed: a flag and its value each."""
+  """The flags of `experiments/train.py` that repeat a resolved run, except its seed; each with its value."""
   known, named = flag_types(RunConfig), ("model.name", "protocol")
   result = []
   for flag, value, part_of_run in fields(config):
@@ -44,7 +44,7 @@ def flags_of(config: RunConfig) -> list[list[str]]:
 
 
 def _filled(pairs: list[str]) -> list[str]:
-  """Flags in lines, none apart from its value."""
+  """Flags in lines; a flag and its value share a line."""
   whole = " ".join(pair.replace(" ", "\0") for pair in pairs)
   wrapped = textwrap.wrap(whole, _WIDTH, break_long_words=False, break_on_hyphens=False)
   return [f"    {line}".replace("\0", " ") for line in wrapped]
@@ -61,36 +61,34 @@ def _run_lines(run: Run) -> list[str]:
   return [
     head,
     f"    summary.json: test_error {summary.test_error:.4f} %, of epoch {summary.reported_epoch} ({summary.reported})",
-    f"    metrics.jsonl: {disagreement(run) or _agreement(run)}",
+    f"    metrics.jsonl: {_compared(run)}",
     f"    {summary.epochs} epochs in {summary.seconds:,.0f} s on {summary.devices}, remat {summary.remat}",
     f"    code {summary.commit or 'unknown'}; Python {summary.python}; {versions}",
   ]
 
 
 def disagreement(run: Run) -> str:
-  """What a finished run's metrics.jsonl says otherwise than its summary.json; empty where they agree."""
+  """How a finished run's metrics.jsonl contradicts its summary.json; empty if they agree."""
+  found = _compared(run)
+  return found if found.startswith("DIFFERS") else ""
+
+
+def _compared(run: Run) -> str:
   try:
     records = read_records(run.folder)
   except RunError as error:
     return f"DIFFERS: {error}"
   summary = run.summary
   epoch = summary.reported_epoch
-  if (found := _line_of(records, epoch)) is None:
+  numbered = {record.epoch: (number, record) for number, record in enumerate(records, start=1)}
+  if epoch not in numbered:
     return f"DIFFERS: has no epoch {epoch}, but {len(records)} lines"
-  number, record = found
+  number, record = numbered[epoch]
+  test_error = f"test_error {record.test_error:.6f} x 100"
   if not math.isclose(100 * record.test_error, summary.test_error, rel_tol=1e-9, abs_tol=1e-12):
-    return f"DIFFERS: line {number}, epoch {epoch}: test_error {record.test_error:.6f} x 100"
+    return f"DIFFERS: line {number}, epoch {epoch}: {test_error}"
   if summary.reported == "best" and (best := best_record(records)) is not record:
     return f"DIFFERS: the epoch of lowest validation error is {best.epoch}"
   if summary.reported == "last" and record is not records[-1]:
     return f"DIFFERS: the last epoch is {records[-1].epoch}"
-  return ""
-
-
-def _agreement(run: Run) -> str:
-  number, record = _line_of(read_records(run.folder), run.summary.reported_epoch)
-  return f"the same, line {number}: epoch {record.epoch}, test_error {record.test_error:.6f} x 100"
-
-
-def _line_of(records: list[EpochRecord], epoch: int) -> tuple[int, EpochRecord] | None:
-  return next(((n, record) for n, record in enumerate(records, start=1) if record.epoch == epoch), None)
+  return f"the same, line {number}: epoch {epoch}, {test_error}"

@@ -1,4 +1,4 @@
-"""The paper's error tables, cell by cell: published, ours, and the difference."""
+"""The paper's error table, cell by cell: the published error, ours, and the difference."""
 
 import dataclasses
 import statistics
@@ -17,49 +17,48 @@ from dn_jax.runs.collection import Run
 class Entry:
   """A cell of the table.
 
-  name:   the row, of the zoo
+  name:   its row, a network of the zoo
   column: of `zoo.COLUMNS`
-  config: of its runs, resolved; the seed aside
-  runs:   finished or not, or none
+  runs:   at least one, finished or not; they differ in their seeds alone
   """
 
   name: str
   column: str
-  config: RunConfig
-  runs: Sequence[Run] = ()
+  runs: Sequence[Run]
+
+  @property
+  def config(self) -> RunConfig:
+    return self.runs[0].config
 
 
 def data_of_column(column: str) -> tuple[str, bool]:
-  """A column of the paper's table -> the data set's name, and whether it is augmented: `c10+` -> cifar10, True."""
+  """The data set's name of a column, and whether it is augmented: `c10+` -> cifar10, True."""
   names = {info.column: info.name for info in datasets.CATALOG.values() if info.column}
   return names[column.rstrip("+")], column.endswith("+")
 
 
 def column_of(config: RunConfig) -> str | None:
-  """The column that a run's data set belongs to; None: the paper has none."""
+  """The column of a run's data set; None if the paper has none."""
   column = datasets.info_of(config.data).column + ("+" if config.data.augment else "")
   return column if column in zoo.COLUMNS else None
 
 
 def entries_of(found: Iterable[Run]) -> list[Entry]:
-  """The cells of the paper's rows and columns that a collection has runs of, in the paper's order."""
+  """The cells of the paper's rows and columns among these runs."""
   entries = []
   for runs in collection.cells(found).values():
     config = runs[0].config
     name, column = config.model.name, column_of(config)
     if name in zoo.NETWORKS and column and config.protocol and not zoo.NETWORKS[name].imagenet:
-      entries.append(Entry(name, column, config, runs))
+      entries.append(Entry(name, column, runs))
   return entries
 
 
 def table(entries: Sequence[Entry]) -> Grid:
-  """A row a network and a column a data set.
+  """A row for each network, a column for each data set; at least one entry.
 
-  A network has a row for each way of training that is not the published one but for its length, and for each length
-  where a column has several.
-
-  Args:
-    entries: at least one.
+  A network that was trained in other ways than the published one has a row for each way, and a row for each length of
+  training if a column has several.
   """
   names, order = list(zoo.NETWORKS), list(zoo.COLUMNS)
   entries = sorted(entries, key=lambda entry: (names.index(entry.name), order.index(entry.column)))
@@ -78,7 +77,7 @@ def table(entries: Sequence[Entry]) -> Grid:
 
 
 def _rows(entries: Sequence[Entry]) -> list[tuple[str, str, dict[str, Entry]]]:
-  """(network, what is not as published, its cells by column) for each row."""
+  """(network, its changes of the published training, its cells by column) for each row."""
   grouped: dict[tuple[str, str], dict[str, list[Entry]]] = {}
   for entry in entries:
     row = grouped.setdefault((entry.name, protocol_words.changes(entry.config)), {})
@@ -97,7 +96,7 @@ def _rows(entries: Sequence[Entry]) -> list[tuple[str, str, dict[str, Entry]]]:
 
 
 def _cell(published: float | None, entry: Entry | None) -> str:
-  """`5.24 | 5.31 ± 0.08 (3) | +0.07`; a dash for what there is not."""
+  """`5.24 | 5.31 ± 0.08 (3) | +0.07`; a dash for a missing number."""
   if published is None and entry is None:
     return "-"
   runs = entry.runs if entry else ()
@@ -109,7 +108,7 @@ def _cell(published: float | None, entry: Entry | None) -> str:
 
 
 def notes(entries: Sequence[Entry]) -> list[str]:
-  """What stands under the table: how the cells were trained, by their own configurations, and what is from memory."""
+  """The lines under the table: how each cell was trained, and where its protocol is published."""
   result = ["+: mirror and shift. Each cell: published | ours | difference of the two; -: not published, or not run."]
   alike: dict[tuple[str, str], dict[str, list[str]]] = {}
   for entry in entries:

@@ -1,4 +1,4 @@
-"""The paper's figure 5: mean absolute weights between layers, a heat map a dense block."""
+"""The paper's figure 5: mean absolute weights between layers, a heat map for each dense block."""
 
 import math
 import textwrap
@@ -13,11 +13,10 @@ _ACROSS = 3
 
 
 def draw(blocks: Sequence[np.ndarray], title: str) -> Figure:
-  """Draws the arrays of `dn_jax.models.reuse.mean_absolute_weights`, a panel a block.
+  """Draws the arrays of `dn_jax.models.reuse.mean_absolute_weights`, a panel for each block.
 
-  A transition's and a classifier's weights are of another size than those of layers, so the last column has its own
-  scale: colours go from 0 to the strongest connection of the block's layers, and to the strongest of the last column.
-  Both are written over the panel.
+  The last column, a transition or the classifier, has a colour scale of its own, since its weights differ in size. Each
+  scale goes from 0 to its strongest connection, which stands over the panel.
   """
   across = min(len(blocks), _ACROSS)
   down = math.ceil(len(blocks) / across)

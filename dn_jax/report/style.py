@@ -1,4 +1,4 @@
-"""What all figures share: no window, sizes for print, lines that differ in black and white too, files written whole."""
+"""Shared by all figures: no window, sizes for print, lines that differ without colour too, files written whole."""
 
 import io
 import pathlib
@@ -12,12 +12,11 @@ from dn_jax.system import folders
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
-# Colours that differ in brightness too.
+# Colours of different brightness.
 COLOURS = ("#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8", "#8c564b", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
-FORMATS = (".png", ".svg", ".pdf")
-# Of a file of pixels, for print; and the longest side of a figure, inches, which makes 4,000 pixels at most.
+# Dots per inch of a PNG, and the longest side of a figure in inches: at most 4,000 pixels.
 DPI = 300
 LONGEST = 13.0
 
@@ -37,7 +36,7 @@ def save(figure: Figure, path: pathlib.Path, dpi: int = DPI) -> None:
 
 
 def svg(figure: Figure) -> str:
-  """A figure as the text of an SVG file, the same for the same figure; it refers to nothing outside."""
+  """A figure as an SVG file, reproducible, without references to other files."""
   text = io.StringIO()
   with matplotlib.rc_context({"svg.hashsalt": "dn_jax", "svg.fonttype": "path"}):
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -45,9 +44,9 @@ def svg(figure: Figure) -> str:
 
 
 def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-  """Colour, marker and dash of each name's line, neighbours unlike in all three.
+  """Colour, marker and dash of each name's line; neighbours differ in all three.
 
-  Up to 32 differ in marker or dash, and so without colour too.
+  Up to 32 lines differ in marker or dash, so that colour is not needed.
   """
   # Each round of markers begins at another colour and dash.
   turns = {name: n + n // len(MARKERS) for n, name in enumerate(names)}

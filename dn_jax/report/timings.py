@@ -1,4 +1,4 @@
-"""A benchmark's table and figure, from its record."""
+"""The table and the figure of `experiments/benchmark.py`."""
 
 import pathlib
 import statistics
@@ -8,16 +8,17 @@ from typing import Any
 import matplotlib
 import rich.table
 
+from dn_jax.report.grid import Grid
+
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
 
 def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-  """By pair (a, b), how many times as long a step of a takes as one of b.
+  """The ratio of step times for each pair (a, b): seconds of a over seconds of b, median over rounds.
 
   Args:
-    seconds: for each network, seconds of a step in each round. A round's figures were taken one after another,
-      so its ratio is that of the same minutes; the median over the rounds is given.
+    seconds: of a step in each round, for each network.
   """
   return {
     a: {b: statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True)) for b in seconds}
@@ -32,39 +33,38 @@ def _title(record: Mapping[str, Any]) -> str:
 
 
 def table(record: Mapping[str, Any]) -> rich.table.Table:
-  """A row a network; seconds are of wall clock, memory that of the process above its bare import."""
+  """A row for each network: wall-clock seconds, and memory of the process above its bare import."""
   machine = record["machine"]
-  result = rich.table.Table(
-    title=_title(record),
-    caption=f"{machine['processor']}, {machine['cores']} cores. Step: median of {record['repeats']} rounds (least to "
+  note = (
+    f"{machine['processor']}, {machine['cores']} cores. Step: median of {record['repeats']} rounds (least to "
     "most). Ratio: to the first row, median over rounds. "
     "Start: from launch to the first step done, with an empty compilation cache and with a warm one. Memory: most of "
-    "the process above its bare import, after a warm start (after a cold one).",
-    title_justify="left",
-    caption_justify="left",
+    "the process above its bare import, after a warm start (after a cold one)."
   )
-  for column in ("network", "step, s", "ratio", "start, s", "again, s", "memory, MiB"):
-    result.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
+  rows = []
   first = next((name for name, peer in record["peers"].items() if "seconds" in peer), None)
   for name, peer in record["peers"].items():
     if "failed" in peer:
-      result.add_row(name, "failed")
+      rows.append([name, "failed", "", "", "", ""])
       continue
     seconds = peer["seconds"]
-    result.add_row(
-      name,
-      f"{statistics.median(seconds):.3f} ({min(seconds):.3f} to {max(seconds):.3f})",
-      f"{record['ratios'][name][first]:.2f}",
-      f"{peer['first_start']:.1f}",
-      f"{peer['second_start']:.1f}",
-      f"{peer['peak']:,.0f} ({peer['first_peak']:,.0f})"
-      + (f", device {peer['device_peak']:,.0f}" if peer.get("device_peak") else ""),
+    rows.append(
+      [
+        name,
+        f"{statistics.median(seconds):.3f} ({min(seconds):.3f} to {max(seconds):.3f})",
+        f"{record['ratios'][name][first]:.2f}",
+        f"{peer['first_start']:.1f}",
+        f"{peer['second_start']:.1f}",
+        f"{peer['peak']:,.0f} ({peer['first_peak']:,.0f})"
+        + (f", device {peer['device_peak']:,.0f}" if peer.get("device_peak") else ""),
+      ]
     )
-  return result
+  columns = ("network", "step, s", "ratio", "start, s", "again, s", "memory, MiB")
+  return Grid(_title(record), columns, rows, [note]).rich()
 
 
 def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
-  """Step time and memory side by side, a bar a network; whiskers from the least to the most of the rounds."""
+  """Draws step time and memory, a bar for each network; whiskers go from the fastest to the slowest round."""
   peers = {name: peer for name, peer in record["peers"].items() if "seconds" in peer}
   names = list(peers)
   height = 1.4 + 0.4 * len(names)

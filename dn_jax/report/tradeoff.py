@@ -1,4 +1,4 @@
-"""Test error against parameters and FLOPs (the paper's figures 3 and 4), a line a kind of network."""
+"""Test error against parameters and FLOPs (the paper's figures 3 and 4), a line for each kind of network."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from matplotlib import pyplot
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from dn_jax.config import zoo
 from dn_jax.config.network import complete_model, kind_of
@@ -18,7 +18,7 @@ _PUBLISHED = ", published"
 
 
 class Point(NamedTuple):
-  """A cell in the figure: errors in percent; growth rate and depth where a network has them."""
+  """A cell in the figure: errors in percent; growth rate and depth if a network has them."""
 
   parameters: float
   flops: float | None
@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 def points(cells: Sequence[Cell]) -> dict[str, list[Point]]:
-  """The cells with a finished run, by kind of network; on several data sets, by kind and data set."""
+  """The cells with a finished run by kind of network, and by data set if there are several."""
   found: dict[str, list[Point]] = {}
   several = len({cell.data for cell in cells}) > 1
   for cell in cells:
@@ -45,7 +45,7 @@ def points(cells: Sequence[Cell]) -> dict[str, list[Point]]:
 
 
 def lines(group: Sequence[Point]) -> list[list[Point]]:
-  """The points of a kind that a line joins: all of them, or, of a table of growth rates by depths, those of a rate."""
+  """The points that a line joins: all of a kind, or those of a growth rate in a table of growth rates by depths."""
   rates, depths = {p.growth_rate for p in group}, {p.depth for p in group}
   table = len(rates) > 1 and len(depths) > 1 and len(group) == len(rates) * len(depths)
   if table and len({(p.growth_rate, p.depth) for p in group}) == len(group):
@@ -54,7 +54,7 @@ def lines(group: Sequence[Point]) -> list[list[Point]]:
 
 
 def published_points(column: str) -> dict[str, list[tuple[float, float]]]:
-  """What was published in a column of the paper's table, such as `c10+`: (parameters, error in percent) by kind."""
+  """Published points of a column such as `c10+`: (parameters, error in percent) by kind of network."""
   found: dict[str, list[tuple[float, float]]] = {}
   for entry in zoo.NETWORKS.values():
     if column in entry.errors and entry.parameters:
@@ -64,12 +64,12 @@ def published_points(column: str) -> dict[str, list[tuple[float, float]]]:
 
 
 def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Figure:
-  """Error against parameters, and against FLOPs; bars are the deviation over seeds.
+  """Error against parameters and against FLOPs; bars are the standard deviation over seeds.
 
   Args:
-    cells: of a table; those without a finished run are left out.
+    cells: those without a finished run are left out.
     title: over the figure.
-    published: a column whose published errors are drawn beside, hollow, such as `c10+`.
+    published: a column, such as `c10+`, whose published errors are drawn too, hollow.
   """
   ours, theirs = points(cells), published_points(published) if published else {}
   styles = style.styles(list(dict.fromkeys((*ours, *theirs))))
@@ -92,11 +92,11 @@ def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Fig
     axes.set_xscale("log")
     axes.set_xlabel(name)
     axes.grid(alpha=0.3, which="both")
-    # Few enough that they do not touch: 1, 2, 5 of a decade where there are one or two.
+    # Ticks must not touch: 1, 2, 5 of a decade only if there are at most two decades.
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 150 * low else (1,)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
   left.set_ylabel("test error, %")
   if ours or theirs:
     handles, names = left.get_legend_handles_labels()
@@ -107,13 +107,5 @@ def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Fig
 
 
 def _joined(look: dict[str, Any], sizes: Sequence[float]) -> dict[str, Any]:
-  """A line's look, without the line where it would join networks of one size."""
+  """A line's look; without the line if networks of one size would be joined."""
   return look if len(set(sizes)) == len(sizes) else look | {"linestyle": ""}
-
-
-def short(value: float) -> str:
-  """1500 -> 1.5k."""
-  for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-    if value >= size:
-      return f"{value / size:g}{letter}"
-  return f"{value:g}"

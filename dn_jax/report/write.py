@@ -1,4 +1,4 @@
-"""The report of a collection of runs, written into a folder: tables, figures, and one HTML page that holds them."""
+"""Writes the report of a collection of runs: tables, figures, and an HTML page that holds them."""
 
 import collections
 import html
@@ -25,12 +25,8 @@ from dn_jax.system import folders
 def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
   """Writes tables (.md, .tex, .csv), figures (.png, .svg) and report.html, which holds them all.
 
-  Args:
-    found: the collection; all that is written follows from it.
-    folder: where to; made.
-
   Returns:
-    What was written, the page first.
+    The paths of the files, report.html first.
 
   Raises:
     ConfigurationError: the folder cannot be written.
@@ -62,16 +58,10 @@ def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def conclude(table: Grid, done: Sequence[Run], out: pathlib.Path, console: rich.console.Console) -> None:
-  """The end of a sweep: prints its table, writes the report of the folder, names what failed.
-
-  Args:
-    table: of the sweep.
-    done: its runs as they lie on disk.
-    out: folder of the runs.
-    console: where to.
+  """Ends a sweep: prints its table, writes the report of its folder `out`, counts the failures.
 
   Raises:
-    SystemExit: with code 1, where runs failed.
+    SystemExit: code 1: some runs failed.
     ConfigurationError: the report cannot be written.
   """
   console.print(table.rich())
@@ -94,14 +84,7 @@ td { overflow-wrap: anywhere }
 
 
 def _page(found: Collection, title: str, tables: Sequence[Grid], drawn: Sequence[tuple[str, str]]) -> str:
-  """The HTML page.
-
-  Args:
-    found: the collection.
-    title: of the page.
-    tables: that come first.
-    drawn: figures: name and text of an SVG file.
-  """
+  """The HTML page: tables first, then figures (`drawn`: name and SVG), configuration, runs and failures."""
   finished = sum(1 for run in found.runs if run.summary)
   failed = [run for run in found.runs if run.failure]
   parts = [
@@ -110,7 +93,7 @@ def _page(found: Collection, title: str, tables: Sequence[Grid], drawn: Sequence
     f"{len(failed)} failed, {len(found.runs) - finished - len(failed)} not finished.</p>",
     *(grid.html() for grid in tables),
   ]
-  # The element alone: a file's head refers to where its format is described.
+  # The <svg> element alone: the head of the file links to the definition of its format.
   parts += [f"<h2>{html.escape(name)}</h2>\n{svg[svg.index('<svg') :]}" for name, svg in drawn]
   parts += ["<h2>Configuration</h2>", _common(found.runs).html(), _differences(found.runs).html()]
   parts += ["<h2>Runs</h2>", _runs(found.runs).html()]
@@ -137,7 +120,7 @@ def _common(found: Sequence[Run]) -> Grid:
 
 
 def _differences(found: Sequence[Run]) -> Grid:
-  """Flags with several values, and how many runs have each."""
+  """Flags with several values, and the number of runs with each."""
   common = common_flags(found)
   everything = [identity(run.config) for run in found]
   rows = []

@@ -10,13 +10,12 @@ import functools
 import io
 import itertools
 import pathlib
-import types
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
+from dn_jax.config.check import in_words
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig, fields, flag_types
@@ -25,7 +24,8 @@ from dn_jax.runs import collection
 from dn_jax.system import folders
 
 Values = tuple[str, ...]
-# What a sweep decides itself.
+_TYPES = flag_types(RunConfig)
+# Flags that the sweep itself sets.
 _OWN = {
   "out": "each run has its own folder, in the sweep's",
   **{
@@ -33,7 +33,7 @@ _OWN = {
     for name in ("coordinator", "num-processes", "process-id", "auto", "timeout", "heartbeat")
   },
 }
-# Carried out in another way, but they fill in flags that say what a run is.
+# These say how a run is carried out, but fill in flags that say what it is.
 _FILLS_IN = ("model.name", "protocol")
 
 
@@ -41,7 +41,7 @@ _FILLS_IN = ("model.name", "protocol")
 class Cell:
   """One run of a sweep.
 
-  flags:  as `experiments/train.py` takes them; all but --out
+  flags:  words for `experiments/train.py`; all but --out
   config: resolved
   given:  flag -> value as typed
   """
@@ -61,23 +61,20 @@ def cells_of(
   lines: Sequence[Sequence[str]] = ((),),
   also: Iterable[str] = (),
 ) -> list[Cell]:
-  """The runs that flags ask for, all first seeds first; a run that is asked for twice comes once.
+  """The runs that flags ask for, each once; the first seed of every network comes first.
 
   Args:
-    tokens: flags and values, of every run.
-    seeds: how many, counted from 0; None: as --seed says.
-    lines: flags and values of a file, line by line; each with `tokens`, and before them where both have a flag.
-    also: flags besides a run's that the person may have meant, see `dn_jax.config.schema.flag_types`.
+    tokens: flags and values of all runs.
+    seeds: seeds 0 to `seeds` - 1; None: as --seed says.
+    lines: flags and values of a file, line by line; a line's flags replace those of `tokens`.
+    also: other flags to suggest in place of an unknown one.
 
   Raises:
-    UserError: flags or values that cannot be, all of them listed.
+    UserError: lists all flags and values that do not fit.
   """
   common = axes_of(tokens, also)
-  if seeds is not None:
-    if seeds < 1:
-      raise ConfigurationError("seeds", seeds, "must be at least 1")
-    if "seed" in common:
-      raise ConfigurationError("seeds", seeds, "give --seeds or --seed, not both")
+  if seeds is not None and "seed" in common:
+    raise ConfigurationError("seeds", seeds, "give --seeds or --seed, not both")
   products = [common | axes_of(line, also) for line in lines]
   _refuse([error for axes in products for error in _misfits(axes)])
   found: dict[str, Cell] = {}
@@ -87,7 +84,7 @@ def cells_of(
       axes["seed"] = [(str(seed),) for seed in range(seeds)]
     for chosen in _products(axes):
       try:
-        cell = _cell(chosen)
+        cell = cell_of(chosen)
       except ConfigurationError as error:
         wrong.append(error)
         continue
@@ -97,7 +94,7 @@ def cells_of(
 
 
 def _refuse(wrong: Sequence[ConfigurationError]) -> None:
-  """Raises all of them as one, where there are any."""
+  """Raises the errors, if there are any, as one."""
   if lines := list(dict.fromkeys(map(str, wrong))):
     raise UserError("\n  ".join([f"{len(lines)} of the values do not fit; nothing was started", *lines]))
 
@@ -105,25 +102,20 @@ def _refuse(wrong: Sequence[ConfigurationError]) -> None:
 def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[Values]]:
   """Flags with the alternatives of each: `--model.blocks 6 12,6 6` has ("6", "12") and ("6", "6").
 
-  Args:
-    tokens: flags and values.
-    also: flags besides a run's to offer in place of one that there is not.
-
   Raises:
-    ConfigurationError: no flag of a run, an empty value, a flag given twice.
+    ConfigurationError: an unknown flag, an empty value, or a flag given twice.
   """
-  known = _types()
   found: dict[str, list[Values]] = {}
   for flag, words in _grouped(tokens):
-    if flag not in known and (name := flag.replace("no-", "", 1)) in known and known[name] is bool:
+    if flag not in _TYPES and (name := flag.replace("no-", "", 1)) in _TYPES and _TYPES[name] is bool:
       flag, words = name, [*words, "False"]
     if flag in _OWN:
       raise ConfigurationError(flag, " ".join(words), _OWN[flag])
-    if flag not in known:
-      raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {near(flag, (*known, *also))}")
+    if flag not in _TYPES:
+      raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {near(flag, (*_TYPES, *also))}")
     if flag in found:
       raise ConfigurationError(flag, " ".join(words), "is given twice; put commas between its values")
-    text = " ".join(words) or ("True" if known[flag] is bool else "")
+    text = " ".join(words) or ("True" if _TYPES[flag] is bool else "")
     alternatives = [tuple(part.split()) for part in text.split(",")]
     if () in alternatives:
       raise ConfigurationError(flag, text or "(nothing)", "has an empty value")
@@ -132,16 +124,16 @@ def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[V
 
 
 def varied(cells: Sequence[Cell]) -> list[str]:
-  """The flags, but for the seed, that differ between runs: the axes of a sweep's table."""
+  """The flags that differ between runs, without the seed: the axes of a sweep's table."""
   flags = dict.fromkeys(flag for cell in cells for flag in cell.given if flag != "seed")
   return [flag for flag in flags if len({cell.given.get(flag) for cell in cells}) > 1]
 
 
 def lines_of(path: pathlib.Path) -> list[list[str]]:
-  """A file's lines as flags and values; empty ones and what follows a # is left out.
+  """A file's lines as flags and values, without empty lines and comments (#).
 
   Raises:
-    ConfigurationError: it cannot be read, or says nothing.
+    ConfigurationError: the file cannot be read, or has no flags.
   """
   try:
     text = path.read_text()
@@ -169,34 +161,33 @@ def _grouped(tokens: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     yield flag, words
 
 
-@functools.cache
-def _types() -> Mapping[str, Any]:
-  return flag_types(RunConfig)
-
-
-def _misfits(axes: Mapping[str, Sequence[Values]], one_value: bool = True) -> Iterator[ConfigurationError]:
-  """Alternatives that do not parse and, unless told otherwise, those that make no other run."""
-  known = _types()
+def _misfits(axes: Mapping[str, Sequence[Values]]) -> Iterator[ConfigurationError]:
+  """Alternatives that do not parse, and several values of a flag that does not tell runs apart."""
   part_of_run = {flag: is_part for flag, _, is_part in fields(RunConfig())}
   for flag, alternatives in axes.items():
-    if one_value and len(alternatives) > 1 and not part_of_run[flag] and flag not in _FILLS_IN:
+    if len(alternatives) > 1 and not part_of_run[flag] and flag not in _FILLS_IN:
       text = ",".join(map(" ".join, alternatives))
       yield ConfigurationError(flag, text, "says how a run is carried out, not what it is; give one value")
     for words in alternatives:
       try:
         _value(flag, words)
-      except ValueError:
-        yield ConfigurationError(flag, " ".join(words), f"takes {_in_words(known[flag])}")
+      except ConfigurationError as error:
+        yield error
 
 
 def _products(axes: Mapping[str, Sequence[Values]]) -> Iterator[dict[str, Values]]:
-  """Every combination; the seed changes last, so that a sweep that is cut short has something everywhere."""
+  """Every combination; the seed changes last, so that a sweep that is cut short has some runs of every network."""
   ordered = {flag: axes[flag] for flag in sorted(axes, key=lambda flag: flag != "seed")}
   for values in itertools.product(*ordered.values()):
     yield dict(zip(ordered, values, strict=True))
 
 
-def _cell(chosen: Mapping[str, Values]) -> Cell:
+def cell_of(chosen: Mapping[str, Values]) -> Cell:
+  """The run that flags with one value each ask for.
+
+  Raises:
+    ConfigurationError: a value does not fit.
+  """
   flags = tuple(word for flag, words in chosen.items() for word in _as_flags(flag, words))
   given = {flag: " ".join(words) for flag, words in chosen.items()}
   config = RunConfig()
@@ -213,51 +204,36 @@ def _with(config: Any, flag: str, value: Any) -> Any:
 
 
 def _as_flags(flag: str, words: Values) -> tuple[str, ...]:
-  if _types()[flag] is bool and words in (("True",), ("False",)):
+  if _TYPES[flag] is bool and words in (("True",), ("False",)):
     head, dot, tail = flag.rpartition(".")
     return (f"--{flag}" if words == ("True",) else f"--{head}{dot}no-{tail}",)
-  if pathlib.Path in typing.get_args(_types()[flag]):
-    # The run may be carried out in another directory.
-    return (f"--{flag}", *(str(folders.absolute(folders.of(flag, pathlib.Path(word)))) for word in words))
-  return (f"--{flag}", *words)
+  value = _value(flag, words)
+  return (f"--{flag}", *([str(value)] if isinstance(value, pathlib.PurePath) else words))
 
 
 @functools.cache
 def _value(flag: str, words: Values) -> Any:
-  """What train.py takes these words for, flag by flag: its parser takes a tenth of a second.
+  """The value that train.py reads from the words after a flag; its whole parser would take a tenth of a second.
 
   Raises:
-    ValueError: they do not parse.
+    ConfigurationError: the words do not parse.
   """
-  if _types()[flag] is int and len(words) == 1:  # Seeds may be many.
-    return int(words[0])
+  hint = _TYPES[flag]
   with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     try:
-      parsed = tyro.cli(RunConfig, args=list(_as_flags(flag, words)))
+      value = tyro.cli(hint, args=words)
     except SystemExit:
-      raise ValueError(f"--{flag} {' '.join(words)}") from None
-  return {name: value for name, value, _ in fields(parsed)}[flag]
-
-
-def _in_words(hint: Any) -> str:
-  """What a flag of a type takes."""
-  if typing.get_origin(hint) in (typing.Union, types.UnionType):
-    return " or ".join(_in_words(each) for each in typing.get_args(hint) if each is not type(None))
-  if typing.get_origin(hint) is Literal:
-    return " or ".join(map(str, typing.get_args(hint)))
-  if typing.get_origin(hint) is tuple:
-    return f"one or more of {_in_words(typing.get_args(hint)[0])}"
-  names = {bool: "True or False", int: "a whole number", float: "a number", pathlib.Path: "a path"}
-  return names.get(hint, "a name")
+      raise ConfigurationError(flag, " ".join(words), f"takes {in_words(hint)}") from None
+  # The run may start in another directory.
+  return folders.absolute(folders.of(flag, value)) if isinstance(value, pathlib.PurePath) else value
 
 
 def names(wanted: Mapping[str, Sequence[Values]], config: RunConfig) -> bool:
-  """Whether a resolved run has, of each flag, one of the wanted values; `model.name` is what the run is called.
+  """Whether a resolved run has, of each flag, one of the wanted values; `model.name` is the network's name.
 
   Raises:
-    ConfigurationError: a value that does not parse.
+    ConfigurationError: a value does not parse.
   """
-  for error in _misfits(wanted, one_value=False):
-    raise error
   found = {flag: value for flag, value, _ in fields(config)} | {"model.name": name_of(config.model)}
-  return all(found[flag] in [_value(flag, words) for words in each] for flag, each in wanted.items())
+  values = {flag: [_value(flag, words) for words in each] for flag, each in wanted.items()}
+  return all(found[flag] in each for flag, each in values.items())

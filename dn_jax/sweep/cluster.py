@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster: a task a run. Ray is the engine; this says what a task does and what it needs."""
+"""A sweep on a Ray cluster, each run a task."""
 
 import logging
 import os
@@ -19,34 +19,31 @@ from dn_jax.sweep.runner import Job
 from dn_jax.system import folders
 
 LOCAL, AUTO = "local", "auto"
-# Seconds between two looks at it; for its machine to answer, and for the cluster to let a driver in.
+# Seconds between two looks at the cluster, for its machine to answer, and for the cluster to let a driver in.
 _LOOK, _REACH, _JOIN = 1.0, 5.0, 60.0
-# Joins and leaves again.
+# Joins a cluster and leaves.
 _PROBE = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
-# How often a run is begun again whose worker was lost: a run that kills its worker does so every time.
+# How often a run is restarted after its worker was lost; a run that kills its worker does so every time.
 _RETRIES = 5
 
 
 class Cluster:
-  """A `Place` (`dn_jax.sweep.runner`): a Ray cluster, of which this process becomes the driver.
+  """A `Place` (`dn_jax.sweep.runner`): a Ray cluster with this process as its driver.
 
-  A run whose worker is lost is begun again elsewhere, from its checkpoint in the shared folder.
+  If a worker is lost, its run restarts elsewhere from its checkpoint in the shared folder.
 
   Args:
-    address: `local` starts one on this machine; `auto` finds the one this machine belongs to; else HOST:PORT.
+    address: `local` starts a cluster on this machine, `auto` finds the one this machine belongs to; or HOST:PORT.
     needs: of each run.
 
   Raises:
-    ConfigurationError: Ray is not installed, there is no such cluster, or it never has what a run needs.
+    ConfigurationError: Ray is not installed, the cluster cannot be reached, or it is too small for a run.
   """
 
   def __init__(self, address: str, needs: Needs):
-    for flag, value in (("cell.cpus", needs.cpus), ("cell.gpus", needs.gpus), ("cell.tpus", needs.tpus)):
-      if not 0 <= value < float("inf"):
-        raise ConfigurationError(flag, value, "must be at least 0")
     check_address(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))  # Ray's own is: for ever.
+    os.environ.setdefault("RAY_task_oom_retries", str(_RETRIES))  # Ray's default: for ever.
     try:
       import ray
     except ImportError:
@@ -75,14 +72,14 @@ class Cluster:
         raise ConfigurationError(flag, value, f"the cluster has {has.get(name, 0):g} in all")
 
   def close(self) -> None:
-    """Leaves the cluster; one that was started here ends."""
+    """Leaves the cluster; ends it if it was started here."""
     self._ray.shutdown()
 
   def __call__(
     self, jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
   ) -> Iterator[tuple[Job, End]]:
     ray = self._ray
-    # A worker does one run: the accelerator it had is free for the next one's.
+    # A worker does one run, so that its accelerator is free for the next one's.
     task = ray.remote(max_calls=1)(_task).options(
       num_cpus=self._needs.cpus,
       num_gpus=self._needs.gpus or None,
@@ -107,36 +104,35 @@ class Cluster:
           end = End(Outcome.STOPPED, time.monotonic() - begin)
         except ray.exceptions.RayError as error:
           end = End(Outcome.FAILED, time.monotonic() - begin, in_words(error))
-        if (
-          end.outcome is not Outcome.STOPPED or folders.size(job.folder / LOG) > logged[job.folder]
-        ):  # Else it never began.
+        began = end.outcome is not Outcome.STOPPED or folders.size(job.folder / LOG) > logged[job.folder]
+        if began:
           yield job, end
       for job in under_way.values():
         look(job)
 
 
 class Preempted(Exception):
-  """A run was told to stop, and saved, though nobody here asked: its machine is going away."""
+  """A run was told to stop, and saved, but not by this sweep: its machine is going away."""
 
 
 def _task(command: Sequence[str], folder: pathlib.Path, time_out: float | None) -> End:
-  """On a worker: a run from its newest checkpoint to its end."""
-  # Ray cancels by Python's own handler of SIGINT; a worker lacks it where the sweep began in a shell's background.
+  """Takes a run to its end, on a worker."""
+  # Ray cancels by Python's handler of SIGINT; a worker lacks it if the sweep was started in a shell's background.
   signal.signal(signal.SIGINT, signal.default_int_handler)
   begin = time.monotonic()
   folder = folders.of("out", folder)
   while (end := carry_out((sys.executable, *command), folder, time_out)).outcome is Outcome.TAKEN:
-    time.sleep(_LOOK)  # By another sweep, or what a lost worker left is just ending.
+    time.sleep(_LOOK)  # By another sweep, or by the process of a lost worker, which is just ending.
   if end.outcome is Outcome.STOPPED:
     raise Preempted(f"told to stop, though nobody here asked, {_RETRIES + 1} times; started again, it goes on")
   return end._replace(seconds=time.monotonic() - begin)
 
 
 def check_address(address: str) -> None:
-  """Refuses what is no cluster's address, and one where nobody answers.
+  """Refuses a malformed address, and one where nobody answers.
 
   Raises:
-    ConfigurationError: what would fit.
+    ConfigurationError: says which addresses fit.
   """
   if address in (LOCAL, AUTO):
     return
@@ -153,7 +149,7 @@ def check_address(address: str) -> None:
 
 
 def _probe(address: str) -> None:
-  """Refuses a cluster that does not let us in: Ray itself tries for minutes, and may end its process over it."""
+  """Refuses a cluster that cannot be joined. A process of its own tries: Ray retries for minutes, and may abort."""
   try:
     done = subprocess.run(
       [sys.executable, "-c", _PROBE, address], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_JOIN
@@ -175,7 +171,7 @@ def _unreachable(address: str, why: str) -> ConfigurationError:
 
 
 def in_words(error: BaseException) -> str:
-  """What an error from Ray comes to, in a line: what the task raised, else the last line that says something."""
+  """An error from Ray in one line: the error that the task raised, else the last line with words."""
   cause = getattr(error, "cause", None)
   if isinstance(cause, BaseException):
     return f"{type(cause).__name__}: {in_words(cause)}"

@@ -1,50 +1,65 @@
-"""What scripts that have many runs made share: their flags, the plan that is printed, the runs that are missing."""
+"""A sweep from its cells to its report: the plan, the missing runs, the table."""
 
 import contextlib
+import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import rich.console
 
 from dn_jax.config.sweep import Sweep
+from dn_jax.report import write
+from dn_jax.report.grid import Grid
 from dn_jax.runs import collection
 from dn_jax.runs.collection import Run
 from dn_jax.sweep import forecast, runner
 from dn_jax.sweep.cells import Cell
 from dn_jax.sweep.cluster import Cluster
 from dn_jax.sweep.display import Display
+from dn_jax.system import compilation, folders
 from dn_jax.system.signals import Interrupted
 
 # Words after Python that train a run; -P: nothing is imported from the folder that it is started in.
 TRAIN = ("-P", "-m", "dn_jax", "train")
 
 
-def carry_out(
+def run(
   cells: Sequence[Cell],
   sweep: Sweep,
-  train: Sequence[str],
+  axes: Sequence[str],
+  table: Callable[[list[Run]], Grid],
   console: rich.console.Console,
-  names: Sequence[str],
-  title: str,
-) -> list[Run] | None:
-  """Prints the plan of runs and has the missing ones done.
+) -> None:
+  """Carries out a sweep, prints its table and writes the report of its folder.
 
   Args:
     cells: all runs of the sweep.
-    sweep: how.
-    train: the words after Python, as `TRAIN`.
-    console: where to.
-    names: flags that the plan's rows are told apart by.
-    title: of the plan.
-
-  Returns:
-    The sweep's runs as they lie on disk then; None for a dry run.
+    sweep: its flags.
+    axes: the flags that tell the plan's rows apart.
+    table: makes the table of the sweep's runs.
+    console: prints everything.
 
   Raises:
-    ConfigurationError: a cluster that there is not, or a folder that cannot be written.
-    Interrupted: SIGINT or SIGTERM came; what was under way has saved.
+    ConfigurationError: the cluster cannot be reached, or a folder cannot be written.
+    Interrupted: SIGINT or SIGTERM came; the runs under way have saved.
+    SystemExit: code 1: some runs failed.
+  """
+  compilation.keep_compiled_programs()
+  sweep = dataclasses.replace(sweep, out=folders.of("out", sweep.out))
+  done = carry_out(cells, sweep, axes, console)
+  if done is not None:
+    write.conclude(table(done), done, sweep.out, console)
+
+
+def carry_out(
+  cells: Sequence[Cell], sweep: Sweep, axes: Sequence[str], console: rich.console.Console
+) -> list[Run] | None:
+  """Prints the plan and does the missing runs; arguments and errors as `run` has them.
+
+  Returns:
+    The sweep's runs as they then lie on disk; None for a dry run.
   """
   # The accelerator is for the runs, each in a process of its own.
   jax.config.update("jax_platforms", "cpu")
@@ -57,12 +72,12 @@ def carry_out(
     if missing and sweep.cluster is not None and not sweep.dry_run:  # Before planning, which may take minutes.
       place = stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
     rows = forecast.look(cells, there, sweep.memory, sweep.cluster is not None, console)
-    console.print(forecast.table(rows, names, title))
+    console.print(forecast.table(rows, axes, f"{len(cells)} runs, in {sweep.out}"))
     if sweep.dry_run:
       return None
     if missing:
       wanted = {cell.key for cell in missing}
-      # In seconds where they are known of all runs, else in FLOPs.
+      # In seconds if known for all runs, else in FLOPs.
       timed = all(row.epoch is not None for row in rows if row.epochs)
       work = {
         cell.key: row.epoch * cell.config.epochs if timed else row.size.total
@@ -70,7 +85,7 @@ def carry_out(
         for cell in row.cells
         if cell.key in wanted
       }
-      jobs = runner.jobs_of(missing, there, train)
+      jobs = runner.jobs_of(missing, there, TRAIN)
       try:
         runner.sweep(jobs, place, 3600 * (sweep.time_out or 0) or None, Display(console, work))
       except Interrupted:

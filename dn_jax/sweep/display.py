@@ -1,4 +1,4 @@
-"""What a person watches while a sweep runs: a line a run, a bar over all, the time left."""
+"""The progress of a sweep: a line for each run that ends, a bar over all, the time left."""
 
 import pathlib
 import time
@@ -15,11 +15,11 @@ from dn_jax.sweep.process import End, Outcome
 
 
 class Display:
-  """A live bar on a terminal, elsewhere the lines alone.
+  """Prints lines, and on a terminal a live bar.
 
   Args:
-    console: where to.
-    work: of every run still to do, by key, in any unit: the bar and the time left go by it.
+    console: prints them.
+    work: of every run to do, by key, in any one unit; the bar and the time left follow from it.
   """
 
   def __init__(self, console: rich.console.Console, work: Mapping[str, float]):
@@ -49,21 +49,22 @@ class Display:
     self._bar.stop()
 
   def begun(self, cell: Cell, epochs: int) -> None:
-    """Tells how many epochs of a run were done before the sweep."""
+    """Notes the epochs of a run that were done before the sweep."""
     self._before[cell.key] = self._done[cell.key] = min(epochs / cell.config.epochs, 1.0)
 
   def going(self, cell: Cell, epochs: int) -> None:
-    """Tells how many epochs of a run that is under way are done."""
+    """Shows the epochs that a run under way has done."""
     self._done[cell.key] = max(self._done.get(cell.key, 0.0), min(epochs / cell.config.epochs, 1.0))
     state = f"{len(self._ended) + 1}/{self._total}  {slug(cell.config)}  epoch {epochs}/{cell.config.epochs}"
-    self._bar.update(self._task, completed=self._share(), state=state + self._left())
+    share = 1.0 - self._to_do() / (sum(self._work.values()) or 1.0)
+    self._bar.update(self._task, completed=share, state=state + self._left())
 
   def taken(self, cell: Cell, folder: pathlib.Path) -> None:
-    """Prints that a run is waited for."""
+    """Prints that the sweep waits for a run of another."""
     self._print(f"{slug(cell.config)}  another sweep is carrying it out; it is waited for  {folder}")
 
   def ended(self, cell: Cell, end: End, folder: pathlib.Path, epochs: int) -> None:
-    """Prints the line of a run that has ended: its error, or how it failed."""
+    """Prints the line of a run that has ended."""
     self._ended.add(cell.key)
     self.going(cell, cell.config.epochs if end.outcome is Outcome.DONE else epochs)
     if end.outcome is Outcome.FAILED:
@@ -80,16 +81,12 @@ class Display:
   def _print(self, line: str) -> None:
     self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-  def _share(self) -> float:
-    """Of all work, what needs no more doing."""
-    return 1.0 - self._to_do() / (sum(self._work.values()) or 1.0)
-
   def _to_do(self) -> float:
-    """Work of the runs that have not ended; what a failed one lacks is not done now."""
+    """Work left of the runs that have not ended."""
     return sum(work * (1.0 - self._done.get(key, 0.0)) for key, work in self._work.items() if key not in self._ended)
 
   def _left(self) -> str:
-    """The time left, at the rate so far; nothing before there is a rate."""
+    """The time left at the rate so far; empty at first."""
     here = sum(work * (self._done.get(key, 0.0) - self._before.get(key, 0.0)) for key, work in self._work.items())
     if here <= 0 or not (to_do := self._to_do()):
       return ""
@@ -98,6 +95,7 @@ class Display:
 
 def _test_error(folder: pathlib.Path) -> str:
   try:
-    return f"{records.read_summary(folder).test_error:.2f} % test error"
-  except (records.RunError, TypeError, KeyError, ValueError):
-    return "ended without a summary that can be read"
+    summary = records.read_summary(folder)
+  except records.RunError:
+    summary = None
+  return f"{summary.test_error:.2f} % test error" if summary else "ended without a summary that can be read"

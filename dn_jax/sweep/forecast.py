@@ -1,4 +1,4 @@
-"""What a sweep will take, before it begins: parameters, FLOPs, memory, and time where runs like these are there."""
+"""Forecasts a sweep before it begins: parameters, FLOPs, memory, and the time if there are similar runs."""
 
 import dataclasses
 import math
@@ -29,18 +29,18 @@ from dn_jax.runs.collection import Collection, Run
 from dn_jax.sweep.cells import Cell
 from dn_jax.system import child_processes, compilation
 
-# Bytes that a step takes; or none, and why it cannot be taken.
+# Bytes of a step, or None and the reason why the step is impossible.
 Answer = tuple[int | None, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """What is known of a run without training it.
+  """The size of a run.
 
   parameters: of the network
-  flops:      of its forward pass, for a picture
-  pictures:   that it trains on, all epochs together
-  tested:     that it is measured on, likewise
+  flops:      of its forward pass, for one image
+  pictures:   images that it trains on, all epochs together
+  tested:     images that it is evaluated on, likewise
   """
 
   parameters: int
@@ -50,7 +50,7 @@ class Size:
 
   @property
   def total(self) -> float:
-    """FLOPs of the whole run: a training picture counts three forward passes, a tested one one."""
+    """FLOPs of the whole run: three forward passes for a training image, one for a tested one."""
     return self.flops * (3.0 * self.pictures + self.tested)
 
 
@@ -58,14 +58,14 @@ class Size:
 class Row:
   """A cell of the sweep's table: runs that differ in their seeds alone.
 
-  done:    how many runs are finished
-  failed:  how many failed when last tried
+  done:    number of finished runs
+  failed:  number of runs that failed when last tried
   size:    of a run
-  memory:  that a training step takes on a device, in bytes; None where not asked for
-  refused: why the step cannot be taken here: the compiler, memory, or the devices; empty where it can
-  epochs:  that all its runs together have still to do
-  epoch:   seconds of an epoch, evaluation included, in runs of this cell that are there; None where there are none
-  devices: on which, as far as is known
+  memory:  bytes of a training step on each device; None if not asked for
+  refused: why the step is impossible here; empty if it is possible
+  epochs:  left to do, of all runs together
+  epoch:   seconds of an epoch with its evaluation, from runs of this cell; None if there are none
+  devices: of those runs, if known
   """
 
   cells: Sequence[Cell]
@@ -80,17 +80,17 @@ class Row:
 
   @property
   def seconds_left(self) -> float | None:
-    """Of all runs still to do, one after another; None where no run says how long an epoch takes."""
+    """Seconds of all runs to do, one after another; None if unknown."""
     if not self.epochs:
       return 0.0
     return None if self.epoch is None else self.epochs * self.epoch
 
 
 def size_of(config: RunConfig) -> Size:
-  """Of a resolved run; its data set is looked at, not read.
+  """The size of a resolved run, without reading its images.
 
   Raises:
-    ConfigurationError: its data set is not there, or has no such pictures.
+    ConfigurationError: its data set is missing, or too small for a batch.
   """
   info = catalog.known(config.data)
   network = build.build(dataclasses.replace(config.model, remat="none"), info.num_classes)
@@ -115,14 +115,14 @@ def look(
 
   Args:
     cells: of the sweep.
-    there: runs that are done already, or begun.
-    memory: whether to ask the planner; it compiles each network's step, if it has not before.
-    elsewhere: the runs will be on other machines than this one.
-    console: told what is waited for.
+    there: runs that are done or begun.
+    memory: whether to compile each network's step for its memory; answers are kept.
+    elsewhere: whether the runs will be on other machines.
+    console: shows what is being compiled.
 
   Raises:
-    ConfigurationError: a data set is not there, or has no such pictures.
-    UserError: the planner was to be asked, and there is no process to do so.
+    ConfigurationError: a data set is missing, or too small for a batch.
+    UserError: the process that compiles cannot start.
   """
   grouped: dict[str, list[Cell]] = {}
   for cell in cells:
@@ -134,17 +134,25 @@ def look(
   rows = []
   for group, size, answer in zip(grouped.values(), sizes, answers, strict=True):
     found = [run for cell in group if (run := there.of_key(cell.key))]
-    row = Row(group, sum(1 for run in found if run.summary), sum(1 for run in found if run.failure), size, *answer)
-    rows.append(_with_time(row, found, None if elsewhere else devices))
+    rows.append(
+      Row(
+        group,
+        sum(1 for run in found if run.summary),
+        sum(1 for run in found if run.failure),
+        size,
+        *answer,
+        *_time(group, found, None if elsewhere else devices),
+      )
+    )
   return rows
 
 
-def _with_time(row: Row, found: Sequence[Run], devices: str | None) -> Row:
-  """A row with the epochs left, and with what one took in these runs.
+def _time(cells: Sequence[Cell], found: Sequence[Run], devices: str | None) -> tuple[int, float | None, frozenset[str]]:
+  """The epochs left of a cell, the seconds of one in these runs, and the devices of these runs.
 
-  Runs that were finished on other devices than these do not count; of one that is not finished nobody knows.
+  Runs that finished on other devices do not count; the devices of an unfinished run are unknown.
   """
-  to_do, seconds, seen = len(row.cells) * row.cells[0].config.epochs, [], set()
+  to_do, seconds, seen = len(cells) * cells[0].config.epochs, [], set()
   for run in found:
     try:
       epochs = records.read_records(run.folder)
@@ -155,18 +163,17 @@ def _with_time(row: Row, found: Sequence[Run], devices: str | None) -> Row:
     if own is None or devices in (None, own):
       seconds += [epoch.seconds + epoch.evaluation_seconds for epoch in epochs]
       seen |= {own} - {None}
-  epoch = statistics.median(seconds) if seconds else None
-  return dataclasses.replace(row, epochs=to_do, epoch=epoch, devices=frozenset(seen))
+  return to_do, statistics.median(seconds) if seconds else None, frozenset(seen)
 
 
 def _ask(configs: Sequence[RunConfig], console: rich.console.Console) -> tuple[list[Answer], str]:
-  """Asks a process of its own for each run's `step_memory`; returns its answers, and this machine's devices for a run.
+  """Asks a process for each run's `step_memory`; returns its answers, and this machine's devices for a run.
 
-  The process has the accelerator, and has ended when this returns: the devices are free for the runs. Where it dies,
-  it has refused the step that it was asked about, and a new one answers the rest.
+  The process holds the accelerator, and ends before this returns, so that the runs can have the devices. If it dies,
+  the step in question counts as refused, and a new process answers the rest.
 
   Raises:
-    UserError: it cannot be started; its accelerator is another process's, say.
+    UserError: the process cannot start, for example since another process holds the accelerator.
   """
   answers: list[Answer] = []
   while len(answers) < len(configs):
@@ -183,7 +190,7 @@ def _ask(configs: Sequence[RunConfig], console: rich.console.Console) -> tuple[l
           answers.append(pool.submit(answer, config).result())
     except BrokenProcessPool:
       answers.append((None, "the process that was asked died (out of memory?)"))
-    except KeyboardInterrupt:  # What is being compiled is not waited for.
+    except KeyboardInterrupt:  # Do not wait for the compiler.
       if worker is not None:
         os.kill(worker, signal.SIGKILL)
       raise
@@ -197,23 +204,19 @@ def _pool() -> ProcessPoolExecutor:
 
 
 def _begin(parent: int) -> None:
-  """In the process: ties it to the sweep's."""
+  """In the process: ends it with the sweep's."""
   child_processes.tie(parent)
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C is for the sweep, which ends this process.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the sweep, which ends this process.
   compilation.keep_compiled_programs()
 
 
 def _devices(count: int | None) -> tuple[int, str]:
-  """In the process: its number, and the devices that a run takes, as its summary will have them.
-
-  Raises:
-    RuntimeError: there are none.
-  """
+  """In the process: its id, and the devices of a run as its summary will name them; RuntimeError if there are none."""
   return os.getpid(), targets.here(count).described
 
 
 def answer(config: RunConfig) -> Answer:
-  """In the process: what `step_memory` says, or why it does not."""
+  """In the process: the result of `step_memory`, or its error."""
   try:
     return step_memory(config), ""
   except (UserError, MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -221,10 +224,10 @@ def answer(config: RunConfig) -> Answer:
 
 
 def step_memory(config: RunConfig) -> int:
-  """Bytes that a training step takes on each device of this machine that the run takes.
+  """Bytes of a run's training step on each of its devices of this machine.
 
   Raises:
-    UserError: the compiler does not take it; there are no such devices, or they do not divide the batch.
+    UserError: the compiler refuses the step, or the devices do not fit the run.
   """
   info = catalog.known(config.data)
   layout.make_layout(config.statistics_groups, devices=config.devices)
@@ -290,7 +293,7 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
 
 
 def duration(seconds: float) -> str:
-  """As a person says it: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+  """45 s, 12 min, 3 h 20 min, 2 d 4 h."""
   minutes = round(seconds / 60)
   if seconds < 90:
     return f"{seconds:.0f} s"

@@ -18,11 +18,11 @@ from dn_jax.runs import records
 from dn_jax.system import child_processes, folders, lock, signals
 
 LOG = "log.txt"
-# Seconds between two looks at a process, and until one that was asked to stop is killed.
+# Seconds between two looks at a process, and from asking it to stop to killing it.
 _LOOK, _PATIENCE = 0.2, 300.0
-# How a process ends that was told to stop and did not save: before it listens to signals, or told a second time.
+# Exit codes of a process that was told to stop and did not save: it did not listen yet, or was told twice.
 _TOLD = {code for number in (signal.SIGTERM, signal.SIGINT, signals.ASK) for code in (-number, 128 + number)}
-# Columns of a log: lines are not broken.
+# Columns of a log, so that no line is broken.
 _WIDE = "500"
 
 
@@ -38,10 +38,9 @@ class Outcome(enum.Enum):
 class End(NamedTuple):
   """How a run ended.
 
-  outcome: STOPPED where it ended because it was told to, by us or by somebody else; TAKEN where another sweep is
-    carrying it out
+  outcome: STOPPED: somebody told it to stop; TAKEN: another sweep is carrying it out
   seconds: that it took
-  error:   a line, of one that failed, or stopped without saving
+  error:   a line, if it failed or stopped without saving
   """
 
   outcome: Outcome
@@ -52,13 +51,13 @@ class End(NamedTuple):
 def carry_out(
   command: Sequence[str], folder: pathlib.Path, time_out: float | None, stop: Callable[[], bool] = lambda: False
 ) -> End:
-  """Runs a command to its end; what it prints goes to the folder's log, how it failed to its failure.json.
+  """Runs a command to its end; its output goes to the folder's log, the reason of a failure to failure.json.
 
   Args:
     command: trains a run in that folder, from its newest checkpoint.
     folder: of the run; exists.
-    time_out: seconds after which the run is asked to save and end, and counts as failed; None: no end.
-    stop: looked at all the time; once true, the run is asked to save and end.
+    time_out: seconds after which the run is asked to save and end, and counts as failed; None: no limit.
+    stop: asked again and again; once true, the run is asked to save and end.
   """
   begin = time.monotonic()
 
@@ -70,7 +69,7 @@ def carry_out(
     if mine is None:
       return end(Outcome.TAKEN)
     with mine:
-      if _finished(folder):  # By another sweep, since this one looked.
+      if _finished(folder):  # Another sweep did it after this one looked.
         return end(Outcome.DONE)
       records.write_failure(folder, None)
       with _log_of(folder) as path:
@@ -80,7 +79,7 @@ def carry_out(
           said_from = log.tell()
           exit_code, ended_by_us = _run(command, log, mine, time_out, stop)
         said = last_words(path, said_from) if exit_code else "it ended without a summary"
-      if _finished(folder):  # Whatever befell it afterwards.
+      if _finished(folder):  # Even if it failed afterwards.
         return end(Outcome.DONE)
       if not ended_by_us and exit_code == signals.EXIT_CODE:
         return end(Outcome.STOPPED)
@@ -89,7 +88,7 @@ def carry_out(
       error = ended_by_us or killed_by(exit_code) or said
       write_failure(folder, error, exit_code)
       return end(Outcome.FAILED, error)
-  except OSError as refused:  # A full disk, say. The other runs may have more luck.
+  except OSError as refused:  # A full disk, say; the other runs go on.
     error = f"{refused.filename or folder}: {refused.strerror or refused}"
     write_failure(folder, error, None)
     return end(Outcome.FAILED, error)
@@ -97,7 +96,7 @@ def carry_out(
 
 @contextlib.contextmanager
 def _log_of(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """The file that a run prints to. Nothing can be added to an object of a bucket: there it is put when the run ends."""
+  """The file that a run prints to. A bucket's objects cannot grow: there the log is written when the run ends."""
   kept = folder / LOG
   if not folders.is_bucket(folder):
     yield kept
@@ -115,9 +114,9 @@ def _log_of(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 def _run(
   command: Sequence[str], log: IO[bytes], mine: IO[bytes], time_out: float | None, stop: Callable[[], bool]
 ) -> tuple[int, str]:
-  """Returns the exit code, and why we ended it, where we did so against its will."""
+  """Returns the exit code, and the reason if we ended it as failed."""
   begin, asked, why = time.monotonic(), None, ""
-  # In a session of its own: a Ctrl-C is for the sweep, which passes it on.
+  # In a session of its own: Ctrl-C goes to the sweep, which passes it on.
   process = subprocess.Popen(
     command,
     stdin=subprocess.DEVNULL,
@@ -138,21 +137,21 @@ def _run(
         why = why or f"killed: it did not end within {_PATIENCE:.0f} s of being asked to"
         process.kill()
       time.sleep(_LOOK)
-  finally:  # A cluster takes its worker back, say: the run saves and ends before that.
+  finally:  # An exception, as when a cluster takes its worker back: the run saves first.
     if process.returncode is None:
       _end(process)
   return process.returncode, why
 
 
 def _alone(environment: Mapping[str, str]) -> dict[str, str]:
-  """For a run by itself, without the words of a scheduler that started several; it imports this very package."""
+  """The environment of a single process: without a scheduler's variables, and with this very package in its path."""
   alone = {name: value for name, value in environment.items() if name not in processes.SCHEDULERS}
   root = str(pathlib.Path(__file__).parent.parent.parent)
   return alone | {"PYTHONPATH": os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))}
 
 
 def _end(process: subprocess.Popen) -> None:
-  """Has a process save and end; kills it where that takes too long, or where we are told a second time."""
+  """Asks a process to save and end; kills it if that takes too long, or if we are interrupted again."""
   try:
     process.send_signal(signals.ASK)
     process.wait(_PATIENCE)
@@ -165,7 +164,7 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def write_failure(folder: pathlib.Path, error: str, exit_code: int | None) -> None:
-  """Writes down how a run failed, as good as the disk lets us."""
+  """Writes failure.json, if the disk allows."""
   with contextlib.suppress(OSError):
     records.write_failure(folder, records.Failure(error, exit_code, now()))
 
@@ -173,12 +172,12 @@ def write_failure(folder: pathlib.Path, error: str, exit_code: int | None) -> No
 def _finished(folder: pathlib.Path) -> bool:
   try:
     return records.read_summary(folder) is not None
-  except records.RunError:  # The run says what is wrong with it.
+  except records.RunError:  # The run itself reports it.
     return False
 
 
 def killed_by(exit_code: int) -> str:
-  """In words, of a process that a signal ended; nothing of others."""
+  """The signal that ended a process, in words; empty for other exit codes."""
   if exit_code >= 0:
     return ""
   try:
@@ -189,12 +188,7 @@ def killed_by(exit_code: int) -> str:
 
 
 def last_words(log: pathlib.Path, begin: int = 0) -> str:
-  """The line of a log that says why the process ended: its last `error:`, else its last.
-
-  Args:
-    log: the file.
-    begin: bytes before this process's.
-  """
+  """The line of a log that says why the process ended: its last `error:`, else its last; `begin`: bytes to skip."""
   with log.open("rb") as file:
     file.seek(begin)
     lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
@@ -203,5 +197,5 @@ def last_words(log: pathlib.Path, begin: int = 0) -> str:
 
 
 def now() -> str:
-  """The time, as records have it."""
+  """The time in the format of records."""
   return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

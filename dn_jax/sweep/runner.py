@@ -1,4 +1,4 @@
-"""A sweep carried out: the runs that are missing, one after another here or many at once on a cluster."""
+"""Carries out the missing runs of a sweep: one after another here, or many at once on a cluster."""
 
 import collections
 import pathlib
@@ -16,12 +16,12 @@ from dn_jax.sweep.process import End, Outcome, carry_out, write_failure
 from dn_jax.system import folders
 from dn_jax.system.signals import Interrupted, Interruption
 
-# Seconds between two looks at how far a run is.
+# Seconds between two looks at a run's progress.
 _LOOK = 2.0
 
 
 class Job(NamedTuple):
-  """A run to do: which, where, and the command that does it."""
+  """A run to do, its folder, and the command that trains it."""
 
   cell: Cell
   folder: pathlib.Path
@@ -34,33 +34,37 @@ class Place(Protocol):
   def __call__(
     self, jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
   ) -> Iterator[tuple[Job, End]]:
-    """Carries jobs out, giving each as it ends, and once where another sweep has it; `look` is called now and then.
+    """Carries jobs out; yields each as it ends, and once if another sweep has it.
 
-    Once `stop()` is true, what is under way saves and ends, and nothing more is begun.
+    Args:
+      jobs: to do.
+      time_out: seconds for each; None: no limit.
+      stop: once true, the runs under way save and end, and no more begin.
+      look: is called now and then with each job under way.
     """
 
 
 def missing(cells: Sequence[Cell], there: Collection) -> list[Cell]:
-  """The runs that are not finished, in the sweep's order; those that failed before come last."""
-  found = {cell.key: there.of_key(cell.key) for cell in cells}
-  left = [cell for cell in cells if not (found[cell.key] and found[cell.key].summary)]
-  return sorted(left, key=lambda cell: bool(found[cell.key] and found[cell.key].failure))
+  """The unfinished runs in the sweep's order, but those that failed before come last."""
+  found = [(cell, there.of_key(cell.key)) for cell in cells]
+  left = [(cell, run) for cell, run in found if not (run and run.summary)]
+  return [cell for cell, _ in sorted(left, key=lambda pair: bool(pair[1] and pair[1].failure))]
 
 
 def jobs_of(cells: Sequence[Cell], there: Collection, train: Sequence[str]) -> list[Job]:
-  """Gives every run its folder, where its configuration is written down, and its command.
+  """Gives every run its command and its folder, and writes its configuration there.
 
   Args:
     cells: to do.
     there: the collection they belong to.
-    train: words after Python that train a run, such as `python -m dn_jax train`'s.
+    train: the words after Python that train a run.
 
   Raises:
     ConfigurationError: a folder cannot be written.
   """
   jobs = []
   for cell in cells:
-    # A cluster's workers are started in other directories.
+    # A cluster's workers start in other directories.
     folder = folders.absolute(collection.place_for(there, cell.config, slug(cell.config)))
     records.claim(folder, cell.config)
     jobs.append(Job(cell, folder, (*train, *cell.flags, "--out", str(folder))))
@@ -71,9 +75,9 @@ def sweep(jobs: Sequence[Job], place: Place, time_out: float | None, display: Di
   """Carries the jobs out; returns those that failed.
 
   Raises:
-    Interrupted: SIGINT or SIGTERM came; what was under way has saved.
+    Interrupted: SIGINT or SIGTERM came; the runs under way have saved.
   """
-  failed, stopped, unsaved = [], False, False
+  failed, stopped = [], False
   with Interruption() as interruption, display:
     looked: dict[str, float] = {}
 
@@ -91,19 +95,18 @@ def sweep(jobs: Sequence[Job], place: Place, time_out: float | None, display: Di
       display.ended(job.cell, end, job.folder, epochs_done(job.folder))
       if end.outcome is Outcome.FAILED:
         failed.append(job)
-        if not (job.folder / "failure.json").exists():  # Its worker could not.
+        if not (job.folder / "failure.json").exists():  # Its worker could not write it.
           write_failure(job.folder, end.error, None)
       stopped |= end.outcome is Outcome.STOPPED
-      unsaved |= end.outcome is Outcome.STOPPED and bool(end.error)
     if stopped or interruption.asked():
-      raise Interrupted("stopped" if unsaved else "stopped, and saved")
+      raise Interrupted("stopped, and saved")
   return failed
 
 
 def here(
   jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
 ) -> Iterator[tuple[Job, End]]:
-  """A `Place`: this machine, one run after another; those that another sweep has come last."""
+  """A `Place`: this machine, one run after another; the runs of another sweep come last."""
   left, told, in_vain = collections.deque(jobs), set(), 0
   while left and not stop():
     job = left.popleft()
@@ -119,17 +122,17 @@ def here(
         told.add(job.folder)
         yield job, end
       in_vain += 1
-      if in_vain >= len(left):  # There is nothing else to do.
+      if in_vain >= len(left):  # Other sweeps have all that are left.
         time.sleep(_LOOK)
       continue
     in_vain = 0
     yield job, end
-    if end.outcome is Outcome.STOPPED:  # By somebody: the machine may be going away.
+    if end.outcome is Outcome.STOPPED:  # By somebody else: the machine may be going away.
       return
 
 
 def epochs_done(folder: pathlib.Path) -> int:
-  """Of a run on disk; 0 where its records cannot be read just now."""
+  """Epochs of a run on disk; 0 if its records cannot be read just now."""
   try:
     return len(records.read_records(folder))
   except records.RunError:

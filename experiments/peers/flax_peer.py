@@ -1,4 +1,4 @@
-"""DenseNet-BC as one would write it in Flax from the paper: concatenate, batch norm, convolve, nothing more."""
+"""DenseNet-BC written plainly in Flax from the paper: concatenate, batch norm, convolve, nothing more."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ versions = functools.partial(versions, "flax", "optax")
 
 
 class OrdinaryDenseNet(nn.Module):
-  """blocks: layers of each dense block; dtype: of activations, by default the pictures'; the rest as in the paper."""
+  """blocks: layers of each dense block; dtype: of activations, by default the images'; the rest as in the paper."""
 
   blocks: tuple[int, ...]
   growth_rate: int
@@ -56,7 +56,7 @@ class OrdinaryDenseNet(nn.Module):
 
 
 def start(depth, growth_rate, batch_size, *options):
-  """A training step that gives its loss, and the number of trainable parameters.
+  """Returns a training step, which returns its loss, and the number of trainable parameters.
 
   options: `bfloat16` activations.
   """

@@ -1,4 +1,4 @@
-"""What the peers that run on JAX share: the device, its memory, a batch."""
+"""Shared by the peers on JAX: the device, its memory, a batch."""
 
 from importlib import metadata
 
@@ -11,7 +11,7 @@ def device():
 
 
 def device_peak():
-  """MiB of the device at most so far; None where it is the host's own memory."""
+  """Peak memory of the device so far, MiB; None if it is the host's."""
   statistics = jax.devices()[0].memory_stats() or {}
   return statistics["peak_bytes_in_use"] / 2**20 if "peak_bytes_in_use" in statistics else None
 
@@ -21,6 +21,6 @@ def versions(*names):
 
 
 def batch(batch_size):
-  """Normalised pictures [batch, 32, 32, 3] and labels [batch]: noise, as time does not depend on it."""
+  """Images [batch, 32, 32, 3] of noise, normalised, and labels [batch]."""
   images = np.random.RandomState(0).randn(batch_size, 32, 32, 3).astype(np.float32)
   return images, (np.arange(batch_size) % 10).astype(np.int32)

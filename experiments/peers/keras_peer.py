@@ -35,7 +35,7 @@ def densenet(depth: int, growth_rate: int, num_classes: int = 10) -> keras.Model
 
 
 def start(depth, growth_rate, batch_size):
-  """A training step that gives its loss, and the number of trainable parameters."""
+  """Returns a training step, which returns its loss, and the number of trainable parameters."""
   network = densenet(depth, growth_rate)
   network.compile(
     keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
@@ -45,7 +45,7 @@ def start(depth, growth_rate, batch_size):
   parameters = sum(math.prod(weight.shape) for weight in network.trainable_weights)
 
   def take():
-    # The mean of the losses since the start, not this step's: Keras keeps it so. Time does not mind.
+    # Keras returns the mean loss since the start, not this step's.
     return float(network.train_on_batch(images, labels))
 
   return take, parameters

@@ -1,7 +1,7 @@
 """DenseNet-BC in PyTorch: plain, checkpointed, channels-last, compiled, with bfloat16 activations.
 
-Checkpointed, a layer makes its concatenation, norm and 1x1 convolution again in the backward pass. Modules are named as
-the public implementations name them, so their weights load with `strict=True`.
+Checkpointed: the backward pass recomputes each layer's concatenation, norm and 1x1 convolution. Modules are named as in
+the public implementations, so that their weights load with `strict=True`.
 """
 
 import importlib.util
@@ -94,10 +94,10 @@ def versions():
 
 
 def start(depth, growth_rate, batch_size, *options):
-  """A training step that gives its loss, and the number of trainable parameters.
+  """Returns a training step, which returns its loss, and the number of trainable parameters.
 
-  options: `checkpointed`, `channels-last`, `compiled`, `bfloat16`; and perhaps the path of a Python file whose
-  `build(depth, growth_rate, checkpointed)` makes the network in place of the one above.
+  options: of `OPTIONS`, and optionally the path of a Python file whose `build(depth, growth_rate, checkpointed)` makes
+  the network.
   """
   files = [option for option in options if option.endswith(".py")]
   unknown = set(options) - {*OPTIONS, *files}

@@ -1,4 +1,4 @@
-"""Pictures a second of torchvision's own loader: decode, random crop, mirror, normalise. Run by loading.py.
+"""Images a second of torchvision's own loader: decode, random crop, mirror, normalise. Run by loading.py.
 
 python torchvision_loader.py FOLDER BATCH_SIZE WORKERS
 """
@@ -24,7 +24,7 @@ def main(folder: str, batch_size: int, workers: int) -> None:
   loader = torch.utils.data.DataLoader(
     pictures, batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
   )
-  # As the other: whole epochs, the first batches not counted.
+  # As loading.py does: whole epochs, without the first batches.
   skipped, begin, number = 2 * max(workers, 1), 0.0, 0
   total = len(loader) + skipped
   while number < total:

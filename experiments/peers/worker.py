@@ -2,9 +2,9 @@
 
   python experiments/peers/worker.py PEER DEPTH GROWTH_RATE BATCH_SIZE [NETWORK.py]
 
-PEER is a module of this folder and what it takes, joined by "+": torch+channels-last. Needs nothing but the peer's own
-framework, whose Python may be another one than the benchmark's. Answers are lines of JSON on standard output: one
-after the first step, one for every number of steps read from standard input.
+PEER is a module of this folder and its options, joined by "+": torch+channels-last. Needs only the peer's own
+framework; its Python may differ from the benchmark's. Takes a first step, then as many as each line of standard input
+says, and prints a line of JSON after each.
 """
 
 import importlib
@@ -16,14 +16,14 @@ import time
 
 
 def resident(field):
-  """MiB of this process: VmRSS now, VmHWM at most so far."""
+  """Memory of this process, MiB: VmRSS is the current, VmHWM the peak."""
   with open("/proc/self/status") as file:
     line = next(line for line in file if line.startswith(field + ":"))
   return int(line.split()[1]) / 1024
 
 
 def main(name, depth, growth_rate, batch_size, network=None):
-  # What a framework prints goes to standard error: standard output is for answers.
+  # Standard output is for answers; whatever a framework prints goes to standard error.
   answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
   os.dup2(2, 1)
 

@@ -42,6 +42,8 @@ def ablate(monkeypatch, capsys):
     (("--time-out", "0"), "error: --time-out 0.0: must be above 0"),
     (("--time-out", "nan"), "error: --time-out nan: must be above 0"),
     (("--seeds", "0"), "error: --seeds 0: must be at least 1"),
+    (("--cell.cpus", "-1"), "error: --cell.cpus -1.0: must be at least 0"),
+    (("--cell.tpus", "nan"), "error: --cell.tpus nan: must be at least 0"),
     (("--cluster", "127.0.0.1:9"), "error: --cluster 127.0.0.1:9: cannot be reached (Connection refused)"),
     (("--cluster", "ray://h:1"), "error: --cluster ray://h:1: local, auto, or HOST:PORT"),
     (

@@ -8,6 +8,7 @@ import pytest
 import untrained
 from matplotlib import pyplot
 
+from dn_jax.commands import picture
 from dn_jax.report import style
 
 no_figure_stays_open = untrained.no_figure_stays_open
@@ -30,7 +31,7 @@ def test_colours_differ_in_brightness():
   assert brightness[-1] - brightness[0] > 100
 
 
-@pytest.mark.parametrize("suffix", style.FORMATS)
+@pytest.mark.parametrize("suffix", picture.FORMATS)
 def test_a_figure_is_written_whole_in_each_format(suffix, tmp_path):
   figure, _ = pyplot.subplots(figsize=(3, 2))
   style.save(figure, tmp_path / f"a{suffix}")

@@ -171,12 +171,6 @@ def test_something_else_that_listens_there_is_no_cluster(monkeypatch):
       Cluster(address, Needs())
 
 
-@pytest.mark.parametrize("needs", [Needs(cpus=-1), Needs(gpus=-1), Needs(tpus=float("nan"))])
-def test_a_need_below_nothing_is_refused_before_a_cluster_is_looked_for(needs):
-  with pytest.raises(ConfigurationError, match=r"--cell\.\w+ .*: must be at least 0"):
-    Cluster("local", needs)
-
-
 def test_an_error_from_ray_is_told_in_its_causes_words():
   ray = pytest.importorskip("ray", reason="needs Ray: pip install -e '.[sweep]'")
   cause = OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""What the scripts of many runs share."""
+"""A sweep from its cells to its runs."""
 
 import io
 
@@ -16,21 +16,22 @@ data = test_runner.data  # The fixture.
 
 
 @pytest.fixture(autouse=True)
-def _sizes(monkeypatch):
-  """To look at a network takes a second; `test_forecast.py` does."""
+def _quick(monkeypatch):
+  """Looking at a network takes a second (`test_forecast.py` does), and so does training one."""
   monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+  monkeypatch.setattr(command, "TRAIN", stand_in.TRAIN)
 
 
 def carry_out(out, cells, **flags):
   console = rich.console.Console(file=io.StringIO(), width=250)
   flags = command.Sweep(**({"out": out, "memory": False} | flags))
-  return command.carry_out(cells, flags, stand_in.TRAIN, console, [], f"runs in {out}"), console.file.getvalue()
+  return command.carry_out(cells, flags, [], console), console.file.getvalue()
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, data):
   done, printed = carry_out(tmp_path / "[/b]", test_runner.cells(data, 2), dry_run=True)
   assert done is None
-  assert f"runs in {tmp_path}/[/b]" in printed
+  assert f"2 runs, in {tmp_path}/[/b]" in printed
   assert not (tmp_path / "[").exists()
 
 

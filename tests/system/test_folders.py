@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -177,7 +178,8 @@ def stood_in(out, flags, data):
   sweep = command.Sweep(out=place, memory=False)
   cells = cells_of([*flags, "--data.dir", str(stand_in.prepare(data))])
   console = rich.console.Console(file=io.StringIO(), width=250)
-  assert all(run.summary for run in command.carry_out(cells, sweep, stand_in.TRAIN, console, [], "runs"))
+  with mock.patch.object(command, "TRAIN", stand_in.TRAIN):
+    assert all(run.summary for run in command.carry_out(cells, sweep, [], console))
 
 
 @pytest.mark.thorough
