@@ -1,6 +1,6 @@
-"""Flags into a checked dataclass, or into the call of a function; a mistake among them is one line.
+"""Reads flags into a checked dataclass, or into the call of a function; a mistake is told in one line.
 
-tyro reads them. It says what is wrong in a box of several lines, and knows no bounds: here both become our line.
+tyro reads them. It prints mistakes in a box of several lines, and knows no bounds.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dn_jax.config.check import check, in_words, misfit
-from dn_jax.errors import ConfigurationError, UserError, nearest
+from dn_jax.config.check import check, check_values, in_words
+from dn_jax.errors import UserError, nearest
 
 
 def parse(
@@ -27,14 +27,14 @@ def parse(
   """Reads a command line, as `tyro.cli` does.
 
   Args:
-    command: a dataclass, which is made of the flags, or a function, which is called with them.
+    command: a dataclass to fill, or a function to call.
     description: what `--help` says before the flags.
-    args: the words; by default those that the program was started with.
+    args: the words; by default the program's own.
     prog: what `--help` calls the program.
-    leave_unknown: for a command that reads more flags itself.
+    leave_unknown: whether to return unknown words too, instead of refusing them.
 
   Returns:
-    The dataclass, checked, or what the function returns; with `leave_unknown` a pair of that and the other words.
+    The checked dataclass, or what the function returns; with `leave_unknown` a pair of that and the unknown words.
 
   Raises:
     UserError: names the flag, its value and what would fit.
@@ -61,7 +61,7 @@ def parse(
 
 
 class _Called:
-  """A function that tyro is to call, which is called once its arguments are checked and tyro is done."""
+  """Keeps the arguments that tyro found for a function, to check them and call it after tyro is done."""
 
   def __init__(self, function: Callable):
     self._function, self._values = function, {}
@@ -73,17 +73,12 @@ class _Called:
     self.stand_in = stand_in
 
   def call(self) -> Any:
-    hints = typing.get_type_hints(self._function, include_extras=True)
-    for name, value in self._values.items():
-      if dataclasses.is_dataclass(value):
-        check(value, name.replace("_", "-") + ".")
-      elif wrong := misfit(hints[name], value):
-        raise ConfigurationError(name.replace("_", "-"), value, wrong)
+    check_values(typing.get_type_hints(self._function, include_extras=True), self._values)
     return self._function(**self._values)
 
 
 def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
-  """Raises what tyro is about to print, as one line; leaves what this version does not know to tyro."""
+  """Raises tyro's complaint as one line; leaves an unknown kind to tyro."""
   from tyro import _errors as events
 
   match event:
@@ -102,7 +97,7 @@ def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
 
 
 def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -> None:
-  """Raises what is wrong with words that belong to no flag."""
+  """Refuses words that belong to no flag."""
   first, *rest = tokens
   if not first.startswith("-"):
     place = next((n for n, word in enumerate(words) if first in (word, word.partition("=")[2])), len(words))
@@ -130,12 +125,12 @@ def _flags(command: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _name(argument: Any) -> str:
-  """What a flag is called on the command line; a word without a flag by its place in the usage."""
+  """A flag's name on the command line; for a positional word its name in the usage."""
   return argument.display_name() if argument.is_positional() else argument.lowered.name_or_flags[0]
 
 
 def _values_of(flags: Sequence[str], words: Sequence[str]) -> list[str]:
-  """What stands after a flag, where it stands last."""
+  """The words after the last use of a flag."""
   found: list[str] = []
   within = False
   for word in words:

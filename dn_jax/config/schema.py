@@ -1,9 +1,8 @@
-"""A run as frozen data: what it is, how it is carried out, and what a wrong value is told.
+"""A run as frozen data: what it is, and how it is carried out.
 
-Every field is one or the other. A field of the first kind is part of what the run *is*: another value is
-another run, and another cell of a table. A field made with `carried_out` says how it is computed or where it
-goes, and may differ when a run is resumed. `None` stands for "as published" and is filled in before anything
-runs (`dn_jax.config.resolve`), so that a record holds no `None` that matters.
+A plain field is part of what the run *is*: another value is another run, and another cell of a table. A field made
+with `carried_out` says how the run is computed or where it goes, and may differ when it is resumed. `None` means "as
+published" and is filled in before anything runs (`dn_jax.config.resolve`).
 """
 
 import dataclasses
@@ -22,13 +21,11 @@ RematChoice = Literal[RematPolicy, "auto"]
 # Whole numbers go to the devices as int32.
 Count = Annotated[int, Ge(1), Lt(2**31)]
 Whole = Annotated[int, Ge(0), Lt(2**31)]
-# Of layers, channels, pixels, processes: far above any that somebody has computed.
+# Of layers, channels, pixels, processes; the bound is far above any real one.
 Size = Annotated[int, Ge(1), Le(10_000)]
 Share = Annotated[float, Gt(0), Le(1)]
 Rate = Annotated[float, Ge(0), Lt(1)]
 Positive = Annotated[float, Gt(0)]
-
-# Fields of earlier versions, and the one value of each that a record may still have.
 
 
 def carried_out(default: Any) -> Any:
@@ -278,7 +275,7 @@ RETIRED = {"seeds_per_device": (1, "this version has no several seeds in one pro
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
-  """Every field of a nested configuration: (flag such as `model.growth-rate`, value, is part of the run)."""
+  """Every field of a nested configuration: (flag such as `model.growth-rate`, value, whether it is part of the run)."""
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
     flag = prefix + field.name.replace("_", "-")
@@ -289,7 +286,7 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
 
 
 def flag_types(config: type) -> dict[str, Any]:
-  """The flags of a nested configuration's class, and their types."""
+  """The flags of a nested configuration, and their types."""
 
   def of(config: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, hint in typing.get_type_hints(config).items():
@@ -303,20 +300,20 @@ def flag_types(config: type) -> dict[str, Any]:
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-  """The flags that say what a resolved run is, and their values as JSON has them."""
+  """The flags that say what a resolved run is, and their values in JSON's types."""
   values = flags(config)
   return {flag: values[flag] for flag, _, part_of_the_run in fields(config) if part_of_the_run}
 
 
 def flags(config: Any) -> dict[str, Any]:
-  """The flags of a nested configuration, and their values as JSON has them."""
+  """The flags of a nested configuration, and their values in JSON's types."""
 
-  def flat(record: dict[str, Any], kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for field in dataclasses.fields(kind):
-      flag, value, inner = prefix + field.name.replace("_", "-"), record[field.name], getattr(kind, field.name)
-      yield from flat(value, inner, flag + ".") if dataclasses.is_dataclass(inner) else [(flag, value)]
+  def flat(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in record.items():
+      flag = prefix + name.replace("_", "-")
+      yield from flat(value, flag + ".") if isinstance(value, dict) else [(flag, value)]
 
-  return dict(flat(to_dict(config), config))
+  return dict(flat(to_dict(config)))
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
