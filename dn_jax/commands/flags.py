@@ -9,10 +9,11 @@ import inspect
 import shlex
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dn_jax.config.check import check, check_values, in_words
+from dn_jax.config.schema import flag_types
 from dn_jax.errors import UserError, nearest
 
 
@@ -106,22 +107,9 @@ def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -
   name, equals, value = first.partition("=")
   following = [value] if equals else [word for word in rest[:1] if not word.startswith("--")]
   flag = name.lstrip("-").replace("_", "-")
-  near = nearest(flag, _flags(command))
+  near = nearest(flag, flag_types(command))
   meant = f"did you mean {' or '.join(f'--{each}' for each in near)}?" if near else "--help lists them"
   raise UserError(" ".join([name, *map(_quoted, following)]) + f": there is no such flag; {meant}")
-
-
-def _flags(command: Any, prefix: str = "") -> Iterator[str]:
-  """The flags of a dataclass or a function, those of nested dataclasses included."""
-  if not (dataclasses.is_dataclass(command) or inspect.isfunction(command)):
-    return
-  hints: Mapping[str, Any] = typing.get_type_hints(command)
-  for name, hint in hints.items():
-    flag = prefix + name.replace("_", "-")
-    if dataclasses.is_dataclass(hint):
-      yield from _flags(hint, flag + ".")
-    elif name != "return":
-      yield flag
 
 
 def _name(argument: Any) -> str:

@@ -96,12 +96,17 @@ def check_values(hints: Mapping[str, Any], values: Mapping[str, Any], prefix: st
   for name, value in values.items():
     flag, hint = prefix + name.replace("_", "-"), hints[name]
     if dataclasses.is_dataclass(value):
-      check(value, flag + ".")
+      check(value, prefix_within(flag, hint))
       continue
     try:
       adapter(hint).validate_python(value, strict=True)
     except pydantic.ValidationError as error:
       raise ConfigurationError(flag, value, _what_fits(hint, error.errors(include_url=False)[0])) from None
+
+
+def prefix_within(flag: str, hint: Any) -> str:
+  """The prefix of the flags of a nested dataclass; none where tyro is told to call it by an empty name."""
+  return "" if any(getattr(each, "name", None) == "" for each in _bare(hint)[1]) else flag + "."
 
 
 def to_dict(record: Any) -> dict[str, Any]:

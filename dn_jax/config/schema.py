@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, doc
 
-from dn_jax.config.check import STRICT, Path, to_dict
+from dn_jax.config.check import STRICT, Path, prefix_within, to_dict
 
 ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
 RematPolicy = Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"]
@@ -285,18 +285,19 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
       yield flag, value, not field.metadata.get("carried_out", False)
 
 
-def flag_types(config: type) -> dict[str, Any]:
-  """The flags of a nested configuration, and their types."""
+def flag_types(command: Any) -> dict[str, Any]:
+  """The flags of a nested configuration, or of a function that is a command, and their types."""
 
-  def of(config: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, hint in typing.get_type_hints(config).items():
+  def of(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    annotated = typing.get_type_hints(kind, include_extras=True)
+    for name, hint in typing.get_type_hints(kind).items():
       flag = prefix + name.replace("_", "-")
       if dataclasses.is_dataclass(hint):
-        yield from of(hint, flag + ".")
-      else:
+        yield from of(hint, prefix_within(flag, annotated[name]))
+      elif name != "return":
         yield flag, hint
 
-  return dict(of(config))
+  return dict(of(command))
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
