@@ -14,7 +14,7 @@ import tyro
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
-from dn_jax.config.schema import DataConfig
+from dn_jax.config.schema import Count, DataConfig
 from dn_jax.config.trained import Asked, Which
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
@@ -39,7 +39,7 @@ def evaluate(
   weights: pathlib.Path | None = None,
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),
   crops: Literal[1, 10] = 1,
-  batch_size: int = 256,
+  batch_size: Count = 256,
   data: Pictures = Pictures(),
 ) -> None:
   """Measures a network.

@@ -1,8 +1,7 @@
-"""Folders that TFDS prepared, here or in a bucket, read without TensorFlow.
+"""Reads data sets that TFDS prepared, on this machine or in a bucket.
 
-array_record is read by `tfds.data_source`'s own reader, which needs no TensorFlow; tfrecord by TensorFlow
-where it is installed. Nothing is downloaded: a folder that is not there is an error with the command that
-makes it.
+array_record needs no TensorFlow (`tfds.data_source`); tfrecord does. Nothing is downloaded: a missing data set is an
+error with the command that prepares it.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ _CHUNK = 4096
 
 
 def prepare_command(name: str, folder: pathlib.Path | None) -> str:
-  """What a person types to get the data set."""
+  """The command line that prepares the data set."""
   in_bucket = folder is not None and folders.is_bucket(root(folder))
   where = " --data.dir DIR" if in_bucket else f" --data.dir {folder}" if folder else ""
   copied = f" && gcloud storage cp -r DIR/{name} {root(folder)}" if in_bucket else ""
@@ -34,8 +33,8 @@ def prepare_command(name: str, folder: pathlib.Path | None) -> str:
 class Opened(NamedTuple):
   """A prepared data set: functions of a split's name.
 
-  read:    -> (images [n, height, width, channels], labels [n])
-  count:   -> n, without reading any
+  read:  -> (images [n, height, width, channels], labels [n])
+  count: -> n, without reading any
   """
 
   read: Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -46,7 +45,7 @@ def opened(name: str, folder: pathlib.Path | None) -> Opened:
   """Opens the newest prepared version of a data set.
 
   Raises:
-    ConfigurationError: no such folder, not prepared there, or prepared so that it cannot be read here.
+    ConfigurationError: no such folder, not prepared there, or in a format that cannot be read here.
   """
   newest = newest_version(name, folder)
   builder = _builder(newest)
@@ -95,21 +94,17 @@ def newest_version(name: str, folder: pathlib.Path | None) -> pathlib.Path:
 
 
 class Described(NamedTuple):
-  """What a prepared data set says of itself.
-
-  splits:  pictures of each
-  classes: names of the labels
-  """
+  """A prepared data set's number of images by split, and the names of its classes."""
 
   splits: dict[str, int]
   classes: tuple[str, ...]
 
 
 def described(version: pathlib.Path) -> Described:
-  """A prepared data set of pictures with one label each, in a format of random access.
+  """Describes a prepared data set that can be streamed.
 
   Raises:
-    ConfigurationError: it is none.
+    ConfigurationError: it has no one label per image, or a format without random access.
   """
   import tensorflow_datasets as tfds
 
@@ -153,7 +148,7 @@ def _builder(version: pathlib.Path) -> Any:
 
 @contextlib.contextmanager
 def _here(version: pathlib.Path, split: str) -> Iterator[pathlib.Path]:
-  """A prepared version on this machine: of a bucket's, one request a record would take minutes for 50,000."""
+  """A copy of a bucket's data set on this machine: one request per record would take minutes for 50,000 records."""
   if not folders.is_bucket(version):
     yield version
     return
@@ -176,7 +171,7 @@ def _rows(builder: Any, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _stacked(rows: Iterator[dict[str, Any]], count: int) -> tuple[np.ndarray, np.ndarray]:
-  """Fills one array, rather than holding every picture twice."""
+  """Fills one array, so that no image is in memory twice."""
   images, labels = np.empty(0), np.empty(count, np.int64)
   for number, row in enumerate(rows):
     if not number:
