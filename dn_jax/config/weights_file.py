@@ -1,4 +1,4 @@
-"""What a file of weights says of itself; no tensor is read."""
+"""Reads a weights file's own description; no tensor is read."""
 
 import dataclasses
 import pathlib
@@ -14,14 +14,14 @@ METADATA = "dn_jax"
 
 
 class WeightsError(UserError):
-  """Weights that do not fit; the message names every tensor that is at fault."""
+  """Weights that do not fit; the message names every wrong tensor."""
 
 
 def about(path: pathlib.Path) -> About:
-  """What `dn_jax.models.weights.write` was told about a file of weights; nothing where the file says nothing.
+  """The description that `dn_jax.models.weights.write` wrote into a file, with all fields unset where there is none.
 
   Raises:
-    WeightsError: it is there and cannot be read.
+    WeightsError: it cannot be read.
   """
   if path.suffix != ".safetensors":
     return About()
@@ -33,15 +33,15 @@ def about(path: pathlib.Path) -> About:
 
 
 def model_of(config: RunConfig) -> ModelConfig:
-  """The network that a person asks for: by flags, or where there are none, as a file of weights says of itself.
+  """The network of a run's flags, or where they name none, of its file of weights.
 
   Raises:
-    WeightsError: what the file says cannot be read.
+    WeightsError: the file's description cannot be read.
   """
   if config.weights is None or not config.weights.is_file():
     return config.model
-  # How it is computed, and what only training has, are the run's.
+  # These do not name a network.
   own = {name: getattr(config.model, name) for name in ("remat", "dtype", "precision", "dropout")}
-  if config.model != dataclasses.replace(ModelConfig(), **own):  # Flags name a network.
+  if config.model != ModelConfig(**own):
     return config.model
   return dataclasses.replace(about(config.weights).model or config.model, **own)
