@@ -13,10 +13,10 @@ IMAGENET_COLUMNS = ("top-1", "top-5", "10-crop top-1", "10-crop top-5")
 
 
 class Counted(NamedTuple):
-  """What `dn_jax.models.summary` counts in a network; kept, since to count all of them takes a minute.
+  """Counts of `dn_jax.models.summary`, recorded here since counting all networks takes a minute.
 
   parameters: with 10 classes, or ImageNet's 1000
-  flops:      of an image of 32x32 or 224x224 pixels, a multiply-add counted as two
+  flops:      for an image of 32x32 or 224x224 pixels; a multiply-add counts as two
   """
 
   parameters: int
@@ -27,15 +27,14 @@ class Counted(NamedTuple):
 class Published:
   """A network as published.
 
-  name:       of the zoo
-  title:      as the tables print it
+  title:      in the tables
   model:      fields of `ModelConfig`
   parameters: in millions, as printed; None where not printed
-  counted:    parameters and FLOPs of the network here
+  counted:    for the network here
   errors:     test error in percent by column of `COLUMNS` or `IMAGENET_COLUMNS`
-  source:     where the figures stand
-  protocol:   whose training they were got with, see `dn_jax.config.protocol`
-  note:       what of these figures is of another network, or counted otherwise; else empty
+  source:     of the numbers
+  protocol:   of the published training, see `dn_jax.config.protocol`
+  note:       which numbers are of another network, or counted otherwise
   """
 
   name: str
@@ -50,13 +49,12 @@ class Published:
 
   @property
   def imagenet(self) -> bool:
-    """Whether it was trained on ImageNet: 1000 classes, 224x224 pictures."""
+    """Whether it was trained on ImageNet: 1000 classes, 224x224 pixels."""
     return "top-1" in self.errors
 
 
 _TABLE_2 = "CVPR 2017 paper, table 2"
 _TORCH = "README of the authors' Torch code"
-
 
 # Parameters in millions as printed, and what `dn_jax.models.summary` counts: parameters and FLOPs.
 Size = tuple[float | None, int, int]
@@ -86,6 +84,16 @@ def _baseline(
   name: str, title: str, protocol: str, size: Size, errors: tuple[float | None, ...], note: str = "", **model: Any
 ) -> Published:
   return Published(name, title, model, size[0], Counted(*size[1:]), _columns(errors), _TABLE_2, protocol, note)
+
+
+def _wide(
+  depth: int, widen_factor: int, size: Size, errors: tuple[float | None, ...], dropout: float | None = None
+) -> Published:
+  name, title = f"wide-{depth}-{widen_factor}", f"Wide ResNet-{depth}-{widen_factor}"
+  model = {"family": "wide", "depth": depth, "widen_factor": widen_factor}
+  if dropout is None:
+    return _baseline(name, title, "wide", size, errors, **model)
+  return _baseline(f"{name}-dropout", f"{title} with dropout", "wide", size, errors, **model, dropout=dropout)
 
 
 def _imagenet(
@@ -210,37 +218,9 @@ _ENTRIES = (
     family="preactivation",
     depth=1001,
   ),
-  _baseline(
-    "wide-16-8",
-    "Wide ResNet-16-8",
-    "wide",
-    (11.0, 10_961_370, 3_096_291_328),
-    (None, 4.81, None, 22.07, None),
-    family="wide",
-    depth=16,
-    widen_factor=8,
-  ),
-  _baseline(
-    "wide-28-10",
-    "Wide ResNet-28-10",
-    "wide",
-    (36.5, 36_479_194, 10_486_657_536),
-    (None, 4.17, None, 20.50, None),
-    family="wide",
-    depth=28,
-    widen_factor=10,
-  ),
-  _baseline(
-    "wide-16-4-dropout",
-    "Wide ResNet-16-4 with dropout",
-    "wide",
-    (2.7, 2_748_890, 785_224_704),
-    (None, None, None, None, 1.64),
-    family="wide",
-    depth=16,
-    widen_factor=4,
-    dropout=0.4,
-  ),
+  _wide(16, 8, (11.0, 10_961_370, 3_096_291_328), (None, 4.81, None, 22.07, None)),
+  _wide(28, 10, (36.5, 36_479_194, 10_486_657_536), (None, 4.17, None, 20.50, None)),
+  _wide(16, 4, (2.7, 2_748_890, 785_224_704), (None, None, None, None, 1.64), dropout=0.4),
 )
 NETWORKS: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
 

@@ -59,15 +59,8 @@ def opened(name: str, folder: pathlib.Path | None) -> Opened:
 
   def read(split: str) -> tuple[np.ndarray, np.ndarray]:
     pictures = count(split)
-    try:
-      with _here(newest, split) as version:
-        return _stacked(_rows(_builder(version), split), pictures)
-    except ImportError:
-      raise _needs_tensorflow(newest) from None
-    except ConfigurationError:
-      raise
-    except Exception as error:  # As in `_builder`.
-      raise ConfigurationError("data.dir", newest, f"split {split!r} cannot be read ({_first_line(error)})") from None
+    with _refused(newest, f"split {split!r} cannot be read"), _here(newest, split) as version:
+      return _stacked(_rows(_builder(version), split), pictures)
 
   return Opened(read, count)
 
@@ -128,22 +121,32 @@ def undecoded(version: pathlib.Path, split: str) -> Any:
   """
   import tensorflow_datasets as tfds
 
-  try:
+  with _refused(version, f"split {split!r} cannot be read"):
     return _builder(version).as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-  except Exception as error:  # As in `_builder`.
-    raise ConfigurationError("data.dir", version, f"split {split!r} cannot be read ({_first_line(error)})") from None
 
 
 def _builder(version: pathlib.Path) -> Any:
   import tensorflow_datasets as tfds
 
   logging.getLogger("absl").setLevel(logging.ERROR)
-  try:
+  with _refused(version, "cannot be opened"):
     return tfds.builder_from_directory(version)
+
+
+@contextlib.contextmanager
+def _refused(version: pathlib.Path, what: str) -> Iterator[None]:
+  """Turns TFDS's exceptions, which are of many kinds for a damaged record, into ours."""
+  try:
+    yield
+  except ConfigurationError:
+    raise
   except ImportError:
-    raise _needs_tensorflow(version) from None
-  except Exception as error:  # TFDS raises many kinds for a damaged record.
-    raise ConfigurationError("data.dir", version, f"cannot be opened ({_first_line(error)})") from None
+    fits = "is not in array_record format, and to read it needs TensorFlow: "
+    fits += "pip install -e '.[prepare]'; or prepare it again as array_record"
+    raise ConfigurationError("data.dir", version, fits) from None
+  except Exception as error:
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise ConfigurationError("data.dir", version, f"{what} ({first_line})") from None
 
 
 @contextlib.contextmanager
@@ -178,16 +181,3 @@ def _stacked(rows: Iterator[dict[str, Any]], count: int) -> tuple[np.ndarray, np
       images = np.empty((count, *row["image"].shape), row["image"].dtype)
     images[number], labels[number] = row["image"], row["label"]
   return images, labels
-
-
-def _needs_tensorflow(folder: pathlib.Path) -> ConfigurationError:
-  return ConfigurationError(
-    "data.dir",
-    folder,
-    "is not in array_record format, and to read it needs TensorFlow: "
-    "pip install -e '.[prepare]'; or prepare it again as array_record",
-  )
-
-
-def _first_line(error: BaseException) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0]
