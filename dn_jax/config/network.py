@@ -62,20 +62,15 @@ def complete_model(config: ModelConfig) -> ModelConfig:
     named.pop("compression", None)
   config = dataclasses.replace(config, **{key: value for key, value in named.items() if getattr(config, key) is None})
   config = dataclasses.replace(config, family=config.family or "densenet")
+  family = FAMILIES[config.family]
   _check(config)
-  config = _complete(config, FAMILIES[config.family])
-  if config.name and _changed(config):
-    config = dataclasses.replace(config, name=None)
-  return config
-
-
-def _complete(config: ModelConfig, family: Family) -> ModelConfig:
   _refuse_strange_flags(config, family)
   for name, default in {**family.fixed, **family.flags}.items():
     if getattr(config, name) is None and default is not None:
       value = default(config) if callable(default) else default
       config = dataclasses.replace(config, **{name: value})
-  return family.layers(config)
+  config = family.layers(config)
+  return dataclasses.replace(config, name=None) if config.name and _changed(config) else config
 
 
 def _changed(config: ModelConfig) -> bool:

@@ -16,6 +16,12 @@ METADATA = "dn_jax"
 class WeightsError(UserError):
   """Weights that do not fit; the message names every wrong tensor."""
 
+  def of_file(self, path: pathlib.Path) -> UserError:
+    """The same in one line: the first wrong tensor, and how many more."""
+    first, *rest = str(self).splitlines()
+    more = f", and {len(rest) - 1} more" if len(rest) > 1 else ""
+    return UserError(f"{path}: {first} ({''.join(rest[:1]).strip()}{more}); give --model.name")
+
 
 def about(path: pathlib.Path) -> About:
   """The description that `dn_jax.models.weights.write` wrote into a file, with all fields unset where there is none.

@@ -53,7 +53,7 @@ class Published:
     return "top-1" in self.errors
 
 
-_TABLE_2 = "CVPR 2017 paper, table 2"
+_TABLE_2, _TABLE_3 = "CVPR 2017 paper, table 2", "CVPR 2017 paper, table 3"
 _TORCH = "README of the authors' Torch code"
 
 # Parameters in millions as printed, and what `dn_jax.models.summary` counts: parameters and FLOPs.
@@ -61,19 +61,20 @@ Size = tuple[float | None, int, int]
 
 
 def _cifar(
-  title: str, depth: int, growth_rate: int, size: Size, errors: tuple[float | None, ...], source: str = _TABLE_2
+  title: str,
+  depth: int,
+  growth_rate: int,
+  size: Size,
+  errors: tuple[float | None, ...],
+  source: str = _TABLE_2,
+  **model: Any,
 ) -> Published:
   bottleneck = "BC" in title
-  model = {"depth": depth, "growth_rate": growth_rate, "bottleneck": bottleneck, "stem": "cifar"}
-  return Published(
-    f"{title.lower()}-{depth}-{growth_rate}",
-    f"{title} (L={depth}, k={growth_rate})",
-    model | {"compression": 0.5 if bottleneck else 1.0},
-    size[0],
-    Counted(*size[1:]),
-    _columns(errors),
-    source,
-  )
+  model |= {"depth": depth, "growth_rate": growth_rate, "bottleneck": bottleneck, "stem": "cifar"}
+  model["compression"] = 0.5 if bottleneck else 1.0
+  name = f"{title.lower()}-{depth}-{growth_rate}"
+  title = f"{title} (L={depth}, k={growth_rate})"
+  return Published(name, title, model, size[0], Counted(*size[1:]), _columns(errors), source)
 
 
 def _columns(errors: tuple[float | None, ...]) -> dict[str, float]:
@@ -83,48 +84,26 @@ def _columns(errors: tuple[float | None, ...]) -> dict[str, float]:
 def _baseline(
   name: str, title: str, protocol: str, size: Size, errors: tuple[float | None, ...], note: str = "", **model: Any
 ) -> Published:
+  model["family"] = "resnet" if protocol == "stochastic-depth" else protocol
   return Published(name, title, model, size[0], Counted(*size[1:]), _columns(errors), _TABLE_2, protocol, note)
 
 
-def _wide(
-  depth: int, widen_factor: int, size: Size, errors: tuple[float | None, ...], dropout: float | None = None
-) -> Published:
+def _wide(depth: int, widen_factor: int, size: Size, errors: tuple[float | None, ...], **model: Any) -> Published:
   name, title = f"wide-{depth}-{widen_factor}", f"Wide ResNet-{depth}-{widen_factor}"
-  model = {"family": "wide", "depth": depth, "widen_factor": widen_factor}
-  if dropout is None:
-    return _baseline(name, title, "wide", size, errors, **model)
-  return _baseline(f"{name}-dropout", f"{title} with dropout", "wide", size, errors, **model, dropout=dropout)
+  if "dropout" in model:
+    name, title = f"{name}-dropout", f"{title} with dropout"
+  return _baseline(name, title, "wide", size, errors, depth=depth, widen_factor=widen_factor, **model)
 
 
 def _imagenet(
-  name: str,
-  blocks: tuple[int, ...],
-  growth_rate: int,
-  size: Size,
-  errors: tuple[float, ...],
-  source: str = "CVPR 2017 paper, table 3",
+  name: str, blocks: tuple[int, ...], growth_rate: int, size: Size, errors: tuple[float, ...], source: str = _TABLE_3
 ) -> Published:
-  return Published(
-    name,
-    name.replace("densenet", "DenseNet"),
-    {"blocks": blocks, "growth_rate": growth_rate, "bottleneck": True, "compression": 0.5, "stem": "imagenet"},
-    size[0],
-    Counted(*size[1:]),
-    dict(zip(IMAGENET_COLUMNS, errors, strict=False)),
-    source,
-  )
+  model = {"blocks": blocks, "growth_rate": growth_rate, "bottleneck": True, "compression": 0.5, "stem": "imagenet"}
+  columns = dict(zip(IMAGENET_COLUMNS, errors, strict=False))
+  return Published(name, name.replace("densenet", "DenseNet"), model, size[0], Counted(*size[1:]), columns, source)
 
 
-_CAFFE = {
-  "depth": 40,
-  "growth_rate": 12,
-  "bottleneck": False,
-  "stem": "cifar",
-  "compression": 1.0,
-  "convolution_init": "fan_in",
-  "classifier_init": "xavier",
-  "dropout": 0.2,
-}
+_CAFFE = {"convolution_init": "fan_in", "classifier_init": "xavier", "dropout": 0.2}
 _ENTRIES = (
   _cifar("DenseNet", 40, 12, (1.0, 1_019_722, 529_625_856), (7.00, 5.24, 27.55, 24.42, 1.79)),
   _cifar("DenseNet", 100, 12, (7.0, 6_979_642, 3_539_032_896), (5.77, 4.10, 23.79, 20.20, 1.67)),
@@ -136,15 +115,8 @@ _ENTRIES = (
   _cifar("Wide-DenseNet-BC", 40, 48, (2.7, 2_733_130, 2_299_734_336), (None, 3.99, None, 20.29, None), _TORCH),
   _cifar("Wide-DenseNet-BC", 40, 60, (4.3, 4_261_690, 3_591_672_720), (None, 4.01, None, 19.99, None), _TORCH),
   dataclasses.replace(
-    _cifar(
-      "DenseNet-Caffe",
-      40,
-      12,
-      (None, 1_019_722, 529_625_856),
-      (7.09, None, None, None, None),
-      "README of the authors' Caffe code",
-    ),
-    model=_CAFFE,
+    _cifar("DenseNet-Caffe", 40, 12, (None, 1_019_722, 529_625_856), (7.09, None, None, None, None), **_CAFFE),
+    source="README of the authors' Caffe code",
     protocol="caffe",
   ),
   _imagenet("densenet-121", (6, 12, 24, 16), 32, (8.0, 7_978_856, 5_668_323_328), (25.02, 7.71, 23.61, 6.66)),
@@ -158,13 +130,7 @@ _ENTRIES = (
   _imagenet("densenet-264-48-cosine", (6, 12, 64, 48), 48, (72.7, 72_686_632, 25_701_387_264), (20.4,), _TORCH),
   # As the paper's table prints them.
   _baseline(
-    "resnet-110",
-    "ResNet-110",
-    "resnet",
-    (1.7, 1_727_962, 505_775_360),
-    (None, 6.61, None, None, None),
-    family="resnet",
-    depth=110,
+    "resnet-110", "ResNet-110", "resnet", (1.7, 1_727_962, 505_775_360), (None, 6.61, None, None, None), depth=110
   ),
   _baseline(
     "resnet-110-constant-depth",
@@ -172,7 +138,6 @@ _ENTRIES = (
     "stochastic-depth",
     (1.7, 1_727_962, 505_775_360),
     (13.63, 6.41, 44.74, 27.22, 2.01),
-    family="resnet",
     depth=110,
     convolution_init="fan_in",
     shortcut="average",
@@ -184,7 +149,6 @@ _ENTRIES = (
     (1.7, 1_727_962, 505_775_360),
     (11.66, 5.23, 37.80, 24.58, 1.75),
     "the published SVHN error, 1.75, is of a network of 152 layers",
-    family="resnet",
     depth=110,
     survival=0.5,
   ),
@@ -195,7 +159,6 @@ _ENTRIES = (
     (10.2, 19_421_274, 5_658_477_824),
     (None, 4.91, None, None, None),
     "it has 19.4M parameters, not the published 10.2M",
-    family="resnet",
     depth=1202,
     survival=0.5,
   ),
@@ -205,7 +168,6 @@ _ENTRIES = (
     "preactivation",
     (1.7, 1_703_258, 489_001_984),
     (11.26, 5.46, 35.58, 24.33, None),
-    family="preactivation",
     depth=164,
   ),
   _baseline(
@@ -215,7 +177,6 @@ _ENTRIES = (
     (10.2, 10_327_706, 2_975_699_968),
     (10.56, 4.62, 33.47, 22.71, None),
     "the published 10.2M parameters leave out those of batch norm; with them it has 10.3M",
-    family="preactivation",
     depth=1001,
   ),
   _wide(16, 8, (11.0, 10_961_370, 3_096_291_328), (None, 4.81, None, 22.07, None)),

@@ -206,39 +206,34 @@ def tested(data: DataConfig, classes: Sequence[str] | None) -> Source:
     if classes is not None and tuple(classes) != test.classes:
       raise ConfigurationError("data.name", data.name, "its classes are not the network's, or stand in another order")
     return test
-  if data.dir is None:
-    raise ConfigurationError("data.dir", "(unset)", "--data.name folder needs the folder: CLASS/PICTURE")
-  _here(data.dir)
-  half = next((data.dir / name for name in _TEST if (data.dir / name).is_dir()), data.dir)
-  return class_folders("data.dir", half, classes)
+  folder = _own_folder(data, "CLASS/PICTURE")
+  return class_folders("data.dir", _half(folder, _TEST) or folder, classes)
 
 
 def _folder(data: DataConfig) -> tuple[Source, Source]:
-  if data.dir is None:
-    raise ConfigurationError(
-      "data.dir", "(unset)", "--data.name folder needs the folder: CLASS/PICTURE, or train and val"
-    )
-  _here(data.dir)
-  if not data.dir.is_dir():
-    raise ConfigurationError("data.dir", data.dir, "is not a folder")
-  train, test = (
-    next((data.dir / name for name in names if (data.dir / name).is_dir()), None) for names in (_TRAIN, _TEST)
-  )
+  folder = _own_folder(data, "CLASS/PICTURE, or train and val")
+  train, test = _half(folder, _TRAIN), _half(folder, _TEST)
   if train and test:
     pictures = class_folders("data.dir", train)
     return pictures, class_folders("data.dir", test, pictures.classes)
   if train:
-    raise ConfigurationError("data.dir", data.dir, f"has {train.name} and none of {', '.join(_TEST)} beside it")
-  whole = class_folders("data.dir", data.dir)
+    raise ConfigurationError("data.dir", folder, f"has {train.name} and none of {', '.join(_TEST)} beside it")
+  whole = class_folders("data.dir", folder)
   if len(whole) < _ONE_IN:
-    raise ConfigurationError("data.dir", data.dir, f"has {len(whole)} pictures; at least {_ONE_IN} are needed")
+    raise ConfigurationError("data.dir", folder, f"has {len(whole)} pictures; at least {_ONE_IN} are needed")
   return _apart(whole, held_out(_labels(whole), len(whole) // _ONE_IN))
 
 
-def _here(folder: pathlib.Path) -> None:
-  """Refuses a bucket, in which listing a million files takes minutes at every start."""
-  if folders.is_bucket(place := folders.of("data.dir", folder)):
+def _own_folder(data: DataConfig, needed: str) -> pathlib.Path:
+  if data.dir is None:
+    raise ConfigurationError("data.dir", "(unset)", f"--data.name folder needs the folder: {needed}")
+  if folders.is_bucket(place := folders.of("data.dir", data.dir)):  # Listing a million files there takes minutes.
     raise ConfigurationError("data.dir", place, "a folder of pictures is read from this machine; mount the bucket")
+  return data.dir
+
+
+def _half(folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
+  return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
 def _records(data: DataConfig) -> tuple[Source, Source]:

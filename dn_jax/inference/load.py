@@ -174,9 +174,7 @@ def network_of_file(
   try:
     variables = weights.from_pytorch(network, state, template, disagreement, say)
   except WeightsError as error:
-    lines = str(error).splitlines()
-    more = f", and {len(lines) - 2} more" if len(lines) > 2 else ""
-    raise UserError(f"{path}: {lines[0]} ({' '.join(lines[1:2]).strip()}{more}); give --model.name") from None
+    raise error.of_file(path) from None
   return complete, network, variables
 
 
