@@ -6,10 +6,11 @@ tyro reads them. It prints mistakes in a box of several lines, and knows no boun
 import dataclasses
 import functools
 import inspect
+import itertools
 import shlex
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dn_jax.config.check import check, check_values, in_words
@@ -22,7 +23,6 @@ def parse(
   description: str | None = None,
   args: Sequence[str] | None = None,
   *,
-  prog: str | None = None,
   leave_unknown: bool = False,
 ) -> Any:
   """Reads a command line, as `tyro.cli` does.
@@ -31,7 +31,6 @@ def parse(
     command: a dataclass to fill, or a function to call.
     description: what `--help` says before the flags.
     args: the words; by default the program's own.
-    prog: what `--help` calls the program.
     leave_unknown: whether to return unknown words too, instead of refusing them.
 
   Returns:
@@ -44,38 +43,23 @@ def parse(
   from tyro import _errors as events  # Private, so setup.cfg bounds tyro's minor version.
 
   words = list(sys.argv[1:] if args is None else args)
-  called = _Called(command) if inspect.isfunction(command) else None
+  given: dict[str, Any] = {}
+  filled = command
+  if inspect.isfunction(command):
+    # tyro calls this one; the command itself is called after tyro is done, with checked arguments.
+    @functools.wraps(command)
+    def filled(*args: Any, **values: Any) -> None:
+      given.update(inspect.signature(command).bind(*args, **values).arguments)
+
   with events.on_parse_error(functools.partial(_refuse, command, words)):
-    found = tyro.cli(
-      called.stand_in if called else command,
-      description=description,
-      args=words,
-      prog=prog,
-      return_unknown_args=leave_unknown,
-    )
+    found = tyro.cli(filled, description=description, args=words, return_unknown_args=leave_unknown)
   config, rest = found if leave_unknown else (found, [])
-  if called:
-    config = called.call()
+  if inspect.isfunction(command):
+    check_values(typing.get_type_hints(command, include_extras=True), given)
+    config = command(**given)
   elif dataclasses.is_dataclass(config):
     check(config)
   return (config, rest) if leave_unknown else config
-
-
-class _Called:
-  """Keeps the arguments that tyro found for a function, to check them and call it after tyro is done."""
-
-  def __init__(self, function: Callable):
-    self._function, self._values = function, {}
-
-    @functools.wraps(function)
-    def stand_in(*args: Any, **values: Any) -> None:
-      self._values = inspect.signature(function).bind(*args, **values).arguments
-
-    self.stand_in = stand_in
-
-  def call(self) -> Any:
-    check_values(typing.get_type_hints(self._function, include_extras=True), self._values)
-    return self._function(**self._values)
 
 
 def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
@@ -119,17 +103,13 @@ def _name(argument: Any) -> str:
 
 def _values_of(flags: Sequence[str], words: Sequence[str]) -> list[str]:
   """The words after the last use of a flag."""
-  found: list[str] = []
-  within = False
-  for word in words:
-    name, equals, value = word.partition("=")
-    if word.startswith("--"):
-      within = name.replace("_", "-") in [flag.replace("_", "-") for flag in flags]
-      if within:
-        found = [value] if equals else []
-    elif within:
-      found.append(word)
-  return found
+  names = [flag.replace("_", "-") for flag in flags]
+  uses = [n for n, word in enumerate(words) if word.partition("=")[0].replace("_", "-") in names]
+  if not uses:
+    return []
+  _, equals, value = words[uses[-1]].partition("=")
+  following = itertools.takewhile(lambda word: not word.startswith("--"), words[uses[-1] + 1 :])
+  return [value, *following] if equals else list(following)
 
 
 def _quoted(word: str) -> str:

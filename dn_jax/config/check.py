@@ -177,7 +177,7 @@ def _number(bound: Any) -> str:
 
 
 def _field(hint: Any, place: Sequence[str | int]) -> tuple[tuple[str, ...], Any]:
-  """The names in pydantic's place down to a field that is no dataclass, and that field's type."""
+  """The dataclass fields that pydantic's place names, one within the other, and the innermost one's type."""
   found: list[str] = []
   for name in place:
     kind, _ = _bare(hint)

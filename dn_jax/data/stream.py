@@ -165,9 +165,6 @@ class Bad:
     self._source, self._share, self._say = source, share, say
     self._found: set[int] = set()
 
-  def __len__(self) -> int:
-    return len(self._found)
-
   def note(self, numbers: np.ndarray) -> None:
     """Takes a batch's column `bad`.
 

@@ -154,22 +154,14 @@ def create(folder: pathlib.Path, config: RunConfig, data: Data) -> None:
 
 
 def check_config(folder: pathlib.Path, config: RunConfig) -> None:
-  """Refuses a folder that holds another run.
-
-  Raises:
-    ConfigurationError: the message lists the difference.
-  """
+  """Raises `ConfigurationError`, with the difference, where a folder holds another run."""
   if lines := difference(identity(read_config(folder)), identity(config)):
     fits = "holds a run of another configuration; take another folder, or change back\n  " + "\n  ".join(lines)
     raise ConfigurationError("out", folder, fits)
 
 
 def check_data(folder: pathlib.Path, data: Data) -> None:
-  """Refuses images that are not those of the run.
-
-  Raises:
-    ConfigurationError: the message says which images the run had, and which there are.
-  """
+  """Raises `ConfigurationError`, with what was and what is there, for images that are not those of the run."""
   recorded = read_data(folder)
   if recorded is not None and recorded != data:
     was, now = ({"pictures": each.pictures, "labels": each.labels} for each in (recorded, data))
@@ -243,27 +235,19 @@ def write_records(folder: pathlib.Path, records: Sequence[EpochRecord]) -> None:
 
 
 def read_records(folder: pathlib.Path) -> list[EpochRecord]:
-  """The records of a run, oldest first; none where there is no metrics.jsonl yet.
-
-  Raises:
-    RunError: a line is damaged.
-  """
+  """The records of a run, oldest first; none where there is no metrics.jsonl yet. A damaged one raises `RunError`."""
   path = folder / "metrics.jsonl"
   lines = (_text(path) or b"").splitlines()
   return [_parsed(path, EpochRecord, line, f"line {number}: ") for number, line in enumerate(lines, start=1)]
 
 
 def write_summary(folder: pathlib.Path, summary: Summary) -> None:
-  """Writes summary.json: the run is finished."""
+  """Writes summary.json, which marks the run as finished."""
   _write(folder / "summary.json", summary)
 
 
 def read_summary(folder: pathlib.Path) -> Summary | None:
-  """A finished run's summary; None for a run that is not finished.
-
-  Raises:
-    RunError: it is damaged.
-  """
+  """A finished run's summary, else None. A damaged one raises `RunError`."""
   return _read(folder / "summary.json", Summary)
 
 
@@ -298,29 +282,17 @@ def write_failure(folder: pathlib.Path, failure: Failure | None) -> None:
 
 
 def read_failure(folder: pathlib.Path) -> Failure | None:
-  """How a run last failed; None where it has not.
-
-  Raises:
-    RunError: it is damaged.
-  """
+  """How a run last failed; None where it has not. A damaged record raises `RunError`."""
   return _read(folder / "failure.json", Failure)
 
 
 def read_data(folder: pathlib.Path) -> Data | None:
-  """Which images the run has; None before it has begun.
-
-  Raises:
-    RunError: it is damaged.
-  """
+  """Which images a run has; None before it has begun. A damaged record raises `RunError`."""
   return _read(folder / "data.json", Data)
 
 
 def read_classes(folder: pathlib.Path) -> tuple[str, ...] | None:
-  """The names of a run's classes; None where they are not recorded.
-
-  Raises:
-    RunError: data.json is damaged.
-  """
+  """The names of a run's classes, or None, from `read_data`."""
   data = read_data(folder)
   return data and data.classes
 
@@ -346,11 +318,7 @@ def _read[T](path: pathlib.Path, kind: type[T]) -> T | None:
 
 
 def _text(path: pathlib.Path) -> bytes | None:
-  """A file's content; None where there is no file.
-
-  Raises:
-    RunError: the file system refuses it.
-  """
+  """A file's content; None where there is no file."""
   try:
     return path.read_bytes()
   except FileNotFoundError:
