@@ -19,7 +19,7 @@ def resolve(config: RunConfig) -> RunConfig:
     ConfigurationError: a flag's value does not fit.
   """
   info = datasets.info_of(config.data)
-  asked = weights_file.model_of(config)
+  asked = weights_file.model_of(config.weights, config.model)
   model = complete_model(asked)
   # A named network keeps its protocol where parts of it were changed.
   whose = config.protocol or (zoo.published(asked.name).protocol if asked.name else protocol_of(model))

@@ -6,7 +6,7 @@ import pathlib
 import safetensors
 
 from dn_jax.config.check import Misfit, from_json
-from dn_jax.config.schema import About, ModelConfig, RunConfig
+from dn_jax.config.schema import About, ModelConfig
 from dn_jax.errors import UserError
 
 # The entry of a safetensors file's metadata.
@@ -38,16 +38,16 @@ def about(path: pathlib.Path) -> About:
     raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
 
 
-def model_of(config: RunConfig) -> ModelConfig:
-  """The network of a run's flags, or where they name none, of its file of weights.
+def model_of(path: pathlib.Path | None, model: ModelConfig) -> ModelConfig:
+  """The network of flags, or where they name none, of a file of weights that describes itself.
 
   Raises:
     WeightsError: the file's description cannot be read.
   """
-  if config.weights is None or not config.weights.is_file():
-    return config.model
+  if path is None or not path.is_file():
+    return model
   # These do not name a network.
-  own = {name: getattr(config.model, name) for name in ("remat", "dtype", "precision", "dropout")}
-  if config.model != ModelConfig(**own):
-    return config.model
-  return dataclasses.replace(about(config.weights).model or config.model, **own)
+  own = {name: getattr(model, name) for name in ("remat", "dtype", "precision", "dropout")}
+  if model != ModelConfig(**own):
+    return model
+  return dataclasses.replace(about(path).model or model, **own)

@@ -8,6 +8,7 @@ and remains a slope and an offset.
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -92,7 +93,7 @@ def feature_maps(network: DenseNet, folded: Folded, images: jax.Array) -> jax.Ar
   x, stem = images.astype(network.dtype), folded["stem"]
   if network.stem == "imagenet":
     x = with_bias(conv(x, stem["kernel"], stride=2), stem)
-    x = _pool(x, 3, jax.lax.max, -jnp.inf, pad=1)
+    x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
   else:
     x = conv(x, stem["kernel"])
   for number in range(1, len(network.blocks) + 1):
@@ -103,13 +104,8 @@ def feature_maps(network: DenseNet, folded: Folded, images: jax.Array) -> jax.Ar
       x = jnp.concatenate([x, conv(y, layer["kernel"])], axis=-1)
     if number < len(network.blocks):
       transition = folded[f"transition{number}"]
-      x = conv(_pool(normed(x, transition["norm"]), 2, jax.lax.add, 0.0) / 4, transition["kernel"])
+      x = conv(nn.avg_pool(normed(x, transition["norm"]), (2, 2), strides=(2, 2)), transition["kernel"])
   return normed(x, folded["last"])
-
-
-def _pool(x: jax.Array, window: int, of_two: Any, initial: float, pad: int = 0) -> jax.Array:
-  padding = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-  return jax.lax.reduce_window(x, jnp.asarray(initial, x.dtype), of_two, (1, window, window, 1), (1, 2, 2, 1), padding)
 
 
 def logits(folded: Folded, maps: jax.Array) -> jax.Array:

@@ -158,10 +158,7 @@ def network_of_file(
     UserError: the file cannot be read, or holds another network.
   """
   state = weights.read(path)
-  about = weights_file.about(path)
-  if model == ModelConfig() and about.model:
-    model = about.model
-  complete = complete_model(dataclasses.replace(model, remat=None))
+  complete = complete_model(dataclasses.replace(weights_file.model_of(path, model), remat=None))
   if complete.family != "densenet":
     raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
   shapes = {name.removeprefix("module."): value.shape for name, value in state.items()}

@@ -41,7 +41,7 @@ def of(flag: str, path: pathlib.Path) -> pathlib.Path:
     raise ConfigurationError(flag, url, "give a folder in the bucket: gs://BUCKET/FOLDER")
   try:
     _reach(rest.split("/")[0])
-  except _UnreachableError as error:
+  except ConnectionError as error:
     raise ConfigurationError(flag, url, str(error)) from None
   from etils import epath
   from etils.epath import gpath
@@ -56,15 +56,11 @@ def is_bucket(path: pathlib.Path) -> bool:
   return not isinstance(path, pathlib.Path)
 
 
-class _UnreachableError(Exception):
-  pass
-
-
 @functools.cache
 def _reach(bucket: str) -> None:
-  """Lists a bucket, once per process."""
+  """Lists a bucket, once per process; raises `ConnectionError` where that fails."""
   if not importlib.util.find_spec("gcsfs"):
-    raise _UnreachableError("a bucket needs an extra: pip install -e '.[gcs]'")
+    raise ConnectionError("a bucket needs an extra: pip install -e '.[gcs]'")
   import fsspec.config
   import gcsfs
   import google.auth
@@ -78,12 +74,12 @@ def _reach(bucket: str) -> None:
     try:
       google.auth.default()
     except google.auth.exceptions.DefaultCredentialsError:
-      raise _UnreachableError("no credentials are found; gcloud auth application-default login makes some") from None
+      raise ConnectionError("no credentials are found; gcloud auth application-default login makes some") from None
   try:
     gcsfs.GCSFileSystem().ls(bucket)
   except Exception as error:  # No such bucket, no right to it, no network: each layer has its own kinds.
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise _UnreachableError(f"the bucket cannot be listed ({reason})") from None
+    raise ConnectionError(f"the bucket cannot be listed ({reason})") from None
 
 
 def absolute(path: pathlib.Path) -> pathlib.Path:
