@@ -93,7 +93,7 @@ def feature_maps(network: DenseNet, folded: Folded, images: jax.Array) -> jax.Ar
   x, stem = images.astype(network.dtype), folded["stem"]
   if network.stem == "imagenet":
     x = with_bias(conv(x, stem["kernel"], stride=2), stem)
-    x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
   else:
     x = conv(x, stem["kernel"])
   for number in range(1, len(network.blocks) + 1):
