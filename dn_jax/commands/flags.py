@@ -91,7 +91,8 @@ def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -
   name, equals, value = first.partition("=")
   following = [value] if equals else [word for word in rest[:1] if not word.startswith("--")]
   flag = name.lstrip("-").replace("_", "-")
-  near = nearest(flag, flag_types(command))
+  several = not (dataclasses.is_dataclass(command) or inspect.isfunction(command))  # A union of subcommands.
+  near = [] if several else nearest(flag, flag_types(command))
   meant = f"did you mean {' or '.join(f'--{each}' for each in near)}?" if near else "--help lists them"
   raise UserError(" ".join([name, *map(_quoted, following)]) + f": there is no such flag; {meant}")
 

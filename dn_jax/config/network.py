@@ -62,8 +62,8 @@ def complete_model(config: ModelConfig) -> ModelConfig:
     named.pop("compression", None)
   config = dataclasses.replace(config, **{key: value for key, value in named.items() if getattr(config, key) is None})
   config = dataclasses.replace(config, family=config.family or "densenet")
-  family = FAMILIES[config.family]
   _check(config)
+  family = FAMILIES[config.family]
   _refuse_strange_flags(config, family)
   for name, default in {**family.fixed, **family.flags}.items():
     if getattr(config, name) is None and default is not None:
