@@ -19,11 +19,7 @@ from dn_jax.errors import UserError, nearest
 
 
 def parse(
-  command: Any,
-  description: str | None = None,
-  args: Sequence[str] | None = None,
-  *,
-  leave_unknown: bool = False,
+  command: Any, description: str | None = None, args: Sequence[str] | None = None, *, leave_unknown: bool = False
 ) -> Any:
   """Reads a command line, as `tyro.cli` does.
 

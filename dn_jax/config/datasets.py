@@ -1,4 +1,4 @@
-"""The data sets by name, and what is known of each before reading it."""
+"""The data sets by name, and their properties that are known before reading."""
 
 import dataclasses
 import difflib
@@ -70,7 +70,7 @@ _CROP, _RESIZE = 224, 256
 
 
 def info_of(data: DataConfig) -> DatasetInfo:
-  """What is known of a data set before it is opened.
+  """The properties of a data set that are known before it is opened.
 
   Raises:
     ConfigurationError: its name is unknown (near names are offered), or --data.size does not apply.

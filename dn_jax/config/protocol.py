@@ -56,22 +56,18 @@ _CIFAR = {
   "preactivation": _HE,
   "wide": _WIDE,
 }
-# Of any data set that is streamed.
+
+
+def _on_digits(protocol: Protocol) -> Protocol:
+  changes = {"normalise": "channel", "validation": 0, "report": "last", "dropout_without_augmentation": 0.0}
+  return dataclasses.replace(protocol, epochs=40, warmup_steps=0, **changes)
+
+
+# Of any streamed data set.
 STREAMED = "streamed"
 PROTOCOLS: dict[tuple[str, str], Protocol] = {
   **{(name, data): protocol for name, protocol in _CIFAR.items() for data in ("cifar10", "cifar100")},
-  **{
-    (name, "digits"): dataclasses.replace(
-      protocol,
-      epochs=40,
-      normalise="channel",
-      validation=0,
-      report="last",
-      dropout_without_augmentation=0.0,
-      warmup_steps=0,
-    )
-    for name, protocol in _CIFAR.items()
-  },
+  **{(name, "digits"): _on_digits(protocol) for name, protocol in _CIFAR.items()},
   **{(name, "svhn_cropped"): _DENSENET_SVHN for name in ("densenet", "caffe")},
   **{
     (name, "svhn_cropped"): dataclasses.replace(_DENSENET_SVHN, dropout_without_augmentation=0.0)

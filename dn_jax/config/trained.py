@@ -16,7 +16,7 @@ class Asked:
   model: ModelConfig = ModelConfig()
   """The network of a file that does not say which it is."""
   labels: pathlib.Path | None = None
-  """A file with the classes' names, one a line, in the order of the network's outputs."""
+  """A file with the classes' names, one per line, in the order of the network's outputs."""
   size: Count | None = None
   """Side of the crop that the network sees."""
   resize: Count | None = None

@@ -208,7 +208,7 @@ def _ahead(steps: grain.MapDataset, workers: int) -> Iterator[Rows]:
 def _begin_worker(parent: int, index: int, workers: int) -> None:
   del index, workers
   child_processes.follow(parent)
-  # Ctrl-C, and a scheduler's warning, reach all processes of a run; the first decides what is done about it.
+  # Ctrl-C and a scheduler's warning reach all processes of a run, but only the main one handles them.
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
   cv2.setNumThreads(0)  # The workers are parallel enough.

@@ -68,11 +68,7 @@ class Classifier:
 
 
 def load(
-  source: pathlib.Path,
-  asked: Asked,
-  which: Which,
-  data_dir: pathlib.Path | None,
-  say: Callable[[str], None],
+  source: pathlib.Path, asked: Asked, which: Which, data_dir: pathlib.Path | None, say: Callable[[str], None]
 ) -> Classifier:
   """Reads a network.
 

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and reading it back.
+"""Writes and reads the records in a run's folder.
 
 config.json     the resolved configuration: what the run is and how it was carried out
 data.json       how many images each split has, a digest of their labels, and the classes' names where known
@@ -161,7 +161,7 @@ def check_config(folder: pathlib.Path, config: RunConfig) -> None:
 
 
 def check_data(folder: pathlib.Path, data: Data) -> None:
-  """Raises `ConfigurationError`, with what was and what is there, for images that are not those of the run."""
+  """Raises `ConfigurationError`, with the difference, for images that are not those of the run."""
   recorded = read_data(folder)
   if recorded is not None and recorded != data:
     was, now = ({"pictures": each.pictures, "labels": each.labels} for each in (recorded, data))
