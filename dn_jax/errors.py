@@ -1,11 +1,11 @@
-"""A mistake that a person can mend, as one line."""
+"""Mistakes that a person can correct, each told in one line."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-  """Something a person can put right; shown as one line, without a traceback."""
+  """A mistake that a person can correct; shown as one line, without a traceback."""
 
 
 class ConfigurationError(UserError):
@@ -21,12 +21,12 @@ class ConfigurationError(UserError):
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-  """Up to four of the names that a wrong one may be meant for; none where none is near."""
+  """Up to four names that are near a wrong one."""
   return difflib.get_close_matches(name.lower(), list(names), n=4, cutoff=0.5)
 
 
 def near(name: str, names: Iterable[str]) -> str:
-  """Names to offer in place of a wrong one: the near ones, or all of them where none is near."""
+  """An offer of the names near a wrong one, or of all where none is near."""
   names = list(names)
   found = nearest(name, names)
   return f"did you mean {' or '.join(found)}?" if found else f"one of {', '.join(names)}"

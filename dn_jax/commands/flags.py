@@ -1,40 +1,36 @@
-"""Flags into a checked dataclass, or into the call of a function; a mistake among them is one line.
+"""Reads flags into a checked dataclass, or into the call of a function; a mistake is told in one line.
 
-tyro reads them. It says what is wrong in a box of several lines, and knows no bounds: here both become our line.
+tyro reads them. It prints mistakes in a box of several lines, and knows no bounds.
 """
 
 import dataclasses
 import functools
 import inspect
+import itertools
 import shlex
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from dn_jax.config.check import check, in_words, misfit
-from dn_jax.errors import ConfigurationError, UserError, nearest
+from dn_jax.config.check import check, check_values, in_words
+from dn_jax.config.schema import flag_types
+from dn_jax.errors import UserError, nearest
 
 
 def parse(
-  command: Any,
-  description: str | None = None,
-  args: Sequence[str] | None = None,
-  *,
-  prog: str | None = None,
-  leave_unknown: bool = False,
+  command: Any, description: str | None = None, args: Sequence[str] | None = None, *, leave_unknown: bool = False
 ) -> Any:
   """Reads a command line, as `tyro.cli` does.
 
   Args:
-    command: a dataclass, which is made of the flags, or a function, which is called with them.
+    command: a dataclass to fill, or a function to call.
     description: what `--help` says before the flags.
-    args: the words; by default those that the program was started with.
-    prog: what `--help` calls the program.
-    leave_unknown: for a command that reads more flags itself.
+    args: the words; by default the program's own.
+    leave_unknown: whether to return unknown words too, instead of refusing them.
 
   Returns:
-    The dataclass, checked, or what the function returns; with `leave_unknown` a pair of that and the other words.
+    The checked dataclass, or what the function returns; with `leave_unknown` a pair of that and the unknown words.
 
   Raises:
     UserError: names the flag, its value and what would fit.
@@ -43,47 +39,27 @@ def parse(
   from tyro import _errors as events  # Private, so setup.cfg bounds tyro's minor version.
 
   words = list(sys.argv[1:] if args is None else args)
-  called = _Called(command) if inspect.isfunction(command) else None
+  given: dict[str, Any] = {}
+  filled = command
+  if inspect.isfunction(command):
+    # tyro calls this one; the command itself is called after tyro is done, with checked arguments.
+    @functools.wraps(command)
+    def filled(*args: Any, **values: Any) -> None:
+      given.update(inspect.signature(command).bind(*args, **values).arguments)
+
   with events.on_parse_error(functools.partial(_refuse, command, words)):
-    found = tyro.cli(
-      called.stand_in if called else command,
-      description=description,
-      args=words,
-      prog=prog,
-      return_unknown_args=leave_unknown,
-    )
+    found = tyro.cli(filled, description=description, args=words, return_unknown_args=leave_unknown)
   config, rest = found if leave_unknown else (found, [])
-  if called:
-    config = called.call()
+  if inspect.isfunction(command):
+    check_values(typing.get_type_hints(command, include_extras=True), given)
+    config = command(**given)
   elif dataclasses.is_dataclass(config):
     check(config)
   return (config, rest) if leave_unknown else config
 
 
-class _Called:
-  """A function that tyro is to call, which is called once its arguments are checked and tyro is done."""
-
-  def __init__(self, function: Callable):
-    self._function, self._values = function, {}
-
-    @functools.wraps(function)
-    def stand_in(*args: Any, **values: Any) -> None:
-      self._values = inspect.signature(function).bind(*args, **values).arguments
-
-    self.stand_in = stand_in
-
-  def call(self) -> Any:
-    hints = typing.get_type_hints(self._function, include_extras=True)
-    for name, value in self._values.items():
-      if dataclasses.is_dataclass(value):
-        check(value, name.replace("_", "-") + ".")
-      elif wrong := misfit(hints[name], value):
-        raise ConfigurationError(name.replace("_", "-"), value, wrong)
-    return self._function(**self._values)
-
-
 def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
-  """Raises what tyro is about to print, as one line; leaves what this version does not know to tyro."""
+  """Raises tyro's complaint as one line; leaves an unknown kind to tyro."""
   from tyro import _errors as events
 
   match event:
@@ -102,7 +78,7 @@ def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
 
 
 def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -> None:
-  """Raises what is wrong with words that belong to no flag."""
+  """Refuses words that belong to no flag."""
   first, *rest = tokens
   if not first.startswith("-"):
     place = next((n for n, word in enumerate(words) if first in (word, word.partition("=")[2])), len(words))
@@ -111,42 +87,26 @@ def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -
   name, equals, value = first.partition("=")
   following = [value] if equals else [word for word in rest[:1] if not word.startswith("--")]
   flag = name.lstrip("-").replace("_", "-")
-  near = nearest(flag, _flags(command))
+  several = not (dataclasses.is_dataclass(command) or inspect.isfunction(command))  # A union of subcommands.
+  near = [] if several else nearest(flag, flag_types(command))
   meant = f"did you mean {' or '.join(f'--{each}' for each in near)}?" if near else "--help lists them"
   raise UserError(" ".join([name, *map(_quoted, following)]) + f": there is no such flag; {meant}")
 
 
-def _flags(command: Any, prefix: str = "") -> Iterator[str]:
-  """The flags of a dataclass or a function, those of nested dataclasses included."""
-  if not (dataclasses.is_dataclass(command) or inspect.isfunction(command)):
-    return
-  hints: Mapping[str, Any] = typing.get_type_hints(command)
-  for name, hint in hints.items():
-    flag = prefix + name.replace("_", "-")
-    if dataclasses.is_dataclass(hint):
-      yield from _flags(hint, flag + ".")
-    elif name != "return":
-      yield flag
-
-
 def _name(argument: Any) -> str:
-  """What a flag is called on the command line; a word without a flag by its place in the usage."""
+  """A flag's name on the command line; for a positional word its name in the usage."""
   return argument.display_name() if argument.is_positional() else argument.lowered.name_or_flags[0]
 
 
 def _values_of(flags: Sequence[str], words: Sequence[str]) -> list[str]:
-  """What stands after a flag, where it stands last."""
-  found: list[str] = []
-  within = False
-  for word in words:
-    name, equals, value = word.partition("=")
-    if word.startswith("--"):
-      within = name.replace("_", "-") in [flag.replace("_", "-") for flag in flags]
-      if within:
-        found = [value] if equals else []
-    elif within:
-      found.append(word)
-  return found
+  """The words after the last use of a flag."""
+  names = [flag.replace("_", "-") for flag in flags]
+  uses = [n for n, word in enumerate(words) if word.partition("=")[0].replace("_", "-") in names]
+  if not uses:
+    return []
+  _, equals, value = words[uses[-1]].partition("=")
+  following = itertools.takewhile(lambda word: not word.startswith("--"), words[uses[-1] + 1 :])
+  return [value, *following] if equals else list(following)
 
 
 def _quoted(word: str) -> str:

@@ -7,6 +7,7 @@ python experiments/predict.py runs/one cat.jpg --cam maps/     # where in the im
 """
 
 import glob
+import itertools
 import json
 import pathlib
 import sys
@@ -48,7 +49,7 @@ def predict(
 
   from dn_jax.data import pictures
   from dn_jax.inference import load
-  from dn_jax.inference.predict import Predictor, batches, prepared
+  from dn_jax.inference.predict import Predictor, prepared
   from dn_jax.report import activation
   from dn_jax.system import compilation
 
@@ -64,9 +65,9 @@ def predict(
     except OSError as error:
       raise ConfigurationError("cam", cam, f"cannot be written ({error.strerror})") from None
   bad = 0
-  for part in batches(len(paths), batch_size):
+  for part in itertools.batched(paths, batch_size):
     good, seen = [], []
-    for path in paths[part]:
+    for path in part:
       try:
         seen.append(prepared(pictures.read(path), known.input))
         good.append(path)

@@ -1,7 +1,7 @@
-"""The one way in for what comes from outside: JSON and flags, checked against a frozen dataclass.
+"""Checks JSON and flags against a frozen dataclass.
 
-Types and bounds stand on the dataclass's fields, bounds as `annotated_types` spells them. pydantic compares; what it
-complains of becomes one line here. pydantic is imported when something is checked first: `--help` does without.
+Types and bounds (of `annotated_types`) stand on the dataclass's fields. pydantic compares; its complaint becomes one
+line here. It is imported at the first check, so `--help` does without it.
 """
 
 import dataclasses
@@ -20,15 +20,12 @@ from dn_jax.errors import ConfigurationError, nearest
 if TYPE_CHECKING:
   import pydantic
 
-# What a checked dataclass has as its `__pydantic_config__`.
-STRICT = {
-  "extra": "forbid",
-  "allow_inf_nan": False,
-}
+# A checked dataclass's `__pydantic_config__`.
+STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
 class _Path:
-  """How pydantic is to take paths: a bucket's are pure ones, see `dn_jax.system.folders`."""
+  """Has pydantic accept pure paths too: a bucket's are, see `dn_jax.system.folders`."""
 
   def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
     from pydantic_core import core_schema
@@ -41,24 +38,24 @@ class _Path:
 
 
 Path = Annotated[pathlib.Path, _Path()]
-# Complaints about a value of the right type.
+# Complaints about values of the right type.
 _BEYOND = {
   *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
   *("finite_number", "too_short", "too_long"),
 }
-# Characters of a value that a line shows.
+# Characters of a value that a message shows.
 _SHOWN = 60
 
 
 class Misfit(ValueError):
-  """A record that does not fit: one line that names the field, its value and what would fit."""
+  """A record that does not fit; one line names the field, its value and what would fit."""
 
 
 def from_json[T](kind: type[T], text: str | bytes) -> T:
-  """A checked dataclass from JSON: every type as it says, no unknown field, nothing beyond a bound.
+  """Reads a dataclass from JSON.
 
   Raises:
-    Misfit: it is none.
+    Misfit: no JSON, a field of another type or beyond a bound, an unknown field or a missing one.
   """
   import pydantic
 
@@ -66,60 +63,60 @@ def from_json[T](kind: type[T], text: str | bytes) -> T:
     return adapter(kind).validate_json(text, strict=True)
   except pydantic.ValidationError as error:
     complaint = error.errors(include_url=False)[0]
-  place, value = _field(kind, complaint["loc"]), complaint["input"]
-  name = ".".join(map(str, place))
+  place, hint = _field(kind, complaint["loc"])
+  name = ".".join(place)
   match complaint["type"]:
     case "json_invalid":
       raise Misfit(f"no JSON: {complaint['ctx']['error']}")
     case "missing":
       raise Misfit(f"it has no {name}")
     case "unexpected_keyword_argument":
-      known = _hints(_hint_at(kind, place))
-      near = nearest(str(unknown := complaint["loc"][-1]), known)
+      near = nearest(str(unknown := complaint["loc"][-1]), _hints(_bare(hint)[0]))
       meant = f"; did you mean {' or '.join(near)}?" if near else ""
       raise Misfit(f"{_shown('.'.join((*place, str(unknown))))}: there is no such field{meant}")
   if not place:
     raise Misfit("it is no record")
-  raise Misfit(f"{name} {_shown(value)}: {_what_fits(_hint_at(kind, place), complaint)}")
+  raise Misfit(f"{name} {_shown(complaint['input'])}: {_what_fits(hint, complaint)}")
 
 
 def check(config: Any, prefix: str = "") -> None:
-  """Refuses a dataclass with a field of another type than it says, or beyond a bound.
-
-  Args:
-    config: the dataclass.
-    prefix: of its flags, such as `model.`.
+  """Refuses a dataclass with a field of another type or beyond a bound; `prefix` is of its flags, such as `model.`.
 
   Raises:
     ConfigurationError: names the flag.
   """
-  for name, hint in _hints(type(config)).items():
-    flag, value = prefix + name.replace("_", "-"), getattr(config, name)
-    if dataclasses.is_dataclass(value):
-      check(value, flag + ".")
-    elif fits := misfit(hint, value):
-      raise ConfigurationError(flag, value, fits)
+  hints = _hints(type(config))
+  check_values(hints, {name: getattr(config, name) for name in hints}, prefix)
 
 
-def misfit(hint: Any, value: Any) -> str | None:
-  """What would fit a type and its bounds, where a value does not."""
+def check_values(hints: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> None:
+  """`check` of values by name and of their types."""
   import pydantic
 
-  try:
-    adapter(hint).validate_python(value, strict=True)
-  except pydantic.ValidationError as error:
-    return _what_fits(hint, error.errors(include_url=False)[0])
-  return None
+  for name, value in values.items():
+    flag, hint = prefix + name.replace("_", "-"), hints[name]
+    if dataclasses.is_dataclass(value):
+      check(value, prefix_within(flag, hint))
+      continue
+    try:
+      adapter(hint).validate_python(value, strict=True)
+    except pydantic.ValidationError as error:
+      raise ConfigurationError(flag, value, _what_fits(hint, error.errors(include_url=False)[0])) from None
+
+
+def prefix_within(flag: str, hint: Any) -> str:
+  """The prefix of the flags of a nested dataclass; none where tyro is told to call it by an empty name."""
+  return "" if any(getattr(each, "name", None) == "" for each in _bare(hint)[1]) else flag + "."
 
 
 def to_dict(record: Any) -> dict[str, Any]:
-  """A nested dataclass as nested dictionaries of what JSON has; the inverse of `from_json`."""
+  """A nested dataclass as nested dictionaries of JSON's types; the inverse of `from_json`."""
   return adapter(type(record)).dump_python(record, mode="json", warnings=False)
 
 
 @functools.cache
 def adapter(kind: Any) -> "pydantic.TypeAdapter":
-  """pydantic's reader and writer of a type."""
+  """pydantic's validator and serialiser of a type."""
   import pydantic
 
   # A dataclass has its own configuration.
@@ -127,7 +124,7 @@ def adapter(kind: Any) -> "pydantic.TypeAdapter":
 
 
 def in_words(hint: Any) -> str:
-  """What a value of a type is, for a person."""
+  """A type in words, such as "a whole number"."""
   hint, _ = _bare(hint)
   origin, inner = typing.get_origin(hint), typing.get_args(hint)
   if origin in (typing.Union, types.UnionType):
@@ -143,7 +140,7 @@ def in_words(hint: Any) -> str:
 
 
 def _what_fits(hint: Any, complaint: Mapping[str, Any]) -> str:
-  """What would fit: the words for bounds, or for a type."""
+  """The bounds or the type in words, whichever pydantic complains about."""
   bare, bounds = _bare(hint)
   if typing.get_origin(bare) in (tuple, dict) and complaint["type"] in _BEYOND:
     bounds = [*bounds, *_bare(typing.get_args(bare)[-1 if typing.get_origin(bare) is dict else 0])[1]]
@@ -152,7 +149,7 @@ def _what_fits(hint: Any, complaint: Mapping[str, Any]) -> str:
     several = typing.get_origin(bare) in (typing.Union, types.UnionType)
     return documented if several and documented != "{}" else in_words(hint)
   lowest, highest = _words_of(bounds)
-  # Of two bounds a whole number is told the one that it is beyond: the other is far away.
+  # For a whole number only the bound that it is beyond is named: the other is far away.
   if lowest and highest and bare is int:
     lowest, highest = (lowest, "") if complaint["type"].startswith("greater") else ("", highest)
   both = f"{lowest}, {highest}" if lowest and highest else f"must be {lowest or highest}"
@@ -179,25 +176,20 @@ def _number(bound: Any) -> str:
   return f"2**{power}" if power >= 16 and bound == 2**power else f"{bound:,}"
 
 
-def _field(kind: Any, place: Sequence[str | int]) -> tuple[str, ...]:
-  """The part of pydantic's place that names a dataclass's field; what lies within its value is left out."""
+def _field(hint: Any, place: Sequence[str | int]) -> tuple[tuple[str, ...], Any]:
+  """The dataclass fields that pydantic's place names, one within the other, and the innermost one's type."""
   found: list[str] = []
   for name in place:
+    kind, _ = _bare(hint)
     if not dataclasses.is_dataclass(kind) or name not in _hints(kind):
       break
     found.append(name)
-    kind, _ = _bare(_hints(kind)[name])
-  return tuple(found)
-
-
-def _hint_at(kind: Any, place: Sequence[str]) -> Any:
-  for name in place:
-    kind = _hints(_bare(kind)[0])[name]
-  return kind
+    hint = _hints(kind)[name]
+  return tuple(found), hint
 
 
 def _bare(hint: Any) -> tuple[Any, list[Any]]:
-  """A type without `| None` and what it is annotated with, and the annotations, the outermost first."""
+  """A type without `| None` and annotations; and the annotations, outermost first."""
   annotations: list[Any] = []
   while True:
     inner = typing.get_args(hint)

@@ -1,4 +1,4 @@
-"""The data sets by name, as far as they are known before one is read."""
+"""The data sets by name, and their properties that are known before reading."""
 
 import dataclasses
 import difflib
@@ -13,17 +13,17 @@ from dn_jax.system import folders
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-  """What is known of a data set before it is read.
+  """A data set before it is read.
 
-  name, num_classes:  as TFDS has them
-  image_shape:        (height, width, channels)
-  mean, std:          of each channel, in pixel values (0 to 255): what the published input was normalised by
-  mirror, pad:        what "+" does to its pictures
-  column:             the paper's column, without "+"; empty where it has none
-  train_splits:       splits that together are the training set
-  validation_shares:  share of a validation set that each of those gives
-  streamed:           whether images are read one by one, and resized; `num_classes` is then 0 until they are opened
-  resize:             of those, the shorter side of a picture that is tested on, before it is cropped
+  name, num_classes: as in TFDS
+  image_shape:       (height, width, channels)
+  mean, std:         of each channel, in pixel values (0 to 255), for the published normalisation
+  mirror, pad:       the augmentation "+"
+  column:            the paper's column, without "+"; empty where it has none
+  train_splits:      splits that together are the training set
+  validation_shares: share of the validation set from each of those
+  streamed:          whether images are read one by one, and resized; `num_classes` is then 0 until it is opened
+  resize:            for streamed images, the shorter side of a test image before it is cropped
   """
 
   name: str
@@ -41,7 +41,7 @@ class DatasetInfo:
 
 
 # CIFAR: per-channel constants of the authors' Torch code. SVHN: pixels / 255 (paper, section 4.1).
-# digits: the mean and standard deviation of its training pictures' values (0 to 16).
+# digits: mean and standard deviation of its training images' values (0 to 16).
 CATALOG: Mapping[str, DatasetInfo] = {
   info.name: info
   for info in (
@@ -63,17 +63,17 @@ CATALOG: Mapping[str, DatasetInfo] = {
 }
 
 
-# ImageNet's, as every published network has them.
+# ImageNet's, as for every published network.
 _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-# Sizes of ImageNet's protocol: a crop, and the shorter side of a tested picture before it.
+# Sizes of ImageNet's protocol: the crop, and the shorter side of a test image before it.
 _CROP, _RESIZE = 224, 256
 
 
 def info_of(data: DataConfig) -> DatasetInfo:
-  """What is known of a data set before it is opened.
+  """The properties of a data set that are known before it is opened.
 
   Raises:
-    ConfigurationError: it is unknown, and near names are offered; or --data.size does not apply.
+    ConfigurationError: its name is unknown (near names are offered), or --data.size does not apply.
   """
   if data.name in CATALOG:
     for flag, value in (("data.size", data.size), ("data.resize", data.resize)):
@@ -85,20 +85,15 @@ def info_of(data: DataConfig) -> DatasetInfo:
     raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))
   size = _CROP if data.size is None else data.size
   resize = round(size * _RESIZE / _CROP) if data.resize is None else data.resize
-  return DatasetInfo(
-    data.name, 0, (size, size, 3), _IMAGENET_MEAN, _IMAGENET_STD, pad=0, column="", streamed=True, resize=resize
-  )
+  return DatasetInfo(data.name, 0, (size, size, 3), _IMAGENET_MEAN, _IMAGENET_STD, pad=0, streamed=True, resize=resize)
 
 
 def root(folder: pathlib.Path | None) -> pathlib.Path:
-  """Where prepared data sets are: a folder of this machine or a bucket's, by default TFDS's own.
+  """The folder of prepared data sets, by default TFDS's own.
 
   Raises:
     ConfigurationError: a bucket that cannot be reached.
   """
-  return default_folder() if folder is None else folders.of("data.dir", folder)
-
-
-def default_folder() -> pathlib.Path:
-  """Where TFDS itself would look."""
-  return pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+  if folder is None:
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+  return folders.of("data.dir", folder)

@@ -1,6 +1,6 @@
-"""The families of networks: flags and their defaults, depth, names; all that is known without building one.
+"""The families of networks: their flags and defaults, depths and names.
 
-A family is an entry of `FAMILIES`, and a builder in `dn_jax.models.build`.
+A new family is an entry of `FAMILIES` and a builder in `dn_jax.models.build`.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dn_jax.config import zoo
+from dn_jax.config import check, zoo
 from dn_jax.config.schema import ModelConfig, RematPolicy
 from dn_jax.errors import ConfigurationError
 
@@ -17,18 +17,18 @@ from dn_jax.errors import ConfigurationError
 class Family:
   """A kind of network.
 
-  title:         what figures call it
-  kind:          the same of a completed configuration, with its variant: DenseNet-BC
-  name:          of a completed configuration that the zoo does not have: densenet-bc-100-12
-  protocol:      whose training is its own, see `dn_jax.config.protocol`
-  flags:         fields of `ModelConfig` that it takes, and their defaults, some as functions of the fields before them
-  layers:        fills in what the depth means, or refuses a depth that no such network has
+  title:         its name in figures
+  kind:          (completed configuration) -> title with its variant, such as DenseNet-BC
+  name:          (completed configuration) -> name of a network outside the zoo, such as densenet-bc-100-12
+  protocol:      key of its published training in `dn_jax.config.protocol`
+  flags:         fields of `ModelConfig` that it takes, with defaults; a function computes its from the fields before it
+  layers:        completes a configuration from its depth; refuses a depth that no such network has
   smallest_map:  (completed configuration, images' height) -> height of the last feature maps
   remat:         policies that it can take
-  default_remat: where none is asked for
-  fixed:         fields of other families that it has with one value alone
+  default_remat: the policy where none is asked for
+  fixed:         fields of other families, and the one value that each has here
   unit:          of a residual network: convolutions of a unit, and the other layers that its depth counts
-  dropout:       whether it can drop out
+  dropout:       whether it has dropout
   """
 
   title: str
@@ -46,10 +46,10 @@ class Family:
 
 
 def complete_model(config: ModelConfig) -> ModelConfig:
-  """Fills in what a configuration leaves open, from its named network or the papers' habits.
+  """Fills in unset fields, from the named network or the family's defaults.
 
-  `dropout` may stay None, since it depends on the data set, and `remat`, since it depends on the devices. A name stays
-  only where the network is still the published one.
+  `dropout` (which depends on the data set) and `remat` (on the devices) may stay None. The name is removed where other
+  flags have changed the named network.
 
   Raises:
     ConfigurationError: a value that no network can have.
@@ -63,23 +63,18 @@ def complete_model(config: ModelConfig) -> ModelConfig:
   config = dataclasses.replace(config, **{key: value for key, value in named.items() if getattr(config, key) is None})
   config = dataclasses.replace(config, family=config.family or "densenet")
   _check(config)
-  config = _complete(config, FAMILIES[config.family])
-  if config.name and _changed(config):
-    config = dataclasses.replace(config, name=None)
-  return config
-
-
-def _complete(config: ModelConfig, family: Family) -> ModelConfig:
+  family = FAMILIES[config.family]
   _refuse_strange_flags(config, family)
   for name, default in {**family.fixed, **family.flags}.items():
     if getattr(config, name) is None and default is not None:
       value = default(config) if callable(default) else default
       config = dataclasses.replace(config, **{name: value})
-  return family.layers(config)
+  config = family.layers(config)
+  return dataclasses.replace(config, name=None) if config.name and _changed(config) else config
 
 
 def _changed(config: ModelConfig) -> bool:
-  """Whether a completed configuration is another network than the one it is named after."""
+  """Whether a completed configuration differs from the network it is named after."""
   published = complete_model(ModelConfig(**zoo.published(config.name).model))
   return any(getattr(config, name) != getattr(published, name) for name in ("family", "depth", *_FLAGS))
 
@@ -108,31 +103,18 @@ def _refuse_strange_flags(config: ModelConfig, family: Family) -> None:
 
 
 def _check(config: ModelConfig) -> None:
-  """Refuses what cannot be, flag by flag."""
-  for name in ("growth_rate", "initial_channels", "depth", "widen_factor"):
-    value = getattr(config, name)
-    if value is not None and value < 1:
-      raise ConfigurationError(_flag(name), value, "must be at least 1")
-  if config.blocks is not None and (not config.blocks or min(config.blocks) < 1):
-    raise ConfigurationError("model.blocks", config.blocks, "one or more blocks of at least 1 layer")
+  """Refuses values beyond their bounds, and a bottleneck's width and policy where there is no bottleneck."""
+  check.check(config, "model.")
   if config.bottleneck is False and config.bottleneck_width:
     raise ConfigurationError("model.bottleneck-width", config.bottleneck_width, "this network has no bottleneck")
-  if config.bottleneck is not False and config.bottleneck_width is not None and config.bottleneck_width < 1:
+  if config.bottleneck is not False and config.bottleneck_width == 0:
     raise ConfigurationError("model.bottleneck-width", config.bottleneck_width, "must be at least 1")
-  if config.compression is not None and not 0 < config.compression <= 1:
-    raise ConfigurationError("model.compression", config.compression, "above 0, at most 1")
-  if config.survival is not None and not 0 < config.survival <= 1:
-    raise ConfigurationError("model.survival", config.survival, "above 0, at most 1")
-  if config.dropout is not None and not 0 <= config.dropout < 1:
-    raise ConfigurationError("model.dropout", config.dropout, "at least 0, below 1")
-  if not config.epsilon > 0:
-    raise ConfigurationError("model.epsilon", config.epsilon, "must be above 0")
   if config.bottleneck is False and config.remat == "bottleneck":
     raise ConfigurationError("model.remat", "bottleneck", "this network has no bottleneck to keep; use dense_layer")
 
 
 def remat_policies(config: ModelConfig) -> tuple[RematPolicy, ...]:
-  """The policies that a completed configuration can take; `auto` chooses among them."""
+  """The policies that a completed configuration can take, among which `auto` chooses."""
   return tuple(
     policy for policy in FAMILIES[config.family].remat if policy != "bottleneck" or config.bottleneck is not False
   )
@@ -144,7 +126,7 @@ def policy_of(config: ModelConfig) -> str:
 
 
 def protocol_of(config: ModelConfig) -> str:
-  """Whose training is a completed configuration's own."""
+  """The key of a completed configuration's own protocol."""
   return "stochastic-depth" if (config.survival or 1) < 1 else FAMILIES[config.family].protocol
 
 
@@ -154,18 +136,18 @@ def name_of(config: ModelConfig) -> str:
 
 
 def kind_of(config: ModelConfig) -> str:
-  """What a completed network is called in the paper's figures: DenseNet-BC."""
+  """A completed network's name in the paper's figures, such as DenseNet-BC."""
   return FAMILIES[config.family].kind(config)
 
 
 def size_of(config: ModelConfig) -> str:
-  """The paper's symbols of a completed DenseNet: L=100, k=12."""
+  """A completed DenseNet's size in the paper's symbols, such as L=100, k=12."""
   layers = f"L={config.depth}" if config.depth else f"blocks {'-'.join(map(str, config.blocks))}"
   return f"{layers}, k={config.growth_rate}"
 
 
 def smallest_map(config: ModelConfig, size: int) -> int:
-  """Height of the last feature maps of a completed configuration, for images of that height."""
+  """Height of a completed configuration's last feature maps, for images of height `size`."""
   return FAMILIES[config.family].smallest_map(config, size)
 
 
@@ -174,12 +156,12 @@ def check_images(config: ModelConfig, size: int, batch_size: int, groups: int = 
 
   Args:
     config: completed.
-    size: the images' smaller side.
-    batch_size: images a step.
-    groups: statistics groups of these, each normalised by itself.
+    size: the images' smaller side, in pixels.
+    batch_size: images per step.
+    groups: groups of a batch that are normalised separately.
 
   Raises:
-    ConfigurationError: nothing is left of them, or a single number to normalise.
+    ConfigurationError: images shrink to nothing, or batch norm would see a single value.
   """
   smallest = smallest_map(config, size)
   if smallest < 1:
@@ -194,7 +176,7 @@ def check_images(config: ModelConfig, size: int, batch_size: int, groups: int = 
 
 
 def blocks_of_depth(depth: int, bottleneck: bool, num_blocks: int = 3) -> tuple[int, ...]:
-  """Layers of each block for the paper's L: one convolution in the stem, one a transition, one classifier.
+  """Layers of each block for the paper's L, which counts the stem, each transition and the classifier as one.
 
   L = 4 + 3n for three blocks of n convolutions; a bottleneck layer has two (section 3, "Implementation
   details").
@@ -202,26 +184,26 @@ def blocks_of_depth(depth: int, bottleneck: bool, num_blocks: int = 3) -> tuple[
   Raises:
     ValueError: no n fits; the message names the nearest depths that do.
   """
-  per_layer = num_blocks * (2 if bottleneck else 1)
-  extra = num_blocks + 1
-  layers, rest = divmod(depth - extra, per_layer)
-  if rest or layers < 1:
-    below = extra + per_layer * max(layers, 1)
-    nearest = f"{below} and {below + per_layer}"
-    kind = "with bottlenecks" if bottleneck else "without bottlenecks"
-    raise ValueError(
-      f"{num_blocks} equal blocks {kind} need depth = {extra} + {per_layer} * n; the nearest are {nearest}"
-    )
-  return (layers,) * num_blocks
+  needs = f"{num_blocks} equal blocks {'with' if bottleneck else 'without'} bottlenecks need"
+  return (_solve(depth, num_blocks + 1, num_blocks * (2 if bottleneck else 1), needs),) * num_blocks
+
+
+def _solve(depth: int, extra: int, factor: int, needs: str) -> int:
+  """n of depth = extra + factor * n; `needs` begins the message of the ValueError where there is none."""
+  n, rest = divmod(depth - extra, factor)
+  if rest or n < 1:
+    below = extra + factor * max(n, 1)
+    raise ValueError(f"{needs} depth = {extra} + {factor} * n; the nearest are {below} and {below + factor}")
+  return n
 
 
 def smallest_dense_map(size: int, blocks: int, stem: str) -> int:
-  """Height of the last block's feature maps for images of that height; 0: nothing is left."""
+  """Height of the last block's feature maps for images of height `size`; 0: nothing is left."""
   return (-(-size // 4) if stem == "imagenet" else size) // 2 ** (blocks - 1)
 
 
 def _dense_blocks(config: ModelConfig) -> ModelConfig:
-  """Fills in blocks and depth, each from the other."""
+  """Computes blocks from the depth, or the depth from blocks."""
   blocks = config.blocks
   if blocks is None and config.depth is None and config.stem == "imagenet":
     fits = "needs --model.blocks, or a network such as --model.name densenet-121"
@@ -260,18 +242,13 @@ def _dense_kind(config: ModelConfig) -> str:
 
 
 def units_of_depth(depth: int, family: str) -> int:
-  """Residual units of each of the three stages for a depth.
+  """Residual units in each of the three stages.
 
   Raises:
     ValueError: no number fits; the message names the nearest depths that do.
   """
   convolutions, extra = FAMILIES[family].unit
-  per_unit = 3 * convolutions
-  units, rest = divmod(depth - extra, per_unit)
-  if rest or units < 1:
-    below = extra + per_unit * max(units, 1)
-    raise ValueError(f"{family} needs depth = {extra} + {per_unit} * n; the nearest are {below} and {below + per_unit}")
-  return units
+  return _solve(depth, extra, 3 * convolutions, f"{family} needs")
 
 
 def _residual_units(config: ModelConfig) -> ModelConfig:
@@ -293,7 +270,7 @@ def _residual_kind(config: ModelConfig) -> str:
   return FAMILIES[config.family].title + (" with stochastic depth" if config.survival < 1 else "")
 
 
-# What all residual networks have alike.
+# The same for all residual networks.
 _RESIDUAL: Mapping[str, Any] = {
   "kind": _residual_kind,
   "name": _residual_name,

@@ -1,25 +1,24 @@
-"""The published protocols as data, by whose they are and data set.
+"""The published training protocols by author and data set.
 
 Sources: `densenet`: CVPR 2017 paper, section 4.2, and the authors' Torch code. `caffe`: the authors' Caffe
 code. `stochastic-depth`: its authors' Torch code. `wide`: its authors' scripts. `resnet`: its paper, FROM MEMORY
-(64,000 iterations of 128 pictures, here as 164 epochs of 391 or 390 steps). `preactivation`: its authors' Torch code,
-which is fb.resnet.torch's training, with the paper's batch, iterations and slow start FROM MEMORY.
-`digits` has no published protocol: everyone's is the one for CIFAR-10, with 40 epochs and nothing held out.
-Where a protocol says nothing of SVHN, DenseNet's is taken. Whatever is streamed, that is all data sets whose images are
-read one by one, has DenseNet's protocol for ImageNet.
+(64,000 iterations of 128 images, here as 164 epochs of 391 or 390 steps). `preactivation`: its authors' Torch code,
+which trains as fb.resnet.torch, with the paper's batch, iterations and slow start FROM MEMORY.
+`digits` has no published protocol, and takes the one for CIFAR-10 with 40 epochs and nothing held out. Where a protocol
+has nothing on SVHN, DenseNet's is taken. All streamed data sets take DenseNet's protocol for ImageNet.
 """
 
 import dataclasses
 
-from dn_jax.config import datasets, zoo
-from dn_jax.config.network import FAMILIES, protocol_of
-from dn_jax.config.schema import ModelConfig, RunConfig
+from dn_jax.config import datasets
+from dn_jax.config.network import FAMILIES
+from dn_jax.config.schema import RunConfig
 from dn_jax.errors import ConfigurationError
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """What a published number was trained with; the fields are those of the flags."""
+  """A published training; the fields are those of the flags."""
 
   epochs: int
   batch_size: int = 64
@@ -31,12 +30,11 @@ class Protocol:
   drops: tuple[float, ...] = (0.5, 0.75)
   drop_factor: float = 0.1
   warmup_steps: int = 0
-  # The input: how normalised, and how padded where augmented; training pictures held out; whose error is reported.
   normalise: str = "channel"
   padding: str = "zero"
   validation: int = 0
   report: str = "last"
-  # The dropout rate where the pictures are not augmented.
+  # The dropout rate where images are not augmented.
   dropout_without_augmentation: float = 0.0
 
 
@@ -58,22 +56,18 @@ _CIFAR = {
   "preactivation": _HE,
   "wide": _WIDE,
 }
-# Of any data set that is streamed.
+
+
+def _on_digits(protocol: Protocol) -> Protocol:
+  changes = {"normalise": "channel", "validation": 0, "report": "last", "dropout_without_augmentation": 0.0}
+  return dataclasses.replace(protocol, epochs=40, warmup_steps=0, **changes)
+
+
+# Of any streamed data set.
 STREAMED = "streamed"
 PROTOCOLS: dict[tuple[str, str], Protocol] = {
   **{(name, data): protocol for name, protocol in _CIFAR.items() for data in ("cifar10", "cifar100")},
-  **{
-    (name, "digits"): dataclasses.replace(
-      protocol,
-      epochs=40,
-      normalise="channel",
-      validation=0,
-      report="last",
-      dropout_without_augmentation=0.0,
-      warmup_steps=0,
-    )
-    for name, protocol in _CIFAR.items()
-  },
+  **{(name, "digits"): _on_digits(protocol) for name, protocol in _CIFAR.items()},
   **{(name, "svhn_cropped"): _DENSENET_SVHN for name in ("densenet", "caffe")},
   **{
     (name, "svhn_cropped"): dataclasses.replace(_DENSENET_SVHN, dropout_without_augmentation=0.0)
@@ -96,7 +90,7 @@ PROTOCOLS: dict[tuple[str, str], Protocol] = {
 
 
 def of(whose: str, data: str) -> Protocol:
-  """By whose it is and the data set's name.
+  """The protocol of an author for a data set.
 
   Raises:
     ConfigurationError: there is none for that data set.
@@ -109,7 +103,7 @@ def of(whose: str, data: str) -> Protocol:
 
 
 def of_streamed(config: RunConfig) -> str | None:
-  """A line about a resolved run's protocol where its images are streamed; None where they are not."""
+  """A line about the protocol of a resolved run with streamed images; None for other runs."""
   whose, data = config.protocol, config.data.name
   if data in datasets.CATALOG:
     return None
@@ -117,23 +111,11 @@ def of_streamed(config: RunConfig) -> str | None:
   return "protocol: densenet's for ImageNet" + ("" if own else f" ({whose} has none of its own for {data})")
 
 
-def protocol_name(name: str | None, model: ModelConfig) -> str:
-  """Whose protocol a network is trained with, where a person does not say.
-
-  Args:
-    name: of the zoo, as the person gave it; parts of that network may have been changed.
-    model: the completed configuration.
-  """
-  if name:
-    return zoo.published(name).protocol
-  return protocol_of(model)
-
-
 def fill_in(config: RunConfig) -> RunConfig:
-  """Replaces every None of a run's configuration that its protocol (which is set) speaks of.
+  """Fills in unset fields from the run's protocol, which is set.
 
-  A validation split that a person asks for where none was published makes the best network the reported one
-  (hyper-parameters chosen on held-out pictures), unless --report says otherwise.
+  Where a person asks for a validation split and none was published, the best network is reported unless --report says
+  otherwise: hyper-parameters are chosen on held-out images.
   """
   protocol = of(config.protocol, config.data.name)
 

@@ -1,27 +1,28 @@
-"""A run's configuration filled in, from the named network and the published protocol, checked, and named."""
+"""Completes, checks and names a run's configuration."""
 
 import dataclasses
 import pathlib
 
-from dn_jax.config import check, datasets, protocol, weights_file
-from dn_jax.config.network import check_images, complete_model, name_of
+from dn_jax.config import check, datasets, protocol, weights_file, zoo
+from dn_jax.config.network import check_images, complete_model, name_of, protocol_of
 from dn_jax.config.schema import DistributedConfig, RunConfig
 from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders
 
 
 def resolve(config: RunConfig) -> RunConfig:
-  """Fills in everything left open, from the named network and the published protocol, and checks it.
+  """Fills in unset fields from the named network and the published protocol, and checks all.
 
-  Three fields stay open, since only the devices know them: the remat policy, steps per dispatch, number of devices.
+  Three fields that depend on the devices stay unset: the remat policy, steps per dispatch, number of devices.
 
   Raises:
     ConfigurationError: a flag's value does not fit.
   """
   info = datasets.info_of(config.data)
-  asked = weights_file.model_of(config)
+  asked = weights_file.model_of(config.weights, config.model)
   model = complete_model(asked)
-  whose = config.protocol or protocol.protocol_name(asked.name, model)
+  # A named network keeps its protocol where parts of it were changed.
+  whose = config.protocol or (zoo.published(asked.name).protocol if asked.name else protocol_of(model))
   config = dataclasses.replace(config, model=model, protocol=whose)
   if info.streamed:
     data = dataclasses.replace(config.data, size=info.image_shape[0], resize=info.resize)
@@ -32,7 +33,7 @@ def resolve(config: RunConfig) -> RunConfig:
 
 
 def data_name(config: RunConfig) -> str:
-  """A run's data set, with the paper's "+" where it is augmented."""
+  """The name of a run's data set, with the paper's "+" where it is augmented."""
   return config.data.name + ("+" if config.data.augment else "")
 
 
@@ -42,49 +43,24 @@ def slug(config: RunConfig) -> str:
 
 
 def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
-  """Refuses what fields' own types and bounds refuse, and values that do not go together."""
+  """Refuses values of another type or beyond a bound, and values that do not go together."""
   check.check(config)
-  data, sgd = config.data, config.optimizer
-  for flag, value, fits, words in (
-    (
-      "data.resize",
-      data.resize,
-      not (data.size and data.resize and data.resize < data.size),
-      f"must be at least {data.size}",
-    ),
-    (
-      "parallel",
-      config.parallel,
-      not (config.shard_state and config.parallel == "pmap"),
-      "every device holds the whole state under it; --shard-state needs jit",
-    ),
-    (
-      "optimizer.warmup-epochs",
-      sgd.warmup_epochs,
-      sgd.warmup_epochs <= config.epochs,
-      "at least 0, within the run",
-    ),
-    (
-      "data.normalise",
-      data.normalise,
-      not info.streamed or data.normalise == "channel",
-      "pictures that are read one by one have no mean picture; take channel",
-    ),
-    (
-      "last-batch",
-      config.last_batch,
-      not info.streamed or config.last_batch == "drop",
-      "batches that are read picture by picture have one size; take drop",
-    ),
-    (
-      "report",
-      config.report,
-      config.report != "best" or data.validation > 0,
-      "needs held-out pictures; give --data.validation",
-    ),
-  ):
-    if not fits:
-      raise ConfigurationError(flag, value, words)
+  data = config.data
+  if data.size and data.resize and data.resize < data.size:
+    raise ConfigurationError("data.resize", data.resize, f"must be at least {data.size}")
+  if config.shard_state and config.parallel == "pmap":
+    fits = "every device holds the whole state under it; --shard-state needs jit"
+    raise ConfigurationError("parallel", config.parallel, fits)
+  if config.optimizer.warmup_epochs > config.epochs:
+    raise ConfigurationError("optimizer.warmup-epochs", config.optimizer.warmup_epochs, "at least 0, within the run")
+  if info.streamed and data.normalise != "channel":
+    fits = "pictures that are read one by one have no mean picture; take channel"
+    raise ConfigurationError("data.normalise", data.normalise, fits)
+  if info.streamed and config.last_batch != "drop":
+    fits = "batches that are read picture by picture have one size; take drop"
+    raise ConfigurationError("last-batch", config.last_batch, fits)
+  if config.report == "best" and not data.validation:
+    raise ConfigurationError("report", config.report, "needs held-out pictures; give --data.validation")
   _check_start(config)
   _check_processes(config.distributed)
   check_images(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)
@@ -110,7 +86,7 @@ def _check_processes(config: DistributedConfig) -> None:
 
 
 def _check_start(config: RunConfig) -> None:
-  """Refuses flags of what a run starts from that do not go together."""
+  """Refuses flags of initial weights and frozen parts that do not go together."""
   model = config.model
   if config.weights is None and config.reset_classifier:
     raise ConfigurationError("reset-classifier", True, "every classifier is fresh; for --weights FILE")

@@ -1,9 +1,8 @@
-"""A run as frozen data: what it is, how it is carried out, and what a wrong value is told.
+"""A run as frozen data: what it is, and how it is carried out.
 
-Every field is one or the other. A field of the first kind is part of what the run *is*: another value is
-another run, and another cell of a table. A field made with `carried_out` says how it is computed or where it
-goes, and may differ when a run is resumed. `None` stands for "as published" and is filled in before anything
-runs (`dn_jax.config.resolve`), so that a record holds no `None` that matters.
+A plain field is part of what the run *is*: another value is another run, and another cell of a table. A field made
+with `carried_out` says how the run is computed or where it goes, and may differ when it is resumed. `None` means "as
+published" and is filled in before anything runs (`dn_jax.config.resolve`).
 """
 
 import dataclasses
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, doc
 
-from dn_jax.config.check import STRICT, Path, to_dict
+from dn_jax.config.check import STRICT, Path, prefix_within, to_dict
 
 ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
 RematPolicy = Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"]
@@ -22,13 +21,11 @@ RematChoice = Literal[RematPolicy, "auto"]
 # Whole numbers go to the devices as int32.
 Count = Annotated[int, Ge(1), Lt(2**31)]
 Whole = Annotated[int, Ge(0), Lt(2**31)]
-# Of layers, channels, pixels, processes: far above any that somebody has computed.
+# Of layers, channels, pixels, processes; the bound is far above any real one.
 Size = Annotated[int, Ge(1), Le(10_000)]
 Share = Annotated[float, Gt(0), Le(1)]
 Rate = Annotated[float, Ge(0), Lt(1)]
 Positive = Annotated[float, Gt(0)]
-
-# Fields of earlier versions, and the one value of each that a record may still have.
 
 
 def carried_out(default: Any) -> Any:
@@ -38,38 +35,38 @@ def carried_out(default: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Which pictures."""
+  """The images."""
 
   __pydantic_config__ = STRICT
 
   name: str = "cifar10"
-  """digits, cifar10, cifar100 or svhn_cropped; read picture by picture: folder (CLASS/PICTURE, or train and val with
-  these inside), imagenet2012, or any other with one label a picture that TFDS prepared."""
+  """digits, cifar10, cifar100 or svhn_cropped; streamed: folder (CLASS/PICTURE, or train and val with these inside),
+  imagenet2012, or any other with one label per picture that TFDS prepared."""
   dir: Path | None = carried_out(None)
-  """Folder of TFDS-prepared data sets, gs://BUCKET/FOLDER too; by default TFDS's own (~/tensorflow_datasets). With
+  """Folder of TFDS-prepared data sets, or gs://BUCKET/FOLDER; by default TFDS's own (~/tensorflow_datasets). With
   `folder`: that folder."""
   augment: bool = False
-  """The "+" of the paper's tables: mirror, pad and crop. Read picture by picture: ImageNet's, a crop of random area and
-  aspect, mirrored, colours jittered, lighting changed."""
+  """The "+" of the paper's tables: mirror, pad and crop. Streamed: ImageNet's, a crop of random area and aspect,
+  mirrored, with changed colours and lighting."""
   padding: Literal["zero", "reflect"] | None = None
-  """What is beyond a shifted picture's border: zeros after normalising, or the picture's mirror image."""
+  """Pad shifted images with zeros after normalising, or with their reflection."""
   normalise: Literal["channel", "pixel", "mean"] | None = None
-  """By the data set's published constants; a mean picture and one deviation; a mean picture alone."""
+  """By the data set's published constants; by a mean image and one standard deviation; by a mean image alone."""
   validation: Whole | None = None
-  """Pictures held out of the training set, evenly over the classes (published: 0; SVHN 6000)."""
+  """Images held out of the training set, evenly over the classes (published: 0; SVHN 6000)."""
   size: Size | None = None
-  """Side of the crop that the network sees, of pictures that are read one by one (ImageNet: 224)."""
+  """Side of a streamed image after cropping (ImageNet: 224)."""
   resize: Size | None = None
-  """Their shorter side before the middle is cropped, where they are not augmented (ImageNet: 256, or as 8 to 7)."""
+  """Its shorter side before the central crop, where it is not augmented (ImageNet: 256, or as 8 to 7)."""
   workers: Annotated[int, Ge(0), Le(1024)] = carried_out(0)
-  """Processes that read and decode them; 0: threads of this one, as many as there are processors, at most 16."""
+  """Processes that read and decode them; 0: threads of this one, one per processor, at most 16."""
   bad_share: Rate = carried_out(0.01)
-  """Share of them that may be unreadable; another is taken in such a one's place, and more stop the run."""
+  """Share of them that may be unreadable, each replaced by another; more stop the run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """Which network. Unset flags come from --model.name, or are those of DenseNet-BC (L=100, k=12)."""
+  """The network. Unset flags come from --model.name, or are those of DenseNet-BC (L=100, k=12)."""
 
   __pydantic_config__ = STRICT
 
@@ -86,7 +83,7 @@ class ModelConfig:
   bottleneck_width: Annotated[int, Ge(0), Le(10_000)] | None = None
   """Its outputs, in units of k."""
   compression: Share | None = None
-  """theta: share of its channels that a transition keeps (-C)."""
+  """theta: share of the channels that a transition keeps (-C)."""
   initial_channels: Size | None = None
   """Outputs of the first convolution (2k with bottlenecks, else 16)."""
   stem: Literal["cifar", "imagenet"] | None = None
@@ -106,14 +103,14 @@ class ModelConfig:
   shortcut: Literal["subsample", "average"] | None = None
   """Where a ResNet's size changes: every other pixel, or the average of four (with stochastic depth)."""
   epsilon: Positive = 1e-5
-  """Of batch norm."""
+  """Added to batch norm's variance."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Of activations; parameters and statistics stay float32."""
   precision: Literal["default", "high", "highest"] = "default"
   """Of matrix products: on TPU and GPU "default" multiplies float32 in bfloat16 or TF32 passes."""
   remat: RematChoice | None = carried_out(None)
-  """What the backward pass keeps; the function is the same. auto: the least recomputation that fits the device.
-  Unset: layer_by_layer, the fastest; for a ResNet dense_layer."""
+  """Which activations the backward pass keeps and which it recomputes; results are the same. auto: the least
+  recomputation that fits the device. Unset: layer_by_layer, the fastest; for a ResNet dense_layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,24 +132,24 @@ class OptimizerConfig:
   drops: Annotated[tuple[Share, ...], doc("shares of the epochs, {}")] | None = None
   """Where the rate drops, as shares of the epochs."""
   drop_factor: Share | None = None
-  """By what the rate is multiplied there."""
+  """The rate's factor there."""
   warmup_steps: Whole | None = None
   """Steps at the start with a tenth of the rate."""
   rate_batch: Count | None = None
-  """Batch that the rate is meant for: it is scaled by --batch-size over this (Goyal et al. 2017). Unset: it is not."""
+  """Scale the rate by --batch-size over this batch size (Goyal et al. 2017). Unset: no scaling."""
   warmup_epochs: Annotated[float, Ge(0), doc("at least 0, within the run")] = 0.0
-  """Epochs in which the rate rises linearly: from what it is before it is scaled up, else from a tenth."""
+  """Epochs in which the rate rises linearly: from its unscaled value, else from a tenth."""
   label_smoothing: Rate = 0.0
-  """Share of a label that training's loss spreads over all classes (what is logged is the plain cross-entropy)."""
+  """Share of a label that training's loss spreads over all classes (the log has the plain cross-entropy)."""
   average: Rate = 0.0
-  """Decay of a moving average of the parameters over steps; above 0 it is what is tested and kept. E.g. 0.9999."""
+  """Decay of a moving average of the parameters over steps, which is then tested and kept. E.g. 0.9999."""
   classifier_rate: Positive = 1.0
   """The classifier's own rate, in units of all others'."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-  """What is kept on disk to go on from."""
+  """When checkpoints are written and kept."""
 
   __pydantic_config__ = STRICT
 
@@ -163,14 +160,14 @@ class CheckpointConfig:
   every_minutes: Positive | None = carried_out(None)
   """Likewise, minutes; several processes look at the clock about every 10 s."""
   any_version: bool = carried_out(False)
-  """Go on from a checkpoint that another JAX wrote; the last digits may differ from an undisturbed run's."""
+  """Resume from a checkpoint that another JAX wrote; the last digits may differ from an undisturbed run's."""
   keep: Annotated[int, Ge(2), Lt(2**31), doc("{} (the newest may be cut short while it is written)")] = carried_out(2)
-  """How many of the newest stay; the best on validation stays besides."""
+  """How many of the newest to keep, beside the best on validation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-  """Several processes, usually one a host, as one run: each is started with the same flags but its own id."""
+  """Several processes, usually one per host, as one run: each is started with the same flags and its own id."""
 
   __pydantic_config__ = STRICT
 
@@ -181,11 +178,11 @@ class DistributedConfig:
   process_id: Whole | None = carried_out(None)
   """Which one this is, from 0."""
   auto: bool = carried_out(False)
-  """JAX finds the others: on a TPU pod slice. Under SLURM and Open MPI it does so unasked."""
+  """Have JAX find the others, on a TPU pod slice. Under SLURM and Open MPI it does so without this flag."""
   timeout: Count = carried_out(300)
   """Seconds to wait for the others at the start."""
   heartbeat: Count = carried_out(30)
-  """Seconds without a sign of life after which a process counts as lost, and all others stop."""
+  """Seconds without a sign of life after which a process counts as lost and all others stop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,47 +197,47 @@ class RunConfig:
   checkpoint: CheckpointConfig = CheckpointConfig()
   distributed: DistributedConfig = DistributedConfig()
   protocol: ProtocolName | None = carried_out(None)
-  """Whose published training fills in unset flags; by default the named network's own."""
+  """Published training that fills in unset flags; by default the named network's own."""
   epochs: Count | None = None
-  """Passes over the training pictures."""
+  """Passes over the training images."""
   batch_size: Count | None = None
-  """Pictures a step, over all devices."""
+  """Images per step, over all devices."""
   seed: Annotated[int, Ge(0), Lt(2**32)] = 0
   """Of weights, order, augmentation and dropout."""
   weights: Path | None = None
-  """Start from a file of weights (.safetensors, .pth) in PyTorch's names; it may say what network it is."""
+  """Start from a file of weights (.safetensors, .pth) in PyTorch's names, which may describe its network."""
   reset_classifier: bool = False
   """With --weights: a fresh classifier, for other classes."""
   freeze: tuple[str, ...] = ()
   """Parts that keep their weights: stem, block1, transition1, ..., last, classifier; layers as block1/layer2."""
   freeze_statistics: bool = False
-  """Batch norm takes its running averages in training too, as they are, and nothing is dropped out."""
+  """Train with batch norm's running averages, unchanged, and without dropout."""
   statistics_groups: Count = 1
-  """Equal parts of a batch that batch norm sees one by one, as on so many GPUs; 1: the whole batch."""
+  """Equal parts of a batch that batch norm normalises separately, as on so many GPUs; 1: the whole batch."""
   last_batch: Literal["drop", "keep"] = "drop"
-  """What becomes of an epoch's smaller last batch (the authors keep it; a device mesh wants one size)."""
+  """Drop or keep an epoch's smaller last batch (the authors keep it; a device mesh needs one size)."""
   report: Literal["last", "best"] | None = None
-  """Whose test error is reported: the last network's, or that of the best on validation."""
+  """Report the test error of the last network, or of the best on validation."""
   out: Path | None = carried_out(None)
-  """The run's folder; by default runs/ and a name made of the flags."""
+  """The run's folder; by default runs/ and a name from the flags."""
   devices: Size | None = carried_out(None)
   """How many of this machine's devices share the batch; by default all."""
   parallel: Literal["jit", "pmap"] = carried_out("jit")
-  """What runs the step on every device: jax.jit with jax.shard_map, or jax.pmap."""
+  """Run the step on every device by jax.jit with jax.shard_map, or by jax.pmap."""
   shard_state: bool = carried_out(False)
-  """Cut parameters and momentum over the devices, for large networks; each step gathers the parameters."""
+  """Shard parameters and momentum over the devices, for large networks; each step gathers the parameters."""
   accumulation: Count = carried_out(1)
-  """Pieces that a device goes through one after another, for batches that do not fit; each of whole groups."""
+  """Pieces of a batch that a device processes one after another, if the batch does not fit; each has whole groups."""
   steps_per_dispatch: Count | None = carried_out(None)
-  """Steps that the device takes at one command of the host (default: 1 on CPU, 32 elsewhere)."""
+  """Steps of the device per command of the host (default: 1 on CPU, 32 elsewhere)."""
   evaluation_batch_size: Count = carried_out(256)
-  """Pictures a step of evaluation."""
+  """Images per step of evaluation."""
   tensorboard: bool = carried_out(False)
   """Write TensorBoard events too (extra `tensorboard`)."""
   profile: bool = carried_out(False)
-  """Record a few commands to the device: RUN/profile, for TensorBoard or ui.perfetto.dev."""
+  """Record a few commands to the device in RUN/profile, for TensorBoard or ui.perfetto.dev."""
   debug_nans: bool = carried_out(False)
-  """Stop at the first operation that makes a NaN, with its traceback; slow."""
+  """Stop at the first operation that yields a NaN, with its traceback; slow."""
 
 
 # For each channel, or for each value of a mean image [height, width, channels].
@@ -252,7 +249,7 @@ PixelValues = Annotated[
 
 @dataclasses.dataclass(frozen=True)
 class AboutInput:
-  """What a file of weights says of its input, see `dn_jax.inference.load.Input`."""
+  """A weights file's description of its input, see `dn_jax.inference.load.Input`."""
 
   __pydantic_config__ = STRICT
 
@@ -264,7 +261,7 @@ class AboutInput:
 
 @dataclasses.dataclass(frozen=True)
 class About:
-  """What a file of weights says of itself, in its metadata."""
+  """A weights file's description of itself, in its metadata."""
 
   __pydantic_config__ = STRICT
 
@@ -278,7 +275,7 @@ RETIRED = {"seeds_per_device": (1, "this version has no several seeds in one pro
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
-  """Every field of a nested configuration: (flag such as `model.growth-rate`, value, is part of the run)."""
+  """Every field of a nested configuration: (flag such as `model.growth-rate`, value, whether it is part of the run)."""
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
     flag = prefix + field.name.replace("_", "-")
@@ -288,35 +285,36 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
       yield flag, value, not field.metadata.get("carried_out", False)
 
 
-def flag_types(config: type) -> dict[str, Any]:
-  """The flags of a nested configuration's class, and their types."""
+def flag_types(command: Any) -> dict[str, Any]:
+  """The flags of a nested configuration, or of a function that is a command, and their types."""
 
-  def of(config: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, hint in typing.get_type_hints(config).items():
+  def of(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    annotated = typing.get_type_hints(kind, include_extras=True)
+    for name, hint in typing.get_type_hints(kind).items():
       flag = prefix + name.replace("_", "-")
       if dataclasses.is_dataclass(hint):
-        yield from of(hint, flag + ".")
-      else:
+        yield from of(hint, prefix_within(flag, annotated[name]))
+      elif name != "return":
         yield flag, hint
 
-  return dict(of(config))
+  return dict(of(command))
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-  """The flags that say what a resolved run is, and their values as JSON has them."""
+  """The flags that say what a resolved run is, and their values in JSON's types."""
   values = flags(config)
   return {flag: values[flag] for flag, _, part_of_the_run in fields(config) if part_of_the_run}
 
 
 def flags(config: Any) -> dict[str, Any]:
-  """The flags of a nested configuration, and their values as JSON has them."""
+  """The flags of a nested configuration, and their values in JSON's types."""
 
-  def flat(record: dict[str, Any], kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for field in dataclasses.fields(kind):
-      flag, value, inner = prefix + field.name.replace("_", "-"), record[field.name], getattr(kind, field.name)
-      yield from flat(value, inner, flag + ".") if dataclasses.is_dataclass(inner) else [(flag, value)]
+  def flat(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in record.items():
+      flag = prefix + name.replace("_", "-")
+      yield from flat(value, flag + ".") if isinstance(value, dict) else [(flag, value)]
 
-  return dict(flat(to_dict(config), config))
+  return dict(flat(to_dict(config)))
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

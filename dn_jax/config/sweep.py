@@ -1,4 +1,4 @@
-"""How many runs are carried out: the flags that a sweep has beside those of its runs."""
+"""The flags of a sweep beside those of its runs."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ from dn_jax.config.schema import Positive
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-  """What a run takes of a cluster."""
+  """A run's share of a cluster."""
 
   cpus: Annotated[float, Ge(0)] = 1.0
   """Processors."""
@@ -26,11 +26,11 @@ class Sweep:
   """How a sweep is carried out."""
 
   out: pathlib.Path = pathlib.Path("runs/sweep")
-  """Folder of the runs: what is done there is not done again. Tables and pictures go to its report/."""
+  """Folder of the runs; finished ones are not repeated. Tables and figures go to its report/."""
   dry_run: bool = False
   """Print the plan and stop there."""
   memory: bool = True
-  """Have the compiler say what a training step takes; it compiles each network once, answers are kept."""
+  """Ask the compiler how much memory a training step takes; each network is compiled once, and the answer kept."""
   time_out: Positive | None = None
   """Hours after which a run is stopped, saved, and counted as failed."""
   cluster: str | None = None

@@ -1,10 +1,10 @@
-"""What a person says of a trained network besides where it is."""
+"""Flags of commands that take a trained network."""
 
 import dataclasses
 import pathlib
 from typing import Literal
 
-from dn_jax.config.schema import ModelConfig
+from dn_jax.config.schema import Count, ModelConfig
 
 Which = Literal["reported", "last", "best"]
 
@@ -19,13 +19,13 @@ class Moved:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-  """What a person says of a network besides where it is; None: as the run or the file has it."""
+  """Overrides of a trained network's own record; None: as the run or the file has it."""
 
   model: ModelConfig = ModelConfig()
-  """Which network a file is of that does not say so itself."""
+  """The network of a file that does not say which it is."""
   labels: pathlib.Path | None = None
-  """A file with the classes' names, one a line, in the order of the network's outputs."""
-  size: int | None = None
+  """A file with the classes' names, one per line, in the order of the network's outputs."""
+  size: Count | None = None
   """Side of the crop that the network sees."""
-  resize: int | None = None
-  """A picture's shorter side before that."""
+  resize: Count | None = None
+  """A picture's shorter side before it is cropped."""

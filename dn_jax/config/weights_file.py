@@ -1,4 +1,4 @@
-"""What a file of weights says of itself; no tensor is read."""
+"""Reads a weights file's own description; no tensor is read."""
 
 import dataclasses
 import pathlib
@@ -6,7 +6,7 @@ import pathlib
 import safetensors
 
 from dn_jax.config.check import Misfit, from_json
-from dn_jax.config.schema import About, ModelConfig, RunConfig
+from dn_jax.config.schema import About, ModelConfig
 from dn_jax.errors import UserError
 
 # The entry of a safetensors file's metadata.
@@ -14,14 +14,20 @@ METADATA = "dn_jax"
 
 
 class WeightsError(UserError):
-  """Weights that do not fit; the message names every tensor that is at fault."""
+  """Weights that do not fit; the message names every wrong tensor."""
+
+  def of_file(self, path: pathlib.Path) -> UserError:
+    """The same in one line: the first wrong tensor, and how many more."""
+    first, *rest = str(self).splitlines()
+    more = f", and {len(rest) - 1} more" if len(rest) > 1 else ""
+    return UserError(f"{path}: {first} ({''.join(rest[:1]).strip()}{more}); give --model.name")
 
 
 def about(path: pathlib.Path) -> About:
-  """What `dn_jax.models.weights.write` was told about a file of weights; nothing where the file says nothing.
+  """The description that `dn_jax.models.weights.write` wrote into a file, with all fields unset where there is none.
 
   Raises:
-    WeightsError: it is there and cannot be read.
+    WeightsError: it cannot be read.
   """
   if path.suffix != ".safetensors":
     return About()
@@ -32,16 +38,16 @@ def about(path: pathlib.Path) -> About:
     raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
 
 
-def model_of(config: RunConfig) -> ModelConfig:
-  """The network that a person asks for: by flags, or where there are none, as a file of weights says of itself.
+def model_of(path: pathlib.Path | None, model: ModelConfig) -> ModelConfig:
+  """The network of flags, or where they name none, of a file of weights that describes itself.
 
   Raises:
-    WeightsError: what the file says cannot be read.
+    WeightsError: the file's description cannot be read.
   """
-  if config.weights is None or not config.weights.is_file():
-    return config.model
-  # How it is computed, and what only training has, are the run's.
-  own = {name: getattr(config.model, name) for name in ("remat", "dtype", "precision", "dropout")}
-  if config.model != dataclasses.replace(ModelConfig(), **own):  # Flags name a network.
-    return config.model
-  return dataclasses.replace(about(config.weights).model or config.model, **own)
+  if path is None or not path.is_file():
+    return model
+  # These do not name a network.
+  own = {name: getattr(model, name) for name in ("remat", "dtype", "precision", "dropout")}
+  if model != ModelConfig(**own):
+    return model
+  return dataclasses.replace(about(path).model or model, **own)

@@ -13,10 +13,10 @@ IMAGENET_COLUMNS = ("top-1", "top-5", "10-crop top-1", "10-crop top-5")
 
 
 class Counted(NamedTuple):
-  """What `dn_jax.models.summary` counts in a network; kept, since to count all of them takes a minute.
+  """Counts of `dn_jax.models.summary`, recorded here since counting all networks takes a minute.
 
   parameters: with 10 classes, or ImageNet's 1000
-  flops:      of an image of 32x32 or 224x224 pixels, a multiply-add counted as two
+  flops:      for an image of 32x32 or 224x224 pixels; a multiply-add counts as two
   """
 
   parameters: int
@@ -27,15 +27,14 @@ class Counted(NamedTuple):
 class Published:
   """A network as published.
 
-  name:       of the zoo
-  title:      as the tables print it
+  title:      in the tables
   model:      fields of `ModelConfig`
   parameters: in millions, as printed; None where not printed
-  counted:    parameters and FLOPs of the network here
+  counted:    for the network here
   errors:     test error in percent by column of `COLUMNS` or `IMAGENET_COLUMNS`
-  source:     where the figures stand
-  protocol:   whose training they were got with, see `dn_jax.config.protocol`
-  note:       what of these figures is of another network, or counted otherwise; else empty
+  source:     of the numbers
+  protocol:   of the published training, see `dn_jax.config.protocol`
+  note:       which numbers are of another network, or counted otherwise
   """
 
   name: str
@@ -50,32 +49,32 @@ class Published:
 
   @property
   def imagenet(self) -> bool:
-    """Whether it was trained on ImageNet: 1000 classes, 224x224 pictures."""
+    """Whether it was trained on ImageNet: 1000 classes, 224x224 pixels."""
     return "top-1" in self.errors
 
 
-_TABLE_2 = "CVPR 2017 paper, table 2"
+_TABLE_2, _TABLE_3 = "CVPR 2017 paper, table 2", "CVPR 2017 paper, table 3"
 _TORCH = "README of the authors' Torch code"
-
 
 # Parameters in millions as printed, and what `dn_jax.models.summary` counts: parameters and FLOPs.
 Size = tuple[float | None, int, int]
 
 
 def _cifar(
-  title: str, depth: int, growth_rate: int, size: Size, errors: tuple[float | None, ...], source: str = _TABLE_2
+  title: str,
+  depth: int,
+  growth_rate: int,
+  size: Size,
+  errors: tuple[float | None, ...],
+  source: str = _TABLE_2,
+  **model: Any,
 ) -> Published:
   bottleneck = "BC" in title
-  model = {"depth": depth, "growth_rate": growth_rate, "bottleneck": bottleneck, "stem": "cifar"}
-  return Published(
-    f"{title.lower()}-{depth}-{growth_rate}",
-    f"{title} (L={depth}, k={growth_rate})",
-    model | {"compression": 0.5 if bottleneck else 1.0},
-    size[0],
-    Counted(*size[1:]),
-    _columns(errors),
-    source,
-  )
+  model |= {"depth": depth, "growth_rate": growth_rate, "bottleneck": bottleneck, "stem": "cifar"}
+  model["compression"] = 0.5 if bottleneck else 1.0
+  name = f"{title.lower()}-{depth}-{growth_rate}"
+  title = f"{title} (L={depth}, k={growth_rate})"
+  return Published(name, title, model, size[0], Counted(*size[1:]), _columns(errors), source)
 
 
 def _columns(errors: tuple[float | None, ...]) -> dict[str, float]:
@@ -85,38 +84,26 @@ def _columns(errors: tuple[float | None, ...]) -> dict[str, float]:
 def _baseline(
   name: str, title: str, protocol: str, size: Size, errors: tuple[float | None, ...], note: str = "", **model: Any
 ) -> Published:
+  model["family"] = "resnet" if protocol == "stochastic-depth" else protocol
   return Published(name, title, model, size[0], Counted(*size[1:]), _columns(errors), _TABLE_2, protocol, note)
 
 
+def _wide(depth: int, widen_factor: int, size: Size, errors: tuple[float | None, ...], **model: Any) -> Published:
+  name, title = f"wide-{depth}-{widen_factor}", f"Wide ResNet-{depth}-{widen_factor}"
+  if "dropout" in model:
+    name, title = f"{name}-dropout", f"{title} with dropout"
+  return _baseline(name, title, "wide", size, errors, depth=depth, widen_factor=widen_factor, **model)
+
+
 def _imagenet(
-  name: str,
-  blocks: tuple[int, ...],
-  growth_rate: int,
-  size: Size,
-  errors: tuple[float, ...],
-  source: str = "CVPR 2017 paper, table 3",
+  name: str, blocks: tuple[int, ...], growth_rate: int, size: Size, errors: tuple[float, ...], source: str = _TABLE_3
 ) -> Published:
-  return Published(
-    name,
-    name.replace("densenet", "DenseNet"),
-    {"blocks": blocks, "growth_rate": growth_rate, "bottleneck": True, "compression": 0.5, "stem": "imagenet"},
-    size[0],
-    Counted(*size[1:]),
-    dict(zip(IMAGENET_COLUMNS, errors, strict=False)),
-    source,
-  )
+  model = {"blocks": blocks, "growth_rate": growth_rate, "bottleneck": True, "compression": 0.5, "stem": "imagenet"}
+  columns = dict(zip(IMAGENET_COLUMNS, errors, strict=False))
+  return Published(name, name.replace("densenet", "DenseNet"), model, size[0], Counted(*size[1:]), columns, source)
 
 
-_CAFFE = {
-  "depth": 40,
-  "growth_rate": 12,
-  "bottleneck": False,
-  "stem": "cifar",
-  "compression": 1.0,
-  "convolution_init": "fan_in",
-  "classifier_init": "xavier",
-  "dropout": 0.2,
-}
+_CAFFE = {"convolution_init": "fan_in", "classifier_init": "xavier", "dropout": 0.2}
 _ENTRIES = (
   _cifar("DenseNet", 40, 12, (1.0, 1_019_722, 529_625_856), (7.00, 5.24, 27.55, 24.42, 1.79)),
   _cifar("DenseNet", 100, 12, (7.0, 6_979_642, 3_539_032_896), (5.77, 4.10, 23.79, 20.20, 1.67)),
@@ -128,15 +115,8 @@ _ENTRIES = (
   _cifar("Wide-DenseNet-BC", 40, 48, (2.7, 2_733_130, 2_299_734_336), (None, 3.99, None, 20.29, None), _TORCH),
   _cifar("Wide-DenseNet-BC", 40, 60, (4.3, 4_261_690, 3_591_672_720), (None, 4.01, None, 19.99, None), _TORCH),
   dataclasses.replace(
-    _cifar(
-      "DenseNet-Caffe",
-      40,
-      12,
-      (None, 1_019_722, 529_625_856),
-      (7.09, None, None, None, None),
-      "README of the authors' Caffe code",
-    ),
-    model=_CAFFE,
+    _cifar("DenseNet-Caffe", 40, 12, (None, 1_019_722, 529_625_856), (7.09, None, None, None, None), **_CAFFE),
+    source="README of the authors' Caffe code",
     protocol="caffe",
   ),
   _imagenet("densenet-121", (6, 12, 24, 16), 32, (8.0, 7_978_856, 5_668_323_328), (25.02, 7.71, 23.61, 6.66)),
@@ -150,13 +130,7 @@ _ENTRIES = (
   _imagenet("densenet-264-48-cosine", (6, 12, 64, 48), 48, (72.7, 72_686_632, 25_701_387_264), (20.4,), _TORCH),
   # As the paper's table prints them.
   _baseline(
-    "resnet-110",
-    "ResNet-110",
-    "resnet",
-    (1.7, 1_727_962, 505_775_360),
-    (None, 6.61, None, None, None),
-    family="resnet",
-    depth=110,
+    "resnet-110", "ResNet-110", "resnet", (1.7, 1_727_962, 505_775_360), (None, 6.61, None, None, None), depth=110
   ),
   _baseline(
     "resnet-110-constant-depth",
@@ -164,7 +138,6 @@ _ENTRIES = (
     "stochastic-depth",
     (1.7, 1_727_962, 505_775_360),
     (13.63, 6.41, 44.74, 27.22, 2.01),
-    family="resnet",
     depth=110,
     convolution_init="fan_in",
     shortcut="average",
@@ -176,7 +149,6 @@ _ENTRIES = (
     (1.7, 1_727_962, 505_775_360),
     (11.66, 5.23, 37.80, 24.58, 1.75),
     "the published SVHN error, 1.75, is of a network of 152 layers",
-    family="resnet",
     depth=110,
     survival=0.5,
   ),
@@ -187,7 +159,6 @@ _ENTRIES = (
     (10.2, 19_421_274, 5_658_477_824),
     (None, 4.91, None, None, None),
     "it has 19.4M parameters, not the published 10.2M",
-    family="resnet",
     depth=1202,
     survival=0.5,
   ),
@@ -197,7 +168,6 @@ _ENTRIES = (
     "preactivation",
     (1.7, 1_703_258, 489_001_984),
     (11.26, 5.46, 35.58, 24.33, None),
-    family="preactivation",
     depth=164,
   ),
   _baseline(
@@ -207,40 +177,11 @@ _ENTRIES = (
     (10.2, 10_327_706, 2_975_699_968),
     (10.56, 4.62, 33.47, 22.71, None),
     "the published 10.2M parameters leave out those of batch norm; with them it has 10.3M",
-    family="preactivation",
     depth=1001,
   ),
-  _baseline(
-    "wide-16-8",
-    "Wide ResNet-16-8",
-    "wide",
-    (11.0, 10_961_370, 3_096_291_328),
-    (None, 4.81, None, 22.07, None),
-    family="wide",
-    depth=16,
-    widen_factor=8,
-  ),
-  _baseline(
-    "wide-28-10",
-    "Wide ResNet-28-10",
-    "wide",
-    (36.5, 36_479_194, 10_486_657_536),
-    (None, 4.17, None, 20.50, None),
-    family="wide",
-    depth=28,
-    widen_factor=10,
-  ),
-  _baseline(
-    "wide-16-4-dropout",
-    "Wide ResNet-16-4 with dropout",
-    "wide",
-    (2.7, 2_748_890, 785_224_704),
-    (None, None, None, None, 1.64),
-    family="wide",
-    depth=16,
-    widen_factor=4,
-    dropout=0.4,
-  ),
+  _wide(16, 8, (11.0, 10_961_370, 3_096_291_328), (None, 4.81, None, 22.07, None)),
+  _wide(28, 10, (36.5, 36_479_194, 10_486_657_536), (None, 4.17, None, 20.50, None)),
+  _wide(16, 4, (2.7, 2_748_890, 785_224_704), (None, None, None, None, 1.64), dropout=0.4),
 )
 NETWORKS: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
 

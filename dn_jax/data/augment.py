@@ -1,8 +1,8 @@
-"""What happens to a picture between the data set and the network: on the device, from the seed alone.
+"""Normalises and augments images on the device, from the seed alone.
 
-Small pictures, in the order of the authors' Torch code: normalise, mirror, pad (with zeros: the border is the mean
-picture), crop. ImageNet's, cropped on the host, in the order of fb.resnet.torch, which the authors' code is built on:
-jitter of colours, lighting, normalise, mirror.
+Small images follow the order of the authors' Torch code: normalise, mirror, pad (zeros are the mean), crop. ImageNet's,
+which are cropped on the host, follow fb.resnet.torch, on which the authors' code is built: colour jitter, lighting,
+normalise, mirror.
 """
 
 import functools
@@ -15,14 +15,14 @@ import jax.numpy as jnp
 from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog
 
-# ImageNet's principal components of colour: deviations, and a direction in each column (Krizhevsky et al. 2012; the
-# numbers of fb.resnet.torch).
+# ImageNet's principal components of colour: standard deviations, and a direction in each column (Krizhevsky et al.
+# 2012; the numbers of fb.resnet.torch).
 _LIGHT_DEVIATIONS = (0.2175, 0.0188, 0.0045)
 _LIGHT_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
-# Of red, green and blue in a grey value.
+# Shares of red, green and blue in a grey value.
 _GREY = (0.299, 0.587, 0.114)
 
-# numpy's names.
+# Of `padding`, in numpy's words.
 _MODES = {"zero": "constant", "reflect": "reflect"}
 
 
@@ -70,22 +70,21 @@ def mirror_and_shift(
   pad: int,
   padding: Literal["zero", "reflect"] = "zero",
 ) -> jax.Array:
-  """The paper's "+": each picture mirrored with probability 1/2, padded, cropped back at random.
+  """The paper's "+": each image mirrored with probability 1/2, padded, and cropped back at random.
 
-  A picture's draws depend on the key and the picture's own number, not on its place in the batch or on how
-  many devices share the batch; they are integers of fixed types, so that a float64 test sees the same
-  pictures.
+  An image's draws depend on the key and its number, not on its place in the batch or the number of devices. They are
+  integers of fixed types, so that a float64 test sees the same images.
 
   Args:
     images: [batch, height, width, channels], normalised.
     key: one for each training step.
-    picture: int32 [batch], the pictures' numbers in the data set.
+    picture: int32 [batch], the images' numbers in the data set.
     mirror: whether to mirror.
-    pad: pixels added on every side before the crop; each of the (2 * pad + 1)^2 crops is as likely.
-    padding: with zeros, or reflected at the outermost pixels, which are not repeated (Wide ResNet's code).
+    pad: pixels added on every side before the crop; all (2 * pad + 1)^2 crops are equally likely.
+    padding: zeros, or a reflection that does not repeat the outermost pixels (Wide ResNet's code).
 
   Returns:
-    Pictures of the same shape.
+    Images of the same shape.
   """
 
   def one(image: jax.Array, number: jax.Array) -> jax.Array:
@@ -105,21 +104,21 @@ def mirror_and_shift(
 def jitter_light_mirror(
   images: jax.Array, key: jax.Array, picture: jax.Array, *, jitter: float = 0.4, lighting: float = 0.1
 ) -> jax.Array:
-  """ImageNet's augmentation as published, but for the crop.
+  """ImageNet's augmentation as published, except the crop.
 
-  Brightness, contrast and saturation, in an order drawn for each picture, each a blend of the picture with black, with
-  its mean grey value, with its grey picture, by a factor uniform in [1 - jitter, 1 + jitter] (nothing is clipped);
-  then along each principal component of colour a multiple of its deviation, N(0, lighting); then mirrored with
-  probability 1/2. A picture's draws depend on the key and its number alone, as in `mirror_and_shift`.
+  Brightness, contrast and saturation, in an order drawn for each image, blend the image with black, with its mean grey
+  value and with its grey image, by a factor uniform in [1 - jitter, 1 + jitter] (nothing is clipped). Lighting adds
+  along each principal component of colour N(0, lighting) times its standard deviation. Mirroring has probability 1/2.
+  An image's draws depend on the key and its number alone, as in `mirror_and_shift`.
 
   Args:
     images: uint8 [batch, height, width, 3].
     key: one for each training step.
-    picture: int32 [batch], the pictures' numbers in the data set.
+    picture: int32 [batch], the images' numbers in the data set.
     jitter, lighting: strengths; 0: none.
 
   Returns:
-    float32 [batch, height, width, 3], of the scale of the pixels (0 to 255), not yet normalised.
+    float32 [batch, height, width, 3], scaled as the pixels (0 to 255), not normalised.
   """
 
   def one(image: jax.Array, number: jax.Array) -> jax.Array:
@@ -128,7 +127,7 @@ def jitter_light_mirror(
     order = jax.random.permutation(keys[1], 3)
     multiples = lighting * jax.random.normal(keys[2], (3,), jnp.float32)
     flip = jax.random.bits(keys[3], dtype=jnp.uint32) >> 31 == 1
-    # Mirrored first, in bytes: nothing else here depends on the place.
+    # Mirroring comes first, in bytes: nothing else here depends on a pixel's place.
     image = jnp.where(flip, image[:, ::-1], image).astype(jnp.float32)
     return jittered(image, factors, order) + 255 * light(multiples)
 
@@ -136,17 +135,17 @@ def jitter_light_mirror(
 
 
 def jittered(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
-  """Blends one picture [height, width, 3] with black, its mean grey value and its grey picture.
+  """Blends one image [height, width, 3] of any scale with black, its mean grey value and its grey image.
 
   Args:
-    image: any scale.
-    factors: [3], how much of the picture is in each blend: of brightness, contrast, saturation.
-    order: int [3], a permutation: which comes first, second, third.
+    image: the image.
+    factors: [3], the image's share in each blend: brightness, contrast, saturation.
+    order: int [3], the permutation in which they are applied.
   """
-  # A sum over an axis of three takes the CPU back end five times as long.
+  # The CPU back end takes five times as long for a sum over an axis of three.
   grey = sum(weight * image[..., channel : channel + 1] for channel, weight in enumerate(_GREY))
   mean = jnp.mean(grey)
-  # Whatever the order, what comes out is a * picture + b * grey + c, whose own grey picture is (a + b) * grey + c.
+  # In any order the result is a * image + b * grey + c, whose grey image is (a + b) * grey + c.
   a, b, c = jnp.ones((), image.dtype), jnp.zeros((), image.dtype), jnp.zeros((), image.dtype)
   for place in range(3):
     kind = order[place]
@@ -158,11 +157,11 @@ def jittered(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Arra
 
 
 def light(multiples: jax.Array) -> jax.Array:
-  """What is added to red, green and blue (of 0 to 1) for multiples [3] of the principal components' deviations."""
+  """[3], added to red, green and blue (0 to 1) for multiples [3] of the components' standard deviations."""
   along = multiples * jnp.asarray(_LIGHT_DEVIATIONS, jnp.float32)
   return jnp.sum(jnp.asarray(_LIGHT_DIRECTIONS, jnp.float32) * along, axis=1)
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array | int, count: int) -> jax.Array:
-  """int32 [count]: the order in which an epoch, counted from 0, takes the training pictures."""
+  """int32 [count]: the numbers of the training images in the order of an epoch, counted from 0."""
   return jax.random.permutation(jax.random.fold_in(key, epoch), jnp.arange(count, dtype=jnp.int32))

@@ -1,8 +1,8 @@
-"""A name -> a data set: uint8 pictures and labels, whole, on the host; or where to read them one by one.
+"""Loads a data set by name: all its uint8 images and labels, or a source that reads them one by one.
 
-The data sets of the catalog fit a device's memory (SVHN, the largest: 1.9 GB). All others are streamed: `folder`, a
-folder of one's own, and every other name that TFDS prepared. Splits and held-out pictures are the same for every seed
-of a run. Nothing is ever downloaded; `experiments/prepare.py` does that when a person asks.
+The data sets of the catalog fit a device's memory (SVHN, the largest: 1.9 GB). All others are streamed: `folder`, for
+folders of pictures, and every other name that TFDS prepared. Splits and held-out images are the same for every seed.
+Nothing is downloaded here; `experiments/prepare.py` does that.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-  """A data set as a run uses it; `valid` is None where nothing is held out."""
+  """The splits that a run uses; `valid` is None where nothing is held out."""
 
   info: DatasetInfo
   train: Split | Source
@@ -38,23 +38,23 @@ def known(data: DataConfig) -> DatasetInfo:
   """`info_of` with the number of classes, for which a streamed data set is opened.
 
   Raises:
-    ConfigurationError: as `load`, but for what only reading shows.
+    ConfigurationError: as `load`, except for mistakes that only reading finds.
   """
   info = info_of(data)
   return dataclasses.replace(info, num_classes=len(sources.opened(data).train.classes)) if info.streamed else info
 
 
 def pictures(split: Split | Source) -> int:
-  """How many."""
+  """Number of images in a split."""
   return len(split.labels) if isinstance(split, Split) else len(split)
 
 
 def load(config: DataConfig) -> Dataset:
-  """Reads a data set and holds out the validation pictures.
+  """Reads a data set and holds out the validation images.
 
   Raises:
-    ConfigurationError: it is unknown, not prepared (with the command that prepares it), not what its name
-      says, or too small for the validation split.
+    ConfigurationError: the data set is unknown, not prepared (the message has the command that prepares it), of other
+      images than its name says, or too small for the validation split.
   """
   info = info_of(config)
   if info.streamed:
@@ -65,7 +65,7 @@ def load(config: DataConfig) -> Dataset:
   held_out = config.validation or 0
   parts = [check(info, split, *read(split)) for split in info.train_splits]
   total = sum(len(part.labels) for part in parts)
-  if not 0 <= held_out < total:
+  if held_out >= total:
     raise ConfigurationError(
       "data.validation", held_out, f"{info.name} has {total} training pictures; at least 0, and fewer than that"
     )
@@ -79,10 +79,10 @@ def load(config: DataConfig) -> Dataset:
 
 
 def count(config: DataConfig) -> tuple[int, int, int]:
-  """How many pictures a run trains on, holds out and tests on; none is read.
+  """Numbers of training, held-out and test images; none is read.
 
   Raises:
-    ConfigurationError: as `load`, but for what only reading shows.
+    ConfigurationError: as `load`, except for mistakes that only reading finds.
   """
   info = info_of(config)
   if info.streamed:
@@ -90,7 +90,7 @@ def count(config: DataConfig) -> tuple[int, int, int]:
     return len(splits.train), len(splits.valid or ()), len(splits.test)
   source, held_out = _source(config), config.validation or 0
   train = sum(source.count(split) for split in info.train_splits)
-  if not 0 <= held_out < train:
+  if held_out >= train:
     raise ConfigurationError(
       "data.validation", held_out, f"{config.name} has {train} training pictures; fewer than that"
     )
@@ -104,10 +104,9 @@ def _source(config: DataConfig) -> tfds_folder.Opened:
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-  """What tells this data set's pictures from others of its name.
+  """Identifies a data set's images: counts and a digest of all labels (fields of `dn_jax.runs.records.Data`).
 
-  Counts, and a digest of all labels; of streamed pictures a digest of their files' names (or of TFDS's splits), and the
-  classes' names.
+  For streamed images the digest is of their files' names (or of TFDS's splits), and the classes' names are included.
   """
   splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
   told = hashlib.blake2b(digest_size=16)
@@ -124,15 +123,15 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 
 
 def hold_out(split: Split, count: int) -> tuple[Split, Split]:
-  """Takes `count` pictures out of a split, as evenly over the classes as can be; always the same ones.
+  """Takes `count` images out of a split, as evenly over the classes as possible; always the same ones.
 
   Returns:
-    what stays, and what is held out, each in the split's order.
+    The remaining images and the held-out ones, each in the split's order.
 
   Raises:
-    ConfigurationError: the split has fewer pictures.
+    ConfigurationError: the split has no more than `count` images.
   """
-  if not count:
+  if not count:  # Without copying the split.
     return split, Split(split.images[:0], split.labels[:0])
   if count >= len(split.labels):
     raise ConfigurationError(
@@ -143,11 +142,11 @@ def hold_out(split: Split, count: int) -> tuple[Split, Split]:
 
 
 def normalisation(dataset: Dataset, how: str) -> tuple[np.ndarray, np.ndarray]:
-  """What is subtracted from a picture, and what it is divided by; both broadcast over [height, width, channels].
+  """Mean and standard deviation for normalising images; both broadcast over [height, width, channels].
 
-  `channel`: the data set's published constants. `pixel`: the training pictures' mean picture, and one standard
-  deviation of all their values, taken before that (the authors' Torch code of stochastic depth). `mean`: the mean
-  picture, and no division (the authors' Caffe code).
+  `channel`: the data set's published constants. `pixel`: the mean training image, and one standard deviation of all
+  pixel values, without the mean image subtracted (the authors' Torch code of stochastic depth). `mean`: the mean
+  image, and 1 (the authors' Caffe code).
   """
   if how == "channel":
     return np.asarray(dataset.info.mean), np.asarray(dataset.info.std)
@@ -161,10 +160,10 @@ def normalisation(dataset: Dataset, how: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check(info: DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray) -> Split:
-  """Takes a split only as what its data set's name promises.
+  """Makes a split of images and labels that its data set's name promises.
 
   Raises:
-    ConfigurationError: no pictures, another shape or type, or labels out of range.
+    ConfigurationError: no images, another shape or type, or labels out of range.
   """
   where = f"{info.name}, split {split}"
   if not len(images):

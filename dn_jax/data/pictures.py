@@ -1,7 +1,7 @@
-"""Picture files: decoded, sized, cropped; on the host.
+"""Decodes, resizes and crops picture files on the host.
 
-OpenCV decodes (in a third of Pillow's time). Pillow resizes what a network is tested on, since torchvision does so: its
-bilinear filter averages what it shrinks.
+OpenCV decodes in a third of Pillow's time. Pillow resizes test images, as torchvision does: its bilinear filter
+averages when it shrinks.
 """
 
 import pathlib
@@ -14,7 +14,7 @@ from dn_jax.errors import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
-# Beyond this many times as long as wide, a picture of the network's height would be of any length.
+# Most times that a picture may be longer than wide: resized to the network's height, it has to fit memory.
 _LONGEST = 100
 
 
@@ -23,19 +23,19 @@ class BadPictureError(UserError):
 
 
 def decode(content: bytes, name: object) -> np.ndarray:
-  """A picture's pixels.
+  """Decodes a picture file.
 
-  Grey ones get three equal channels, transparency is left out, 16 bits become 8, and EXIF's orientation is followed.
+  Grey becomes three equal channels, transparency is dropped, 16 bits become 8, and EXIF's orientation is followed.
 
   Args:
-    content: of a file.
-    name: of it, for the message.
+    content: of the file.
+    name: of the file, for the message.
 
   Returns:
     uint8 [height, width, 3], RGB.
 
   Raises:
-    BadPictureError: the file is empty, cut short, no picture, or a line of pixels.
+    BadPictureError: the file is empty, damaged, no picture, or more than 100 times as long as wide.
   """
   try:
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -63,12 +63,7 @@ def read(path: pathlib.Path) -> np.ndarray:
 
 
 def with_short_side(picture: np.ndarray, size: int) -> np.ndarray:
-  """Resized so that the shorter side has `size` pixels; the longer one is rounded down, as torchvision has it.
-
-  Args:
-    picture: uint8 [height, width, 3].
-    size: pixels.
-  """
+  """Resizes uint8 [height, width, 3] to a shorter side of `size` pixels; the longer is rounded down (torchvision)."""
   height, width = picture.shape[:2]
   short = min(height, width)
   if short == size:
@@ -78,7 +73,7 @@ def with_short_side(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def centre_crop(picture: np.ndarray, size: int) -> np.ndarray:
-  """[size, size, 3] out of the middle, rounded as torchvision does.
+  """The central [size, size, 3], rounded as torchvision does.
 
   Raises:
     ValueError: the picture is smaller.
@@ -89,7 +84,7 @@ def centre_crop(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def ten_crops(picture: np.ndarray, size: int) -> np.ndarray:
-  """The paper's other test: four corners and the centre, and their mirror images.
+  """The crops of the paper's 10-crop test: four corners and the centre, and their mirror images.
 
   Returns:
     uint8 [10, size, size, 3]: top left, top right, bottom left, bottom right, centre; then each mirrored.
@@ -119,13 +114,13 @@ def random_area_crop(picture: np.ndarray, size: int, rng: np.random.Generator) -
   if not height:
     return centre_crop(with_short_side(picture, size), size)
   crop = picture[top : top + height, left : left + width]
-  # What is shrunk is averaged over, what is enlarged interpolated.
+  # Averages when it shrinks, interpolates when it enlarges.
   how = cv2.INTER_AREA if min(height, width) > size else cv2.INTER_LINEAR
   return cv2.resize(crop, (size, size), interpolation=how)
 
 
 def random_area(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-  """Draws such a crop's (top, left, height, width) from a picture of that size; zeros where none fits."""
+  """Draws the crop's (top, left, height, width) in a picture of height x width; zeros where none fits."""
   for _ in range(10):
     area, aspect = height * width * rng.uniform(0.08, 1.0), rng.uniform(3 / 4, 4 / 3)
     sides = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)

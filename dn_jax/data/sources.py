@@ -1,6 +1,6 @@
-"""Where pictures come from that are read one by one: a folder of class folders, or records that TFDS prepared.
+"""Sources of streamed images: a folder of class folders, or records that TFDS prepared.
 
-A source is cheap to copy into a worker process, and hands out a picture's bytes and label by number.
+A source returns a picture's bytes and label by number, and is cheap to copy into a worker process.
 """
 
 import dataclasses
@@ -18,39 +18,32 @@ from dn_jax.errors import ConfigurationError
 from dn_jax.system import folders
 
 FOLDER = "folder"
-# What the halves of a folder of one's own may be called, in the order in which they are looked for.
+# Names of a folder's halves, in the order in which they are looked for.
 _TRAIN, _TEST = ("train", "training"), ("val", "valid", "validation", "test")
-# Of a folder without halves, one picture in so many is tested on.
+# In a folder without halves, one picture in so many is for testing.
 _ONE_IN = 10
 
 
 class Source(Protocol):
-  """Pictures by number.
-
-  classes: the labels' names, in their order
-  """
+  """Pictures by number; `classes` are the labels' names in order."""
 
   classes: tuple[str, ...]
 
   def __len__(self) -> int: ...
 
   def __getitem__(self, number: int) -> tuple[bytes, int]:
-    """A picture file's content, and its label."""
+    """A picture file's content and its label."""
 
   def name_of(self, number: int) -> str:
-    """What a person calls this picture: a path, or a record."""
+    """A picture's path or record, for messages."""
 
   def told_by(self) -> str:
-    """What tells these pictures from others, as far as that is known without reading them."""
+    """A text that identifies these pictures as far as possible without reading them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassFolders:
-  """A folder with one folder a class.
-
-  files:  of all classes, in the order of their names
-  labels: of each file
-  """
+  """A folder with one folder per class; `labels` has one number per file."""
 
   folder: pathlib.Path
   classes: tuple[str, ...]
@@ -71,15 +64,15 @@ class ClassFolders:
 
 
 def class_folders(flag: str, folder: pathlib.Path, classes: Sequence[str] | None = None) -> ClassFolders:
-  """Lists a folder of class folders; folders within a class are of the class.
+  """Lists a folder of class folders, and the folders within them.
 
   Args:
     flag: that gave the folder.
-    folder: FOLDER/CLASS/PICTURE.
+    folder: has files CLASS/PICTURE.
     classes: the classes that there must be, in the order of their labels; by default all there are, by name.
 
   Raises:
-    ConfigurationError: no folder, no class folders or one alone, a class without pictures, or other classes than asked.
+    ConfigurationError: no folder, fewer than two class folders, a class without pictures, or other classes than asked.
   """
   if not folder.is_dir():
     raise ConfigurationError(flag, folder, "is not a folder")
@@ -179,74 +172,68 @@ class Sources(NamedTuple):
 
 
 def opened(data: DataConfig) -> Sources:
-  """Opens a data set whose pictures are read one by one; none is read yet.
+  """Opens a streamed data set.
 
-  A folder has its halves inside (train and val), or class folders of which one picture in ten is tested on, always the
-  same ones, as evenly over the classes as can be. Of TFDS's data sets the split `test` is tested on, or `validation`
-  where that has no labels (ImageNet) or is not there. Pictures held out are even over the classes in a folder, and any
-  in TFDS's, whose labels are not known beforehand.
+  A folder has two halves (train and val), or class folders of which every tenth picture is for testing: always the
+  same ones, as evenly over the classes as possible. Of TFDS's data sets the test split is `test`, or `validation` where
+  there is no `test` or it has no labels (ImageNet). Held-out pictures are even over the classes of a folder; TFDS's
+  labels are unknown before reading, so any are taken.
 
   Raises:
-    ConfigurationError: there is no such data set, or it is not fit.
+    ConfigurationError: there is no such data set, or it cannot be streamed.
   """
   train, test = _folder(data) if data.name == FOLDER else _records(data)
   count = data.validation or 0
-  if not 0 <= count < len(train):
+  if count >= len(train):
     raise ConfigurationError("data.validation", count, f"there are {len(train)} training pictures; at least 0, fewer")
   if not count:
     return Sources(train, None, test)
-  labels = np.asarray(_labels(train), np.int32)
-  return Sources(*_apart(train, held_out(labels, count)), test)
+  return Sources(*_apart(train, held_out(_labels(train), count)), test)
 
 
 def tested(data: DataConfig, classes: Sequence[str] | None) -> Source:
-  """What a network that was trained elsewhere is tested on: a folder's val half or all of it, or TFDS's test split.
+  """The test images for a network trained elsewhere: a folder's val half or all of it, or TFDS's test split.
 
   Args:
-    data: which.
-    classes: the network's, where their names are known: labels are in their order.
+    data: the data set.
+    classes: the network's, in the order of its labels; None where their names are unknown.
 
   Raises:
-    ConfigurationError: as `opened`; or the classes are not the network's.
+    ConfigurationError: as `opened`, or the classes are not the network's.
   """
   if data.name != FOLDER:
     _, test = _records(data)
     if classes is not None and tuple(classes) != test.classes:
       raise ConfigurationError("data.name", data.name, "its classes are not the network's, or stand in another order")
     return test
-  if data.dir is None:
-    raise ConfigurationError("data.dir", "(unset)", "--data.name folder needs the folder: CLASS/PICTURE")
-  _here(data.dir)
-  half = next((data.dir / name for name in _TEST if (data.dir / name).is_dir()), data.dir)
-  return class_folders("data.dir", half, classes)
+  folder = _own_folder(data, "CLASS/PICTURE")
+  return class_folders("data.dir", _half(folder, _TEST) or folder, classes)
 
 
 def _folder(data: DataConfig) -> tuple[Source, Source]:
-  if data.dir is None:
-    raise ConfigurationError(
-      "data.dir", "(unset)", "--data.name folder needs the folder: CLASS/PICTURE, or train and val"
-    )
-  _here(data.dir)
-  if not data.dir.is_dir():
-    raise ConfigurationError("data.dir", data.dir, "is not a folder")
-  train, test = (
-    next((data.dir / name for name in names if (data.dir / name).is_dir()), None) for names in (_TRAIN, _TEST)
-  )
+  folder = _own_folder(data, "CLASS/PICTURE, or train and val")
+  train, test = _half(folder, _TRAIN), _half(folder, _TEST)
   if train and test:
     pictures = class_folders("data.dir", train)
     return pictures, class_folders("data.dir", test, pictures.classes)
   if train:
-    raise ConfigurationError("data.dir", data.dir, f"has {train.name} and none of {', '.join(_TEST)} beside it")
-  whole = class_folders("data.dir", data.dir)
+    raise ConfigurationError("data.dir", folder, f"has {train.name} and none of {', '.join(_TEST)} beside it")
+  whole = class_folders("data.dir", folder)
   if len(whole) < _ONE_IN:
-    raise ConfigurationError("data.dir", data.dir, f"has {len(whole)} pictures; at least {_ONE_IN} are needed")
-  return _apart(whole, held_out(np.asarray(whole.labels), len(whole) // _ONE_IN))
+    raise ConfigurationError("data.dir", folder, f"has {len(whole)} pictures; at least {_ONE_IN} are needed")
+  return _apart(whole, held_out(_labels(whole), len(whole) // _ONE_IN))
 
 
-def _here(folder: pathlib.Path) -> None:
-  """Listing a million files of a bucket takes minutes at every start."""
-  if folders.is_bucket(place := folders.of("data.dir", folder)):
+def _own_folder(data: DataConfig, needed: str) -> pathlib.Path:
+  if data.dir is None:
+    raise ConfigurationError("data.dir", "(unset)", f"--data.name folder needs the folder: {needed}")
+  if folders.is_bucket(place := folders.of("data.dir", data.dir)):  # Listing a million files there takes minutes.
     raise ConfigurationError("data.dir", place, "a folder of pictures is read from this machine; mount the bucket")
+  return data.dir
+
+
+def _half(folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
+  return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
 def _records(data: DataConfig) -> tuple[Source, Source]:
@@ -260,12 +247,11 @@ def _records(data: DataConfig) -> tuple[Source, Source]:
   return train, test
 
 
-def _labels(source: Source) -> Sequence[int]:
-  """Where they are known, else all alike."""
+def _labels(source: Source) -> np.ndarray:
+  """int32 [n]: the labels where known, else zeros."""
   if isinstance(source, Part):
-    labels = _labels(source.source)
-    return [labels[number] for number in source.numbers]
-  return source.labels if isinstance(source, ClassFolders) else [0] * len(source)
+    return _labels(source.source)[source.numbers]
+  return np.asarray(source.labels if isinstance(source, ClassFolders) else [0] * len(source), np.int32)
 
 
 def _apart(source: Source, held: np.ndarray) -> tuple[Part, Part]:
@@ -273,15 +259,7 @@ def _apart(source: Source, held: np.ndarray) -> tuple[Part, Part]:
 
 
 def held_out(labels: np.ndarray, count: int) -> np.ndarray:
-  """Which pictures to hold out, as evenly over the classes as can be; always the same ones.
-
-  Args:
-    labels: int [n].
-    count: how many, at most n.
-
-  Returns:
-    bool [n].
-  """
+  """bool [n]: which `count` of n pictures to hold out, as evenly over the classes as possible; always the same ones."""
   rank = np.empty(len(labels), np.int64)
   shuffled = np.random.RandomState(0).permutation(len(labels))
   for label in np.unique(labels):

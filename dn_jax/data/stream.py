@@ -1,7 +1,7 @@
-"""Batches of pictures that are read one by one: Grain's threads or processes read, decode and crop ahead of time.
+"""Batches of streamed images: Grain's threads or processes read, decode and crop ahead of time.
 
-Where an epoch takes its pictures and what is cropped out of each depends on (seed, epoch, picture) alone, so a position
-in the stream is all of its state: a run that goes on within an epoch opens the stream at its next step.
+The order of an epoch and each crop depend on (seed, epoch, picture) alone. So a stream's only state is its position,
+and a run that resumes within an epoch opens the stream at its next step.
 """
 
 import dataclasses
@@ -21,34 +21,32 @@ from dn_jax.data.sources import Source
 from dn_jax.errors import UserError
 from dn_jax.system import child_processes
 
-# Pictures after a bad one of which the first good one takes its place.
+# Pictures to try, the drawn one included, before giving up.
 _MOST_TRIES = 100
-# Finished batches that each worker process, or all threads together, may be ahead.
+# Batches that each worker process, or all threads together, may finish ahead of time.
 _AHEAD = 2
 _MOST_THREADS = 16
 
 Rows = dict[str, np.ndarray]
 
 
+@functools.lru_cache(maxsize=2)
 def order(seed: int, epoch: int, count: int) -> np.ndarray:
-  """int [count]: how an epoch, counted from 0, takes its pictures."""
+  """int [count]: the numbers of the pictures in the order of an epoch, counted from 0."""
   return np.random.default_rng([seed, epoch]).permutation(count)
-
-
-_order = functools.lru_cache(maxsize=2)(order)
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """What a run trains on, by step.
+  """The training images by step.
 
   source:     all training pictures
   seed:       of order and crops
-  size:       side of a crop
-  batch_size: pictures a step, over all processes
+  size:       side of a crop in pixels
+  batch_size: images per step, over all processes
   rows:       this process's places in a batch, in the order in which it wants them
-  augmented:  random crops; else the middle of each picture
-  resize:     shorter side before the middle is cropped
+  augmented:  whether to crop at random; else centrally
+  resize:     a picture's shorter side before the central crop
   """
 
   source: Source
@@ -64,18 +62,16 @@ class Training:
     return len(self.source) // self.batch_size
 
   def picture(self, step: int, row: int) -> dict[str, Any]:
-    """One row of a step's batch.
-
-    A picture that cannot be read is passed over for the next one in the data set.
+    """One row of a step's batch; the next picture in the data set replaces one that cannot be read.
 
     Returns:
-      image: uint8 [size, size, 3]; label; number: of the picture; bad: the number of one that was passed over, or -1.
+      image: uint8 [size, size, 3]; label; number: of the picture; bad: the number of the replaced one, or -1.
 
     Raises:
       UserError: a hundred pictures in a row cannot be read.
     """
     epoch, step = divmod(step, self.steps_per_epoch)
-    drawn = int(_order(self.seed, epoch, len(self.source))[step * self.batch_size + row])
+    drawn = int(order(self.seed, epoch, len(self.source))[step * self.batch_size + row])
     for tried in range(_MOST_TRIES):
       number = (drawn + tried) % len(self.source)
       try:
@@ -95,7 +91,7 @@ class Training:
     raise UserError(f"{self.source.name_of(drawn)}, and {_MOST_TRIES - 1} pictures after it: cannot be read")
 
   def batches(self, first_step: int, steps: int, workers: int) -> Iterator[Rows]:
-    """This process's rows of some steps, counted over all epochs; see `picture`. Its `close` ends the workers."""
+    """This process's rows of some steps, counted over all epochs; see `picture`. `close()` ends the workers."""
     return _ahead(grain.MapDataset.range(first_step, first_step + steps).map(self.batch), workers)
 
   def batch(self, step: int) -> Rows:
@@ -105,13 +101,13 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Testing:
-  """What a network is tested on, in the source's order.
+  """The test images in the source's order.
 
   source:     all pictures
-  size:       side of a crop
-  resize:     shorter side before it is cropped
-  crops:      the middle alone, or ten
-  batch_size: pictures a step, over all processes; the last step's are filled up
+  size:       side of a crop in pixels
+  resize:     a picture's shorter side before it is cropped
+  crops:      1 (central) or 10
+  batch_size: pictures per step, over all processes; the last step's batch is padded
   rows:       this process's places in a batch
   """
 
@@ -127,11 +123,11 @@ class Testing:
     return -(-len(self.source) // self.batch_size)
 
   def picture(self, number: int) -> dict[str, Any]:
-    """One picture, or where there are no more a place that is not counted.
+    """One picture, or padding after the last one.
 
     Returns:
-      image: uint8 [crops, size, size, 3]; label; weight: 1, or 0 where there is no picture to see; bad: its number
-      where it cannot be read, else -1.
+      image: uint8 [crops, size, size, 3]; label; weight: 1, or 0 for padding and unreadable pictures; bad: the number
+      of an unreadable picture, else -1.
     """
     bad = -1
     if number < len(self.source):
@@ -148,7 +144,7 @@ class Testing:
     return {"image": nothing, "label": np.int32(0), "weight": np.float32(0), "bad": np.int32(bad)}
 
   def batches(self, workers: int) -> Iterator[Rows]:
-    """This process's rows of all steps; see `picture`. Its `close` ends the workers."""
+    """This process's rows of all steps; see `picture`. `close()` ends the workers."""
     return _ahead(grain.MapDataset.range(self.steps).map(self.batch), workers)
 
   def batch(self, step: int) -> Rows:
@@ -157,26 +153,23 @@ class Testing:
 
 
 class Bad:
-  """Pictures that could not be read: each is named once, and more than a share of them stops the run.
+  """Names each unreadable picture once, and stops the run at more than a share of all.
 
   Args:
     source: of the pictures.
-    share: of them that may be bad.
-    say: told of each.
+    share: of them that may be unreadable.
+    say: called with a line for each.
   """
 
   def __init__(self, source: Source, share: float, say: Callable[[str], None]):
     self._source, self._share, self._say = source, share, say
     self._found: set[int] = set()
 
-  def __len__(self) -> int:
-    return len(self._found)
-
   def note(self, numbers: np.ndarray) -> None:
     """Takes a batch's column `bad`.
 
     Raises:
-      UserError: they are too many.
+      UserError: too many are unreadable.
     """
     for number in sorted({int(number) for number in numbers if number >= 0} - self._found):
       self._found.add(number)
@@ -199,7 +192,7 @@ def _stacked(rows: Sequence[dict[str, Any]]) -> Rows:
 
 
 def _ahead(steps: grain.MapDataset, workers: int) -> Iterator[Rows]:
-  """Batches by step, made ahead of time; whole ones each, since Grain takes its time for every element."""
+  """Batches by step, prepared ahead of time; an element is a whole batch, since each costs Grain time."""
   if not flags.FLAGS.is_parsed():  # Grain asks absl's flags, which nothing here parses.
     flags.FLAGS.mark_as_parsed()
   if not workers:
@@ -215,7 +208,7 @@ def _ahead(steps: grain.MapDataset, workers: int) -> Iterator[Rows]:
 def _begin_worker(parent: int, index: int, workers: int) -> None:
   del index, workers
   child_processes.follow(parent)
-  # Ctrl-C, and a scheduler's warning, reach all processes of a run; the first decides what is done about it.
+  # Ctrl-C and a scheduler's warning reach all processes of a run, but only the main one handles them.
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
   cv2.setNumThreads(0)  # The workers are parallel enough.

@@ -1,8 +1,7 @@
-"""Folders that TFDS prepared, here or in a bucket, read without TensorFlow.
+"""Reads data sets that TFDS prepared, on this machine or in a bucket.
 
-array_record is read by `tfds.data_source`'s own reader, which needs no TensorFlow; tfrecord by TensorFlow
-where it is installed. Nothing is downloaded: a folder that is not there is an error with the command that
-makes it.
+array_record needs no TensorFlow (`tfds.data_source`); tfrecord does. Nothing is downloaded: a missing data set is an
+error with the command that prepares it.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ _CHUNK = 4096
 
 
 def prepare_command(name: str, folder: pathlib.Path | None) -> str:
-  """What a person types to get the data set."""
+  """The command line that prepares the data set."""
   in_bucket = folder is not None and folders.is_bucket(root(folder))
   where = " --data.dir DIR" if in_bucket else f" --data.dir {folder}" if folder else ""
   copied = f" && gcloud storage cp -r DIR/{name} {root(folder)}" if in_bucket else ""
@@ -34,8 +33,8 @@ def prepare_command(name: str, folder: pathlib.Path | None) -> str:
 class Opened(NamedTuple):
   """A prepared data set: functions of a split's name.
 
-  read:    -> (images [n, height, width, channels], labels [n])
-  count:   -> n, without reading any
+  read:  -> (images [n, height, width, channels], labels [n])
+  count: -> n, without reading any
   """
 
   read: Callable[[str], tuple[np.ndarray, np.ndarray]]
@@ -46,7 +45,7 @@ def opened(name: str, folder: pathlib.Path | None) -> Opened:
   """Opens the newest prepared version of a data set.
 
   Raises:
-    ConfigurationError: no such folder, not prepared there, or prepared so that it cannot be read here.
+    ConfigurationError: no such folder, not prepared there, or in a format that cannot be read here.
   """
   newest = newest_version(name, folder)
   builder = _builder(newest)
@@ -60,15 +59,8 @@ def opened(name: str, folder: pathlib.Path | None) -> Opened:
 
   def read(split: str) -> tuple[np.ndarray, np.ndarray]:
     pictures = count(split)
-    try:
-      with _here(newest, split) as version:
-        return _stacked(_rows(_builder(version), split), pictures)
-    except ImportError:
-      raise _needs_tensorflow(newest) from None
-    except ConfigurationError:
-      raise
-    except Exception as error:  # As in `_builder`.
-      raise ConfigurationError("data.dir", newest, f"split {split!r} cannot be read ({_first_line(error)})") from None
+    with _refused(newest, f"split {split!r} cannot be read"), _here(newest, split) as version:
+      return _stacked(_rows(_builder(version), split), pictures)
 
   return Opened(read, count)
 
@@ -95,21 +87,17 @@ def newest_version(name: str, folder: pathlib.Path | None) -> pathlib.Path:
 
 
 class Described(NamedTuple):
-  """What a prepared data set says of itself.
-
-  splits:  pictures of each
-  classes: names of the labels
-  """
+  """A prepared data set's number of images by split, and the names of its classes."""
 
   splits: dict[str, int]
   classes: tuple[str, ...]
 
 
 def described(version: pathlib.Path) -> Described:
-  """A prepared data set of pictures with one label each, in a format of random access.
+  """Describes a prepared data set that can be streamed.
 
   Raises:
-    ConfigurationError: it is none.
+    ConfigurationError: it has no one label per image, or a format without random access.
   """
   import tensorflow_datasets as tfds
 
@@ -133,27 +121,37 @@ def undecoded(version: pathlib.Path, split: str) -> Any:
   """
   import tensorflow_datasets as tfds
 
-  try:
+  with _refused(version, f"split {split!r} cannot be read"):
     return _builder(version).as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-  except Exception as error:  # As in `_builder`.
-    raise ConfigurationError("data.dir", version, f"split {split!r} cannot be read ({_first_line(error)})") from None
 
 
 def _builder(version: pathlib.Path) -> Any:
   import tensorflow_datasets as tfds
 
   logging.getLogger("absl").setLevel(logging.ERROR)
-  try:
+  with _refused(version, "cannot be opened"):
     return tfds.builder_from_directory(version)
+
+
+@contextlib.contextmanager
+def _refused(version: pathlib.Path, what: str) -> Iterator[None]:
+  """Turns TFDS's exceptions, which are of many kinds for a damaged record, into ours."""
+  try:
+    yield
+  except ConfigurationError:
+    raise
   except ImportError:
-    raise _needs_tensorflow(version) from None
-  except Exception as error:  # TFDS raises many kinds for a damaged record.
-    raise ConfigurationError("data.dir", version, f"cannot be opened ({_first_line(error)})") from None
+    fits = "is not in array_record format, and to read it needs TensorFlow: "
+    fits += "pip install -e '.[prepare]'; or prepare it again as array_record"
+    raise ConfigurationError("data.dir", version, fits) from None
+  except Exception as error:
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise ConfigurationError("data.dir", version, f"{what} ({first_line})") from None
 
 
 @contextlib.contextmanager
 def _here(version: pathlib.Path, split: str) -> Iterator[pathlib.Path]:
-  """A prepared version on this machine: of a bucket's, one request a record would take minutes for 50,000."""
+  """A copy of a bucket's data set on this machine: one request per record would take minutes for 50,000 records."""
   if not folders.is_bucket(version):
     yield version
     return
@@ -176,23 +174,10 @@ def _rows(builder: Any, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _stacked(rows: Iterator[dict[str, Any]], count: int) -> tuple[np.ndarray, np.ndarray]:
-  """Fills one array, rather than holding every picture twice."""
+  """Fills one array, so that no image is in memory twice."""
   images, labels = np.empty(0), np.empty(count, np.int64)
   for number, row in enumerate(rows):
     if not number:
       images = np.empty((count, *row["image"].shape), row["image"].dtype)
     images[number], labels[number] = row["image"], row["label"]
   return images, labels
-
-
-def _needs_tensorflow(folder: pathlib.Path) -> ConfigurationError:
-  return ConfigurationError(
-    "data.dir",
-    folder,
-    "is not in array_record format, and to read it needs TensorFlow: "
-    "pip install -e '.[prepare]'; or prepare it again as array_record",
-  )
-
-
-def _first_line(error: BaseException) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0]

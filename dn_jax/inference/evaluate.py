@@ -23,11 +23,11 @@ from dn_jax.training.setup import batches_of, evaluator, on_devices
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """Of a network on a split; errors in percent.
+  """Errors of a network on a split, in percent.
 
-  pictures: that could be read
-  loss:     mean cross-entropy, in nats; of ten crops, that of their mean probability
-  epoch, steps: of a run's network: whole epochs behind it, and steps of the next
+  pictures: number of images that could be read
+  loss:     mean cross-entropy, in nats; with ten crops, that of their mean probability
+  epoch, steps: of a run's network: finished epochs, and steps of the next
   """
 
   pictures: int
@@ -54,9 +54,9 @@ def of_run(
     split: `train`, `valid` or `test`.
     which: `last`, `best` (on validation), or `reported`: the one whose error the run reports.
     batch_size: crops at a time.
-    data_dir: where the data set is now, if it has moved.
-    crops: 1, or 10 of pictures that are read one by one.
-    say: told of checkpoints that are not used, and of pictures that cannot be read.
+    data_dir: the data set's folder, if it has moved.
+    crops: 1, or 10 for a streamed data set.
+    say: called with a line for each unused checkpoint and unreadable picture.
 
   Raises:
     UserError: no run, no whole checkpoint, no such split.
@@ -84,17 +84,17 @@ def of_run(
 def of_classifier(
   known: Classifier, data: DataConfig, batch_size: int, crops: int, say: Callable[[str], None]
 ) -> Measured:
-  """Measures a network on pictures that are read one by one, see `dn_jax.data.sources.tested`.
+  """Measures a network on streamed images, see `dn_jax.data.sources.tested`.
 
   Args:
     known: the network and its input.
-    data: `folder` or a name of TFDS, and where; sizes are the network's.
+    data: `folder` or a name of TFDS, and its folder; sizes are the network's.
     batch_size: crops at a time.
-    crops: 1, or 10.
-    say: told of pictures that cannot be read.
+    crops: 1 or 10.
+    say: called with a line for each unreadable picture.
 
   Raises:
-    UserError: there are no such pictures, or of other classes.
+    UserError: there are no such images, or they have other classes.
   """
   if not datasets.info_of(data).streamed:
     raise ConfigurationError("data.name", data.name, "weights are measured on folder, or on a data set of TFDS's")
@@ -110,11 +110,8 @@ def of_classifier(
     layout,
   )
   params, batch_stats = replicate(jax.device_get((known.params, known.batch_stats)), layout.mesh)
-  return _measured(
-    measure(
-      params, batch_stats, batches_of(source, data, layout, max(1, batch_size // crops), say, crops), lambda: None
-    )
-  )
+  batches = batches_of(source, data, layout, max(1, batch_size // crops), say, crops)
+  return _measured(measure(params, batch_stats, batches, lambda: None))
 
 
 def _measured(totals: step.Totals, epoch: int = 0, steps: int = 0) -> Measured:

@@ -1,13 +1,14 @@
-"""A DenseNet as it is evaluated: running averages and norms as one affine map, folded where a convolution comes before.
+"""Evaluates a DenseNet with its norms as affine maps, folded into the convolutions where that is exact.
 
-A norm folds into the convolution that writes what it reads if nothing else reads that: a layer's second norm into its
-1x1 convolution, the ImageNet stem's norm into the 7x7 one. A layer's first norm reads what many others read too, and
-stays, as a slope and an offset.
+A norm folds into the convolution before it if nothing else reads that convolution's output: a layer's second norm into
+its 1x1 convolution, the ImageNet stem's norm into the 7x7 one. A layer's first norm shares its input with other layers
+and remains a slope and an offset.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -17,15 +18,11 @@ Folded = dict[str, Any]
 
 
 def fold(network: DenseNet, variables: Mapping[str, Any]) -> Folded:
-  """What `feature_maps` and `logits` take, computed once from a network's variables.
-
-  Args:
-    network: the DenseNet.
-    variables: `params` and `batch_stats`.
+  """Folds a DenseNet's variables (`params` and `batch_stats`) for `feature_maps` and `logits`.
 
   Returns:
     Arrays by part: `stem`, `block1` (a list, layer by layer), `transition1`, ..., `last`, `classifier`. A convolution
-    is a `kernel` [height, width, in, out], with a `bias` [out] where a norm is folded into it; a norm that stays is
+    is a `kernel` [height, width, in, out], with a `bias` [out] where a norm is folded into it; any other norm is
     `slope` and `offset`, [channels] each.
   """
   params, stats = variables["params"], variables["batch_stats"]
@@ -65,12 +62,12 @@ def fold(network: DenseNet, variables: Mapping[str, Any]) -> Folded:
 
 
 def feature_maps(network: DenseNet, folded: Folded, images: jax.Array) -> jax.Array:
-  """What the network's global pooling reads: [batch, height', width', channels], after the last norm and ReLU.
+  """The input of the network's global pooling: [batch, height', width', channels], after the last norm and ReLU.
 
   Args:
     network: the DenseNet that was folded.
     folded: from `fold`.
-    images: [batch, height, width, channels], normalised; any size, any number (of `jax.export` too).
+    images: [batch, height, width, channels], normalised, of any size; the batch may be symbolic (`jax.export`).
   """
 
   def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
@@ -96,7 +93,7 @@ def feature_maps(network: DenseNet, folded: Folded, images: jax.Array) -> jax.Ar
   x, stem = images.astype(network.dtype), folded["stem"]
   if network.stem == "imagenet":
     x = with_bias(conv(x, stem["kernel"], stride=2), stem)
-    x = _pool(x, 3, jax.lax.max, -jnp.inf, pad=1)
+    x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
   else:
     x = conv(x, stem["kernel"])
   for number in range(1, len(network.blocks) + 1):
@@ -107,31 +104,26 @@ def feature_maps(network: DenseNet, folded: Folded, images: jax.Array) -> jax.Ar
       x = jnp.concatenate([x, conv(y, layer["kernel"])], axis=-1)
     if number < len(network.blocks):
       transition = folded[f"transition{number}"]
-      x = conv(_pool(normed(x, transition["norm"]), 2, jax.lax.add, 0.0) / 4, transition["kernel"])
+      x = conv(nn.avg_pool(normed(x, transition["norm"]), (2, 2), strides=(2, 2)), transition["kernel"])
   return normed(x, folded["last"])
 
 
-def _pool(x: jax.Array, window: int, of_two: Any, initial: float, pad: int = 0) -> jax.Array:
-  padding = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-  return jax.lax.reduce_window(x, jnp.asarray(initial, x.dtype), of_two, (1, window, window, 1), (1, 2, 2, 1), padding)
-
-
 def logits(folded: Folded, maps: jax.Array) -> jax.Array:
-  """[batch, classes] from `feature_maps`: the classifier of their means."""
+  """[batch, classes] from `feature_maps`: global pooling and the classifier."""
   classifier = folded["classifier"]
   pooled = jnp.mean(maps, axis=(1, 2)).astype(classifier["kernel"].dtype)
   return pooled @ classifier["kernel"] + classifier["bias"]
 
 
 def class_activation(folded: Folded, maps: jax.Array, classes: jax.Array) -> jax.Array:
-  """What each place adds to a class's logit (class activation mapping, Zhou et al. 2016).
+  """Class activation maps (Zhou et al. 2016): each place's contribution to a class's logit.
 
-  Global pooling being a mean, a picture's map has the logit for its mean: nothing is approximated.
+  Exact, since global pooling is a mean: the mean of an image's map is the logit.
 
   Args:
     folded: from `fold`.
-    maps: [batch, height', width', channels], of `feature_maps`.
-    classes: int [batch], one for each picture.
+    maps: [batch, height', width', channels], from `feature_maps`.
+    classes: int [batch], one for each image.
 
   Returns:
     [batch, height', width'].

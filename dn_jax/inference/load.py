@@ -1,4 +1,4 @@
-"""A trained network and what a picture must become for it: out of a run, or out of a file of weights."""
+"""Loads a trained network and the preparation of its input, from a run or from a file of weights."""
 
 import dataclasses
 import pathlib
@@ -30,11 +30,11 @@ from dn_jax.training.checkpoint import Checkpoints
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-  """How a picture becomes what a network sees.
+  """How a picture becomes a network's image.
 
-  size:      side of its middle, which the network sees
-  resize:    its shorter side before that is cropped
-  mean, std: of pixel values (0 to 255): what is subtracted, and divided by; each broadcasts over [size, size, 3]
+  size:      side of the central crop that the network sees, in pixels
+  resize:    the picture's shorter side before cropping
+  mean, std: for normalising pixel values (0 to 255); each broadcasts over [size, size, 3]
   """
 
   size: int
@@ -47,12 +47,8 @@ class Input:
 class Classifier:
   """A network that classifies pictures.
 
-  model:       its configuration, completed
-  network:     the module
-  params, batch_stats: its variables
-  input:       see there
-  classes:     names, where they are known
-  num_classes: how many there are
+  model:   its configuration, completed
+  classes: their names, where known
   """
 
   model: ModelConfig
@@ -61,31 +57,30 @@ class Classifier:
   batch_stats: Any
   input: Input
   classes: tuple[str, ...] | None
-  num_classes: int
+
+  @property
+  def num_classes(self) -> int:
+    return self.network.num_classes
 
   def name_of(self, label: int) -> str:
-    """A class's name, or its number where names are not known."""
+    """A class's name, or its number where names are unknown."""
     return self.classes[label] if self.classes else str(label)
 
 
 def load(
-  source: pathlib.Path,
-  asked: Asked,
-  which: Which,
-  data_dir: pathlib.Path | None,
-  say: Callable[[str], None],
+  source: pathlib.Path, asked: Asked, which: Which, data_dir: pathlib.Path | None, say: Callable[[str], None]
 ) -> Classifier:
   """Reads a network.
 
   Args:
     source: a run's folder, or a file of weights (see `dn_jax.models.weights.read`).
-    asked: see there.
+    asked: overrides of the source.
     which: of a run's networks.
-    data_dir: where a run's data set is now, if it has moved; it is needed for a mean picture.
-    say: told of what is noticed on the way.
+    data_dir: the folder of a run's data set, if it has moved; it is needed for a mean image.
+    say: called with a line for each remark.
 
   Raises:
-    UserError: there is none, or it is not what it should be; nothing fits in part.
+    UserError: there is no network, or it does not fit.
   """
   if source.is_dir():
     if asked.model != ModelConfig():
@@ -111,20 +106,13 @@ def _of_run(
   else:
     mean, std = catalog.normalisation(catalog.load(data), data.normalise)
   size = info.image_shape[0]
+  model_input = Input(size, info.resize or size, mean, std)
   classes = records.read_classes(folder) or _prepared_classes(data)
-  return Classifier(
-    run.config.model,
-    run.network,
-    run.params,
-    run.batch_stats,
-    Input(size, info.resize or size, mean, std),
-    classes,
-    run.network.num_classes,
-  )
+  return Classifier(run.config.model, run.network, run.params, run.batch_stats, model_input, classes)
 
 
 def _prepared_classes(data: DataConfig) -> tuple[str, ...] | None:
-  """As TFDS has them where the data set is still there."""
+  """The names of the classes in the data set that TFDS prepared, if it is still there."""
   try:
     return tfds_folder.described(tfds_folder.newest_version(data.name, data.dir)).classes
   except ConfigurationError:
@@ -134,8 +122,7 @@ def _prepared_classes(data: DataConfig) -> tuple[str, ...] | None:
 def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None]) -> Classifier:
   complete, network, variables = network_of_file(path, model, "inference", say)
   about = weights_file.about(path)
-  stem = complete.stem
-  like = datasets.info_of(DataConfig("imagenet2012" if stem == "imagenet" else "cifar10"))
+  like = datasets.info_of(DataConfig("imagenet2012" if complete.stem == "imagenet" else "cifar10"))
   size = about.input.size or like.image_shape[0]
   resize = about.input.resize or like.resize or size
   try:
@@ -146,43 +133,33 @@ def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None])
   classes = about.classes or None
   if classes and len(classes) != network.num_classes:
     raise WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
-  return Classifier(
-    complete,
-    network,
-    variables["params"],
-    variables["batch_stats"],
-    Input(size, resize, mean, std),
-    classes,
-    network.num_classes,
-  )
+  known = Input(size, resize, mean, std)
+  return Classifier(complete, network, variables["params"], variables["batch_stats"], known, classes)
 
 
 def network_of_file(
   path: pathlib.Path, model: ModelConfig, disagreement: weights.Disagreement, say: Callable[[str], None]
 ) -> tuple[ModelConfig, DenseNet, dict[str, Any]]:
-  """The network of a file of weights: the one that flags name, or the one that the file says.
+  """The network of a file of weights, as flags or the file name it.
 
   Args:
     path: see `dn_jax.models.weights.read`.
-    model: flags; where there are none, and the file says nothing, DenseNet-BC (L=100, k=12).
+    model: flags; without flags, and where the file says nothing, DenseNet-BC (L=100, k=12).
     disagreement, say: see `dn_jax.models.weights.from_pytorch`.
 
   Returns:
     The completed configuration, the network and its variables.
 
   Raises:
-    UserError: the file cannot be read, or is of another network.
+    UserError: the file cannot be read, or holds another network.
   """
   state = weights.read(path)
-  about = weights_file.about(path)
-  if model == ModelConfig() and about.model:
-    model = about.model
-  complete = complete_model(dataclasses.replace(model, remat=None))
+  complete = complete_model(dataclasses.replace(weights_file.model_of(path, model), remat=None))
   if complete.family != "densenet":
     raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
   shapes = {name.removeprefix("module."): value.shape for name, value in state.items()}
   head, stem = shapes.get("classifier.weight", ()), shapes.get("features.conv0.weight", ())
-  # As the file has them; one that has neither is told what it lacks when it is compared.
+  # From the file; where it lacks them, the comparison below names what is missing.
   classes, channels = head[0] if len(head) == 2 else 1000, stem[1] if len(stem) == 4 else 3
   network = build.build(complete, classes)
   images = jnp.zeros((1, 256, 256, channels))
@@ -190,28 +167,23 @@ def network_of_file(
   try:
     variables = weights.from_pytorch(network, state, template, disagreement, say)
   except WeightsError as error:
-    lines = str(error).splitlines()
-    more = f", and {len(lines) - 2} more" if len(lines) > 2 else ""
-    raise UserError(f"{path}: {lines[0]} ({' '.join(lines[1:2]).strip()}{more}); give --model.name") from None
+    raise error.of_file(path) from None
   return complete, network, variables
 
 
 def write(path: pathlib.Path, classifier: Classifier) -> None:
-  """Writes a DenseNet's weights as safetensors, in PyTorch's names, with what `load` needs in the metadata.
+  """Writes a DenseNet's weights as safetensors in PyTorch's names, with metadata for `load`.
 
   Raises:
-    ConfigurationError: it is no DenseNet, or the file cannot be written.
+    ConfigurationError: the network is no DenseNet, or the file cannot be written.
   """
   if not isinstance(classifier.network, DenseNet):
     raise ConfigurationError("to", path, f"weights are written of a DenseNet alone, not of {classifier.model.family}")
-  # What carries a run out, not what the network is.
+  # Only training has these.
   model = dataclasses.replace(classifier.model, remat=None, dropout=None)
   known = classifier.input
-  about = About(
-    model,
-    classifier.classes,
-    AboutInput(known.size, known.resize, known.mean.tolist(), known.std.tolist()),
-  )
+  of_input = AboutInput(known.size, known.resize, known.mean.tolist(), known.std.tolist())
+  about = About(model, classifier.classes, of_input)
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:
     weights.write(path, weights.to_pytorch(classifier.network, params, batch_stats), about)
@@ -231,12 +203,10 @@ def _labels(path: pathlib.Path, count: int) -> tuple[str, ...]:
 
 
 def _sized(classifier: Classifier, asked: Asked) -> Input:
-  """With the sizes that a person asks for: a crop alone keeps the share of the picture that it had."""
+  """The input with the sizes asked for; where only `size` is, the crop keeps its share of the picture."""
   known = classifier.input
   size = known.size if asked.size is None else asked.size
   resize = round(known.resize * size / known.size) if asked.resize is None else asked.resize
-  if size < 1:
-    raise ConfigurationError("size", size, "must be at least 1")
   if resize < size:
     raise ConfigurationError("resize", resize, f"must be at least the crop's size, {size}")
   if size != known.size and known.mean.ndim > 1:
@@ -248,12 +218,9 @@ def _sized(classifier: Classifier, asked: Asked) -> Input:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """A network with what it was trained to.
+  """A run's network.
 
-  config:  of the run
-  network: the module
-  params, batch_stats: its variables
-  epoch, steps: whole epochs that they have behind them, and steps of the next
+  epoch, steps: finished epochs, and steps of the next
   """
 
   config: RunConfig
@@ -265,22 +232,22 @@ class Trained:
 
 
 def trained_by(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -> Trained:
-  """Reads a run's network; changes nothing.
+  """Reads a run's network.
 
   Args:
     folder: of the run.
     which: `last`, `best` (on validation), or `reported`: the one whose error the run reports.
-    say: told of checkpoints that are not used.
+    say: called with a line for each unused checkpoint.
 
   Raises:
-    UserError: no run, no whole checkpoint, none of that kind.
+    UserError: no run, no whole checkpoint, or none of that kind.
   """
   config = read_config(folder)
   if which == "best" and not config.data.validation:
     raise ConfigurationError("checkpoint", which, "this run held out no validation pictures")
   info, mesh = datasets.info_of(config.data), layout.make_layout().mesh
   num_classes = len(classes) if (classes := read_classes(folder)) else info.num_classes
-  if config.model.remat == "auto":  # Written down by a sweep; the run has not begun.
+  if config.model.remat == "auto":  # A sweep wrote it; the run has not begun.
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=None))
   network = build.build(config.model, num_classes)
   sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0), config.freeze)

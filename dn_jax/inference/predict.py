@@ -1,6 +1,5 @@
-"""What a network says of pictures, and its inference as a function that runs without this package."""
+"""A network's predictions, and its inference as a program that runs without this package."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,10 +16,10 @@ from dn_jax.models.densenet import DenseNet
 
 
 class Predicted(NamedTuple):
-  """What a network says of pictures.
+  """A network's predictions for n images.
 
   probabilities: float [n, classes]
-  activations:   float [n, height, width], what each place adds to the likeliest class's logit; None unless asked for
+  activations:   float [n, height, width], each place's share in the likeliest class's logit; None unless asked for
   """
 
   probabilities: np.ndarray
@@ -28,12 +27,12 @@ class Predicted(NamedTuple):
 
 
 class Predictor:
-  """Classifies batches of pictures, compiled once.
+  """Classifies batches of images, compiled once.
 
   Args:
     classifier: the network.
-    batch_size: pictures at a time; fewer are filled up.
-    activations: whether class activations are made too; DenseNet's alone can be.
+    batch_size: images at a time; smaller batches are padded.
+    activations: whether to compute class activation maps too, of a DenseNet.
 
   Raises:
     UserError: activations of another network.
@@ -58,7 +57,7 @@ class Predictor:
 
 
 def logits_of(classifier: Classifier) -> Callable[[jax.Array], jax.Array]:
-  """uint8 pictures [n, size, size, 3], any n -> logits [n, classes]; weights are constants in it.
+  """The function of uint8 images [n, size, size, 3] -> logits [n, classes], with the weights as constants.
 
   A DenseNet's norms are folded into its convolutions where that is exact.
   """
@@ -66,7 +65,7 @@ def logits_of(classifier: Classifier) -> Callable[[jax.Array], jax.Array]:
   if isinstance(network, DenseNet):
     maps_of, folded = _maps_of(classifier)
     return lambda images: folding.logits(folded, maps_of(images))
-  return lambda images: network.apply(variables, _normalised(classifier.input, images), False)
+  return lambda images: network.apply(variables, _normalised(classifier, images), False)
 
 
 def _with_activations(classifier: Classifier) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
@@ -81,37 +80,27 @@ def _with_activations(classifier: Classifier) -> Callable[[jax.Array], tuple[jax
 
 
 def _maps_of(classifier: Classifier) -> tuple[Callable[[jax.Array], jax.Array], folding.Folded]:
-  folded = jax.jit(lambda variables: folding.fold(classifier.network, variables))(_variables(classifier))
-  folded = jax.device_get(folded)
-  return lambda images: folding.feature_maps(classifier.network, folded, _normalised(classifier.input, images)), folded
+  network = classifier.network
+  folded = jax.device_get(jax.jit(lambda variables: folding.fold(network, variables))(_variables(classifier)))
+  return lambda images: folding.feature_maps(network, folded, _normalised(classifier, images)), folded
 
 
 def _variables(classifier: Classifier) -> dict[str, object]:
   return {"params": classifier.params, "batch_stats": classifier.batch_stats}
 
 
-def _normalised(how: Input, images: jax.Array) -> jax.Array:
-  return normalise(images, how.mean, how.std)
+def _normalised(classifier: Classifier, images: jax.Array) -> jax.Array:
+  return normalise(images, classifier.input.mean, classifier.input.std)
 
 
 def prepared(picture: np.ndarray, how: Input) -> np.ndarray:
-  """A picture as the network sees it: uint8 [size, size, 3]."""
+  """Resizes and crops a picture to the network's image, uint8 [size, size, 3]."""
   return pictures.centre_crop(pictures.with_short_side(picture, how.resize), how.size)
 
 
 def exported(classifier: Classifier, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> bytes:
-  """`logits_of` by `jax.export`, for any number of pictures: `jax.export.deserialize(...).call(pictures)` runs it.
-
-  Args:
-    classifier: the network.
-    platforms: where it is to run, as `jax.export` names them.
-  """
+  """`logits_of` by `jax.export`, for any number of images: `jax.export.deserialize(...).call(images)` runs it."""
   (count,) = jax.export.symbolic_shape("n")
   size = classifier.input.size
   shape = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8)
   return jax.export.export(jax.jit(logits_of(classifier)), platforms=platforms)(shape).serialize()
-
-
-def batches(count: int, batch_size: int) -> list[slice]:
-  """The parts in which so many are gone through."""
-  return [slice(n * batch_size, min(count, (n + 1) * batch_size)) for n in range(math.ceil(count / batch_size))]

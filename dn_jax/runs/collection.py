@@ -1,7 +1,7 @@
-"""A folder of runs, read. Nothing else is state: what a sweep has done is what lies there.
+"""Reads a folder of runs, which is the only state of a sweep.
 
-A run is found by its key, a digest of the flags that say what it is, which is made anew from its `config.json`;
-what its folder is called does not matter.
+A run is found by its key, a digest of the flags in its `config.json` that say what it is; its folder's name does not
+matter.
 """
 
 import dataclasses
@@ -9,36 +9,35 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig, difference, identity
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import records
 
-# What reports of a collection are kept in, beside its runs.
+# The folder of reports, beside the runs.
 REPORT = "report"
 
 
 def key(config: RunConfig) -> str:
-  """Twelve hexadecimal digits that tell a resolved run from every other."""
+  """Twelve hexadecimal digits that identify a resolved run."""
   return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def cell_key(config: RunConfig) -> str:
-  """Likewise of a cell of a table: its runs differ in their seeds alone."""
+  """The same for a cell of a table, whose runs differ in their seeds alone."""
   return key(dataclasses.replace(config, seed=0))
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A run as it lies on disk.
+  """A run on disk.
 
-  folder:  of the run
   config:  resolved
   summary: of a finished run; else None
   failure: how it last failed; None where it has not, or has finished since
-  damaged: a line for each record beside these that cannot be read
+  damaged: a line for each other record that cannot be read
   """
 
   folder: pathlib.Path
@@ -59,14 +58,13 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-  """The runs of a folder, by name, no two of one key, and a line for everything else in it and all that is damaged."""
+  """The runs of a folder by name, each key once; and a line for everything else in it, and for damaged records."""
 
   folder: pathlib.Path
   runs: Sequence[Run]
   skipped: Sequence[str]
 
   def of_key(self, wanted: str) -> Run | None:
-    """The run of that key."""
     return self._by_key.get(wanted)
 
   @functools.cached_property
@@ -75,11 +73,10 @@ class Collection:
 
 
 def read(folder: pathlib.Path) -> Collection:
-  """Reads a folder of runs; changes nothing.
+  """Reads a folder of runs.
 
-  Foreign files and damaged records are skipped, and named in `skipped`; so are all but one of the folders that hold
-  the same run (a copy is not another seed): a finished one stays, else the first by name. A folder that is not there
-  is an empty one.
+  Foreign files and damaged records are named in `skipped`. So are copies of a run (a copy is not another seed): a
+  finished one is taken, else the first by name. A missing folder counts as empty.
 
   Raises:
     ConfigurationError: it is no folder, cannot be read, or is itself a run's.
@@ -121,32 +118,31 @@ def read_run(folder: pathlib.Path) -> Run:
   """Reads one run.
 
   Raises:
-    RunError: it is none, or what it is and what it came to (config.json, summary.json) is damaged.
+    RunError: it is no run, or its config.json or summary.json is damaged.
   """
   config = records.read_config(folder)
   _check_resolved(folder / "config.json", config)
   summary = records.read_summary(folder)
-  damaged = []
-  try:
-    failure = records.read_failure(folder)
-  except records.RunError as error:
-    damaged.append(str(error))
-    failure = records.Failure("for a reason that is lost: its failure.json is damaged", None, "an unknown time")
-  try:
-    epochs = len(records.read_records(folder))
-    if summary and epochs != summary.epochs:
-      damaged.append(f"{folder / 'metrics.jsonl'}: has {epochs} epochs of {summary.epochs}")
-  except records.RunError as error:
-    damaged.append(str(error))
-  try:
-    records.read_data(folder)
-  except records.RunError as error:
-    damaged.append(str(error))
+  damaged: list[str] = []
+
+  def tried[T](read_record: Callable[[pathlib.Path], T], otherwise: T) -> T:
+    try:
+      return read_record(folder)
+    except records.RunError as error:
+      damaged.append(str(error))
+      return otherwise
+
+  lost = records.Failure("for a reason that is lost: its failure.json is damaged", None, "an unknown time")
+  failure = tried(records.read_failure, lost)
+  epochs = tried(records.read_records, None)
+  if summary and epochs is not None and len(epochs) != summary.epochs:
+    damaged.append(f"{folder / 'metrics.jsonl'}: has {len(epochs)} epochs of {summary.epochs}")
+  tried(records.read_data, None)
   return Run(folder, config, summary, None if summary else failure, damaged)
 
 
 def _check_resolved(path: pathlib.Path, config: RunConfig) -> None:
-  """Refuses a configuration that leaves open what a run has filled in, or has what no run can have."""
+  """Refuses a configuration that is not resolved, or cannot be."""
   try:
     open_ones = difference(identity(config), identity(resolve(config)))
   except ConfigurationError as error:
@@ -158,9 +154,9 @@ def _check_resolved(path: pathlib.Path, config: RunConfig) -> None:
 
 
 def place_for(collection: Collection, config: RunConfig, name: str) -> pathlib.Path:
-  """The folder of a run: where it lies, or a new one, named after it and its key.
+  """The folder of a run: the one that holds it, or a new one named after it and its key.
 
-  Another sweep may have made the new one since the collection was read; then both have the same.
+  Another sweep that wants the same run gets the same new folder.
   """
   wanted = key(config)
   if found := collection.of_key(wanted):
@@ -174,12 +170,12 @@ def _is_free_for(folder: pathlib.Path, wanted: str) -> bool:
     return True
   try:
     return read_run(folder).key == wanted
-  except records.RunError:  # Damaged, or another sweep is just about to write its configuration.
+  except records.RunError:  # Damaged, or another sweep is about to write its configuration.
     return folder.is_dir() and all(path.name.startswith(records.CLAIM) for path in folder.iterdir())
 
 
 def cells(found: Iterable[Run]) -> dict[str, list[Run]]:
-  """Runs by cell, those of a cell by seed."""
+  """Runs by the key of their cell, each cell's by seed."""
   grouped: dict[str, list[Run]] = {}
   for run in found:
     grouped.setdefault(cell_key(run.config), []).append(run)

@@ -1,17 +1,17 @@
-"""What a run leaves on disk, and reading it back.
+"""Writes and reads the records in a run's folder.
 
 config.json     the resolved configuration: what the run is and how it was carried out
-data.json       how many pictures each split has, a digest of their labels, and the classes' names where known
-metrics.jsonl   a line an epoch (`dn_jax.runs.records.EpochRecord`); errors are fractions of 1
-results.csv     the same in the columns that users of the PyTorch implementation know
+data.json       how many images each split has, a digest of their labels, and the classes' names where known
+metrics.jsonl   one `EpochRecord` per line; errors are fractions of 1
+results.csv     the same in the columns of the PyTorch implementation
 summary.json    written at the end: `test_error` in percent, parameters, FLOPs, time, versions, the code's commit
 curves.png      loss and error by epoch
-profile/        under --profile: a few commands to the device, recorded
+profile/        under --profile: a trace of a few commands to the device
 checkpoints/    Orbax, the newest few and the best on validation
-set-aside/      checkpoints found damaged, records that no checkpoint stands behind
-log.txt         of a run that a sweep started: what it printed, start after start
-failure.json    likewise: how it last failed
-lock            likewise: empty, locked while a sweep carries the run out (`dn_jax.system.lock`)
+set-aside/      damaged checkpoints, and records without a checkpoint
+log.txt         of a run that a sweep started: its output, start after start
+failure.json    of such a run: how it last failed
+lock            of such a run: empty, locked while a sweep carries it out (`dn_jax.system.lock`)
 """
 
 import csv
@@ -32,7 +32,7 @@ from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
 
 CHECKPOINTS = "checkpoints"
-# What a configuration is called while it is written.
+# The name of config.json while it is written.
 CLAIM = "config.json.new"
 RESULTS_COLUMNS = ("epoch", "train_loss", "train_error", "valid_loss", "valid_error", "test_error")
 
@@ -44,7 +44,7 @@ Large = Annotated[int, Ge(0), Lt(2**63)]
 
 
 def _may_lack() -> Any:
-  """A field that is left out where there is nothing to say."""
+  """A field that is not written where it is None."""
   return dataclasses.field(default=None, metadata={"may_lack": True})
 
 
@@ -52,9 +52,8 @@ def _may_lack() -> Any:
 class EpochRecord:
   """One line of metrics.jsonl.
 
-  Errors are fractions of 1; `epoch` and `step` count what is done, from 1; None where there is no such split.
-  `seconds` are of training, `evaluation_seconds` of evaluation; `waiting_seconds`, of training, went by until pictures
-  were there that are read one by one.
+  Errors are fractions of 1; `epoch` and `step` count from 1; None where there is no such split. `seconds` are of
+  training, and contain `waiting_seconds`, in which a streamed data set's images were not ready.
   """
 
   __pydantic_config__ = STRICT
@@ -77,7 +76,7 @@ class EpochRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """data.json: what tells the pictures of a run from others."""
+  """data.json: identifies the images of a run."""
 
   __pydantic_config__ = STRICT
 
@@ -86,12 +85,12 @@ class Data:
   labels: str
   """A digest."""
   classes: tuple[str, ...] | None = _may_lack()
-  """Their names, of pictures that are read one by one."""
+  """Their names, for a streamed data set."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """summary.json: what a finished run came to. Errors are in percent; times are of the whole run."""
+  """summary.json: the results of a finished run. Errors are in percent; times, in seconds, are of the whole run."""
 
   __pydantic_config__ = STRICT
 
@@ -115,9 +114,7 @@ class Summary:
   versions: dict[str, str]
   commit: str | None = None
   saving_seconds: NotNegative | None = _may_lack()
-  """By which saving held the run up."""
-  seeds_beside: Whole | None = _may_lack()
-  """Of a run of an earlier version: how many others it shared the device with, in one program."""
+  """Time that the run waited for saving."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +124,9 @@ class Failure:
   __pydantic_config__ = STRICT
 
   error: str
-  """A line."""
   exit_code: int | None
-  """None where there is none, as of a run that was never started."""
+  """None for a run that was never started."""
   at: str
-  """When."""
 
 
 class RunError(UserError):
@@ -139,14 +134,7 @@ class RunError(UserError):
 
 
 def create(folder: pathlib.Path, config: RunConfig, data: Data) -> None:
-  """Makes a run's folder, or checks that the one there is of the same run.
-
-  Nothing is written before the folder is known to be free or the same run's.
-
-  Args:
-    folder: of the run.
-    config: resolved.
-    data: what the pictures are.
+  """Makes the folder of a resolved run, or checks that the one there is of the same run before anything is written.
 
   Raises:
     ConfigurationError: it cannot be written, holds something else, or is of another configuration or of other
@@ -166,22 +154,14 @@ def create(folder: pathlib.Path, config: RunConfig, data: Data) -> None:
 
 
 def check_config(folder: pathlib.Path, config: RunConfig) -> None:
-  """Refuses to take a run's folder for another run's.
-
-  Raises:
-    ConfigurationError: the message lists the difference.
-  """
+  """Raises `ConfigurationError`, with the difference, where a folder holds another run."""
   if lines := difference(identity(read_config(folder)), identity(config)):
     fits = "holds a run of another configuration; take another folder, or change back\n  " + "\n  ".join(lines)
     raise ConfigurationError("out", folder, fits)
 
 
 def check_data(folder: pathlib.Path, data: Data) -> None:
-  """Refuses pictures that are not those of the run.
-
-  Raises:
-    ConfigurationError: the message says what was and what is there.
-  """
+  """Raises `ConfigurationError`, with the difference, for images that are not those of the run."""
   recorded = read_data(folder)
   if recorded is not None and recorded != data:
     was, now = ({"pictures": each.pictures, "labels": each.labels} for each in (recorded, data))
@@ -190,7 +170,7 @@ def check_data(folder: pathlib.Path, data: Data) -> None:
 
 
 def finished(folder: pathlib.Path, config: RunConfig) -> Summary | None:
-  """The summary of a run that is finished, or None; writes nothing.
+  """The summary of a finished run, else None; writes nothing.
 
   Raises:
     ConfigurationError: the folder's run is of another configuration.
@@ -202,7 +182,7 @@ def finished(folder: pathlib.Path, config: RunConfig) -> Summary | None:
 
 
 def set_records_aside(folder: pathlib.Path) -> int:
-  """Moves metrics.jsonl out of the way of a run that starts again; returns how many epochs it tells of."""
+  """Moves metrics.jsonl to set-aside/ before a run starts again; returns the number of its epochs."""
   path = folder / "metrics.jsonl"
   if not path.exists():
     return 0
@@ -224,17 +204,17 @@ def read_config(folder: pathlib.Path) -> RunConfig:
 
 
 def _without_retired(path: pathlib.Path, text: bytes) -> bytes:
-  """A configuration's JSON without fields that there were in earlier versions.
+  """A configuration's JSON without fields of earlier versions.
 
   Raises:
-    RunError: one has a value that this version cannot carry out.
+    RunError: such a field has a value that this version cannot carry out.
   """
   try:
     record = json.loads(text)
   except (ValueError, RecursionError):
-    return text  # Which is told of it by who parses it next.
+    record = None
   if not isinstance(record, dict):
-    return text
+    return text  # `_parsed` refuses it.
   for name in record.keys() & RETIRED.keys():
     left, why = RETIRED[name]
     if json.dumps(record[name]) != json.dumps(left):
@@ -243,7 +223,7 @@ def _without_retired(path: pathlib.Path, text: bytes) -> bytes:
 
 
 def write_records(folder: pathlib.Path, records: Sequence[EpochRecord]) -> None:
-  """Writes metrics.jsonl and results.csv anew from all records so far: no line twice, none missing."""
+  """Rewrites metrics.jsonl and results.csv from all records so far."""
   lines = (json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
   folders.write_whole(folder / "metrics.jsonl", "".join(lines))
   table = io.StringIO()
@@ -255,49 +235,41 @@ def write_records(folder: pathlib.Path, records: Sequence[EpochRecord]) -> None:
 
 
 def read_records(folder: pathlib.Path) -> list[EpochRecord]:
-  """The records of a run, oldest first; none where there is no metrics.jsonl yet.
-
-  Raises:
-    RunError: a line is damaged.
-  """
+  """The records of a run, oldest first; none where there is no metrics.jsonl yet. A damaged one raises `RunError`."""
   path = folder / "metrics.jsonl"
   lines = (_text(path) or b"").splitlines()
   return [_parsed(path, EpochRecord, line, f"line {number}: ") for number, line in enumerate(lines, start=1)]
 
 
 def write_summary(folder: pathlib.Path, summary: Summary) -> None:
-  """Writes summary.json: the run is finished."""
+  """Writes summary.json, which marks the run as finished."""
   _write(folder / "summary.json", summary)
 
 
 def read_summary(folder: pathlib.Path) -> Summary | None:
-  """A finished run's summary; None for a run that is not finished.
-
-  Raises:
-    RunError: it is damaged.
-  """
+  """A finished run's summary, else None. A damaged one raises `RunError`."""
   return _read(folder / "summary.json", Summary)
 
 
 def claim(folder: pathlib.Path, config: RunConfig) -> None:
-  """Makes a run's folder before the run begins, so that what befalls it has a place.
+  """Makes a run's folder before the run begins, so that a failure can be recorded there.
 
   Raises:
     ConfigurationError: it cannot be written.
   """
-  # Two sweeps may do this at the same time, with the same text: each replaces the file by one of its own.
+  # Two sweeps may do this at the same time, with the same content: each renames a file of its own.
   mine = folder / f"{CLAIM}.{socket.gethostname()}-{os.getpid()}"
   try:
     folders.make(folder)
     if not (folder / "config.json").exists():
       _write(mine, config)
-      folders.replace(mine, folder / "config.json")
+      folders.move(mine, folder / "config.json")
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
 
 
 def write_failure(folder: pathlib.Path, failure: Failure | None) -> None:
-  """Writes failure.json; None takes an earlier one away, a damaged one aside."""
+  """Writes failure.json, or with None removes it; a damaged one is moved to set-aside/."""
   path = folder / "failure.json"
   try:
     read_failure(folder)
@@ -310,29 +282,17 @@ def write_failure(folder: pathlib.Path, failure: Failure | None) -> None:
 
 
 def read_failure(folder: pathlib.Path) -> Failure | None:
-  """How a run last failed; None where it has not.
-
-  Raises:
-    RunError: it is damaged.
-  """
+  """How a run last failed; None where it has not. A damaged record raises `RunError`."""
   return _read(folder / "failure.json", Failure)
 
 
 def read_data(folder: pathlib.Path) -> Data | None:
-  """What the run's pictures are; None before it has begun.
-
-  Raises:
-    RunError: it is damaged.
-  """
+  """Which images a run has; None before it has begun. A damaged record raises `RunError`."""
   return _read(folder / "data.json", Data)
 
 
 def read_classes(folder: pathlib.Path) -> tuple[str, ...] | None:
-  """The names of the classes of a run's pictures; None where they are not on record.
-
-  Raises:
-    RunError: the record is damaged.
-  """
+  """The names of a run's classes, or None, from `read_data`."""
   data = read_data(folder)
   return data and data.classes
 
@@ -341,13 +301,12 @@ def _set_aside(path: pathlib.Path) -> None:
   """Moves a record into set-aside/, under a number."""
   aside = path.parent / "set-aside"
   folders.make(aside)
-  folders.move(
-    path, next(target for n in range(1000) if not (target := aside / f"{path.stem}-{n}{path.suffix}").exists())
-  )
+  names = (aside / f"{path.stem}-{n}{path.suffix}" for n in range(1000))
+  folders.move(path, next(name for name in names if not name.exists()))
 
 
 def _write(path: pathlib.Path, record: Any) -> None:
-  """Writes a record for a person to read."""
+  """Writes a record as indented JSON."""
   optional = {field.name for field in dataclasses.fields(record) if "may_lack" in field.metadata}
   found = {name: value for name, value in to_dict(record).items() if value is not None or name not in optional}
   text = json.dumps(found, indent=2) + "\n"
@@ -361,11 +320,7 @@ def _read[T](path: pathlib.Path, kind: type[T]) -> T | None:
 
 
 def _text(path: pathlib.Path) -> bytes | None:
-  """What a file holds; None where there is none.
-
-  Raises:
-    RunError: the file system refuses it.
-  """
+  """A file's content; None where there is no file."""
   try:
     return path.read_bytes()
   except FileNotFoundError:

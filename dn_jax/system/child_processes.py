@@ -1,6 +1,6 @@
-"""A process that ends with the one that started it, however that ends.
+"""Ends a process when its parent ends, even if that is killed.
 
-A run whose sweep (or whose cluster's worker) was killed must not go on writing: the next start takes its folder over.
+A run whose sweep or cluster worker was killed must stop writing, since the next start takes over its folder.
 """
 
 import ctypes
@@ -16,18 +16,18 @@ _PR_SET_PDEATHSIG = 1
 
 
 def environment() -> Mapping[str, str]:
-  """For a process that this one starts and that is to end with it."""
+  """The environment of a child that calls `hold`, to end with this process."""
   return os.environ | {_VARIABLE: str(os.getpid())}
 
 
 def hold() -> None:
-  """In that process: ties it to its parent."""
+  """Ties this process to a parent that started it with `environment`."""
   if parent := os.environ.pop(_VARIABLE, None):
     tie(int(parent))
 
 
 def tie(parent: int) -> None:
-  """Has the kernel kill this process when its parent, of that number, ends. Linux only; elsewhere it does nothing."""
+  """Has the kernel kill this process when its parent (a process id) ends. Linux only; elsewhere it does nothing."""
   if sys.platform != "linux":
     return
   ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -36,9 +36,9 @@ def tie(parent: int) -> None:
 
 
 def follow(parent: int, every: float = 1.0) -> None:
-  """Ends this process soon after its parent, of that number, by looking every so many seconds.
+  """Ends this process soon after its parent (a process id), by polling every so many seconds.
 
-  For a process that a thread started which may end before either: to the kernel the parent of `tie` is that thread.
+  For a process started by a thread that may end earlier: for the kernel, `tie`'s parent is that thread.
   """
 
   def look() -> None:

@@ -1,4 +1,4 @@
-"""What is kept between starts: folders, and compiled programs in one of them."""
+"""Caches between starts, of compiled programs above all, and memory freed after compiling."""
 
 import ctypes
 import gc
@@ -10,7 +10,7 @@ import jax
 
 
 def folder(name: str) -> pathlib.Path:
-  """`name` under $XDG_CACHE_HOME/dn_jax, or ~/.cache/dn_jax; not created."""
+  """The path of `name` in $XDG_CACHE_HOME/dn_jax or ~/.cache/dn_jax."""
   home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
   return home / "dn_jax" / name
 
@@ -23,11 +23,10 @@ def keep_compiled_programs() -> None:
 
 
 def give_back() -> None:
-  """Has JAX forget what it traced, and the C library (glibc's) hand its free memory back to the system.
+  """Clears JAX's traces, and has glibc return free memory to the system.
 
-  To trace and to compile (or to load) the step of a deep network takes hundreds of MiB, which are free afterwards but
-  stay with the process, beside what the step itself takes. A program that is held stays compiled; a function under
-  `jax.jit` is traced anew when it is next called.
+  Tracing and compiling (or loading) the step of a deep network takes hundreds of MiB, which the process would keep.
+  Compiled programs that are referenced stay; a function under `jax.jit` is traced again at its next call.
   """
   jax.clear_caches()
   gc.collect()

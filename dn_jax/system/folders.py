@@ -1,7 +1,7 @@
-"""A folder of this machine, or of a bucket (gs://), and what is done differently in each.
+"""Folders of this machine or of a bucket (gs://), and the operations that differ between them.
 
-A bucket has objects and no folders: an object is written whole or not at all, and nothing can be renamed, only copied.
-It has no locks either.
+A bucket has objects and no folders: an object is written whole or not at all, and copied rather than renamed. It has
+no locks either.
 """
 
 import functools
@@ -15,21 +15,20 @@ from collections.abc import Iterator
 
 from dn_jax.errors import ConfigurationError
 
-# Names of other systems, such as s3://, are no folders here.
 _BUCKET = "gs"
 # Else epath imports TensorFlow where that happens to be installed.
 os.environ.setdefault("EPATH_USE_TF", "false")
 
 
 def of(flag: str, path: pathlib.Path) -> pathlib.Path:
-  """What a path means: itself, or for gs://BUCKET/FOLDER a path of the same methods, see `etils.epath`.
+  """Returns the path itself, or for gs://BUCKET/FOLDER an `etils.epath` path, which has the same methods.
 
   Args:
     flag: that gave the path.
-    path: of a command line, where pathlib has made gs:/ of gs://.
+    path: of a command line, where pathlib has turned gs:// into gs:/.
 
   Raises:
-    ConfigurationError: of another system, or a bucket that cannot be reached: in a line, before anything is done.
+    ConfigurationError: the path is of another system such as s3://, or the bucket cannot be reached.
   """
   match = re.fullmatch(r"([a-z][a-z0-9]+):/+(.*)", str(path))
   if match is None:
@@ -42,35 +41,31 @@ def of(flag: str, path: pathlib.Path) -> pathlib.Path:
     raise ConfigurationError(flag, url, "give a folder in the bucket: gs://BUCKET/FOLDER")
   try:
     _reach(rest.split("/")[0])
-  except _UnreachableError as error:
+  except ConnectionError as error:
     raise ConfigurationError(flag, url, str(error)) from None
   from etils import epath
   from etils.epath import gpath
 
-  # What was decided when another used a path before this module was imported.
+  # Another module may have used epath before EPATH_USE_TF was set here.
   gpath._is_tf_installed.cache_clear()
   return epath.Path(url)
 
 
 def is_bucket(path: pathlib.Path) -> bool:
-  """Whether a path of `of` is a bucket's."""
+  """Whether a path that `of` returned is a bucket's."""
   return not isinstance(path, pathlib.Path)
-
-
-class _UnreachableError(Exception):
-  pass
 
 
 @functools.cache
 def _reach(bucket: str) -> None:
-  """Looks at a bucket, once a process."""
+  """Lists a bucket, once per process; raises `ConnectionError` where that fails."""
   if not importlib.util.find_spec("gcsfs"):
-    raise _UnreachableError("a bucket needs an extra: pip install -e '.[gcs]'")
+    raise ConnectionError("a bucket needs an extra: pip install -e '.[gcs]'")
   import fsspec.config
   import gcsfs
   import google.auth
 
-  # What a folder held is looked up again each time: other processes write to it.
+  # Other processes write to the folders, so listings are not cached.
   fsspec.config.conf.setdefault(_BUCKET, {})["use_listings_cache"] = False
 
   for name in ("gcsfs", "google.auth"):
@@ -79,21 +74,21 @@ def _reach(bucket: str) -> None:
     try:
       google.auth.default()
     except google.auth.exceptions.DefaultCredentialsError:
-      raise _UnreachableError("no credentials are found; gcloud auth application-default login makes some") from None
+      raise ConnectionError("no credentials are found; gcloud auth application-default login makes some") from None
   try:
     gcsfs.GCSFileSystem().ls(bucket)
   except Exception as error:  # No such bucket, no right to it, no network: each layer has its own kinds.
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise _UnreachableError(f"the bucket cannot be listed ({reason})") from None
+    raise ConnectionError(f"the bucket cannot be listed ({reason})") from None
 
 
 def absolute(path: pathlib.Path) -> pathlib.Path:
-  """The same for a process in another directory; a bucket's is that already."""
+  """The path for a process in another directory; a bucket's path is absolute already."""
   return path if is_bucket(path) else path.absolute()
 
 
 def make(folder: pathlib.Path) -> None:
-  """Makes a folder and those around it; in a bucket there is nothing to make."""
+  """Makes a folder and its parents; in a bucket there is nothing to make."""
   if not is_bucket(folder):
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -108,14 +103,14 @@ def files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def size(path: pathlib.Path) -> int:
-  """Bytes of a file; 0 where there is none."""
+  """Size of a file in bytes; 0 where there is none."""
   if not path.exists():
     return 0
   return path.stat().length if is_bucket(path) else path.stat().st_size
 
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:
-  """Replaces a file whole: a reader, or a process killed here, sees the old one or the new one."""
+  """Replaces a file atomically: a reader, or a process killed here, leaves the old file or the new one."""
   content = content.encode() if isinstance(content, str) else content
   if is_bucket(path):
     path.write_bytes(content)
@@ -133,7 +128,7 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
 
 
 def move(old: pathlib.Path, new: pathlib.Path) -> None:
-  """Renames a file or folder; in a bucket a copy is made, and when it is whole the old one removed."""
+  """Renames a file (over an existing one) or a folder; in a bucket it is copied, then the old one removed."""
   if not is_bucket(old):
     os.rename(old, new)
     return
@@ -146,13 +141,8 @@ def move(old: pathlib.Path, new: pathlib.Path) -> None:
   remove(old)
 
 
-def replace(old: pathlib.Path, new: pathlib.Path) -> None:
-  """Renames a file, in place of another if there is one."""
-  move(old, new) if is_bucket(old) else os.replace(old, new)
-
-
 def remove(folder: pathlib.Path) -> None:
-  """Removes a folder and all in it; one that is not there is none to remove."""
+  """Removes a folder and all in it, if it is there."""
   if not is_bucket(folder):
     shutil.rmtree(folder, ignore_errors=True)
   elif folder.exists():

@@ -1,14 +1,12 @@
-"""A run is carried out by one sweep at a time.
+"""Lets one sweep at a time carry a run out.
 
-The lock is `flock` on a file in the run's own folder, so that all who share the folder share the lock, wherever they
-run: two sweeps, or the workers of a cluster. The kernel gives it back when the last process that holds it has ended,
-however it ended; nothing is left behind that a later sweep would have to judge. The run's process inherits it: where
-the sweep alone is killed, the lock is held until the run has ended too.
+The lock is `flock` on a file in the run's folder: two sweeps, or the workers of a cluster, share it with the folder.
+The kernel releases it when the last process that holds it has ended, however it ended. The run's process inherits it,
+so it outlives a sweep that is killed alone.
 
-On NFS, Linux turns flock into a lock that the server keeps, for all its hosts (flock(2), "NFS details"); mounted with
-`nolock` or `local_lock=flock` it holds on one host alone, as it does on Lustre with `localflock`. A file system that
-has no locks at all answers with an error; the run is then carried out without one, as good as can be. So it is in a
-bucket (gs://): there one sweep at a time is for people to see to.
+On NFS the server keeps the lock for all hosts (flock(2), "NFS details"). Mounted with `nolock` or `local_lock=flock`,
+or on Lustre with `localflock`, it holds on one host alone. In a bucket (gs://), and on file systems without locks, a
+run is carried out without one: there people must start one sweep at a time.
 """
 
 import fcntl
@@ -22,13 +20,10 @@ LOCK = "lock"
 
 
 def take(folder: pathlib.Path) -> IO[bytes] | None:
-  """Takes a run for this process and those that inherit the file; None where another has it.
-
-  Args:
-    folder: of the run; exists.
+  """Locks a run's existing folder for this process and those that inherit the returned file.
 
   Returns:
-    The open file; closing it (in all processes that have it) gives the run back.
+    The open file, which releases the lock when all processes that have it close it; None where another has the lock.
 
   Raises:
     OSError: the folder cannot be written.

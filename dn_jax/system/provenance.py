@@ -1,4 +1,4 @@
-"""Which program this is: its commit, and the versions of what it stands on."""
+"""The program's commit and the versions of its packages."""
 
 import functools
 import pathlib
@@ -14,7 +14,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-  """Of the code, where it runs from a git checkout; with a "+" where files differ from it."""
+  """The commit of a git checkout, with a "+" where files differ from it; None elsewhere."""
   here = pathlib.Path(__file__).parent.parent
   try:
     git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, check=True, timeout=10)

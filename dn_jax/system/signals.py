@@ -1,7 +1,7 @@
-"""Being asked to stop (Ctrl-C, or a preemption notice): between two steps, with what was done saved.
+"""Stops a run between two steps when a signal asks for it: Ctrl-C, or a preemption notice.
 
-Python runs a signal's handler in its main thread, between two of its instructions; a compiler or a long command to the
-device keeps it waiting for minutes. So a thread of its own hears of signals here.
+Python runs signal handlers in its main thread, which a compiler or a long command to the device may block for minutes.
+So a separate thread listens to signals here.
 """
 
 import contextlib
@@ -12,32 +12,32 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-# "Try again": the run is saved, and the same command goes on.
+# EX_TEMPFAIL: the run is saved, and the same command resumes it.
 EXIT_CODE = 75
-# To stop, as SIGTERM says it, but as often as one likes: what a sweep sends its runs. Who signals the sweep may signal
-# them too, and of two SIGTERMs the second ends a process.
+# A sweep sends its runs this rather than SIGTERM: whoever stops the sweep may send them a SIGTERM too, and a second one
+# would end them at once.
 ASK = signal.SIGUSR1
 # More than a `struct sigaction` takes anywhere.
 _ACTION_BYTES = 1024
 
-# What is called at an abort; C does not keep it.
+# The function called at an abort; C keeps no reference.
 _at_abort: Callable | None = None
 
 
 class Interrupted(Exception):
-  """The run stopped because a signal asked it to; all it had done is saved."""
+  """The run was stopped by a signal, and is saved."""
 
   exit_code = EXIT_CODE
 
 
 @contextlib.contextmanager
 def _heard(numbers: tuple[int, ...], act: Callable[[int, dict[int, ctypes.Array]], None]) -> Iterator[None]:
-  """While entered, the first of some signals is noted and not raised; the next ends the process as if nothing was.
+  """While entered, the first of some signals is caught; the next one has its default effect.
 
   Args:
-    numbers: of the signals; ASK is noted too, and never ends anything.
-    act: called once, in a thread of its own, whatever the main thread is in; told which came, and the actions there
-      were before.
+    numbers: of the signals; ASK is always caught too.
+    act: called once with the signal's number and the earlier actions by number, in a separate thread even while the main
+      thread is blocked.
   """
   if threading.current_thread() is not threading.main_thread():  # Elsewhere Python allows no handlers.
     yield
@@ -58,7 +58,7 @@ def _heard(numbers: tuple[int, ...], act: Callable[[int, dict[int, ctypes.Array]
         acted = True
       if byte[0] == ASK:
         continue
-      if told:  # Both came before the thread saw the first.
+      if told:  # Both came before the thread handled the first.
         os.kill(os.getpid(), byte[0])
       told = True
       for number in numbers:  # Python's own `signal.signal` is for the main thread.
@@ -76,20 +76,18 @@ def _heard(numbers: tuple[int, ...], act: Callable[[int, dict[int, ctypes.Array]
   finally:
     signal.set_wakeup_fd(before)
     os.close(end)
-    listener.join()  # It may be about to change what is put back here.
+    listener.join()  # It may be about to change the handlers that are restored here.
     for number in heard:
       signal.signal(number, handlers[number])
       libc.sigaction(number, actions[number], None)
 
 
 def at_abort(end: Callable[[bool], None] | None) -> None:
-  """Has a function called where C++ aborts the process: in the thread that does, whatever the main thread is in.
-
-  (Python's own handlers wait for the main thread, and an abort waits for nothing.)
+  """Has a function called when C++ aborts the process: in that thread, where Python's handlers wait for the main one.
 
   Args:
-    end: told whether the thread was running Python; ends the process, by `os._exit`. Where it returns, the abort goes
-      on. None: aborts are as before.
+    end: told whether the thread was running Python; ends the process by `os._exit`. If it returns, the abort continues.
+      None: removes the function.
   """
   global _at_abort
   called = end and ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: end(sys._getframe().f_back is not None))
@@ -99,10 +97,9 @@ def at_abort(end: Callable[[bool], None] | None) -> None:
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
-  """While entered, a SIGTERM ends the process with a line and the code of one that is to be started again.
+  """While entered, before training, a SIGTERM ends the process with a line and `EXIT_CODE`; nothing is lost.
 
-  For what comes before training: imports, data, assembling. Nothing is lost by it. A SIGINT ends it too, at once
-  wherever it is.
+  A SIGINT ends it too, as Ctrl-C ends any program.
   """
 
   def leave(number: int, _: object) -> None:
@@ -116,15 +113,14 @@ def leaving_at_once() -> Iterator[None]:
 
 
 class Interruption:
-  """While entered, a SIGINT or SIGTERM is noted, not raised; a second one ends the process at once.
+  """While entered, the first SIGINT or SIGTERM is recorded; a second one ends the process at once.
 
-  Of several processes all stop at the same step: JAX's preemption service catches a SIGTERM of any of them and agrees
-  on the step. It takes SIGTERM over, and a Python handler set over it would silence it; so both signals are passed on
-  to it, as a SIGTERM.
+  Several processes stop at the same step, on which JAX's preemption service agrees after a SIGTERM in any of them. A
+  Python handler would replace the service's own, so both signals are passed on to it as a SIGTERM.
   """
 
   def __init__(self) -> None:
-    import jax  # Takes a second, and signals are to be heard before.
+    import jax  # Takes a second, and signals must be caught before.
 
     self._asked = False
     self._polls = 0
@@ -142,7 +138,7 @@ class Interruption:
     self._asked = True
 
   def asked(self) -> bool:
-    """Whether to stop here. Of several processes each asks equally often, and all get True at the same time."""
+    """Whether to stop here. Several processes must call this equally often; all get True in the same call."""
     if self._several and not self._asked:
       from jax.experimental import multihost_utils
 
@@ -152,6 +148,6 @@ class Interruption:
 
 
 def _pass_on(_: int, actions: dict[int, ctypes.Array]) -> None:
-  """Has what listened to SIGTERM before hear one."""
+  """Sends a SIGTERM to the handler there was before."""
   ctypes.CDLL(None).sigaction(signal.SIGTERM, actions[signal.SIGTERM], None)
   signal.pthread_kill(threading.get_ident(), signal.SIGTERM)

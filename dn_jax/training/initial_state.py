@@ -10,7 +10,7 @@ import numpy as np
 
 from dn_jax.config.schema import RunConfig
 from dn_jax.config.weights_file import WeightsError
-from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.errors import ConfigurationError
 from dn_jax.models import initial, weights
 from dn_jax.models.densenet import DenseNet
 
@@ -66,6 +66,4 @@ def _loaded(
   try:
     return weights.from_pytorch(source, state, template, disagreement, say)
   except WeightsError as error:
-    lines = str(error).splitlines()
-    more = f", and {len(lines) - 2} more" if len(lines) > 2 else ""
-    raise UserError(f"{path}: {lines[0]} ({' '.join(lines[1:2]).strip()}{more}); give --model.name") from None
+    raise error.of_file(path) from None

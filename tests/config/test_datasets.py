@@ -18,7 +18,7 @@ def test_without_a_folder_it_is_looked_for_where_tfds_puts_it(tmp_path, monkeypa
     for variable, expected in (("HOME", tmp_path / "tensorflow_datasets"), ("TFDS_DATA_DIR", tmp_path)):
       patch.setenv(variable, str(tmp_path))
       importlib.reload(constants)  # It asks the environment when it is imported.
-      assert datasets.default_folder() == pathlib.Path(constants.DATA_DIR) == expected
+      assert datasets.root(None) == pathlib.Path(constants.DATA_DIR) == expected
   importlib.reload(constants)
 
 

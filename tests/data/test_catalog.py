@@ -73,7 +73,6 @@ def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
     (DataConfig("cifar1O"), "--data.name cifar1O: did you mean cifar10"),
     (DataConfig("imagenet"), "--data.name imagenet: "),
     (DataConfig("digits", validation=1297), "--data.validation 1297: digits has 1297 training pictures"),
-    (DataConfig("digits", validation=-1), "--data.validation -1"),
   ],
 )
 def test_what_cannot_be_loaded_is_refused_by_flag(config, message):

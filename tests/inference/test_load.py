@@ -31,7 +31,7 @@ def known():
   network = build.build(complete, 3)
   variables = variables_of(network, size=64)
   how = Input(48, 56, MEAN, STD)
-  return Classifier(complete, network, variables["params"], variables["batch_stats"], how, CLASSES, 3)
+  return Classifier(complete, network, variables["params"], variables["batch_stats"], how, CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,6 @@ def test_a_file_that_says_nothing_has_the_sizes_of_its_stem(known, tmp_path):
 @pytest.mark.parametrize(
   ("asked", "message"),
   [
-    ({"size": 0}, "--size 0: must be at least 1"),
     ({"size": 64, "resize": 60}, "--resize 60: must be at least the crop's size, 64"),
     ({"size": 8}, "--size 8: nothing is left of so small a picture in this network"),
   ],
@@ -191,6 +190,12 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
     (["predict", "FILE"], "error: pictures: give files, folders or patterns"),
     (["predict", "/nowhere", "PHOTOS"], "error: /nowhere: weights are read from .safetensors and .pth files"),
     (["predict", "FILE", "PHOTOS", "--top", "0"], "error: --top 0: must be at least 1"),
+    (["predict", "FILE", "PHOTOS", "--size", "0"], "error: --size 0: must be at least 1"),
+    (["predict", "FILE", "PHOTOS", "--model.depth", "0"], "error: --model.depth 0: must be at least 1"),
+    (
+      ["predict", "FILE", "--modl.depth", "8"],
+      "error: --modl.depth 8: there is no such flag; did you mean --model.depth",
+    ),
     (["evaluate"], "error: give a run's folder, or --weights FILE"),
     (["evaluate", "--weights", "FILE"], "error: --data.dir (unset): --data.name folder needs the folder"),
     (
