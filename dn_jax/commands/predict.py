@@ -47,7 +47,7 @@ def predict(
   """
   import numpy as np
 
-  from dn_jax.data import pictures
+  from dn_jax.data import image_files
   from dn_jax.inference import load
   from dn_jax.inference.predict import Predictor, prepared
   from dn_jax.report import activation
@@ -69,7 +69,7 @@ def predict(
     good, seen = [], []
     for path in part:
       try:
-        seen.append(prepared(pictures.read(path), known.input))
+        seen.append(prepared(image_files.read(path), known.input))
         good.append(path)
       except pictures.BadPictureError as error:
         print(f"skipped: {error}", file=sys.stderr)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dn_jax.config.datasets import DatasetInfo, info_of
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import sources, tfds_folder
+from dn_jax.data import sources, tfds
 from dn_jax.data.sources import Source
 from dn_jax.errors import ConfigurationError
 
@@ -97,10 +97,10 @@ def count(config: DataConfig) -> tuple[int, int, int]:
   return train - held_out, held_out, source.count("test")
 
 
-def _source(config: DataConfig) -> tfds_folder.Opened:
+def _source(config: DataConfig) -> tfds.Opened:
   if config.name == "digits":
-    return tfds_folder.Opened(_digits, lambda split: len(_digits(split)[1]))
-  return tfds_folder.opened(config.name, config.dir)
+    return tfds.Opened(_digits, lambda split: len(_digits(split)[1]))
+  return tfds.opened(config.name, config.dir)
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import tfds_folder
-from dn_jax.data.pictures import SUFFIXES, BadPictureError
+from dn_jax.data import tfds
+from dn_jax.data.image_files import SUFFIXES, BadPictureError
 from dn_jax.errors import ConfigurationError
 from dn_jax.system import folders
 
@@ -143,7 +143,7 @@ class Records:
 
   @functools.cached_property
   def _rows(self) -> Any:
-    return tfds_folder.undecoded(self.folder, self.split)
+    return tfds.undecoded(self.folder, self.split)
 
   def __getitem__(self, number: int) -> tuple[bytes, int]:
     try:
@@ -237,8 +237,8 @@ def _half(folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
 
 
 def _records(data: DataConfig) -> tuple[Source, Source]:
-  version = tfds_folder.newest_version(data.name, data.dir)
-  splits, classes = tfds_folder.described(version)
+  version = tfds.newest_version(data.name, data.dir)
+  splits, classes = tfds.described(version)
   wanted = ["validation"] if data.name == "imagenet2012" else ["test", "validation"]
   test = next((name for name in wanted if name in splits), None)
   if "train" not in splits or test is None:

@@ -16,7 +16,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from dn_jax.data import pictures
+from dn_jax.data import image_files
 from dn_jax.data.sources import Source
 from dn_jax.errors import UserError
 from dn_jax.system import child_processes
@@ -79,9 +79,9 @@ class Training:
       except (pictures.BadPictureError, OSError):
         continue
       if self.augmented:
-        image = pictures.random_area_crop(whole, self.size, np.random.default_rng([self.seed, epoch, number, 1]))
+        image = image_files.random_area_crop(whole, self.size, np.random.default_rng([self.seed, epoch, number, 1]))
       else:
-        image = pictures.centre_crop(pictures.with_short_side(whole, self.resize), self.size)
+        image = image_files.centre_crop(image_files.with_short_side(whole, self.resize), self.size)
       return {
         "image": image,
         "label": np.int32(label),
@@ -133,9 +133,11 @@ class Testing:
     if number < len(self.source):
       try:
         whole, label = _read(self.source, number)
-        whole = pictures.with_short_side(whole, self.resize)
+        whole = image_files.with_short_side(whole, self.resize)
         image = (
-          pictures.ten_crops(whole, self.size) if self.crops == 10 else pictures.centre_crop(whole, self.size)[None]
+          image_files.ten_crops(whole, self.size)
+          if self.crops == 10
+          else image_files.centre_crop(whole, self.size)[None]
         )
         return {"image": image, "label": np.int32(label), "weight": np.float32(1), "bad": np.int32(-1)}
       except (pictures.BadPictureError, OSError):
@@ -184,7 +186,7 @@ class Bad:
 
 def _read(source: Source, number: int) -> tuple[np.ndarray, int]:
   content, label = source[number]
-  return pictures.decode(content, source.name_of(number)), label
+  return image_files.decode(content, source.name_of(number)), label
 
 
 def _stacked(rows: Sequence[dict[str, Any]]) -> Rows:

@@ -17,7 +17,7 @@ from dn_jax.config.network import complete_model, smallest_map
 from dn_jax.config.schema import About, AboutInput, DataConfig, ModelConfig, RunConfig
 from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError
-from dn_jax.data import catalog, tfds_folder
+from dn_jax.data import catalog, tfds
 from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.models import build, weights
@@ -114,7 +114,7 @@ def _of_run(
 def _prepared_classes(data: DataConfig) -> tuple[str, ...] | None:
   """The names of the classes in the data set that TFDS prepared, if it is still there."""
   try:
-    return tfds_folder.described(tfds_folder.newest_version(data.name, data.dir)).classes
+    return tfds.described(tfds.newest_version(data.name, data.dir)).classes
   except ConfigurationError:
     return None
 

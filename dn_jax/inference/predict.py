@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dn_jax.data import pictures
+from dn_jax.data import image_files
 from dn_jax.data.augment import normalise
 from dn_jax.errors import UserError
 from dn_jax.inference import folding
@@ -95,7 +95,7 @@ def _normalised(classifier: Classifier, images: jax.Array) -> jax.Array:
 
 def prepared(picture: np.ndarray, how: Input) -> np.ndarray:
   """Resizes and crops a picture to the network's image, uint8 [size, size, 3]."""
-  return pictures.centre_crop(pictures.with_short_side(picture, how.resize), how.size)
+  return image_files.centre_crop(image_files.with_short_side(picture, how.resize), how.size)
 
 
 def exported(classifier: Classifier, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> bytes:

@@ -36,8 +36,8 @@ def _heard(numbers: tuple[int, ...], act: Callable[[int, dict[int, ctypes.Array]
 
   Args:
     numbers: of the signals; ASK is always caught too.
-    act: called once with the signal's number and the earlier actions by number, in a separate thread even while the main
-      thread is blocked.
+    act: called once with the signal's number and the earlier actions by number, in a separate thread, even while the
+      main one is blocked.
   """
   if threading.current_thread() is not threading.main_thread():  # Elsewhere Python allows no handlers.
     yield

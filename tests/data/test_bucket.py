@@ -7,7 +7,7 @@ import pytest
 from conftest import call, metrics
 
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import catalog, sources, stream, tfds_folder
+from dn_jax.data import catalog, sources, stream, tfds
 from dn_jax.errors import ConfigurationError
 from dn_jax.system import folders
 
@@ -57,7 +57,7 @@ def test_what_is_not_there_is_said_in_a_line(copied, data, message):
 
 
 def test_a_bucket_is_filled_from_a_folder(copied):
-  assert tfds_folder.prepare_command("cifar100", DIR).endswith(
+  assert tfds.prepare_command("cifar100", DIR).endswith(
     "--data.name cifar100 --data.dir DIR && gcloud storage cp -r DIR/cifar100 gs://bucket/tfds"
   )
   done = call("experiments/prepare.py", "--data.name", "cifar10", "--data.dir", DIR)

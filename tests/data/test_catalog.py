@@ -56,8 +56,8 @@ def test_holding_out_more_of_a_rare_class_than_there_is_takes_others():
 def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
   parts = {"train": 5000, "extra": 6000, "test": 100}
   images = lambda split: np.full((parts[split], 32, 32, 3), 1 if split == "train" else 2, np.uint8)
-  opened = catalog.tfds_folder.Opened(lambda split: (images(split), np.arange(parts[split]) % 10), parts.get)
-  monkeypatch.setattr(catalog.tfds_folder, "opened", lambda name, folder: opened)
+  opened = catalog.tfds.Opened(lambda split: (images(split), np.arange(parts[split]) % 10), parts.get)
+  monkeypatch.setattr(catalog.tfds, "opened", lambda name, folder: opened)
   config = DataConfig("svhn_cropped", validation=6000)
   data = catalog.load(config)
   assert catalog.count(config) == tuple(len(split.labels) for split in (data.train, data.valid, data.test))

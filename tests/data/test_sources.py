@@ -9,7 +9,7 @@ from photographs import class_folders, halves
 
 from dn_jax.config import datasets
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import catalog, pictures, sources
+from dn_jax.data import catalog, image_files, sources
 from dn_jax.errors import ConfigurationError
 
 
@@ -95,7 +95,7 @@ def test_what_tfds_prepared_is_read_record_by_record_here_and_in_another_process
   for source in (found.train, pickle.loads(untouched), pickle.loads(pickle.dumps(found.train))):
     for number in (0, 57, 119):
       content, label = source[number]
-      assert np.array_equal(pictures.decode(content, ""), whole.images[number])
+      assert np.array_equal(image_files.decode(content, ""), whole.images[number])
       assert label == whole.labels[number]
   assert found.train.classes == tuple(map(str, range(10)))
   assert len(sources.opened(DataConfig("own", tmp_path, validation=20)).valid) == 20
@@ -138,7 +138,7 @@ def test_a_damaged_record_is_a_bad_picture(prepared, tmp_path):
   source, bad = sources.opened(DataConfig("own", tmp_path)).train, []
   for number in range(len(source)):
     try:
-      pictures.decode(source[number][0], "")
+      image_files.decode(source[number][0], "")
     except pictures.BadPictureError as error:
       bad.append(str(error))
   assert 0 < len(bad) <= len(source)

@@ -7,7 +7,7 @@ import pytest
 from photographs import class_folders, halves
 
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import pictures, sources, stream
+from dn_jax.data import image_files, sources, stream
 from dn_jax.errors import UserError
 
 
@@ -71,8 +71,8 @@ def test_crops_are_of_seed_epoch_and_picture(tmp_path):
   assert not any(np.array_equal(first[n], other[n]) for n in range(24))
   middle, again = crops(augmented=False)
   assert all(np.array_equal(middle[n], again[n]) for n in range(24))
-  whole = pictures.read(tmp_path / "train" / "dog" / "2.jpg")
-  assert np.array_equal(middle[10], pictures.centre_crop(pictures.with_short_side(whole, 28), 24))
+  whole = image_files.read(tmp_path / "train" / "dog" / "2.jpg")
+  assert np.array_equal(middle[10], image_files.centre_crop(image_files.with_short_side(whole, 28), 24))
 
 
 def test_a_bad_picture_is_passed_over_for_the_next_and_named_once(tmp_path):
@@ -116,6 +116,6 @@ def test_a_test_sees_every_picture_once_and_fills_the_last_batch_up(tmp_path, cr
   assert columns["weight"].tolist() == [1, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 0]
   assert columns["bad"].tolist() == [-1] * 4 + [4] + [-1] * 7
   assert columns["label"][columns["weight"] > 0].tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
-  whole = pictures.with_short_side(pictures.read(tmp_path / "val" / "owl" / "2.jpg"), 28)
-  expected = pictures.ten_crops(whole, 24) if crops == 10 else pictures.centre_crop(whole, 24)[None]
+  whole = image_files.with_short_side(image_files.read(tmp_path / "val" / "owl" / "2.jpg"), 28)
+  expected = image_files.ten_crops(whole, 24) if crops == 10 else image_files.centre_crop(whole, 24)[None]
   assert np.array_equal(columns["image"][8], expected)

@@ -14,7 +14,7 @@ from variables import variables_of
 
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import DataConfig, ModelConfig
-from dn_jax.data import pictures
+from dn_jax.data import image_files
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.inference import evaluate, load, predict
 from dn_jax.inference.load import Asked, Classifier, Input
@@ -110,7 +110,7 @@ def test_a_label_file_of_another_length_is_refused(file, tmp_path):
 
 @pytest.mark.slow
 def test_probabilities_are_the_networks(known, photos):
-  seen = [predict.prepared(pictures.read(path), known.input) for path in sorted(photos.rglob("*.jpg"))[:5]]
+  seen = [predict.prepared(image_files.read(path), known.input) for path in sorted(photos.rglob("*.jpg"))[:5]]
   said = predict.Predictor(known, 8)(np.stack(seen))
   assert said.probabilities.shape == (5, 3)
   assert said.activations is None
@@ -120,7 +120,7 @@ def test_probabilities_are_the_networks(known, photos):
 
 
 def test_an_activation_map_is_of_the_likeliest_class(known, photos):
-  picture = predict.prepared(pictures.read(next(photos.rglob("*.jpg"))), known.input)
+  picture = predict.prepared(image_files.read(next(photos.rglob("*.jpg"))), known.input)
   said = predict.Predictor(known, 4, activations=True)(picture[None])
   logits = by_hand(known, picture)
   assert said.activations.shape == (1, 1, 1)  # 48 pixels, halved five times.
@@ -136,8 +136,8 @@ def test_a_measured_error_is_that_of_crops_by_hand(known, photos, crops):
   wrong = 0
   for label, name in enumerate(CLASSES):
     for path in sorted((photos / name).glob("[0-9]*.jpg")):
-      whole = pictures.with_short_side(pictures.read(path), 56)
-      seen = pictures.ten_crops(whole, 48) if crops == 10 else [pictures.centre_crop(whole, 48)]
+      whole = image_files.with_short_side(image_files.read(path), 56)
+      seen = image_files.ten_crops(whole, 48) if crops == 10 else [image_files.centre_crop(whole, 48)]
       each = np.stack([by_hand(known, crop) for crop in seen])
       chances = (np.exp(each) / np.exp(each).sum(axis=1, keepdims=True)).mean(axis=0)
       wrong += chances.argmax() != label
@@ -224,7 +224,7 @@ assert np.allclose(both[0][0], both[1][0], rtol=1e-4)
 np.save(sys.argv[2], both[1])
 assert not any(name.startswith("dn_jax") for name in sys.modules)
 """
-  seen = np.stack([predict.prepared(pictures.read(path), known.input) for path in sorted(photos.rglob("*.jpg"))[:5]])
+  seen = np.stack([predict.prepared(image_files.read(path), known.input) for path in sorted(photos.rglob("*.jpg"))[:5]])
   np.save(tmp_path / "array.npy", seen)
   arguments = [sys.executable, "-c", code, str(tmp_path / "network.jaxexport"), str(tmp_path / "array.npy")]
   done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ import pytest
 from photographs import jpeg, photograph
 from PIL import Image
 
-from dn_jax.data import pictures
+from dn_jax.data import image_files
 
 PICTURE = photograph(0)
 
@@ -27,7 +27,7 @@ def test_pictures_of_all_kinds_become_three_channels_as_pillow_has_them(mode, ki
   except OSError:
     pytest.skip(f"there is no {kind} of mode {mode}")
   expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
-  found = pictures.decode(content, "picture")
+  found = image_files.decode(content, "picture")
   assert found.dtype == np.uint8
   assert found.shape == expected.shape
   # Decoders of JPEG and WebP may round differently.
@@ -37,13 +37,13 @@ def test_pictures_of_all_kinds_become_three_channels_as_pillow_has_them(mode, ki
 def test_sixteen_bits_become_eight():
   deep = PICTURE.astype(np.uint16) * 256 + 77
   content = cv2.imencode(".png", deep[..., ::-1])[1].tobytes()
-  assert np.array_equal(pictures.decode(content, "picture"), PICTURE)
+  assert np.array_equal(image_files.decode(content, "picture"), PICTURE)
 
 
 def test_exif_turns_a_picture_upright():
   exif = Image.Exif()
   exif[0x112] = 6  # The camera lay on its side.
-  found = pictures.decode(jpeg(PICTURE, exif=exif), "picture")
+  found = image_files.decode(jpeg(PICTURE, exif=exif), "picture")
   assert found.shape == (80, 60, 3)
   assert np.abs(found.astype(int) - np.rot90(PICTURE, -1)).mean() < 4
 
@@ -54,49 +54,49 @@ def test_exif_turns_a_picture_upright():
 )
 def test_what_is_no_picture_is_named(content, message):
   with pytest.raises(pictures.BadPictureError, match=message):
-    pictures.decode(content, "x")
+    image_files.decode(content, "x")
 
 
 def test_a_line_of_pixels_is_no_picture():
   for height, width, taken in ((2, 200, True), (200, 2, True), (2, 201, False), (1001, 10, False)):
     content = jpeg(np.zeros((height, width, 3), np.uint8))
     if taken:
-      assert pictures.decode(content, "x").shape == (height, width, 3)
+      assert image_files.decode(content, "x").shape == (height, width, 3)
       continue
     with pytest.raises(pictures.BadPictureError, match=f"x: is {width}x{height} pixels, more than 100 times as long"):
-      pictures.decode(content, "x")
+      image_files.decode(content, "x")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
   with pytest.raises(pictures.BadPictureError, match=r"none\.jpg: cannot be read \(No such file"):
-    pictures.read(tmp_path / "none.jpg")
+    image_files.read(tmp_path / "none.jpg")
 
 
 @pytest.mark.parametrize(
   ("shape", "expected"), [((60, 80), (32, 42)), ((80, 60), (42, 32)), ((32, 99), (32, 99)), ((10, 10), (32, 32))]
 )
 def test_the_shorter_side_is_resized_and_the_other_rounded_down(shape, expected):
-  assert pictures.with_short_side(photograph(1, *shape), 32).shape == (*expected, 3)
+  assert image_files.with_short_side(photograph(1, *shape), 32).shape == (*expected, 3)
 
 
 def test_ten_crops_are_corners_centre_and_mirror_images():
   picture = np.arange(7 * 9 * 3, dtype=np.uint8).reshape(7, 9, 3)
-  ten = pictures.ten_crops(picture, 4)
+  ten = image_files.ten_crops(picture, 4)
   by_hand = [picture[:4, :4], picture[:4, 5:], picture[3:, :4], picture[3:, 5:], picture[2:6, 2:6]]
   assert np.array_equal(ten[:5], by_hand)
   assert np.array_equal(ten[5:], [crop[:, ::-1] for crop in by_hand])
-  assert np.array_equal(pictures.ten_crops(picture[:4, :4], 4)[0], picture[:4, :4])
+  assert np.array_equal(image_files.ten_crops(picture[:4, :4], 4)[0], picture[:4, :4])
 
 
 def test_a_crop_larger_than_the_picture_is_refused():
   with pytest.raises(ValueError, match="a picture of 60x80 pixels has no crop of 61x61"):
-    pictures.centre_crop(PICTURE, 61)
+    image_files.centre_crop(PICTURE, 61)
 
 
 def test_random_crops_have_the_published_areas_and_aspects():
   rng = np.random.default_rng(0)
   height, width = 300, 400
-  found = np.array([pictures.random_area(height, width, rng) for _ in range(20000)])
+  found = np.array([image_files.random_area(height, width, rng) for _ in range(20000)])
   assert (found[:, 2] > 0).mean() == 1.0
   top, left, tall, wide = found.T
   assert (top + tall <= height).all()
@@ -122,10 +122,10 @@ def test_random_crops_have_the_published_areas_and_aspects():
 
 def test_a_picture_so_long_that_no_crop_fits_gives_its_middle():
   long = photograph(3, 8, 400)
-  assert pictures.random_area(8, 400, np.random.default_rng(0))[2] in (0, *range(1, 9))
-  crop = pictures.random_area_crop(long, 16, np.random.default_rng(1))
+  assert image_files.random_area(8, 400, np.random.default_rng(0))[2] in (0, *range(1, 9))
+  crop = image_files.random_area_crop(long, 16, np.random.default_rng(1))
   assert crop.shape == (16, 16, 3)
-  assert pictures.random_area(1, 4000, np.random.default_rng(0)) == (0, 0, 0, 0)
+  assert image_files.random_area(1, 4000, np.random.default_rng(0)) == (0, 0, 0, 0)
 
 
 def test_a_crop_of_everything_is_the_picture_resized():
@@ -140,7 +140,7 @@ def test_a_crop_of_everything_is_the_picture_resized():
       return 0
 
   square = photograph(2, 64, 64)
-  found = pictures.random_area_crop(square, 32, Everything())
+  found = image_files.random_area_crop(square, 32, Everything())
   # Halved, the average of two by two.
   expected = square.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
   assert np.abs(found - expected).max() <= 1
