@@ -53,7 +53,7 @@ def predict(
   from dn_jax.report import activation
   from dn_jax.system import compilation
 
-  paths = _found(files, pictures.SUFFIXES)
+  paths = _found(files, image_files.SUFFIXES)
   compilation.keep_compiled_programs()
   known = load.load(
     folders.of("source", source), asked, checkpoint, data.dir, lambda line: print(line, file=sys.stderr)
@@ -71,7 +71,7 @@ def predict(
       try:
         seen.append(prepared(image_files.read(path), known.input))
         good.append(path)
-      except pictures.BadPictureError as error:
+      except image_files.BadPictureError as error:
         print(f"skipped: {error}", file=sys.stderr)
         bad += 1
     if not good:

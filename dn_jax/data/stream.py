@@ -76,7 +76,7 @@ class Training:
       number = (drawn + tried) % len(self.source)
       try:
         whole, label = _read(self.source, number)
-      except (pictures.BadPictureError, OSError):
+      except (image_files.BadPictureError, OSError):
         continue
       if self.augmented:
         image = image_files.random_area_crop(whole, self.size, np.random.default_rng([self.seed, epoch, number, 1]))
@@ -140,7 +140,7 @@ class Testing:
           else image_files.centre_crop(whole, self.size)[None]
         )
         return {"image": image, "label": np.int32(label), "weight": np.float32(1), "bad": np.int32(-1)}
-      except (pictures.BadPictureError, OSError):
+      except (image_files.BadPictureError, OSError):
         bad = number
     nothing = np.zeros((self.crops, self.size, self.size, 3), np.uint8)
     return {"image": nothing, "label": np.int32(0), "weight": np.float32(0), "bad": np.int32(bad)}

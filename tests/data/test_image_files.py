@@ -53,7 +53,7 @@ def test_exif_turns_a_picture_upright():
   [(b"", "x: is empty"), (b"a text file\n", "x: is no picture"), (jpeg(PICTURE)[:600], "x: is no picture that can be")],
 )
 def test_what_is_no_picture_is_named(content, message):
-  with pytest.raises(pictures.BadPictureError, match=message):
+  with pytest.raises(image_files.BadPictureError, match=message):
     image_files.decode(content, "x")
 
 
@@ -63,12 +63,14 @@ def test_a_line_of_pixels_is_no_picture():
     if taken:
       assert image_files.decode(content, "x").shape == (height, width, 3)
       continue
-    with pytest.raises(pictures.BadPictureError, match=f"x: is {width}x{height} pixels, more than 100 times as long"):
+    with pytest.raises(
+      image_files.BadPictureError, match=f"x: is {width}x{height} pixels, more than 100 times as long"
+    ):
       image_files.decode(content, "x")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-  with pytest.raises(pictures.BadPictureError, match=r"none\.jpg: cannot be read \(No such file"):
+  with pytest.raises(image_files.BadPictureError, match=r"none\.jpg: cannot be read \(No such file"):
     image_files.read(tmp_path / "none.jpg")
 
 

@@ -139,7 +139,7 @@ def test_a_damaged_record_is_a_bad_picture(prepared, tmp_path):
   for number in range(len(source)):
     try:
       image_files.decode(source[number][0], "")
-    except pictures.BadPictureError as error:
+    except image_files.BadPictureError as error:
       bad.append(str(error))
   assert 0 < len(bad) <= len(source)
   assert any(", split train, record " in line for line in bad)
