@@ -14,6 +14,7 @@ import tyro
 from annotated_types import Ge, Le
 
 from dn_jax.commands import command_line
+from dn_jax.commands.flags import parse
 from dn_jax.config.schema import Count, DataConfig, Rate
 from dn_jax.config.trained import Asked, Which
 from dn_jax.errors import ConfigurationError, UserError
@@ -32,29 +33,30 @@ class Pictures:
   """Share of the images that may be unreadable; these do not count."""
 
 
-def evaluate(
-  run: Annotated[pathlib.Path | None, tyro.conf.Positional] = None,
-  split: Literal["train", "valid", "test"] = "test",
-  checkpoint: Which = "reported",
-  weights: pathlib.Path | None = None,
-  asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),
-  crops: Literal[1, 10] = 1,
-  batch_size: Count = 256,
-  data: Pictures = Pictures(),
-) -> None:
-  """Measures a network.
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  run: Annotated[pathlib.Path | None, tyro.conf.Positional] = None
+  """The run's folder; or give --weights."""
+  split: Literal["train", "valid", "test"] = "test"
+  """Of a run's data set."""
+  checkpoint: Which = "reported"
+  """Of a run, the network whose error it reports, the last, or the best on validation."""
+  weights: pathlib.Path | None = None
+  """A file of weights (.safetensors, .pth) in PyTorch's names."""
+  asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked()
+  crops: Literal[1, 10] = 1
+  """1: the middle of each image; 10: its corners, its middle and their mirror images, probabilities averaged."""
+  batch_size: Count = 256
+  """Crops at a time."""
+  data: Pictures = Pictures()
 
-  Args:
-    run: the run's folder; or give --weights.
-    split: of a run's data set.
-    checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
-    weights: a file of weights (.safetensors, .pth) in PyTorch's names.
-    crops: 1: the middle of each image; 10: its corners, its middle and their mirror images, probabilities averaged.
-    batch_size: crops at a time.
-  """
+
+def evaluate(flags: Evaluation) -> None:
+  """Measures a network, and prints its errors."""
+  run, weights, data, crops = flags.run, flags.weights, flags.data, flags.crops
   if (run is None) == (weights is None):
     raise UserError("give a run's folder, or --weights FILE")
-  if run is not None and (asked != Asked() or data.name):
+  if run is not None and (flags.asked != Asked() or data.name):
     raise UserError(f"{run}: a run knows its network, pictures and sizes; those flags are for --weights")
   if weights is not None and weights.is_dir():
     raise ConfigurationError("weights", weights, "is a folder; of a run, give it without --weights")
@@ -65,16 +67,18 @@ def evaluate(
   compilation.keep_compiled_programs()
   say = lambda line: print(line, file=sys.stderr)
   if run is not None:
-    found = of_run(folders.of("run", run), split, checkpoint, batch_size, data.dir, crops, say)
+    found = of_run(folders.of("run", run), flags.split, flags.checkpoint, flags.batch_size, data.dir, crops, say)
     within = f" and {found.steps:,} steps of the next" if found.steps else ""
-    print(f"{split}, {found.pictures:,} pictures, network of epoch {found.epoch}{within}")
+    print(f"{flags.split}, {found.pictures:,} pictures, network of epoch {found.epoch}{within}")
   else:
     pictures = DataConfig(data.name or "folder", data.dir, workers=data.workers, bad_share=data.bad_share)
-    known = load.load(weights, asked, checkpoint, None, say)
-    found = of_classifier(known, pictures, batch_size, crops, say)
+    known = load.load(weights, flags.asked, flags.checkpoint, None, say)
+    found = of_classifier(known, pictures, flags.batch_size, crops, say)
     print(f"{found.pictures:,} pictures, {crops} crop{'s' * (crops > 1)} of {known.input.size} pixels")
   print(f"top-1 error: {found.error:.2f} %")
   print(f"top-5 error: {found.top5_error:.2f} %")
 
 
-main = command_line.program(evaluate, __doc__)
+def main() -> None:
+  """Runs the command with the flags of `sys.argv`."""
+  command_line.main(lambda: evaluate(parse(Evaluation, __doc__)))

@@ -10,12 +10,12 @@ import itertools
 import shlex
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dn_jax.config.check import check, check_values, in_words
 from dn_jax.config.schema import flag_types
-from dn_jax.errors import UserError, nearest
+from dn_jax.errors import UserError, near, nearest
 
 
 def parse(
@@ -58,6 +58,24 @@ def parse(
   return (config, rest) if leave_unknown else config
 
 
+def choose(commands: Mapping[str, Callable], description: str | None) -> None:
+  """Runs the function that the first word of the program's own names, with the flags after it.
+
+  Raises:
+    UserError: there is none, or no such function.
+  """
+  name, *words = sys.argv[1:] or [""]
+  if name in commands:
+    sys.argv = [f"{sys.argv[0]} {name}", *words]
+    parse(commands[name])
+  elif name in ("-h", "--help"):
+    import tyro
+
+    tyro.extras.subcommand_cli_from_dict(dict(commands), description=description)
+  else:
+    raise UserError(f"{_quoted(name)}: {near(name, commands)}" if name else f"give one of {', '.join(commands)}")
+
+
 def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
   """Raises tyro's complaint as one line; leaves an unknown kind to tyro."""
   from tyro import _errors as events
@@ -87,9 +105,8 @@ def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -
   name, equals, value = first.partition("=")
   following = [value] if equals else [word for word in rest[:1] if not word.startswith("--")]
   flag = name.lstrip("-").replace("_", "-")
-  several = not (dataclasses.is_dataclass(command) or inspect.isfunction(command))  # A union of subcommands.
-  near = [] if several else nearest(flag, flag_types(command))
-  meant = f"did you mean {' or '.join(f'--{each}' for each in near)}?" if near else "--help lists them"
+  close = nearest(flag, flag_types(command))
+  meant = f"did you mean {' or '.join(f'--{each}' for each in close)}?" if close else "--help lists them"
   raise UserError(" ".join([name, *map(_quoted, following)]) + f": there is no such flag; {meant}")
 
 

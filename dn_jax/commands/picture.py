@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from dn_jax.commands import command_line
+from dn_jax.commands.flags import choose
 from dn_jax.commands.network import DataName
 from dn_jax.config import datasets
 from dn_jax.config.network import check_images, complete_model, kind_of, size_of
@@ -219,13 +220,15 @@ def _save(figure: "Figure", to: pathlib.Path) -> None:
   print(to)
 
 
-Command = (
-  Annotated[None, tyro.conf.subcommand("diagram", constructor=draw_diagram)]
-  | Annotated[None, tyro.conf.subcommand("reuse", constructor=draw_reuse)]
-  | Annotated[None, tyro.conf.subcommand("curves", constructor=draw_curves)]
-  | Annotated[None, tyro.conf.subcommand("sizes", constructor=draw_sizes)]
-  | Annotated[None, tyro.conf.subcommand("heat", constructor=draw_heat)]
-)
+FIGURES = {
+  "diagram": draw_diagram,
+  "reuse": draw_reuse,
+  "curves": draw_curves,
+  "sizes": draw_sizes,
+  "heat": draw_heat,
+}
 
 
-main = command_line.program(Command, __doc__)
+def main() -> None:
+  """Runs the command with the flags of `sys.argv`."""
+  command_line.main(lambda: choose(FIGURES, __doc__))

@@ -1,11 +1,14 @@
 """Classifies images by a trained network.
 
-python experiments/predict.py runs/one cat.jpg dog.jpg
-python experiments/predict.py densenet121.safetensors --model.name densenet-121 --labels imagenet.txt photos/
-python experiments/predict.py runs/one 'photos/*.jpg' --json > said.json
-python experiments/predict.py runs/one cat.jpg --cam maps/     # where in the image it sees its class
+  python experiments/predict.py runs/one cat.jpg dog.jpg
+  python experiments/predict.py densenet121.safetensors --model.name densenet-121 --labels imagenet.txt photos/
+  python experiments/predict.py runs/one 'photos/*.jpg' --json > said.json
+  python experiments/predict.py runs/one cat.jpg --cam maps/     # where in the image it sees its class
+
+A file that cannot be read is named and skipped.
 """
 
+import dataclasses
 import glob
 import itertools
 import json
@@ -17,34 +20,35 @@ from typing import Annotated
 import tyro
 
 from dn_jax.commands import command_line
+from dn_jax.commands.flags import parse
 from dn_jax.config.schema import Count
 from dn_jax.config.trained import Asked, Moved, Which
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
 
 
-def predict(
-  source: Annotated[pathlib.Path, tyro.conf.Positional],
-  files: Annotated[tuple[str, ...], tyro.conf.Positional],
-  asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked(),
-  top: Count = 3,
-  json_lines: Annotated[bool, tyro.conf.arg(name="json")] = False,
-  cam: pathlib.Path | None = None,
-  batch_size: Count = 32,
-  checkpoint: Which = "reported",
-  data: Moved = Moved(),
-) -> None:
-  """Classifies images.
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  source: Annotated[pathlib.Path, tyro.conf.Positional]
+  """A run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names."""
+  files: Annotated[tuple[str, ...], tyro.conf.Positional]
+  """Images, folders of images, and patterns such as 'photos/*.jpg'."""
+  asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked()
+  top: Count = 3
+  """Number of classes to print."""
+  json: bool = False
+  """Print a line of JSON for each image."""
+  cam: pathlib.Path | None = None
+  """Folder for a class activation map of each image: each place's share of the likeliest class's logit."""
+  batch_size: Count = 32
+  """Images at a time."""
+  checkpoint: Which = "reported"
+  """Of a run, the network whose error it reports, the last, or the best on validation."""
+  data: Moved = Moved()
 
-  Args:
-    source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
-    files: images, folders of images, and patterns such as 'photos/*.jpg'.
-    top: number of classes to print.
-    json_lines: print a line of JSON for each image.
-    cam: folder for a class activation map of each image: each place's share of the likeliest class's logit.
-    batch_size: images at a time.
-    checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
-  """
+
+def predict(asked: Prediction) -> None:
+  """Classifies images, and prints the likeliest classes of each."""
   import numpy as np
 
   from dn_jax.data import image_files
@@ -53,19 +57,24 @@ def predict(
   from dn_jax.report import activation
   from dn_jax.system import compilation
 
-  paths = _found(files, image_files.SUFFIXES)
+  paths = _found(asked.files, image_files.SUFFIXES)
   compilation.keep_compiled_programs()
   known = load.load(
-    folders.of("source", source), asked, checkpoint, data.dir, lambda line: print(line, file=sys.stderr)
+    folders.of("source", asked.source),
+    asked.asked,
+    asked.checkpoint,
+    asked.data.dir,
+    lambda line: print(line, file=sys.stderr),
   )
-  predictor = Predictor(known, batch_size, activations=cam is not None)
+  cam = asked.cam
+  predictor = Predictor(known, asked.batch_size, activations=cam is not None)
   if cam:
     try:
       cam.mkdir(parents=True, exist_ok=True)
     except OSError as error:
       raise ConfigurationError("cam", cam, f"cannot be written ({error.strerror})") from None
   bad = 0
-  for part in itertools.batched(paths, batch_size):
+  for part in itertools.batched(paths, asked.batch_size):
     good, seen = [], []
     for path in part:
       try:
@@ -79,8 +88,10 @@ def predict(
     said = predictor(np.stack(seen))
     for row, path in enumerate(good):
       chances = said.probabilities[row]
-      likeliest = [(known.name_of(label), float(chances[label])) for label in np.argsort(-chances, kind="stable")[:top]]
-      if json_lines:
+      likeliest = [
+        (known.name_of(label), float(chances[label])) for label in np.argsort(-chances, kind="stable")[: asked.top]
+      ]
+      if asked.json:
         found = [{"class": name, "probability": chance} for name, chance in likeliest]
         print(json.dumps({"picture": str(path), "classes": found}))
       else:
@@ -118,4 +129,6 @@ def _place(folder: pathlib.Path, path: pathlib.Path, paths: list[pathlib.Path]) 
   return folder / (("_".join(path.with_suffix("").parts[-2:]) if alike else path.stem) + ".png")
 
 
-main = command_line.program(predict, __doc__)
+def main() -> None:
+  """Runs the command with the flags of `sys.argv`."""
+  command_line.main(lambda: predict(parse(Prediction, __doc__)))

@@ -8,7 +8,7 @@ import pytest
 from annotated_types import Ge, Le
 from conftest import run
 
-from dn_jax.commands.flags import parse
+from dn_jax.commands.flags import choose, parse
 from dn_jax.config.schema import ModelConfig, RunConfig
 from dn_jax.errors import UserError
 
@@ -99,3 +99,27 @@ def test_a_wrong_flag_is_answered_without_importing_jax():
     "except Exception as error: print(error, 'jax' in sys.modules)"
   )
   assert run("-c", code).stdout == "--epochs 0: must be at least 1 False\n"
+
+
+def test_the_first_word_chooses_among_functions_and_the_others_are_its_flags(monkeypatch):
+  drawn = []
+
+  def curve(width: Annotated[int, Ge(1)] = 3) -> None:
+    drawn.append(width)
+
+  def chosen(*words):
+    monkeypatch.setattr("sys.argv", ["picture", *words])
+    choose({"curve": curve, "heat": curve}, "Draws.")
+
+  chosen("curve", "--width", "5")
+  assert drawn == [5]
+  for words, line in (
+    ((), "give one of curve, heat"),
+    (("crve",), "crve: did you mean curve?"),
+    (("curve", "--wdth", "5"), "--wdth 5: there is no such flag; did you mean --width?"),
+    (("curve", "--width", "0"), "--width 0: must be at least 1"),
+  ):
+    with pytest.raises(UserError) as end:
+      chosen(*words)
+    assert str(end.value) == line
+  assert drawn == [5]
