@@ -283,7 +283,7 @@ def port_of(command) -> int:
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_who_writes_to_the_coordinators_port_ends_no_run(tmp_path):
-  command = members(2, tmp_path / "run", *SMALLER, "--epochs", "20")
+  command = members(2, tmp_path / "run", *SMALLER, "--epochs", "8")
   (first,) = start(1, command, tmp_path)
   port, over, written = port_of(command), threading.Event(), []
   listening(port, first)

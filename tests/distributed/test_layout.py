@@ -86,9 +86,7 @@ def test_ten_steps_on_several_devices_are_those_on_one(eight_devices, case):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-  ("policy", "groups"), [*((policy, 4) for policy in POLICIES), ("none", 1), ("layer_by_layer", 1)]
-)
+@pytest.mark.parametrize(("policy", "groups"), [("none", 4), ("layer_by_layer", 4), ("layer_by_layer", 1)])
 def test_one_step_in_float32_is_the_same_to_rounding(eight_devices, policy, groups):
   assert eight_devices.case("in_float32", policy, groups) < 1e-5
 
@@ -100,8 +98,7 @@ def test_steps_gone_on_with_on_other_devices_from_a_checkpoint_are_the_same(eigh
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("count", [1, 8])
-@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(("groups", "count"), [(4, 1), (4, 8), (1, 8)])
 @pytest.mark.parametrize("name", ["stochastic depth", "wide"])
 def test_baselines_too_are_the_same_on_eight_devices(eight_devices, name, groups, count):
   assert eight_devices.case("baseline", name, groups, count) < 1e-10
@@ -159,13 +156,6 @@ def assert_losses_agree(ours, theirs, distance):
   for mine, other in zip(ours, theirs, strict=True):
     for name in ("train_loss", "test_loss"):
       assert mine[name] == pytest.approx(other[name], rel=distance)
-
-
-@pytest.mark.thorough
-def test_a_run_on_two_devices_is_the_one_on_one(eight_devices, on_two_devices, tmp_path):
-  assert "on 1 x cpu" in trained(eight_devices, tmp_path / "run", "--devices", "1", "--epochs", "1")
-  # A rate that drops later does not show in the first epoch.
-  assert_losses_agree(metrics(tmp_path / "run"), on_two_devices[:1], 1e-3)
 
 
 @pytest.mark.slow
