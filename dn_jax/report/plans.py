@@ -48,7 +48,7 @@ def plan_table(
   memory = "unknown" if where.memory is None else f"{where.memory / 2**30:,.1f} GiB"
   caption = f"of one device; its memory: {memory}; compiled by {where.compiler}"
   if where.chip:
-    caption += "\nat least: an estimate, from the chip's published peak and bandwidth; traffic that stays on the chip is counted as well"
+    caption += "\nat least: an estimate by the chip's published peak and bandwidth; counts on-chip traffic too"
   cycles = any(plan.cycles for plan in plans.values())
   if cycles:
     caption += "\ncycles: the compiler's estimate, instructions one after another"
