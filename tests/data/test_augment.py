@@ -71,6 +71,7 @@ def test_a_pictures_draws_do_not_depend_on_its_place_in_the_batch():
   assert np.array_equal(together, alone)
 
 
+@pytest.mark.slow
 def test_every_picture_of_a_step_has_draws_of_its_own():
   numbers = jnp.arange(40, dtype=jnp.int32)
   alike = jnp.repeat(IMAGES[:1], 40, axis=0)

@@ -147,6 +147,7 @@ def test_names_with_square_brackets_are_printed_as_they_are():
   assert "/data/[/b]" in text
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_a_process_that_dies_has_refused_and_none_is_left(monkeypatch):
   monkeypatch.setattr(forecast, "answer", questions.answer)
@@ -161,6 +162,7 @@ def test_a_process_that_dies_has_refused_and_none_is_left(monkeypatch):
     os.kill(int(worker), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_asked_ends_with_its_sweep(number):

@@ -191,6 +191,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_a_disk_that_tensorstore_finds_full_is_an_error_of_the_disk(tmp_path):
   mounted = f'mount -t tmpfs -o size=100k none {tmp_path} || exit 90; exec "$0" -c "$1" {tmp_path}'

@@ -111,6 +111,7 @@ def test_a_record_that_contradicts_itself_is_refused(tmp_path, name, change, fau
     parity.read(tampered(tmp_path, **{name: change}))
 
 
+@pytest.mark.slow
 @pytest.mark.thorough
 def test_relus_that_flip_in_float32_are_counted():
   network, batch, size = DenseNet((1, 1), 4, 10, 8), 4, 16

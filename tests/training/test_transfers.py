@@ -110,6 +110,7 @@ def test_a_number_of_the_host_that_slips_into_a_program_ends_the_run(parts, wher
     loop.run(dataclasses.replace(parts, **{where: slips}), loop.Position(parts.fresh_state()), Watcher())
 
 
+@pytest.mark.slow
 def test_a_program_is_the_same_for_every_seed(monkeypatch):
   texts = []
   monkeypatch.setattr(
