@@ -143,6 +143,8 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
     return finished | {"folder": str(folder)}
   dataset = processes.together(lambda: catalog.load(config.data))
   data = run_records.Data(**catalog.fingerprint(dataset))
+  for line in catalog.remarks(dataset):
+    console.print(line, highlight=False)
   processes.agree({"data": to_dict(data)})
   config = with_remat_policy(config, dataset, console)
   parts = processes.together(lambda: assemble(config, dataset, console.print))

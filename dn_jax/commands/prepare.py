@@ -1,16 +1,21 @@
-"""Downloads a data set and prepares it as array_record, which training reads without TensorFlow.
+"""Downloads a data set, so that training reads it without TensorFlow.
 
   python experiments/prepare.py --data.name cifar10 --data.dir ~/data
 
-The only command here that downloads anything. Needs the extra `prepare` (tensorflow-cpu).
+The only command here that downloads anything. CIFAR-10, CIFAR-100 and SVHN come as their makers' archives, whose MD5
+sums are checked; a download that was cut off goes on. TFDS prepares every other data set, as array_record, with the
+extra `prepare` (tensorflow-cpu).
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import pathlib
+from collections.abc import Callable, Iterator
 
 from dn_jax.commands import command_line
-from dn_jax.config.datasets import CATALOG
+from dn_jax.config.datasets import CATALOG, root
+from dn_jax.data import makers
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.system import folders
 
@@ -27,12 +32,54 @@ def prepare(data: What) -> None:
   """Downloads and prepares a data set."""
   if data.name == "digits":
     raise ConfigurationError("data.name", data.name, "ships with scikit-learn; nothing to prepare")
+  files = makers.downloads(data.name)
   if data.dir is not None and folders.is_bucket(bucket := folders.of("data.dir", data.dir)):
-    raise ConfigurationError(
-      "data.dir",
-      bucket,
-      f"is prepared in a folder of this machine; then: gcloud storage cp -r DIR/{data.name} {bucket}",
-    )
+    what = " ".join(f"DIR/{file}" for file in files) or f"-r DIR/{data.name}"
+    fits = f"is prepared in a folder of this machine; then: gcloud storage cp {what} {bucket}"
+    raise ConfigurationError("data.dir", bucket, fits)
+  try:
+    (_download if files else _by_tfds)(data)
+  except OSError as error:
+    raise ConfigurationError("data.dir", root(data.dir), f"cannot be written ({error.strerror or error})") from None
+
+
+def _download(data: What) -> None:
+  """Downloads those of the makers' files that are not there yet."""
+  from dn_jax.data import archives, download
+
+  place = root(data.dir)
+  if archives.prepared_by_tfds(data.name, place):
+    print(f"prepared: {place / data.name}")
+    return
+  for address, file in zip(makers.ADDRESSES[data.name], makers.downloads(data.name), strict=True):
+    path = place / file
+    if not path.exists():
+      with _bar(file) as progress:
+        download.download(address, path, makers.MD5[file], progress)
+    elif archives.md5(path) != makers.MD5[file]:
+      fits = f"has another MD5 sum than its maker's, {makers.MD5[file]}; move it away to download it"
+      raise ConfigurationError("data.dir", path, fits)
+    print(f"prepared: {path}")
+
+
+@contextlib.contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
+  """Shows how much of a download is there."""
+  from rich import progress
+
+  columns = (
+    progress.TextColumn("{task.description}"),
+    progress.BarColumn(),
+    progress.DownloadColumn(),
+    progress.TransferSpeedColumn(),
+    progress.TimeRemainingColumn(),
+  )
+  with progress.Progress(*columns) as bars:
+    bar = bars.add_task(what, total=None)
+    yield lambda there, total: bars.update(bar, completed=there, total=total)
+
+
+def _by_tfds(data: What) -> None:
   if not importlib.util.find_spec("tensorflow"):
     raise UserError("preparing a data set needs TensorFlow: pip install -e '.[prepare]'")
   import tensorflow_datasets as tfds

@@ -13,7 +13,7 @@ import numpy as np
 
 from dn_jax.config.datasets import DatasetInfo, info_of
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import sources, tfds
+from dn_jax.data import archives, sources, tfds
 from dn_jax.data.sources import Source
 from dn_jax.errors import ConfigurationError
 
@@ -26,12 +26,16 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-  """The splits that a run uses; `valid` is None where nothing is held out."""
+  """The splits that a run uses; `valid` is None where nothing is held out.
+
+  `unverified` are names of files whose MD5 sum is not their makers', see `dn_jax.data.archives`.
+  """
 
   info: DatasetInfo
   train: Split | Source
   valid: Split | Source | None
   test: Split | Source
+  unverified: tuple[str, ...] = ()
 
 
 def known(data: DataConfig) -> DatasetInfo:
@@ -60,7 +64,7 @@ def load(config: DataConfig) -> Dataset:
   if info.streamed:
     splits = sources.opened(config)
     return Dataset(dataclasses.replace(info, num_classes=len(splits.train.classes)), *splits)
-  read = _source(config).read
+  read, _, unverified = _source(config)
   test = check(info, "test", *read("test"))
   held_out = config.validation or 0
   parts = [check(info, split, *read(split)) for split in info.train_splits]
@@ -75,7 +79,7 @@ def load(config: DataConfig) -> Dataset:
     splits[0] if len(splits) == 1 else Split(*(np.concatenate(arrays) for arrays in zip(*splits, strict=True)))
     for splits in zip(*pairs, strict=True)
   )
-  return Dataset(info, train, valid if held_out else None, test)
+  return Dataset(info, train, valid if held_out else None, test, unverified())
 
 
 def count(config: DataConfig) -> tuple[int, int, int]:
@@ -100,7 +104,7 @@ def count(config: DataConfig) -> tuple[int, int, int]:
 def _source(config: DataConfig) -> tfds.Opened:
   if config.name == "digits":
     return tfds.Opened(_digits, lambda split: len(_digits(split)[1]))
-  return tfds.opened(config.name, config.dir)
+  return archives.opened(config.name, config.dir) or tfds.opened(config.name, config.dir)
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
@@ -119,7 +123,15 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     "pictures": {name: pictures(split) for name, split in splits.items() if split is not None},
     "labels": told.hexdigest(),
   }
+  if dataset.unverified:
+    found["unverified"] = dataset.unverified
   return found if isinstance(dataset.train, Split) else found | {"classes": tuple(dataset.train.classes)}
+
+
+def remarks(dataset: Dataset) -> list[str]:
+  """A line about files that are not known to be their makers' own."""
+  files = ", ".join(dataset.unverified)
+  return [f"read as found, since no MD5 sum of their makers' fits: {files}"] if files else []
 
 
 def hold_out(split: Split, count: int) -> tuple[Split, Split]:

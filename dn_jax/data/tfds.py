@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dn_jax.config.datasets import root
+from dn_jax.data import makers
 from dn_jax.errors import ConfigurationError
 from dn_jax.system import folders
 
@@ -26,8 +27,11 @@ def prepare_command(name: str, folder: pathlib.Path | None) -> str:
   """The command line that prepares the data set."""
   in_bucket = folder is not None and folders.is_bucket(root(folder))
   where = " --data.dir DIR" if in_bucket else f" --data.dir {folder}" if folder else ""
-  copied = f" && gcloud storage cp -r DIR/{name} {root(folder)}" if in_bucket else ""
-  return f"pip install -e '.[prepare]' && python experiments/prepare.py --data.name {name}{where}{copied}"
+  files = makers.downloads(name)
+  what = " ".join(f"DIR/{file}" for file in files) or f"-r DIR/{name}"
+  copied = f" && gcloud storage cp {what} {root(folder)}" if in_bucket else ""
+  installed = "" if files else "pip install -e '.[prepare]' && "
+  return f"{installed}python experiments/prepare.py --data.name {name}{where}{copied}"
 
 
 class Opened(NamedTuple):
@@ -35,10 +39,12 @@ class Opened(NamedTuple):
 
   read:  -> (images [n, height, width, channels], labels [n])
   count: -> n, without reading any
+  unverified: () -> names of files that were read and have another MD5 sum than their makers'
   """
 
   read: Callable[[str], tuple[np.ndarray, np.ndarray]]
   count: Callable[[str], int]
+  unverified: Callable[[], tuple[str, ...]] = tuple
 
 
 def opened(name: str, folder: pathlib.Path | None) -> Opened:

@@ -69,6 +69,8 @@ def of_run(
   dataset = catalog.load(config.data)
   if crops != 1 and not dataset.info.streamed:
     raise ConfigurationError("crops", crops, f"pictures of {config.data.name} are as large as the network's input")
+  for line in catalog.remarks(dataset):
+    say(line)
   records.check_data(folder, records.Data(**catalog.fingerprint(dataset)))
   layout = make_layout()
   network = load.trained_by(folder, which, say)

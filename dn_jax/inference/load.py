@@ -1,5 +1,6 @@
 """Loads a trained network and the preparation of its input, from a run or from a file of weights."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from dn_jax.config.network import complete_model, smallest_map
 from dn_jax.config.schema import About, AboutInput, DataConfig, ModelConfig, RunConfig
 from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError
-from dn_jax.data import catalog, tfds
+from dn_jax.data import archives, catalog, tfds
 from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.models import build, weights
@@ -112,11 +113,12 @@ def _of_run(
 
 
 def _prepared_classes(data: DataConfig) -> tuple[str, ...] | None:
-  """The names of the classes in the data set that TFDS prepared, if it is still there."""
-  try:
+  """The names of the classes in the data set that TFDS prepared, or in its makers' files, if they are still there."""
+  with contextlib.suppress(ConfigurationError):
     return tfds.described(tfds.newest_version(data.name, data.dir)).classes
-  except ConfigurationError:
-    return None
+  with contextlib.suppress(ConfigurationError):
+    return archives.classes(data.name, data.dir)
+  return None
 
 
 def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None]) -> Classifier:

@@ -86,6 +86,8 @@ class Data:
   """A digest."""
   classes: tuple[str, ...] | None = _may_lack()
   """Their names, for a streamed data set."""
+  unverified: tuple[str, ...] | None = _may_lack()
+  """Files whose MD5 sum is not their makers', where the images come from such files; no part of what the images are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +165,7 @@ def check_config(folder: pathlib.Path, config: RunConfig) -> None:
 def check_data(folder: pathlib.Path, data: Data) -> None:
   """Raises `ConfigurationError`, with the difference, for images that are not those of the run."""
   recorded = read_data(folder)
-  if recorded is not None and recorded != data:
+  if recorded is not None and dataclasses.replace(recorded, unverified=data.unverified) != data:
     was, now = ({"pictures": each.pictures, "labels": each.labels} for each in (recorded, data))
     what = f"pictures ({was}) than are there now ({now})" if was != now else "classes than are there now"
     raise ConfigurationError("out", folder, f"was started with other {what}; point --data.dir to those")

@@ -1,0 +1,162 @@
+"""Unpickles numbers, bytes, strings, lists, dictionaries and numpy arrays; refuses every other object by name.
+
+A pickle names functions and gives their arguments. Here the names that numpy's arrays need stand for functions of this
+file, and no other name is looked up: nothing that a pickle brings is run.
+"""
+
+import io
+import pickle
+import re
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+class BadPickleError(Exception):
+  """A pickle that is damaged, or holds other objects; the message says what."""
+
+
+def unpickle(content: bytes) -> dict[Any, Any]:
+  """Unpickles a dictionary, of any protocol, Python 2's too.
+
+  Args:
+    content: the pickle.
+
+  Returns:
+    The dictionary. Strings of Python 2 are bytes. Its values that were numpy arrays are arrays, of booleans, numbers or
+    text; one that lies deeper, in a list, stays unread.
+
+  Raises:
+    BadPickleError: it is damaged, is no dictionary, or holds an object of another kind (named as MODULE.NAME).
+  """
+  try:
+    found = _Unpickler(content).load()
+    if not isinstance(found, dict):
+      raise BadPickleError("is no pickled dictionary")
+    return {key: value.read() if isinstance(value, _Array) else value for key, value in found.items()}
+  except BadPickleError:
+    raise
+  except Exception as error:  # A damaged pickle raises nearly any.
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise BadPickleError(f"is no pickle, or a damaged one ({first_line})") from None
+
+
+class _Function:
+  """Stands for a function that a pickle names; the pickle can call it, and change nothing about it."""
+
+  __slots__ = ("_function",)
+
+  def __init__(self, function: Callable[..., Any]):
+    self._function = function
+
+  def __call__(self, *args: Any) -> Any:
+    return self._function(*args)
+
+  def __setstate__(self, state: Any) -> None:
+    raise BadPickleError("changes a function")
+
+
+class _Dtype:
+  """A numpy dtype of booleans, numbers or text: no objects, no fields."""
+
+  __slots__ = ("value",)
+
+  def __init__(self, kind: str | bytes, *flags: Any):
+    kind = kind.decode("latin1") if isinstance(kind, bytes) else kind
+    if not isinstance(kind, str) or not re.fullmatch(r"[<>=|]?[biufSU][0-9]{1,6}", kind):
+      raise BadPickleError(f"holds numpy.dtype({str(kind)[:20]!r}); only arrays of numbers are read")
+    self.value = np.dtype(kind)
+
+  def __setstate__(self, state: Any) -> None:
+    _, byte_order, *of_objects = state[:5]  # numpy/core/src/multiarray/descriptor.c, arraydescr_reduce
+    if any(each is not None for each in of_objects):
+      raise BadPickleError("holds numpy.dtype with fields; only arrays of numbers are read")
+    byte_order = byte_order.decode("latin1") if isinstance(byte_order, bytes) else byte_order
+    if byte_order != "|":
+      self.value = self.value.newbyteorder(byte_order)
+
+
+class _Array:
+  """An array before it is read; its state is what `numpy.ndarray.__reduce__` gives."""
+
+  __slots__ = ("_data", "_dtype", "_order", "_shape")
+
+  def __setstate__(self, state: Any) -> None:
+    self._shape, self._dtype, column_major, self._data = state[-4:]  # The first of five is a version.
+    self._order = "F" if column_major else "C"
+
+  def read(self) -> np.ndarray:
+    if not isinstance(self._dtype, _Dtype) or not isinstance(self._data, bytes | bytearray):
+      raise BadPickleError("holds a numpy array of objects; only arrays of numbers are read")
+    return np.frombuffer(self._data, self._dtype.value).reshape(self._shape, order=self._order)
+
+
+# Stands for the class numpy.ndarray.
+_NDARRAY = object()
+
+
+def _reconstruct(kind: Any, shape: Any, typecode: Any) -> _Array:
+  """As numpy's: an empty array, whose state comes next."""
+  if kind is not _NDARRAY:
+    raise BadPickleError("holds an array of another class than numpy.ndarray")
+  return _Array()
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+  """As numpy's, for protocol 5."""
+  array = _Array()
+  array.__setstate__((shape, dtype, order == "F", data))
+  return array
+
+
+def _scalar(dtype: Any, data: Any) -> bool | int | float:
+  """A Python number, of numpy's."""
+  if not isinstance(dtype, _Dtype) or dtype.value.kind not in "biuf":
+    raise BadPickleError("holds a numpy scalar that is no number")
+  return np.frombuffer(data, dtype.value, 1)[0].item()
+
+
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_NAMES: dict[str, Any] = {
+  "numpy.ndarray": _NDARRAY,
+  "numpy.dtype": _Function(_Dtype),
+  "numpy.core.numeric._frombuffer": _Function(_from_buffer),
+  "numpy._core.numeric._frombuffer": _Function(_from_buffer),
+  **{f"{module}._reconstruct": _Function(_reconstruct) for module in _NUMPY},
+  **{f"{module}.scalar": _Function(_scalar) for module in _NUMPY},
+  # Python 3 writes empty bytes so in protocols below 3.
+  "__builtin__.bytes": _Function(lambda: b""),
+  "builtins.bytes": _Function(lambda: b""),
+}
+
+
+# The one in C allocates what an opcode asks for before it has read so much.
+class _Unpickler(pickle._Unpickler):
+  def __init__(self, content: bytes):
+    super().__init__(io.BytesIO(content), encoding="bytes")
+    self._bytes_left = len(content)
+
+  def find_class(self, module: str, name: str) -> Any:
+    asked = f"{module}.{name}"
+    if asked == "_codecs.encode":
+      return _Function(self._encode)
+    if asked not in _NAMES:
+      raise BadPickleError(f"holds an object of {asked[:80]!r}, which is not built")
+    return _NAMES[asked]
+
+  def _encode(self, text: Any, encoding: Any) -> bytes:
+    """Bytes, as Python 3 writes them in protocols below 3; together no more than the pickle itself."""
+    if encoding != "latin1" or not isinstance(text, str):
+      raise BadPickleError("holds text in another encoding than latin1")
+    self._bytes_left -= len(text)
+    if self._bytes_left < 0:
+      raise BadPickleError("holds more bytes than its size")
+    return text.encode("latin1")
+
+  def _load_bytearray(self) -> None:
+    (size,) = struct.unpack("<Q", self.read(8))
+    self.append(bytearray(self.read(size)))
+
+  dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: _load_bytearray}
