@@ -77,6 +77,16 @@ def prepare(folder: pathlib.Path, file_format: str = "array_record", side: int =
   return folder
 
 
+def greys() -> dict[str, tuple[np.ndarray, list[int]]]:
+  """The images and labels of `prepare`'s data set, by split, in the order in which TFDS is given them."""
+  splits = {}
+  for split, count in (("train", 120), ("test", 40)):
+    rng = np.random.RandomState(len(split))
+    values = np.array([rng.randint(256) for _ in range(count)], np.uint8)
+    splits[split] = np.tile(values[:, None, None, None], (1, 32, 32, 3)), [n % 10 for n in range(count)]
+  return splits
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> pathlib.Path:
   """A prepared `cifar10`; of tests in several processes the first to need it makes it for all."""

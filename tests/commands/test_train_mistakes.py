@@ -24,7 +24,7 @@ MISTAKES = [
   (["--model.stem", "imagenet", "--model.depth", "13"], "pictures of 8x8 pixels shrink to nothing"),
   (["--data.name", "cifar11"], "--data.name cifar11: did you mean cifar10"),
   (["--data.name", "cifar10", "--data.dir", "setup.cfg"], "--data.dir setup.cfg: is not a folder"),
-  (["--data.name", "cifar10", "--data.dir", "tests"], "is not prepared in tests; to get it: pip install"),
+  (["--data.name", "cifar10", "--data.dir", "tests"], "is not prepared in tests; to get it: python experiments"),
   (["--data.validation", "1297"], "--data.validation 1297: digits has 1297 training pictures"),
   (["--batch-size", "1298"], "--batch-size 1298: there are 1297 training pictures"),
   (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),

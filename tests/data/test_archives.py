@@ -8,6 +8,7 @@ import makers_files
 import numpy as np
 import pytest
 import scipy.io
+from conftest import greys
 from makers_files import FORMS, write, write_svhn
 
 from dn_jax.config.schema import DataConfig
@@ -27,16 +28,6 @@ def small(form):
   return {"train": drawn(205, classes), "test": drawn(103, classes, seed=1)}
 
 
-def of_prepared():
-  """The images of `conftest.prepare`, in the order in which they are handed to TFDS."""
-  splits = {}
-  for split, count in (("train", 120), ("test", 40)):
-    rng = np.random.RandomState(len(split))
-    greys = np.array([rng.randint(256) for _ in range(count)], np.uint8)
-    splits[split] = np.tile(greys[:, None, None, None], (1, 32, 32, 3)), [n % 10 for n in range(count)]
-  return splits
-
-
 def same(one, other):
   for split in ("train", "valid", "test"):
     for own, others in zip(getattr(one, split), getattr(other, split), strict=True):
@@ -46,7 +37,7 @@ def same(one, other):
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("form", ["cifar10 pickled", "cifar10 binary"])
 def test_archives_give_what_tfds_gives_of_the_same_images(prepared, tmp_path, form, packed):
-  data = DataConfig("cifar10", write(tmp_path, form, of_prepared(), packed), validation=33)
+  data = DataConfig("cifar10", write(tmp_path, form, greys(), packed), validation=33)
   here, there = catalog.load(data), catalog.load(dataclasses.replace(data, dir=prepared))
   same(here, there)
   assert catalog.count(data) == (87, 33, 40)

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import makers_files
 import numpy as np
 import pytest
 from conftest import call, metrics
@@ -40,6 +41,20 @@ def test_a_data_set_that_lies_on_the_device_is_read_too(copied, prepared):
   np.testing.assert_array_equal(there.test.labels, here.test.labels)
 
 
+def test_the_makers_archives_are_read_there_too(bucket, tmp_path):
+  rng = np.random.RandomState(0)
+  splits = {split: (rng.randint(256, size=(20, 32, 32, 3), dtype=np.uint8), [0, 1] * 10) for split in ("train", "test")}
+  for form, packed in (("cifar100 pickled", True), ("cifar10 binary", False)):
+    makers_files.write(tmp_path, form, splits, packed)
+  place = folders.of("data.dir", pathlib.Path("gs://bucket/archives"))
+  for path in folders.files(tmp_path):
+    (place / path.relative_to(tmp_path)).write_bytes(path.read_bytes())
+  for name in ("cifar10", "cifar100"):
+    here, there = (catalog.load(DataConfig(name, each)) for each in (tmp_path, pathlib.Path("gs://bucket/archives")))
+    np.testing.assert_array_equal(there.train.images, here.train.images)
+    assert catalog.fingerprint(there) == catalog.fingerprint(here)
+
+
 @pytest.mark.parametrize(
   ("data", "message"),
   [
@@ -58,7 +73,11 @@ def test_what_is_not_there_is_said_in_a_line(copied, data, message):
 
 def test_a_bucket_is_filled_from_a_folder(copied):
   assert tfds.prepare_command("cifar100", DIR).endswith(
-    "--data.name cifar100 --data.dir DIR && gcloud storage cp -r DIR/cifar100 gs://bucket/tfds"
+    "--data.name cifar100 --data.dir DIR && gcloud storage cp DIR/cifar-100-python.tar.gz gs://bucket/tfds"
+  )
+  assert tfds.prepare_command("own", DIR) == (
+    "pip install -e '.[prepare]' && python experiments/prepare.py --data.name own --data.dir DIR "
+    "&& gcloud storage cp -r DIR/own gs://bucket/tfds"
   )
   done = call("experiments/prepare.py", "--data.name", "cifar10", "--data.dir", DIR)
   assert done.returncode == 2

@@ -1,8 +1,8 @@
 """Pickles of arrays are read, and nothing in them is run."""
 
+import codecs
 import collections
 import datetime
-import io
 import pickle
 import tracemalloc
 
@@ -132,16 +132,10 @@ def ask(opcode, size):
 @pytest.mark.parametrize(
   "content",
   [
-    ask(pickle.BINBYTES8, 2**33) + b"x.",
-    ask(pickle.BYTEARRAY8, 2**33) + b"x.",
-    ask(pickle.BINSTRING, 2**31 - 1) + b"x.",
-    b"N" + ask(pickle.LONG_BINPUT, 2**31 - 1) + b".",
-    # One text of a million, made bytes a hundred times.
-    b"c_codecs\nencode\n"
-    + ask(pickle.BINUNICODE, 10**6)
-    + b"x" * 10**6
-    + b"X\x06\x00\x00\x00latin1\x86\x94](h\x00"
-    + b".",
+    ask(pickle.BINBYTES8, 2**28) + b"x.",
+    ask(pickle.BYTEARRAY8, 2**28) + b"x.",
+    ask(pickle.BINSTRING, 2**28) + b"x.",
+    b"N" + ask(pickle.LONG_BINPUT, 2**26) + b".",
   ],
 )
 def test_a_pickle_that_asks_for_much_gets_no_more_than_its_size(content):
@@ -155,12 +149,8 @@ def test_a_pickle_that_asks_for_much_gets_no_more_than_its_size(content):
 
 
 def test_bytes_of_a_text_that_is_named_again_and_again_are_counted():
-  class Again(pickle._Pickler):
-    pass
-
-  file = io.BytesIO()
   text = "x" * 1000
-  Again(file, 2).dump({"it": [Reduced(__import__("_codecs").encode, (text, "latin1")) for _ in range(9)]})
-  assert len(file.getvalue()) < 2000
+  content = pickle.dumps({"it": [Reduced(codecs.encode, (text, "latin1")) for _ in range(9)]}, 2)
+  assert len(content) < 2000
   with pytest.raises(BadPickleError, match="holds more bytes than its size"):
-    unpickle(file.getvalue())
+    unpickle(content)
