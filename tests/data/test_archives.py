@@ -183,6 +183,16 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(tmp_path):
   assert f"{tmp_path}: lacks test_32x32.mat, extra_32x32.mat; to get" in refusal("svhn_cropped", tmp_path)
 
 
+def test_an_archive_with_a_batch_twice_or_a_huge_one_is_refused(tmp_path, monkeypatch):
+  path, folder = tmp_path / "cifar-10-binary.tar.gz", "cifar-10-batches-bin"
+  files = makers_files.contents("cifar10 binary", small("cifar10 binary"))
+  makers_files.pack(path, files | {f"./{folder}/test_batch.bin": b"another"})
+  assert f"{path}: ./{folder}/test_batch.bin is there twice" in refusal("cifar10", tmp_path)
+  makers_files.pack(path, files)
+  monkeypatch.setattr(archives, "_LARGEST_BATCH", 2**10)
+  assert "has more than 0 MiB" in refusal("cifar10", tmp_path)
+
+
 def test_labels_out_of_range_are_refused(tmp_path):
   images, labels = drawn(50, 10)
   write(tmp_path, "cifar10 binary", {"train": (images, labels), "test": (images, [*labels[:-1], 11])})
