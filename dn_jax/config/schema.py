@@ -43,8 +43,8 @@ class DataConfig:
   """digits, cifar10, cifar100 or svhn_cropped; streamed: folder (CLASS/PICTURE, or train and val with these inside),
   imagenet2012, or any other with one label per picture that TFDS prepared."""
   dir: Path | None = carried_out(None)
-  """Folder of TFDS-prepared data sets, or gs://BUCKET/FOLDER; by default TFDS's own (~/tensorflow_datasets). With
-  `folder`: that folder."""
+  """Folder of TFDS-prepared data sets or of makers' archives, or gs://BUCKET/FOLDER; by default TFDS's own
+  (~/tensorflow_datasets). With `folder`: that folder."""
   augment: bool = False
   """The "+" of the paper's tables: mirror, pad and crop. Streamed: ImageNet's, a crop of random area and aspect,
   mirrored, with changed colours and lighting."""

@@ -131,7 +131,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 def remarks(dataset: Dataset) -> list[str]:
   """A line about files that are not known to be their makers' own."""
   files = ", ".join(dataset.unverified)
-  return [f"read as found, since no MD5 sum of their makers' fits: {files}"] if files else []
+  return [f"read since the structure is whole, but without the makers' MD5 sum: {files}"] if files else []
 
 
 def hold_out(split: Split, count: int) -> tuple[Split, Split]:

@@ -54,7 +54,7 @@ def test_a_run_that_began_with_tfds_goes_on_with_the_archives_of_the_same_images
   assert done.returncode == 0, done.stderr
   said = " ".join(done.stdout.split())
   assert "going on after epoch 1 and 4 steps" in said
-  assert "no MD5 sum of their makers' fits: cifar-10-python.tar.gz" in said
+  assert "without the makers' MD5 sum: cifar-10-python.tar.gz" in said
   assert metrics(tmp_path / "run") == metrics(tmp_path / "undisturbed")
   noted, clean = (json.loads((tmp_path / name / "data.json").read_text()) for name in ("run", "undisturbed"))
   assert noted == clean | {"unverified": ["cifar-10-python.tar.gz"]}
