@@ -31,7 +31,7 @@ import rich.console
 sys.path[:0] = [{tests!r}, {tests!r} + "/sweep"]
 import test_runner
 out, data, seeds, *more = sys.argv[1:]
-place = test_runner.runner.here
+place = test_runner.runner.Here()
 if more:
   from dn_jax.sweep import cluster
   cluster._RETRIES = int(more[1]) if more[1:] else cluster._RETRIES
@@ -46,7 +46,7 @@ def cells(data, seeds):
   return cells_of([*flags.split(), str(data)], seeds)
 
 
-def sweep(out, wanted, console, place=runner.here):
+def sweep(out, wanted, console, place=runner.Here()):
   there = collection.read(out)
   missing = runner.missing(wanted, there)
   display = Display(console, {cell.key: 1.0 for cell in missing})
