@@ -4,10 +4,13 @@ import dataclasses
 import pathlib
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
-from dn_jax.config.schema import Count, Positive
+from dn_jax.config.schema import Positive
 from dn_jax.errors import ConfigurationError
+
+# Of one machine.
+Few = Annotated[int, Ge(1), Le(1024)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +37,9 @@ class Sweep:
   """Ask the compiler how much memory a training step takes; each network is compiled once, and the answer kept."""
   time_out: Positive | None = None
   """Hours after which a run is stopped, saved, and counted as failed."""
-  at_once: Count | None = None
+  at_once: Few | None = None
   """Runs at once on this machine; by default as many as its accelerators allow, one on a CPU."""
-  devices_per_run: Count | None = None
+  devices_per_run: Few | None = None
   """Accelerators of each run on this machine (of a TPU its chips); by default one where there are several."""
   cluster: str | None = None
   """Runs on Ray: local starts a cluster on this machine, auto finds the one it belongs to, or HOST:PORT."""
@@ -51,4 +54,4 @@ def check_cluster(sweep: Sweep) -> None:
   """
   for flag, value in (("at-once", sweep.at_once), ("devices-per-run", sweep.devices_per_run)):
     if value is not None and sweep.cluster is not None:
-      raise ConfigurationError(flag, value, "is for this machine alone; on --cluster --cell.gpus and the like count")
+      raise ConfigurationError(flag, value, "divides this machine; with --cluster, --cell.gpus and --cell.tpus say it")

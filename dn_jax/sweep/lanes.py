@@ -64,7 +64,7 @@ def divide(found: Accelerators, sweep: Sweep, asked: int | None, environment: Ma
     environments: list[Lane] = [{}] * at_once
   else:
     environments = [_lane(found, per_run, number, environment) for number in range(at_once)]
-  said = f"{found.number} x {found.kind}: {at_once} runs at once, each with {per_run}"
+  said = f"{found.number} x {found.kind}: {at_once} runs at once, each on {per_run}"
   return Lanes(environments, per_run * found.devices, said if at_once > 1 or per_run < found.number else "")
 
 
