@@ -15,7 +15,6 @@ from dn_jax.sweep.accelerators import Accelerators
 @pytest.mark.slow
 def test_a_process_of_its_own_counts(monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
-  monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")  # It is no process of a run.
   assert accelerators.count() == Accelerators("cpu", "cpu", 8)
 
 
