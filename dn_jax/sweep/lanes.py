@@ -58,7 +58,7 @@ def divide(found: Accelerators, sweep: Sweep, asked: int | None, environment: Ma
   at_once = sweep.at_once or (1 if found.platform == "cpu" else most)
   # A processor may have any number of processes; devices that somebody made of it are as good as accelerators.
   if at_once > most and (found.platform != "cpu" or found.number > 1):
-    fits = f"this machine has {found.number} x {found.kind}, and each run {per_run}; at most {most}"
+    fits = f"this machine has {found.number} x {found.kind}, and each run takes {per_run}; at most {most}"
     raise ConfigurationError("at-once", at_once, fits)
   if per_run == found.number:
     environments: list[Lane] = [{}] * at_once

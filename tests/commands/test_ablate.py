@@ -55,7 +55,7 @@ def ablate(monkeypatch, capsys):
       ("--devices-per-run", "1", "--cluster", "local"),
       "error: --devices-per-run 1: divides this machine; with --cluster",
     ),
-    (("--at-once", "9"), "error: --at-once 9: this machine has 8 x cpu, and each run 1; at most 8"),
+    (("--at-once", "9"), "error: --at-once 9: this machine has 8 x cpu, and each run takes 1; at most 8"),
     (("--cluster", "127.0.0.1:9"), "error: --cluster 127.0.0.1:9: cannot be reached (Connection refused)"),
     (("--cluster", "ray://h:1"), "error: --cluster ray://h:1: local, auto, or HOST:PORT"),
     (

@@ -122,7 +122,7 @@ def test_the_plan_is_of_the_devices_that_a_run_has(tmp_path, data, monkeypatch):
 @pytest.mark.usefixtures("gpus")
 def test_more_runs_at_once_than_accelerators_are_refused_before_anything_is_written(tmp_path, data):
   with pytest.raises(
-    ConfigurationError, match="--at-once 3: this machine has 2 x NVIDIA H100, and each run 1; at most 2"
+    ConfigurationError, match="--at-once 3: this machine has 2 x NVIDIA H100, and each run takes 1; at most 2"
   ):
     carry_out(tmp_path / "out", test_runner.cells(data, 1), at_once=3)
   assert not (tmp_path / "out").exists()

@@ -130,12 +130,12 @@ def test_runs_that_ask_for_devices_themselves_get_so_many(asked, own):
 @pytest.mark.parametrize(
   ("found", "asked", "flags", "line"),
   [
-    (GPUS, None, {"at_once": 5}, r"--at-once 5: this machine has 4 x NVIDIA H100, and each run 1; at most 4"),
+    (GPUS, None, {"at_once": 5}, r"--at-once 5: this machine has 4 x NVIDIA H100, and each run takes 1; at most 4"),
     (
       GPUS,
       None,
       {"at_once": 3, "devices_per_run": 2},
-      "--at-once 3: this machine has 4 x NVIDIA H100, and each run 2; at most 2",
+      "--at-once 3: this machine has 4 x NVIDIA H100, and each run takes 2; at most 2",
     ),
     (Accelerators("cpu", "cpu", 8), None, {"at_once": 9}, "--at-once 9: this machine has 8 x cpu, .* at most 8"),
     (GPUS, None, {"devices_per_run": 5}, "--devices-per-run 5: this machine has 4; at most that"),
