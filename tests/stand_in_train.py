@@ -2,7 +2,8 @@
 
 What befalls a run is in the file behaviour.json of --data.dir, by seed: words that are used up one a start. `fail`,
 `kill` (itself, by SIGKILL), `orphan` (kills its parent), `told` (to stop, by SIGTERM), `slow` (a long epoch); without
-one it runs through. An epoch takes `pause` seconds. Events of all runs are lines of events.txt there.
+one it runs through. An epoch takes `pause` seconds. Events of all runs are lines of events.txt there, and a run's
+environment is in environment-SEED.json.
 
 It is started dozens of times, and imports nothing that takes long: see `stand_in.prepare`.
 """
@@ -57,6 +58,7 @@ with alone():
   if (folder / "summary.json").exists():
     event("again")
     sys.exit(0)
+  (data / f"environment-{seed}.json").write_text(json.dumps(dict(os.environ)))
   event("began")
   config = json.loads((folder / "config.json").read_text())
   print(f"epochs of 20 steps $ in {os.getcwd()}, {os.environ['COLUMNS']} columns", flush=True)

@@ -14,7 +14,7 @@ import pathlib
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.config.schema import Count, flag_types
-from dn_jax.config.sweep import Sweep
+from dn_jax.config.sweep import Sweep, check_cluster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Ablation(Sweep):
 def ablate() -> None:
   """Reads flags, does the missing runs, and writes the table."""
   flags, rest = parse(Ablation, __doc__, leave_unknown=True)
+  check_cluster(flags)
   from dn_jax.sweep.cells import cells_of, lines_of, varied
 
   lines = lines_of(flags.file) if flags.file else ((),)

@@ -18,7 +18,7 @@ from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.config import zoo
 from dn_jax.config.schema import Count, ProtocolName, Share
-from dn_jax.config.sweep import Sweep
+from dn_jax.config.sweep import Sweep, check_cluster
 from dn_jax.errors import ConfigurationError, near
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def _cell(flags: Table, name: str, column: str, seed: int) -> "Cell":
 def cifar_table() -> None:
   """Reads flags, does the missing runs, and writes the table."""
   flags = parse(Table, __doc__)
+  check_cluster(flags)
   cells = cells_of(flags)
   from dn_jax.report import published_table
   from dn_jax.sweep import command

@@ -4,9 +4,13 @@ import dataclasses
 import pathlib
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from dn_jax.config.schema import Positive
+from dn_jax.errors import ConfigurationError
+
+# Of one machine.
+Few = Annotated[int, Ge(1), Le(1024)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,21 @@ class Sweep:
   """Ask the compiler how much memory a training step takes; each network is compiled once, and the answer kept."""
   time_out: Positive | None = None
   """Hours after which a run is stopped, saved, and counted as failed."""
+  at_once: Few | None = None
+  """Runs at once on this machine; by default as many as its accelerators allow, one on a CPU."""
+  devices_per_run: Few | None = None
+  """Accelerators of each run on this machine (of a TPU its chips); by default one where there are several."""
   cluster: str | None = None
   """Runs on Ray: local starts a cluster on this machine, auto finds the one it belongs to, or HOST:PORT."""
   cell: Needs = Needs()
+
+
+def check_cluster(sweep: Sweep) -> None:
+  """Refuses flags for this machine's accelerators where the runs go to a cluster.
+
+  Raises:
+    ConfigurationError: says what a cluster goes by.
+  """
+  for flag, value in (("at-once", sweep.at_once), ("devices-per-run", sweep.devices_per_run)):
+    if value is not None and sweep.cluster is not None:
+      raise ConfigurationError(flag, value, "divides this machine; with --cluster, --cell.gpus and --cell.tpus say it")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,10 +15,11 @@ from dn_jax.report import write
 from dn_jax.report.grid import Grid
 from dn_jax.runs import collection
 from dn_jax.runs.collection import Run
-from dn_jax.sweep import forecast, runner
+from dn_jax.sweep import accelerators, forecast, runner
 from dn_jax.sweep.cells import Cell
 from dn_jax.sweep.cluster import Cluster
 from dn_jax.sweep.display import Display
+from dn_jax.sweep.lanes import Lanes, divide
 from dn_jax.system import compilation, folders
 from dn_jax.system.signals import Interrupted
 
@@ -67,12 +69,16 @@ def carry_out(
   for line in there.skipped:
     print(f"skipped: {line}", file=sys.stderr)
   missing = runner.missing(cells, there)
+  lanes = _lanes(missing, sweep)
+  if lanes.said:
+    console.print(lanes.said, highlight=False, markup=False, soft_wrap=True)
+  at_once = len(lanes.environments)
   with contextlib.ExitStack() as stack:
-    place: runner.Place = runner.here
+    place: runner.Place = runner.Here(lanes.environments)
     if missing and sweep.cluster is not None and not sweep.dry_run:  # Before planning, which may take minutes.
       place = stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
-    rows = forecast.look(cells, there, sweep.memory, sweep.cluster is not None, console)
-    console.print(forecast.table(rows, axes, f"{len(cells)} runs, in {sweep.out}"))
+    rows = forecast.look(cells, there, sweep.memory, sweep.cluster is not None, console, lanes.devices)
+    console.print(forecast.table(rows, axes, f"{len(cells)} runs, in {sweep.out}", at_once))
     if sweep.dry_run:
       return None
     if missing:
@@ -87,9 +93,23 @@ def carry_out(
       }
       jobs = runner.jobs_of(missing, there, TRAIN)
       try:
-        runner.sweep(jobs, place, 3600 * (sweep.time_out or 0) or None, Display(console, work))
+        runner.sweep(jobs, place, 3600 * (sweep.time_out or 0) or None, Display(console, work, at_once))
       except Interrupted:
         report = f"python experiments/report.py {shlex.quote(str(sweep.out))}"
         raise Interrupted(f"stopped, and saved; '{report}' shows what is done") from None
   wanted = {cell.key for cell in cells}
   return [run for run in collection.read(sweep.out).runs if run.key in wanted]
+
+
+def _lanes(missing: Sequence[Cell], sweep: Sweep) -> Lanes:
+  """How this machine is divided between a sweep's missing runs.
+
+  Raises:
+    ConfigurationError: it has too few accelerators.
+    UserError: they cannot be counted.
+  """
+  told = sweep.at_once is not None or sweep.devices_per_run is not None
+  if not missing or sweep.cluster is not None or (not told and os.environ.get("JAX_PLATFORMS") == "cpu"):
+    return Lanes()
+  asked = max((cell.config.devices or 0 for cell in missing), default=0)
+  return divide(accelerators.count(), sweep, asked or None, os.environ)

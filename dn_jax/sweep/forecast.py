@@ -1,6 +1,7 @@
 """Forecasts a sweep before it begins: parameters, FLOPs, memory, and the time if there are similar runs."""
 
 import dataclasses
+import heapq
 import math
 import multiprocessing
 import os
@@ -109,7 +110,12 @@ def size_of(config: RunConfig) -> Size:
 
 
 def look(
-  cells: Sequence[Cell], there: Collection, memory: bool, elsewhere: bool, console: rich.console.Console
+  cells: Sequence[Cell],
+  there: Collection,
+  memory: bool,
+  elsewhere: bool,
+  console: rich.console.Console,
+  devices: int | None = None,
 ) -> list[Row]:
   """A row for each cell of the table, in the sweep's order.
 
@@ -119,6 +125,7 @@ def look(
     memory: whether to compile each network's step for its memory; answers are kept.
     elsewhere: whether the runs will be on other machines.
     console: shows what is being compiled.
+    devices: of this machine that a run takes unless it asks for others; None: all.
 
   Raises:
     ConfigurationError: a data set is missing, or too small for a batch.
@@ -128,9 +135,11 @@ def look(
   for cell in cells:
     grouped.setdefault(collection.cell_key(cell.config), []).append(cell)
   sizes = [size_of(group[0].config) for group in grouped.values()]
-  answers, devices = [(None, "")] * len(grouped), None
+  answers, described = [(None, "")] * len(grouped), None
   if memory:
-    answers, devices = _ask([group[0].config for group in grouped.values()], console)
+    configs = [group[0].config for group in grouped.values()]
+    own = [dataclasses.replace(config, devices=config.devices or devices) for config in configs]
+    answers, described = _ask(own, console)
   rows = []
   for group, size, answer in zip(grouped.values(), sizes, answers, strict=True):
     found = [run for cell in group if (run := there.of_key(cell.key))]
@@ -141,7 +150,7 @@ def look(
         sum(1 for run in found if run.failure),
         size,
         *answer,
-        *_time(group, found, None if elsewhere else devices),
+        *_time(group, found, None if elsewhere else described),
       )
     )
   return rows
@@ -245,14 +254,16 @@ def step_memory(config: RunConfig) -> int:
   return plan.peak
 
 
-def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Table:
-  """The plan of a sweep."""
+def table(rows: Sequence[Row], axes: Sequence[str], title: str, at_once: int = 1) -> rich.table.Table:
+  """The plan of a sweep that carries out so many runs at once."""
   left = [row.seconds_left for row in rows]
   caption = "FLOPs: forward pass of a picture; of all runs, with three forward passes a training picture"
   if any(row.epoch is not None for row in rows):
     devices = sorted(frozenset().union(*(row.devices for row in rows)))
     on = f", on {' or '.join(devices)}" if devices else ""
     caption += f"\ntime: of the runs still to do, one after another, by the epochs of such runs that are there{on}"
+    if at_once > 1:
+      caption += f"\ntime of all: {at_once} runs at once, each as fast as those"
   if None in left:
     caption += "\ntime unknown: no run of that kind is there that has done an epoch"
   for row in rows:
@@ -287,9 +298,23 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
     str(sum(row.failed for row in rows) or ""),
     f"{sum(len(row.cells) * row.size.total for row in rows):.2g}",
     "",
-    "unknown" if None in left else duration(math.fsum(left)),
+    "unknown" if None in left else duration(side_by_side(_each_left(rows), at_once)),
   )
   return result
+
+
+def _each_left(rows: Sequence[Row]) -> list[float]:
+  """Seconds of each run to do of rows whose time is known."""
+  to_do = [(row.seconds_left, len(row.cells) - row.done) for row in rows]
+  return [seconds / runs for seconds, runs in to_do for _ in range(runs)]
+
+
+def side_by_side(seconds: Sequence[float], at_once: int) -> float:
+  """Seconds that runs of so many seconds each take together, begun in this order as soon as fewer are under way."""
+  ends = [0.0] * at_once
+  for each in seconds:
+    heapq.heapreplace(ends, ends[0] + each)
+  return max(ends)
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import types
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 from dn_jax.distributed import processes
@@ -19,7 +20,7 @@ from dn_jax.system import child_processes, folders, lock, signals
 
 LOG = "log.txt"
 # Seconds between two looks at a process, and from asking it to stop to killing it.
-_LOOK, _PATIENCE = 0.2, 300.0
+LOOK, _PATIENCE = 0.2, 300.0
 # Exit codes of a process that was told to stop and did not save: it did not listen yet, or was told twice.
 _TOLD = {code for number in (signal.SIGTERM, signal.SIGINT, signals.ASK) for code in (-number, 128 + number)}
 # Columns of a log, so that no line is broken.
@@ -48,21 +49,51 @@ class End(NamedTuple):
   error: str = ""
 
 
+# A run that is carried out: it looks at its process whenever it is advanced, and returns how that ended.
+Run = Generator[None, None, End]
+
+
 def carry_out(
   command: Sequence[str], folder: pathlib.Path, time_out: float | None, stop: Callable[[], bool] = lambda: False
 ) -> End:
-  """Runs a command to its end; its output goes to the folder's log, the reason of a failure to failure.json.
+  """Carries one run out, and waits for its end; see `begin`."""
+  with contextlib.closing(begin(command, folder, time_out, stop)) as run:
+    while (end := advance(run)) is None:
+      time.sleep(LOOK)
+    return end
+
+
+def advance(run: Run) -> End | None:
+  """Looks at a run once: how it ended; None while it is under way."""
+  try:
+    next(run)
+  except StopIteration as stop:
+    return stop.value
+  return None
+
+
+def begin(
+  command: Sequence[str],
+  folder: pathlib.Path,
+  time_out: float | None,
+  stop: Callable[[], bool],
+  environment: Mapping[str, str | None] = types.MappingProxyType({}),
+) -> Run:
+  """Runs a command; its output goes to the folder's log, the reason of a failure to failure.json.
+
+  The process starts when the run is first advanced. It saves and ends when the run is closed before its end.
 
   Args:
     command: trains a run in that folder, from its newest checkpoint.
     folder: of the run; exists.
     time_out: seconds after which the run is asked to save and end, and counts as failed; None: no limit.
     stop: asked again and again; once true, the run is asked to save and end.
+    environment: variables that the process has in place of ours; None: it lacks the variable.
   """
-  begin = time.monotonic()
+  since = time.monotonic()
 
   def end(outcome: Outcome, error: str = "") -> End:
-    return End(outcome, time.monotonic() - begin, error)
+    return End(outcome, time.monotonic() - since, error)
 
   try:
     mine = lock.take(folder)
@@ -74,10 +105,13 @@ def carry_out(
       records.write_failure(folder, None)
       with _log_of(folder) as path:
         with path.open("ab") as log:
-          log.write(f"\n{now()} $ {shlex.join(command)}\n".encode())
+          own = [f"{name}={value}" for name, value in environment.items() if value is not None]
+          log.write(f"\n{now()} $ {shlex.join([*own, *command])}\n".encode())
           log.flush()
           said_from = log.tell()
-          exit_code, ended_by_us = _run(command, log, mine, time_out, stop)
+          process = _start(command, log, mine, environment)
+          ended_by_us = yield from _watch(process, time_out, stop)
+        exit_code = process.returncode
         said = last_words(path, said_from) if exit_code else "it ended without a summary"
       if _finished(folder):  # Even if it failed afterwards.
         return end(Outcome.DONE)
@@ -111,24 +145,29 @@ def _log_of(folder: pathlib.Path) -> Iterator[pathlib.Path]:
       folders.write_whole(kept, log.read_bytes())
 
 
-def _run(
-  command: Sequence[str], log: IO[bytes], mine: IO[bytes], time_out: float | None, stop: Callable[[], bool]
-) -> tuple[int, str]:
-  """Returns the exit code, and the reason if we ended it as failed."""
-  begin, asked, why = time.monotonic(), None, ""
+def _start(
+  command: Sequence[str], log: IO[bytes], mine: IO[bytes], environment: Mapping[str, str | None]
+) -> subprocess.Popen:
+  """Starts a run's process, which inherits the lock `mine`."""
+  of_process = alone(child_processes.environment()) | {"COLUMNS": _WIDE} | environment
   # In a session of its own: Ctrl-C goes to the sweep, which passes it on.
-  process = subprocess.Popen(
+  return subprocess.Popen(
     command,
     stdin=subprocess.DEVNULL,
     stdout=log,
     stderr=subprocess.STDOUT,
-    env={**_alone(child_processes.environment()), "COLUMNS": _WIDE},
+    env={name: value for name, value in of_process.items() if value is not None},
     start_new_session=True,
     pass_fds=(mine.fileno(),),
   )
+
+
+def _watch(process: subprocess.Popen, time_out: float | None, stop: Callable[[], bool]) -> Generator[None, None, str]:
+  """Looks at a process whenever it is advanced, until that has ended; returns the reason if we ended it as failed."""
+  since, asked, why = time.monotonic(), None, ""
   try:
     while process.poll() is None:
-      if asked is None and time_out is not None and time.monotonic() - begin > time_out:
+      if asked is None and time_out is not None and time.monotonic() - since > time_out:
         why = f"stopped after its time-out of {time_out:,.0f} s; started again, it goes on"
       if asked is None and (why or stop()):
         asked = time.monotonic()
@@ -136,14 +175,14 @@ def _run(
       if asked is not None and time.monotonic() - asked > _PATIENCE:
         why = why or f"killed: it did not end within {_PATIENCE:.0f} s of being asked to"
         process.kill()
-      time.sleep(_LOOK)
+      yield
   finally:  # An exception, as when a cluster takes its worker back: the run saves first.
     if process.returncode is None:
       _end(process)
-  return process.returncode, why
+  return why
 
 
-def _alone(environment: Mapping[str, str]) -> dict[str, str]:
+def alone(environment: Mapping[str, str]) -> dict[str, str]:
   """The environment of a single process: without a scheduler's variables, and with this very package in its path."""
   alone = {name: value for name, value in environment.items() if name not in processes.SCHEDULERS}
   root = str(pathlib.Path(__file__).parent.parent.parent)

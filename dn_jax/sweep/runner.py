@@ -1,6 +1,7 @@
-"""Carries out the missing runs of a sweep: one after another here, or many at once on a cluster."""
+"""Carries out the missing runs of a sweep: on this machine one after another or a few at once, or on a cluster."""
 
 import collections
+import inspect
 import pathlib
 import sys
 import time
@@ -12,11 +13,12 @@ from dn_jax.runs import collection, records
 from dn_jax.runs.collection import Collection
 from dn_jax.sweep.cells import Cell
 from dn_jax.sweep.display import Display
-from dn_jax.sweep.process import End, Outcome, carry_out, write_failure
+from dn_jax.sweep.lanes import Lane
+from dn_jax.sweep.process import LOOK, End, Outcome, Run, advance, begin, write_failure
 from dn_jax.system import folders
 from dn_jax.system.signals import Interrupted, Interruption
 
-# Seconds between two looks at a run's progress.
+# Seconds between two looks at a run's progress, and at the runs that another sweep has.
 _LOOK = 2.0
 
 
@@ -103,32 +105,66 @@ def sweep(jobs: Sequence[Job], place: Place, time_out: float | None, display: Di
   return failed
 
 
-def here(
-  jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
-) -> Iterator[tuple[Job, End]]:
-  """A `Place`: this machine, one run after another; the runs of another sweep come last."""
-  left, told, in_vain = collections.deque(jobs), set(), 0
-  while left and not stop():
-    job = left.popleft()
+class Here:
+  """A `Place`: this machine, a run in each lane; the runs of another sweep come last.
 
-    def stop_or_look(job: Job = job) -> bool:
-      look(job)
-      return stop()
+  Args:
+    lanes: what is different in the environment of each lane's runs.
+  """
 
-    end = carry_out((sys.executable, *job.command), job.folder, time_out, stop_or_look)
-    if end.outcome is Outcome.TAKEN:
-      left.append(job)
-      if job.folder not in told:
-        told.add(job.folder)
-        yield job, end
-      in_vain += 1
-      if in_vain >= len(left):  # Other sweeps have all that are left.
-        time.sleep(_LOOK)
-      continue
-    in_vain = 0
-    yield job, end
-    if end.outcome is Outcome.STOPPED:  # By somebody else: the machine may be going away.
-      return
+  def __init__(self, lanes: Sequence[Lane] = ({},)):
+    self._lanes = lanes
+
+  def __call__(
+    self, jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
+  ) -> Iterator[tuple[Job, End]]:
+    left, elsewhere, told = collections.deque(jobs), [], set()
+    free, under_way = list(self._lanes), list[_UnderWay]()
+    stopped, again = False, 0.0
+
+    def stopping() -> bool:
+      return stopped or stop()
+
+    try:
+      while under_way or ((left or elsewhere) and not stopping()):
+        while left and free and not stopping():
+          job, lane = left.popleft(), free.pop(0)
+          run = begin((sys.executable, *job.command), job.folder, time_out, stopping, lane)
+          under_way.append(_UnderWay(job, lane, run))
+        before = len(under_way)
+        for each in under_way.copy():
+          end = advance(each.run)
+          if end is None:
+            look(each.job)
+            continue
+          under_way.remove(each)
+          free.insert(0, each.lane)
+          if end.outcome is Outcome.TAKEN:
+            elsewhere.append(each.job)
+            again = time.monotonic() + _LOOK
+            if each.job.folder in told:
+              continue
+            told.add(each.job.folder)
+          # If nobody here asked it to: the machine may be going away.
+          stopped |= end.outcome is Outcome.STOPPED
+          yield each.job, end
+        if not left and elsewhere and time.monotonic() > again:
+          left, elsewhere = collections.deque(elsewhere), []
+        elif len(under_way) == before:
+          time.sleep(LOOK)
+    finally:  # An exception: the runs under way save first. All are asked before one is waited for.
+      stopped = True
+      for each in under_way:
+        if inspect.getgeneratorstate(each.run) == inspect.GEN_SUSPENDED:
+          advance(each.run)
+      for each in under_way:
+        each.run.close()
+
+
+class _UnderWay(NamedTuple):
+  job: Job
+  lane: Lane
+  run: Run
 
 
 def epochs_done(folder: pathlib.Path) -> int:

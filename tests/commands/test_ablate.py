@@ -3,16 +3,20 @@
 import csv
 import functools
 import json
+import os
+import subprocess
 import sys
+import time
 
 import fabricated
 import pytest
 import stand_in
-from conftest import run
+from conftest import HANGS, ROOT, call, metrics, run
 
 from dn_jax.commands import ablate as command
+from dn_jax.sweep import accelerators, forecast
 from dn_jax.sweep import command as sweep_command
-from dn_jax.sweep import forecast
+from dn_jax.sweep.accelerators import Accelerators
 
 SMALL = ("--data.name", "digits", "--model.depth", "10", "--epochs", "1")
 
@@ -44,6 +48,14 @@ def ablate(monkeypatch, capsys):
     (("--seeds", "0"), "error: --seeds 0: must be at least 1"),
     (("--cell.cpus", "-1"), "error: --cell.cpus -1.0: must be at least 0"),
     (("--cell.tpus", "nan"), "error: --cell.tpus nan: must be at least 0"),
+    (("--at-once", "0"), "error: --at-once 0: must be at least 1"),
+    (("--at-once", "2000"), "error: --at-once 2000: must be at most 1,024"),
+    (("--devices-per-run", "0"), "error: --devices-per-run 0: must be at least 1"),
+    (
+      ("--devices-per-run", "1", "--cluster", "local"),
+      "error: --devices-per-run 1: divides this machine; with --cluster",
+    ),
+    (("--at-once", "9"), "error: --at-once 9: this machine has 8 x cpu, and each run takes 1; at most 8"),
     (("--cluster", "127.0.0.1:9"), "error: --cluster 127.0.0.1:9: cannot be reached (Connection refused)"),
     (("--cluster", "ray://h:1"), "error: --cluster ray://h:1: local, auto, or HOST:PORT"),
     (
@@ -55,6 +67,7 @@ def ablate(monkeypatch, capsys):
 )
 def test_a_mistake_is_a_line_and_exit_code_2_and_nothing_is_written(ablate, tmp_path, monkeypatch, words, line):
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(accelerators, "count", lambda: Accelerators("cpu", "cpu", 8))
   code, out, err = ablate(*SMALL, *words)
   assert code == 2
   assert [each for each in err.splitlines() if each.startswith(line)], err
@@ -110,6 +123,34 @@ def test_a_sweep_does_what_is_missing_and_nothing_twice(ablate, tmp_path, monkey
   with (out / "report" / "table.csv").open() as file:
     assert [each["runs"] for each in csv.DictReader(file)] == ["2/2", "2/2"]
   assert {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.thorough
+def test_runs_on_virtual_devices_of_their_own_end_like_undisturbed_ones_when_the_sweep_is_killed(tmp_path):
+  out = tmp_path / "out"
+  words = (*SMALL[:4], "--model.growth-rate", "4", "--epochs", "3")
+  flags = ("--seeds", "3", "--no-memory", "--at-once", "8", "--devices-per-run", "1", "--out", str(out))
+  command = [sys.executable, "experiments/ablate.py", *words, *flags]
+  environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+  sweep = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+  deadline = time.monotonic() + HANGS
+  while len(list(out.glob("*/metrics.jsonl"))) < 2:
+    assert sweep.poll() is None
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  sweep.kill()
+  sweep.wait()
+  assert len(list(out.glob("*/summary.json"))) < 3
+  again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+  assert again.returncode == 0, again.stderr + again.stdout
+  found = {json.loads(path.read_text())["seed"]: path.parent for path in out.glob("*/summary.json")}
+  assert sorted(found) == [0, 1, 2]
+  for seed, folder in found.items():
+    assert json.loads((folder / "summary.json").read_text())["devices"] == "1 x cpu"
+    alone = tmp_path / f"alone{seed}"
+    done = call("experiments/train.py", *words, "--seed", seed, "--out", alone)
+    assert done.returncode == 0, done.stderr
+    assert metrics(folder) == metrics(alone)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 import tyro
 import untrained
+from conftest import call
 
 from dn_jax.commands import cifar_table
 from dn_jax.config import datasets, zoo
@@ -86,6 +87,14 @@ def test_one_protocol_can_be_asked_for_all_and_caffe_brings_its_network():
 def test_what_is_no_cell_is_refused(flags, said):
   with pytest.raises(ConfigurationError, match=said):
     cells_of(**flags)
+
+
+def test_flags_that_divide_this_machine_are_refused_for_a_cluster():
+  done = call("experiments/cifar_table.py", "--at-once", 2, "--cluster", "local")
+  assert (done.returncode, done.stderr) == (
+    2,
+    "error: --at-once 2: divides this machine; with --cluster, --cell.gpus and --cell.tpus say it\n",
+  )
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import test_runner
 from test_runner import behave, events
 
 from dn_jax.errors import ConfigurationError
-from dn_jax.sweep import cluster, command, forecast, runner
+from dn_jax.sweep import accelerators, cluster, command, forecast, runner
+from dn_jax.sweep.accelerators import Accelerators
 from dn_jax.system.signals import Interrupted
 
 data = test_runner.data  # The fixture.
@@ -88,3 +89,51 @@ def test_a_failed_run_is_given_back_with_its_reason(tmp_path, data):
   assert done[0].failure.error == "no luck in [/b] $ here"
   assert "failed: no luck in [/b] $ here" in printed
   assert events(data) == [("0", "began")]
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+  """A machine with two."""
+  monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+  monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+  monkeypatch.setattr(accelerators, "count", lambda: Accelerators("cuda", "NVIDIA H100", 2))
+
+
+@pytest.mark.usefixtures("gpus")
+def test_every_accelerator_of_this_machine_has_a_run(tmp_path, data):
+  behave(data, pause=0.1)
+  done, printed = carry_out(tmp_path / "out", test_runner.cells(data, 2))
+  assert [run.test_error for run in done] == [5.0, 6.0]
+  assert [test_runner.environment(data, seed)["CUDA_VISIBLE_DEVICES"] for seed in (0, 1)] == ["0", "1"]
+  assert [event for _, event in events(data)][:2] == ["began", "began"]
+  assert "2 x NVIDIA H100: 2 runs at once, each on 1" in printed
+
+
+@pytest.mark.usefixtures("gpus")
+def test_the_plan_is_of_the_devices_that_a_run_has(tmp_path, data, monkeypatch):
+  asked = []
+  monkeypatch.setattr(forecast, "_ask", lambda configs, _: asked.extend(configs) or ([(2**20, "")], "1 x NVIDIA H100"))
+  cells = test_runner.cells(data, 1)
+  carry_out(tmp_path / "out", cells, memory=True, dry_run=True)
+  carry_out(tmp_path / "out", cells, memory=True, dry_run=True, devices_per_run=2)
+  assert [config.devices for config in asked] == [1, 2]
+
+
+@pytest.mark.usefixtures("gpus")
+def test_more_runs_at_once_than_accelerators_are_refused_before_anything_is_written(tmp_path, data):
+  with pytest.raises(
+    ConfigurationError, match="--at-once 3: this machine has 2 x NVIDIA H100, and each run takes 1; at most 2"
+  ):
+    carry_out(tmp_path / "out", test_runner.cells(data, 1), at_once=3)
+  assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [{}, {"cluster": "nowhere", "dry_run": True}])
+def test_accelerators_are_counted_only_where_the_answer_matters(tmp_path, data, monkeypatch, flags):
+  monkeypatch.setattr(accelerators, "count", lambda: pytest.fail("counted"))
+  if flags:  # Else JAX_PLATFORMS=cpu says enough.
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+  carry_out(tmp_path / "out", test_runner.cells(data, 1), **flags)
+  monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+  if not flags:  # Nothing is missing any more.
+    carry_out(tmp_path / "out", test_runner.cells(data, 1), at_once=9)

@@ -12,14 +12,14 @@ from dn_jax.sweep.process import End, Outcome
 
 
 @pytest.fixture
-def shown(tmp_path, monkeypatch):
+def shown(tmp_path, monkeypatch, request):
   """A display of three runs of 4 epochs, 100 units of work each; the clock, set by hand; what was printed."""
   words = "--data.name digits --model.depth 10 --model.growth-rate 4 --epochs 4"
   cells = cells_of(words.split(), 3)
-  clock = [0.0]
+  clock, at_once = [0.0], [request.param] if hasattr(request, "param") else []
   monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
   file = io.StringIO()
-  made = display.Display(rich.console.Console(file=file, width=300), {cell.key: 100.0 for cell in cells})
+  made = display.Display(rich.console.Console(file=file, width=300), {cell.key: 100.0 for cell in cells}, *at_once)
   return made, cells, clock, file
 
 
@@ -73,3 +73,28 @@ def test_square_brackets_do_no_harm_on_a_terminal(shown, tmp_path):
     made.going(cells[0], 1)
     made.taken(cells[1], tmp_path / "[/b]")
   assert "another sweep is carrying it out" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("shown", [2], indirect=True)
+def test_where_runs_go_at_once_a_whole_one_takes_the_time_of_its_lane(shown, tmp_path):
+  made, cells, clock, file = shown
+  for cell in cells:
+    made.begun(cell, 0)
+  clock[0] = 60.0  # Two runs have done a half each in a minute; one of them fails there, and its lane takes the third.
+  made.going(cells[1], 2)
+  made.ended(cells[0], End(Outcome.FAILED, 60.0, "no luck"), tmp_path, 2)
+  assert last(file).endswith("left 2 min")
+
+
+def test_runs_under_way_at_once_have_a_bar_each(shown, tmp_path):
+  _, cells, _, _ = shown
+  console = rich.console.Console(file=io.StringIO(), width=200, force_terminal=True)
+  with display.Display(console, {cell.key: 1.0 for cell in cells}, 8) as made:
+    for cell, epochs in zip(cells, (1, 2, 3), strict=True):
+      made.going(cell, epochs)
+    states = [task.fields["state"].partition("  left")[0] for task in made._bar.tasks]
+    assert states == ["0/3 ended", *(f"digits_densenet-bc-10-4_seed{n}  epoch {n + 1}/4" for n in range(3))]
+    assert [round(task.completed, 2) for task in made._bar.tasks] == [0.5, 0.25, 0.5, 0.75]
+    made.ended(cells[1], End(Outcome.STOPPED, 1.0), tmp_path, 2)
+    states = [task.fields["state"].partition("  left")[0] for task in made._bar.tasks]
+    assert states == ["1/3 ended", *(f"digits_densenet-bc-10-4_seed{n}  epoch {n + 1}/4" for n in (0, 2))]

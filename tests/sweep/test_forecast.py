@@ -21,9 +21,9 @@ from dn_jax.sweep import forecast
 from dn_jax.sweep.cells import cells_of
 
 
-def printed(rows, names=("model.growth-rate",), title="the plan"):
+def printed(rows, names=("model.growth-rate",), title="the plan", **options):
   console = rich.console.Console(file=io.StringIO(), width=250)
-  console.print(forecast.table(rows, names, title))
+  console.print(forecast.table(rows, names, title, **options))
   return console.file.getvalue()
 
 
@@ -66,6 +66,17 @@ def test_the_plan_counts_what_is_done_and_takes_times_from_runs_that_are_there(t
   text = printed(rows[:2])
   assert line_of(text, "all")[-1] == "12 s"
   assert "unknown" not in text
+
+
+def test_runs_at_once_share_the_time_of_all_as_far_as_whole_runs_do(tmp_path, monkeypatch):
+  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+  fabricated.finished(tmp_path / "a", fabricated.config())  # 2 epochs of 2 s, and 0.5 s of evaluation.
+  rows = rows_of("--model.growth-rate 4", tmp_path, seeds=6)
+  # Five runs of 5 s each.
+  for at_once, seconds in ((1, 25), (2, 15), (4, 10), (8, 5)):
+    text = printed(rows, at_once=at_once)
+    assert (line_of(text, "4")[-1], line_of(text, "all")[-1]) == ("25 s", f"{seconds} s")
+    assert (f"time of all: {at_once} runs at once" in text) == (at_once > 1)
 
 
 def test_an_epoch_on_other_devices_says_nothing_of_these(tmp_path, monkeypatch):

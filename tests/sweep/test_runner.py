@@ -31,7 +31,7 @@ import rich.console
 sys.path[:0] = [{tests!r}, {tests!r} + "/sweep"]
 import test_runner
 out, data, seeds, *more = sys.argv[1:]
-place = test_runner.runner.here
+place = test_runner.runner.Here()
 if more:
   from dn_jax.sweep import cluster
   cluster._RETRIES = int(more[1]) if more[1:] else cluster._RETRIES
@@ -46,7 +46,7 @@ def cells(data, seeds):
   return cells_of([*flags.split(), str(data)], seeds)
 
 
-def sweep(out, wanted, console, place=runner.here):
+def sweep(out, wanted, console, place=runner.Here()):
   there = collection.read(out)
   missing = runner.missing(wanted, there)
   display = Display(console, {cell.key: 1.0 for cell in missing})
@@ -62,6 +62,11 @@ def events(data):
   return [tuple(line.split()[1:]) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def environment(data, seed):
+  """Of a run."""
+  return json.loads((data / f"environment-{seed}.json").read_text())
+
+
 def behave(data, **behaviour):
   (data / "behaviour.json").write_text(json.dumps({name.lstrip("_"): words for name, words in behaviour.items()}))
 
@@ -71,10 +76,10 @@ def data(tmp_path):
   return stand_in.prepare(tmp_path / "data")
 
 
-def apart(out, data, seeds):
-  """The body of a process that carries the sweep of `cells` out."""
+def apart(out, data, seeds, at_once=1):
+  """The body of a process that carries the sweep of `cells` out, so many runs at once."""
   os.setsid()
-  sweep(out, cells(data, seeds), quiet())
+  sweep(out, cells(data, seeds), quiet(), runner.Here([{}] * at_once))
 
 
 @pytest.fixture(scope="module")
