@@ -196,6 +196,8 @@ class Checkpoints:
       self._folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep), best]),
+        # Without it Orbax keeps no metrics on disk, and the policy forgets the best at the next start.
+        best_fn=lambda metrics: -metrics["valid_error"],
         create=not read_only,
         read_only=read_only,
         cleanup_tmp_directories=not read_only,

@@ -345,3 +345,13 @@ def test_of_several_processes_the_first_ones_clock_is_looked_at_about_every_ten_
       second.saved(step)
   assert due[1] == [step for step, _ in due[0]]
   assert next(heard, None) is None
+
+
+def test_best_on_validation_outlives_a_restart(tmp_path):
+  errors = [0.2, 0.3, 0.4, 0.5]
+  for numbers in ((1, 2), (3, 4)):
+    with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+      for number in numbers:
+        checkpoints.save(10 * number, state(number), history(number, errors))
+  with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
+    assert checkpoints.steps() == [40, 30, 10]
