@@ -5,24 +5,28 @@ the activations of several layers at once. Here the backward pass is a loop. It 
 concatenation of all maps and, from the last layer to the first,
 
   1. cuts the layer's own k channels off the end of G, and adds the gradient through their statistics;
-  2. recomputes the layer's activations from the maps it read, and takes the gradients of its parameters and of
-     those maps;
+  2. takes the gradients of the 3x3 half from the bottleneck's map, which was kept or is computed again from the maps
+     that the layer read; then those of the 1x1 half, adding the gradient through the bottleneck's statistics;
   3. adds the gradients of the maps to what is left of G.
 
-A layer begins only when the layer after it is done. So the activations of one layer exist at a time, beside the maps
-and G.
+Where bottlenecks are computed again, a layer begins only when the layer after it is done. So the activations of one
+layer exist at a time, beside the maps and G.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dn_jax.models.batch_stats import BatchCut, FeatureMap, Features, concatenate, statistics_gradient
-from dn_jax.models.cpu import Prefix
+from dn_jax.models.cpu import Prefix, joined
+
+# Layers after which all maps so far are written out as one array. A TPU's compiler fuses a concatenation of up to four
+# parts with the convolution that reads it, and writes out a longer one, for every layer anew.
+_WRITTEN_OUT_EVERY = 3
 
 
 def train_block(block: nn.Module, layers: Sequence[nn.Module], features: Features) -> Features:
@@ -38,72 +42,116 @@ def train_block(block: nn.Module, layers: Sequence[nn.Module], features: Feature
   """
   variables = [layer.variables for layer in layers]
   rngs = [layer.scope.rngs for layer in layers]
-  features, updates = _run(block.dense_layer(parent=None), block.cut, variables, rngs, features)
+  how = _How(block.dense_layer(parent=None), block.keep_bottlenecks, block.cut)
+  features, updates = _run(how, variables, rngs, features)
   if block.is_mutable_collection("batch_stats"):
     for layer, updated in zip(layers, updates, strict=True):
       block.put_variable("batch_stats", layer.name, updated)
   return features
 
 
-def _apply(layer: nn.Module, variables: Any, rngs: Any, features: Features) -> tuple[FeatureMap, Any]:
-  output, updated = layer.apply(variables, features, True, mutable=["batch_stats"], rngs=rngs)
-  return output, updated["batch_stats"]
+class _How(NamedTuple):
+  """A dense layer without variables, and the two attributes of its block."""
+
+  layer: nn.Module
+  keep_bottlenecks: bool
+  cut: BatchCut | None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(
-  layer: nn.Module, cut: BatchCut | None, variables: Sequence[Any], rngs: Sequence[Any], features: Features
-) -> tuple[Features, list[Any]]:
-  """All maps of the block, and each layer's new `batch_stats`; `layer` is a dense layer without variables."""
-  updates = []
-  for its_variables, its_rngs in zip(variables, rngs, strict=True):
-    output, updated = _apply(layer, its_variables, its_rngs, features)
-    features += (output,)
-    updates.append(updated)
-  return features, updates
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(how: _How, variables: Sequence[Any], rngs: Sequence[Any], features: Features) -> tuple[Features, list[Any]]:
+  """All maps of the block, and each layer's new `batch_stats`."""
+  return _forward(how, variables, rngs, features)[0]
 
 
-def _forward(
-  layer: nn.Module, cut: BatchCut | None, variables: Sequence[Any], rngs: Sequence[Any], features: Features
-) -> Any:
-  given = len(features)
-  features, updates = _run.fun(layer, cut, variables, rngs, features)
-  return (features, updates), (variables, rngs, features[:given], features[given:])
+def _forward(how: _How, variables: Sequence[Any], rngs: Sequence[Any], features: Features) -> Any:
+  given, updates, bottlenecks, parts_read = features, [], [], []
+  parts = tuple(one.values for one in given)
+  for index, (its_variables, its_rngs) in enumerate(zip(variables, rngs, strict=True)):
+    if index and index % _WRITTEN_OUT_EVERY == 0:
+      parts = (_written_out(parts),)
+    parts_read.append(parts)
+    read = concatenate(features)._replace(values=joined(tuple(one.values for one in features), parts))
+    (narrow, output), updated = how.layer.apply(
+      its_variables, (read,), True, mutable=["batch_stats"], rngs=its_rngs, method="maps"
+    )
+    features, parts = (*features, output), (*parts, output.values)
+    updates.append(updated["batch_stats"])
+    bottlenecks.append(narrow if narrow is None or how.keep_bottlenecks else narrow._replace(values=None))
+  return (features, updates), (variables, rngs, given, features[len(given) :], bottlenecks, parts_read)
 
 
-def _backward(layer: nn.Module, cut: BatchCut | None, residuals: Any, gradients: Any) -> tuple[Any, None, Features]:
-  variables, rngs, given, made = residuals
-  maps, gradient = concatenate((*given, *made)), concatenate(gradients[0])  # values [batch, height, width, m + l * k]
+def _backward(how: _How, residuals: Any, gradients: Any) -> tuple[Any, None, Features]:
+  variables, rngs, given, made, bottlenecks, parts_read = residuals
+  whole, gradient = concatenate((*given, *made)), concatenate(gradients[0])  # values [batch, height, width, m + l * k]
   of_variables = []
-  # The maps are read as slices of their concatenation alone, so that they need not outlive it one by one.
-  growth_rates = [output.values.shape[-1] for output in made]
-  for its_variables, its_rngs, growth_rate in zip(*map(reversed, (variables, rngs, growth_rates)), strict=True):
+  for index in reversed(range(len(made))):
+    its_variables, narrow = variables[index], bottlenecks[index]
+    growth_rate = made[index].values.shape[-1]
     rest = gradient.values.shape[-1] - growth_rate
     gradient, own = _split(gradient, rest)
-    output, _ = _split(_split(maps, rest)[1], growth_rate)
-    of_output = own.values + statistics_gradient(output, own.mean, own.variance, cut)
-    # The barrier keeps the layers in order: this layer's activations wait for its gradient.
-    maps, gradient, of_output = jax.lax.optimization_barrier((maps, gradient, of_output))
-    read = FeatureMap(
-      jnp.zeros((*maps.values.shape[:-1], rest), maps.values.dtype), maps.mean[:rest], maps.variance[:rest]
-    )
-
-    def values(params: Any, read: FeatureMap, its_variables=its_variables, its_rngs=its_rngs, maps=maps) -> jax.Array:
-      read = read._replace(values=Prefix(read.values, maps.values))
-      return _apply(layer, {**its_variables, "params": params}, its_rngs, (read,))[0].values
-
-    _, pull_back = jax.vjp(values, its_variables["params"], read)
-    of_params, of_read = pull_back(of_output)
-    gradient = jax.tree.map(jnp.add, gradient, of_read)
+    output, _ = _split(_split(whole, rest)[1], growth_rate)
+    of_output = own.values + statistics_gradient(output, own.mean, own.variance, how.cut)
+    values, gradient, of_output, parts = _in_order(how, whole.values, gradient, of_output, parts_read[index])
+    whole = whole._replace(values=values)
+    mean, variance = _split(whole, rest)[0][1:]
+    port = jnp.zeros((*values.shape[:-1], rest), mean.dtype)
+    earlier = FeatureMap(Prefix(port, values, parts), mean, variance)
+    half = functools.partial(_half, how.layer, its_variables, rngs[index])
+    params = its_variables["params"]
+    if narrow is None:
+      _, pull_back = jax.vjp(half("second_half"), params, earlier)
+      of_params, of_earlier = pull_back(of_output)
+    else:
+      found, pull_back_first = jax.vjp(half("first_half"), params, earlier)
+      narrow = narrow._replace(values=found) if narrow.values is None else narrow
+      _, pull_back = jax.vjp(half("second_half"), params, narrow)
+      of_params, of_narrow = pull_back(of_output)
+      of_values = of_narrow.values + statistics_gradient(narrow, of_narrow.mean, of_narrow.variance, how.cut)
+      of_rest, of_earlier = pull_back_first(of_values)
+      of_params = jax.tree.map(jnp.add, of_params, of_rest)
+    of_earlier = of_earlier._replace(values=of_earlier.values.port)
+    gradient = jax.tree.map(lambda total, more: (total + more).astype(total.dtype), gradient, of_earlier)
     of_variables.append({**jax.tree.map(jnp.zeros_like, its_variables), "params": of_params})
-  parts = []
+  of_given = []
   for one in reversed(given):
     gradient, part = _split(gradient, gradient.values.shape[-1] - one.values.shape[-1])
-    parts.append(part)
-  return of_variables[::-1], None, tuple(parts[::-1])
+    of_given.append(part)
+  return of_variables[::-1], None, tuple(of_given[::-1])
 
 
 _run.defvjp(_forward, _backward)
+
+
+def _half(layer: nn.Module, variables: Any, rngs: Any, method: str) -> Callable[[Any, FeatureMap], jax.Array]:
+  """One half of a dense layer, as a function of its parameters and of the map that it reads."""
+  return lambda params, read: layer.apply({**variables, "params": params}, (read,), True, rngs=rngs, method=method)
+
+
+def _written_out(parts: tuple[jax.Array, ...]) -> jax.Array:
+  """Their concatenation, as an array in memory; on a CPU, where nobody reads it, the first part."""
+  written = lambda parts: jax.lax.optimization_barrier(jnp.concatenate(parts, axis=-1))
+  shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
+  return jax.lax.platform_dependent(parts, cpu=lambda parts: jnp.zeros(shape, parts[0].dtype), default=written)
+
+
+def _in_order(how: _How, whole: jax.Array, gradient: FeatureMap, of_output: jax.Array, parts: Any) -> Any:
+  """The same arrays; what is computed from them, such as this layer's activations, waits for all of them.
+
+  On a CPU the maps are read as slices of their concatenation alone, so that they need not outlive it one by one.
+  Elsewhere they are read one by one, since the compilers fuse a concatenation with the convolution that reads it, and
+  copy a slice.
+  """
+
+  def on_cpu(whole: jax.Array, gradient: FeatureMap, of_output: jax.Array, parts: Any) -> Any:
+    return *jax.lax.optimization_barrier((whole, gradient, of_output)), parts
+
+  def elsewhere(whole: jax.Array, gradient: FeatureMap, of_output: jax.Array, parts: Any) -> Any:
+    if how.keep_bottlenecks:  # There is nothing to wait for.
+      return whole, gradient, of_output, parts
+    return whole, *jax.lax.optimization_barrier((gradient, of_output, parts))
+
+  return jax.lax.platform_dependent(whole, gradient, of_output, parts, cpu=on_cpu, default=elsewhere)
 
 
 def _split(maps: FeatureMap, channels: int) -> tuple[FeatureMap, FeatureMap]:

@@ -96,50 +96,75 @@ def _gradients_by_products(
 
 
 class Prefix(NamedTuple):
-  """The first channels of a concatenation, for a reader that is differentiated by itself.
+  """The first maps of a concatenation, for a reader that is differentiated by itself.
 
   A sum over pixels makes XLA's CPU compiler copy the slice that it reads, and keep the copy from the layer's first
-  operation to its last. So the backward pass slices anew, once the gradient is there.
+  operation to its last. So the backward pass slices anew, once the gradient is there. Elsewhere the maps are
+  concatenated anew, which the compilers fuse with what reads them.
 
-  port:  [batch, height, width, first channels]; only its shape counts, and it receives the slice's gradient
+  port:  [batch, height, width, first channels], in the type of a slope; only its shape counts, and it receives the
+         gradient. Were that rounded to bfloat16 before it is added up, a TPU's compiler would not put all that is done
+         with it behind the product that makes it.
   whole: [batch, height, width, channels]; receives no gradient
+  parts: arrays whose concatenation the first maps are, [batch, height, width, :] each; receive no gradient
   """
 
   port: jax.Array
   whole: jax.Array
+  parts: tuple[jax.Array, ...]
 
   @property
   def shape(self) -> tuple[int, ...]:
     return self.port.shape
 
-  def scaled(self, slope: jax.Array, offset: jax.Array) -> jax.Array:
-    """The slice times `slope` plus `offset`, [first channels] each."""
-    return _scaled_prefix(self.port, self.whole, slope, offset)
+  def normalised(self, slope: jax.Array, offset: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """ReLU of the first maps times `slope` plus `offset`, [first channels] each."""
+    return _normalised(dtype, self, slope, offset)
+
+  def read(self) -> jax.Array:
+    """The first maps, [batch, height, width, first channels]."""
+    return jax.lax.platform_dependent(
+      self.whole,
+      self.parts,
+      cpu=lambda whole, parts: whole[..., : self.port.shape[-1]],
+      default=lambda whole, parts: jnp.concatenate(parts, axis=-1),
+    )
 
 
-@jax.custom_vjp
-def _scaled_prefix(port: jax.Array, whole: jax.Array, slope: jax.Array, offset: jax.Array) -> jax.Array:
-  return whole[..., : port.shape[-1]] * slope + offset
+def joined(maps: tuple[jax.Array, ...], parts: tuple[jax.Array, ...]) -> jax.Array:
+  """The concatenation of maps; elsewhere than on a CPU, of the fewer parts that hold them."""
+  return jax.lax.platform_dependent(
+    maps,
+    parts,
+    cpu=lambda maps, parts: jnp.concatenate(maps, axis=-1),
+    default=lambda maps, parts: jnp.concatenate(parts, axis=-1),
+  )
 
 
-def _forward_prefix(port: jax.Array, whole: jax.Array, slope: jax.Array, offset: jax.Array) -> Any:
-  return _scaled_prefix(port, whole, slope, offset), (port, whole, slope)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalised(dtype: jnp.dtype, prefix: Prefix, slope: jax.Array, offset: jax.Array) -> jax.Array:
+  return jax.nn.relu((prefix.read() * slope + offset).astype(dtype))
 
 
-def _backward_prefix(residuals: Any, gradient: jax.Array) -> Any:
-  port, whole, slope = residuals
+def _forward_prefix(dtype: jnp.dtype, prefix: Prefix, slope: jax.Array, offset: jax.Array) -> Any:
+  return _normalised(dtype, prefix, slope, offset), (prefix, slope, offset)
+
+
+def _backward_prefix(dtype: jnp.dtype, residuals: Any, gradient: jax.Array) -> Any:
+  prefix, slope, offset = residuals
   barrier = functools.partial(jax.lax.platform_dependent, cpu=_after_one_another, default=lambda *arrays: arrays)
-  whole, gradient = barrier(whole, gradient)
-  of_slope = jnp.sum(gradient * whole[..., : port.shape[-1]], axis=(0, 1, 2))
+  gradient = jnp.where(prefix.read() * slope + offset > 0, gradient.astype(slope.dtype), 0)
+  whole, gradient = barrier(prefix.whole, gradient)
+  of_slope = jnp.sum(gradient * prefix._replace(whole=whole).read(), axis=(0, 1, 2))
   of_slope, gradient = barrier(of_slope, gradient)
-  return (gradient * slope).astype(port.dtype), None, of_slope, jnp.sum(gradient, axis=(0, 1, 2))
+  return Prefix(gradient * slope, None, None), of_slope, jnp.sum(gradient, axis=(0, 1, 2))
 
 
 def _after_one_another(*arrays: jax.Array) -> tuple[jax.Array, ...]:
   return jax.lax.optimization_barrier(arrays)
 
 
-_scaled_prefix.defvjp(_forward_prefix, _backward_prefix)
+_normalised.defvjp(_forward_prefix, _backward_prefix)
 
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))

@@ -46,19 +46,39 @@ class DenseLayer(nn.Module):
   measure: ModuleFactory
   dropout: ModuleFactory
 
-  @nn.compact
+  def setup(self) -> None:
+    if self.bottleneck_width:
+      self.norm1, self.conv1 = self.norm(), self.conv(self.bottleneck_width * self.growth_rate, (1, 1))
+      self.bottleneck = self.measure()
+      self.norm2, self.conv2 = self.norm(), self.conv(self.growth_rate, (3, 3))
+      self.Dropout_0 = self.dropout()  # Whose names are part of what they draw.
+      self.Dropout_1 = self.dropout()
+    else:
+      self.norm1, self.conv1 = self.norm(), self.conv(self.growth_rate, (3, 3))
+      self.Dropout_0 = self.dropout()
+    self.output = self.measure()
+
   def __call__(self, features: Features, train: bool) -> FeatureMap:
     """features: x_0, ..., x_{l-1}, [batch, height, width, :] each. Returns x_l, [batch, height, width, k]."""
-    x = nn.relu(self.norm(name="norm1")(concatenate(features)))
+    return self.maps(features, train)[1]
+
+  def maps(self, features: Features, train: bool) -> tuple[FeatureMap | None, FeatureMap]:
+    """The bottleneck's map, [batch, height, width, 4k] (None without a bottleneck), and x_l."""
+    narrow = None
     if self.bottleneck_width:
-      x = self.conv(self.bottleneck_width * self.growth_rate, (1, 1), name="conv1")(x)  # [batch, height, width, 4k]
-      x = checkpoint_name(x, remat.BOTTLENECK)
-      x = self.dropout()(x, train)
-      x = self.measure(name="bottleneck")(x, train)
-      x = nn.relu(self.norm(name="norm2")(x))
-    x = self.conv(self.growth_rate, (3, 3), name="conv2" if self.bottleneck_width else "conv1")(x)
-    x = checkpoint_name(self.dropout()(x, train), remat.OUTPUT)
-    return self.measure(name="output")(x, train)
+      narrow = self.bottleneck(self.first_half(features, train), train)
+    x = checkpoint_name(self.second_half((narrow,) if narrow else features, train), remat.OUTPUT)
+    return narrow, self.output(x, train)
+
+  def first_half(self, features: Features, train: bool) -> jax.Array:
+    """BN, ReLU, 1x1 conv: the bottleneck's values, not yet measured."""
+    return self.Dropout_0(self.conv1(self.norm1(concatenate(features), relu=True)), train)
+
+  def second_half(self, features: Features, train: bool) -> jax.Array:
+    """BN, ReLU, 3x3 conv: the values of x_l, not yet measured, from the bottleneck's map or from all earlier ones."""
+    if self.bottleneck_width:
+      return self.Dropout_1(self.conv2(self.norm2(concatenate(features), relu=True)), train)
+    return self.Dropout_0(self.conv1(self.norm1(concatenate(features), relu=True)), train)
 
 
 class DenseBlock(nn.Module):
@@ -71,12 +91,14 @@ class DenseBlock(nn.Module):
     layers: how many.
     dense_layer: factory of H_l.
     own_gradient: train by the backward pass of `dn_jax.models.block_gradient`; the same function.
+    keep_bottlenecks: what that pass keeps of each layer besides x_l; else it computes the bottleneck again.
     cut: how several devices hold the batch; None: one device has all of it.
   """
 
   layers: int
   dense_layer: ModuleFactory
   own_gradient: bool = False
+  keep_bottlenecks: bool = False
   cut: BatchCut | None = None
 
   @nn.compact
@@ -110,7 +132,7 @@ class Transition(nn.Module):
   @nn.compact
   def __call__(self, features: Features, train: bool) -> FeatureMap:
     """features: all maps of a block. Returns x_0 of the next, [batch, height / 2, width / 2, channels]."""
-    x = nn.relu(self.norm(name="norm")(concatenate(features)))
+    x = self.norm(name="norm")(concatenate(features), relu=True)
     conv, dropout = self.conv(self.channels, (1, 1), name="conv"), self.dropout()
     pool = functools.partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2))
     if train and dropout.rate > 0:
@@ -129,7 +151,7 @@ class PooledFeatures(nn.Module):
   def __call__(self, features: Features, train: bool) -> jax.Array:
     """features: all maps of the last block. Returns [batch, channels]."""
     del train
-    return jnp.mean(nn.relu(self.norm(name="norm")(concatenate(features))), axis=(1, 2))
+    return jnp.mean(self.norm(name="norm")(concatenate(features), relu=True), axis=(1, 2))
 
 
 class Stem(nn.Module):
@@ -155,7 +177,7 @@ class Stem(nn.Module):
       x = self.conv(self.channels, (3, 3), name="conv")(images)
     else:
       x = self.conv(self.channels, (7, 7), strides=(2, 2), padding=((3, 3), (3, 3)), name="conv")(images)
-      x = nn.relu(self.norm(name="norm")(self.measure(name="conv_output")(x, train)))
+      x = self.norm(name="norm")(self.measure(name="conv_output")(x, train), relu=True)
       x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
     return self.measure(name="output")(x, train)
 
@@ -219,13 +241,17 @@ class DenseNet(nn.Module):
     if self.remat == "bottleneck" and not self.bottleneck_width:
       raise ValueError("remat policy 'bottleneck': this network has no bottleneck to keep; use 'dense_layer'")
 
-    own_gradient = self.remat == "layer_by_layer"
+    own_gradient = self.remat in remat.BY_HAND
     make = factories(self, own_gradient=own_gradient)
     dense_layer = functools.partial(
       remat.remat_layer(DenseLayer, self.remat), self.growth_rate, self.bottleneck_width, *make
     )
     dense_block = functools.partial(
-      remat.remat_block(DenseBlock, self.remat), dense_layer=dense_layer, own_gradient=own_gradient, cut=self.cut
+      remat.remat_block(DenseBlock, self.remat),
+      dense_layer=dense_layer,
+      own_gradient=own_gradient,
+      keep_bottlenecks=self.remat == "bottleneck",
+      cut=self.cut,
     )
     transition = remat.remat_layer(Transition, self.remat)
     pooled_features = remat.remat_layer(PooledFeatures, self.remat)

@@ -4,12 +4,12 @@
 |------------------|-------------------------------------------------------------------------------------------|
 | `none`           | everything, concatenations and normalised copies included: O(L^2) memory                  |
 | `dense_layer`    | the k channels that each dense layer adds, and their statistics: O(L) memory              |
-| `bottleneck`     | as `dense_layer`, and each layer's 4k bottleneck channels; so in PyTorch's implementation |
 | `block`          | each block's input; the block's maps are recomputed before its gradients                  |
-| `layer_by_layer` | as `dense_layer`; the gradients are written by hand (`dn_jax.models.block_gradient`)      |
+| `bottleneck`     | as `dense_layer`, and each layer's 4k bottleneck channels; so in PyTorch's implementation |
+| `layer_by_layer` | as `dense_layer`                                                                          |
 
-Every policy is the same function. `layer_by_layer` has no forward mode (`jax.jvp`, `jax.jacfwd`); under the others
-JAX differentiates by itself.
+Every policy is the same function. Under the last two the gradients are written by hand (`dn_jax.models.block_gradient`)
+and have no forward mode (`jax.jvp`, `jax.jacfwd`); under the others JAX differentiates by itself.
 """
 
 import typing
@@ -21,16 +21,15 @@ from dn_jax.config.schema import RematPolicy
 from dn_jax.models.batch_stats import STATISTICS
 
 POLICIES = typing.get_args(RematPolicy)
+# Those whose dense blocks have a backward pass of their own.
+BY_HAND = ("bottleneck", "layer_by_layer")
 
-# The name of a dense layer's 1x1 output.
-BOTTLENECK = "bottleneck"
 # The name of a dense layer's 3x3 output. It is kept in any case, as the layer's output; without a name, the gradient
 # of its statistics would recompute the convolution.
 OUTPUT = "output"
 
 _KEPT_IN_A_LAYER = {
   "dense_layer": (STATISTICS, OUTPUT),
-  "bottleneck": (STATISTICS, OUTPUT, BOTTLENECK),
   "block": (STATISTICS, OUTPUT),
 }
 
@@ -38,7 +37,7 @@ _KEPT_IN_A_LAYER = {
 def remat_layer(layer: type[nn.Module], policy: str) -> type[nn.Module]:
   """A dense layer, a transition or the last norm, recomputed in the backward pass as the policy says.
 
-  `layer_by_layer` leaves it as it is: a dense block sees to its own layers, and recomputing the others saves nothing.
+  `BY_HAND` leave it as it is: a dense block sees to its own layers, and recomputing the others saves nothing.
 
   Args:
     layer: a module with the call (features, train).
@@ -49,7 +48,7 @@ def remat_layer(layer: type[nn.Module], policy: str) -> type[nn.Module]:
   """
   if policy not in POLICIES:
     raise ValueError(f"remat policy {policy!r}: one of {', '.join(POLICIES)}")
-  if policy in ("none", "layer_by_layer"):
+  if policy in ("none", *BY_HAND):
     return layer
   kept = jax.checkpoint_policies.save_only_these_names(*_KEPT_IN_A_LAYER[policy])
   return nn.remat(layer, policy=kept, static_argnums=(2,))

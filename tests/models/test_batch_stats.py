@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from conftest import relative
 from flax_peer import OrdinaryDenseNet
+from jax.sharding import PartitionSpec
 from variables import variables_of
 
+from dn_jax.distributed.layout import AXIS, Layout
 from dn_jax.models.batch_stats import batch_moments
 from dn_jax.models.densenet import DenseNet
 
@@ -97,17 +99,82 @@ def test_network_equals_one_of_ordinary_batch_norms_in_float64(kind):
       assert relative(np.concatenate([f["var"] for f in found]), unbiased) < 1e-10
 
 
-def test_moments_of_a_map_far_from_zero_keep_their_digits_in_float32():
-  rng = np.random.RandomState(0)
-  values = (1000 + rng.randn(8, 16, 16, 3)).astype(np.float32)
-  mean, variance = batch_moments(jnp.asarray(values))
-  assert relative(mean, values.astype(np.float64).mean((0, 1, 2))) < 1e-6
-  assert relative(variance, values.astype(np.float64).var((0, 1, 2))) < 1e-4
+def far_values(mean=10_000.0, deviation=0.05):
+  """[8, 16, 16, 3] float32: the first two channels far from 0, the third around it."""
+  values = np.random.RandomState(0).randn(8, 16, 16, 3)
+  return (values * [deviation, 10 * deviation, 1] + [mean, -mean, 0]).astype(np.float32)
+
+
+def assert_close(found, values):
+  mean, variance = found
+  wide = values.astype(np.float64)
+  assert relative(mean, wide.mean((0, 1, 2))) < 1e-6
+  assert np.all(np.abs(variance / wide.var((0, 1, 2)) - 1) < 1e-3)
+
+
+@pytest.mark.parametrize("shift", [0.0, 9_000.0, 9_999.9, 1e6])
+def test_variance_of_a_channel_far_from_the_shift_keeps_its_digits_in_float32(shift):
+  values = far_values()
+  shifts = jnp.asarray([shift, -shift, 0], jnp.float32)
+  assert_close(jax.jit(batch_moments)(values, shifts), values)
+
+
+def test_variance_is_exact_with_several_groups_and_on_several_devices():
+  values, near = far_values(), jnp.zeros(3, jnp.float32)
+  # One group needs the second pass, the other does not.
+  groups = np.stack([values, far_values(0)])
+  means, variances = jax.jit(jax.vmap(batch_moments, (0, None)))(groups, near)
+  for group, mean, variance in zip(groups, means, variances, strict=True):
+    wide = group.astype(np.float64)
+    assert np.allclose(mean, wide.mean((0, 1, 2)), rtol=1e-6, atol=1e-3)
+    assert np.all(np.abs(variance / wide.var((0, 1, 2)) - 1) < 1e-3)
+  layout = Layout(tuple(jax.devices()[:4]))
+  # The parts differ: only the first two devices need the second pass.
+  parts = np.concatenate([values[:4], far_values(0)[4:]])
+  program = layout.mapped(
+    lambda part, shift: batch_moments(part, shift, jnp.float32, layout.cut), (PartitionSpec(AXIS), PartitionSpec())
+  )
+  assert_close(jax.jit(program)(parts, near), parts)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 10_000.0, 1e15])
+def test_variance_of_a_constant_channel_is_never_negative(level):
+  values = np.full((4, 8, 8, 1), level, np.float32)
+  for shift in (0.0, level, level / 3):
+    _, variance = jax.jit(batch_moments)(values, jnp.full((1,), shift, jnp.float32))
+    assert 0 <= variance <= (2e-7 * level) ** 2
+
+
+def test_second_pass_stands_in_a_branch_and_the_other_branch_computes_nothing():
+  text = jax.jit(batch_moments).lower(far_values(), jnp.zeros(3, jnp.float32)).as_text()
+  branches = text[text.index("stablehlo.case") :]
+  kept, second_pass = branches.split("}, {")[:2]
+  assert "reduce" not in kept
+  assert "reduce" in second_pass
+
+
+@pytest.mark.parametrize("far", [0.0, 1e3])
+def test_gradient_of_the_moments_is_that_of_their_definition(far):
+  def by_definition(values):
+    mean = jnp.mean(values, axis=(0, 1, 2))
+    return mean, jnp.mean(jnp.square(values - mean), axis=(0, 1, 2))
+
+  with jax.enable_x64(True):
+    values = jnp.asarray(np.random.RandomState(1).randn(4, 5, 5, 2) + far)
+    tangent = jnp.asarray(np.random.RandomState(2).randn(4, 5, 5, 2))
+    ours = lambda values: batch_moments(values, jnp.zeros(2))
+    expected, pull_back = jax.vjp(by_definition, values)
+    found, our_pull_back = jax.vjp(ours, values)
+    assert relative(jnp.stack(found), jnp.stack(expected)) < 1e-12
+    assert relative(our_pull_back(expected)[0], pull_back(expected)[0]) < 1e-12
+    assert (
+      relative(jax.jvp(ours, (values,), (tangent,))[1][1], jax.jvp(by_definition, (values,), (tangent,))[1][1]) < 1e-11
+    )
 
 
 def test_moments_of_bfloat16_are_summed_in_float32():
   values = jnp.ones((64, 32, 32, 2), jnp.bfloat16)
-  mean, variance = batch_moments(values)
+  mean, variance = batch_moments(values, jnp.zeros(2, jnp.float32))
   assert mean.dtype == jnp.float32
   assert np.all(mean == 1)
   assert np.all(variance == 0)
