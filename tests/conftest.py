@@ -29,9 +29,12 @@ import emulator
 import jax
 import several_devices
 
+from dn_jax.system import kept_programs
 from dn_jax.system.compilation import keep_compiled_programs
 
 keep_compiled_programs()
+# Tests trace what they run, but for those of kept programs.
+kept_programs.keep_in(None)
 # Of the thousands of small programs that tests compile, none is worth a file.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

@@ -26,8 +26,8 @@ def keep_compiled_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder("compiled")))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   where = jax.config.jax_compilation_cache_dir
-  if jax.config.jax_enable_compilation_cache and "://" not in where:
-    kept_programs.keep_in(pathlib.Path(where) / "steps")
+  here = jax.config.jax_enable_compilation_cache and "://" not in where
+  kept_programs.keep_in(pathlib.Path(where) / "steps" if here else None)
 
 
 def give_back() -> None:

@@ -1,8 +1,8 @@
 """Compiled programs, kept so that a later start neither traces nor compiles them.
 
-JAX's own cache is asked for a program once it is traced, which takes seconds for a deep network. Here a program is filed
-under what it is made of: its functions with all that they close over, its arguments, devices, versions, sources, and
-settings of JAX and of the compiler. A file holds a digest of the rest, a line of JSON, and the executable as the
+JAX's own cache is asked for a program once it is traced, which takes seconds for a deep network. Here a program is
+filed under what it is made of: its functions with all that they close over, its arguments, devices, versions, sources,
+and settings of JAX and of the compiler. A file holds a digest of the rest, a line of JSON, and the executable as the
 runtime writes it, compressed; no pickle. Whatever is wrong with a file, the program is traced and compiled as if there
 were none, and written again.
 """
@@ -87,7 +87,7 @@ class Program:
     return compiled
 
   def compile(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles the program, keeps it if it is of a kind that can be kept and the disk takes it, and removes the oldest."""
+    """Compiles the program, and keeps it if it is of a kind that can be kept and the disk takes it."""
     if (path := self._path()) is None:
       return lowered.compile()
     with _passing_the_cache() as passed:
@@ -102,6 +102,9 @@ class Program:
   def _path(self) -> pathlib.Path | None:
     return _folder / (self.key + _SUFFIX) if _folder and self.key else None
 
+  def _sharding(self, spec: list[Any]) -> NamedSharding:
+    return NamedSharding(self.mesh, PartitionSpec(*(tuple(each) if isinstance(each, list) else each for each in spec)))
+
   def _written(self, compiled: jax.stages.Compiled, executable: bytes) -> bytes | None:
     whole = compiled._executable._unloaded_executable
     leaves = jax.tree.leaves(self.arguments)
@@ -115,7 +118,7 @@ class Program:
       and not (whole.unordered_effects or whole.ordered_effects or whole.keepalive or whole.host_callbacks or whole.mut)
       and list(whole.input_shardings) == [leaves[place].sharding for place in kept]
       and all(isinstance(one.dtype, np.dtype) for one in (*whole.input_avals, *whole.output_avals))
-      and list(whole.output_shardings) == [NamedSharding(self.mesh, PartitionSpec(*spec)) for spec in specs]
+      and list(whole.output_shardings) == [self._sharding(spec) for spec in specs]
     )
     if not plain:
       return None
@@ -152,7 +155,7 @@ class Program:
       input_avals=taken,
       input_shardings=shardings,
       output_avals=given,
-      output_shardings=[NamedSharding(self.mesh, PartitionSpec(*map(_entry, spec))) for spec in header["specs"]],
+      output_shardings=[self._sharding(spec) for spec in header["specs"]],
       committed=True,
       name=header["name"],
       unordered_effects=[],
@@ -209,10 +212,6 @@ def _passing_the_cache() -> Iterator[list[bytes]]:
 def _spec(sharding: Any) -> list[Any]:
   """How an array is cut, in JSON's types."""
   return [list(entry) if isinstance(entry, tuple) else entry for entry in getattr(sharding, "spec", ())]
-
-
-def _entry(entry: Any) -> Any:
-  return tuple(entry) if isinstance(entry, list) else entry
 
 
 def _remove_oldest(folder: pathlib.Path) -> None:
