@@ -93,7 +93,9 @@ class Program:
     with _passing_the_cache() as passed:
       compiled = lowered.compile()
     with contextlib.suppress(Exception):  # As in `find`; the program itself is there.
-      if passed and (content := self._written(compiled, passed[-1])):
+      # In processes but the first JAX may write nothing; what it did not read is whole.
+      executable = passed[-1] if passed else compiled.runtime_executable().serialize()
+      if content := self._written(compiled, executable):
         folders.make(path.parent)
         folders.write_whole(path, content)
         _remove_oldest(path.parent)

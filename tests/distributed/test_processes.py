@@ -85,6 +85,16 @@ def test_a_step_makes_no_connection_that_is_not_made_before(tmp_path, count, dev
     assert "[Gloo]" not in after
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_of_two_processes_each_finds_a_kept_program_or_none_does(tmp_path):
+  port = free_port()
+  codes = end(start(2, lambda number: [CASES, "kept", port, 2, number, tmp_path], tmp_path))
+  assert codes == [0, 0], (tmp_path / "0.err").read_text()[-2000:]
+  said = [json.loads(last_line(tmp_path / f"{number}.out")) for number in range(2)]
+  assert said == [[1, 1, 2, 2]] * 2
+
+
 def stopped(out: pathlib.Path, flags: tuple[str, ...], folder: pathlib.Path) -> None:
   """Runs two processes, and asks the second to stop in its first epoch."""
   processes = start(2, members(2, out, *flags), folder)

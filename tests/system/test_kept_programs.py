@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import bits
 from jax.sharding import PartitionSpec
 
 from dn_jax.distributed.layout import Layout, make_layout_of_one, replicate
@@ -14,13 +15,8 @@ from dn_jax.system import compilation, folders, kept_programs
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-  """Where programs are kept meanwhile."""
-  monkeypatch.setattr(kept_programs, "_folder", tmp_path / "steps")
-  before = jax.config.jax_persistent_cache_min_compile_time_secs
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  yield tmp_path / "steps"
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+def folder(kept_programs_in):
+  return kept_programs_in
 
 
 def descend(state, x, unused):
@@ -48,16 +44,6 @@ def program(layout, function=descend, donate=(0,), size=8):
 
 def files(folder):
   return sorted(folder.glob("*")) if folder.exists() else []
-
-
-@pytest.fixture
-def untraced(monkeypatch):
-  """Called, it lets nothing be traced from then on."""
-  return lambda: monkeypatch.setattr(Layout, "everywhere", lambda *given: None)
-
-
-def bits(tree):
-  return [(leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
 
 
 def test_a_program_that_was_kept_is_the_traced_one_bit_for_bit(folder, untraced):
