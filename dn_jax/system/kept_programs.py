@@ -69,7 +69,9 @@ class Program:
     """The digest of everything that the compiled program depends on; None where something in it cannot be told."""
     leaves, tree = jax.tree.flatten(self.arguments)
     try:
-      placed = [(jax.typeof(leaf).str_short(), jax.typeof(leaf).weak_type, leaf.sharding) for leaf in leaves]
+      placed = [
+        (jax.typeof(leaf).str_short(), jax.typeof(leaf).weak_type, getattr(leaf, "sharding", None)) for leaf in leaves
+      ]
       trees = [str(tree), str(jax.tree.structure(self.like))]
       return made_of.digest([self.made_of, self.donate, trees, placed, self.mesh, _surroundings()])
     except (made_of.UnknownError, metadata.PackageNotFoundError, OSError):
