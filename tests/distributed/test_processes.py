@@ -265,6 +265,17 @@ def test_flags_that_differ_between_processes_are_named_in_all(monkeypatch):
         processes.agree(first)
 
 
+def test_something_holds_in_everyone_only_where_all_say_so(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  said = {}
+  for holds in (True, False):
+    monkeypatch.setattr(processes, "_gather", lambda text, holds=holds: [said.setdefault(holds, text)])
+    processes.everyone(holds)
+  for held in ((True, True), (True, False), (False, True), (False, False)):
+    monkeypatch.setattr(processes, "_gather", lambda text, held=held: [said[each] for each in held])
+    assert processes.everyone(held[0]) == all(held)
+
+
 @pytest.mark.thorough
 def test_a_process_that_was_started_otherwise_is_named_by_all(tmp_path):
   command = members(2, tmp_path / "run")
