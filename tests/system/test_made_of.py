@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from jax.sharding import PartitionSpec
 from dn_jax.config.schema import OptimizerConfig
 from dn_jax.distributed.layout import Layout, make_layout_of_one
 from dn_jax.models.densenet import DenseNet
+from dn_jax.models.resnet import ResNet
 from dn_jax.system import made_of
 from dn_jax.training import optimizer, step
 
@@ -22,10 +24,11 @@ PUBLISHED = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (0.5,), 0.1)
 SCALE = 2.0
 
 
-def train_step(layout=None, rate=PUBLISHED, epochs=2, objective=step.Objective(), **network):
-  sizes = {"blocks": (1,), "growth_rate": 4, "num_classes": 5, "initial_channels": 8} | network
-  sgd = optimizer.sgd(rate, optimizer.learning_rate(rate, epochs, 10))
-  return step.make_train_step(DenseNet(**sizes), sgd, layout or make_layout_of_one(), objective=objective)
+def train_step(layout=None, rate=PUBLISHED, epochs=2, objective=step.Objective(), resnet=None, frozen=(), **densenet):
+  sizes = {"blocks": (1,), "growth_rate": 4, "num_classes": 5, "initial_channels": 8} | densenet
+  network = ResNet(resnet, 1, 5) if resnet else DenseNet(**sizes)
+  sgd = optimizer.sgd(rate, optimizer.learning_rate(rate, epochs, 10, 64), frozen)
+  return step.make_train_step(network, sgd, layout or make_layout_of_one(), objective=objective)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,12 @@ def train_step(layout=None, rate=PUBLISHED, epochs=2, objective=step.Objective()
     {"precision": jax.lax.Precision.HIGHEST},
     {"rate": dataclasses.replace(PUBLISHED, learning_rate=0.2)},
     {"rate": dataclasses.replace(PUBLISHED, schedule="cosine")},
+    {"rate": dataclasses.replace(PUBLISHED, classifier_rate=2.0)},
+    {"rate": dataclasses.replace(PUBLISHED, average=0.9)},
+    {"rate": dataclasses.replace(PUBLISHED, rate_batch=256, warmup_epochs=1.0)},
+    {"frozen": ("stem",)},
+    {"resnet": "resnet"},
+    {"resnet": "wide"},
     {"epochs": 3},
     {"objective": step.Objective(label_smoothing=0.1)},
     {"layout": Layout(tuple(jax.devices()[:1]), 2)},
@@ -127,7 +136,5 @@ def test_another_process_finds_the_same_digest():
   code = "import test_made_of; print(test_made_of.made_of.digest(test_made_of.train_step(remat='none')))"
   paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests' / 'system'}"}
   command = [sys.executable, "-c", code]
-  import os
-
   done = subprocess.run(command, env=os.environ | paths | {"PYTHONHASHSEED": "7"}, capture_output=True, text=True)
   assert done.stdout.split() == [made_of.digest(train_step(remat="none"))], done.stderr
