@@ -23,7 +23,6 @@ from dn_jax.models import build
 from dn_jax.models.summary import layers
 from dn_jax.planner import plan as planning
 from dn_jax.planner import targets
-from dn_jax.report import curves
 from dn_jax.runs import records as run_records
 from dn_jax.runs.records import EpochRecord
 from dn_jax.system import folders, provenance
@@ -99,6 +98,8 @@ class Recorder:
       self.draw()
 
   def draw(self) -> None:
+    from dn_jax.report import curves  # With matplotlib, for which a first step need not wait.
+
     curves.draw(self.records, slug(self.config), self.config.out / "curves.png")
     self._drawn = time.monotonic()
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import numpy as np
@@ -29,9 +29,12 @@ import emulator
 import jax
 import several_devices
 
+from dn_jax.system import kept_programs
 from dn_jax.system.compilation import keep_compiled_programs
 
 keep_compiled_programs()
+# Tests trace what they run, but for those of kept programs.
+kept_programs.keep_in(None)
 # Of the thousands of small programs that tests compile, none is worth a file.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
@@ -123,6 +126,27 @@ def one_cluster():
   with (pathlib.Path(tempfile.gettempdir()) / "dn_jax-tests-ray.lock").open("w") as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     yield
+
+
+@pytest.fixture
+def kept_programs_in(tmp_path, monkeypatch) -> Iterator[pathlib.Path]:
+  """The folder where compiled programs are kept meanwhile, however short they take to compile."""
+  monkeypatch.setattr(kept_programs, "_folder", tmp_path / "steps")
+  before = jax.config.jax_persistent_cache_min_compile_time_secs
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  yield tmp_path / "steps"
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+
+
+@pytest.fixture
+def untraced(monkeypatch) -> Callable[[], None]:
+  """Called, it lets no program of a layout be traced from then on."""
+  return lambda: monkeypatch.setattr("dn_jax.distributed.layout.Layout.everywhere", lambda *given: None)
+
+
+def bits(tree: object) -> list[tuple]:
+  """The arrays of a tree, to compare them to the last bit."""
+  return [(leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
 
 
 def run(*command: object, **environment: str) -> subprocess.CompletedProcess:

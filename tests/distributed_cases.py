@@ -10,6 +10,7 @@ import json
 import pathlib
 import sys
 import tempfile
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from dn_jax.models.densenet import DenseNet
 from dn_jax.models.resnet import ResNet
 from dn_jax.planner.plan import Question, compile_step
 from dn_jax.planner.targets import target
+from dn_jax.system import kept_programs
 from dn_jax.training import optimizer, resident, step
 from dn_jax.training.checkpoint import Checkpoints
 from dn_jax.training.loop import Begun
@@ -234,6 +236,26 @@ def connected(port: int, count: int, number: int, groups: int) -> dict:
   for parallel in ("jit", "pmap"):
     jax.block_until_ready(dataclasses.replace(layout, parallel=parallel).everywhere(exchange)(x))
   return {}
+
+
+def kept(port: int, count: int, number: int, folder: str) -> list[int]:
+  """One of several processes that want a program four times, of which one misses it the third time; how many times it
+  was traced after each."""
+  processes_.join(DistributedConfig(f"localhost:{port}", count, number, heartbeat=10))
+  jax.config.update("jax_compilation_cache_dir", f"{folder}/jax")
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  kept_programs.keep_in(pathlib.Path(folder) / f"kept by {number}")
+  layout, traced, found = Layout(tuple(jax.devices())), [], []
+  x = replicate(np.arange(8.0), layout.mesh)
+  mean = lambda x: jax.lax.pmean(x * (1 + jax.lax.axis_index(AXIS)), AXIS)
+  of_all = kept_programs.Program.compile
+  with mock.patch.object(kept_programs.Program, "compile", lambda *given: traced.append(True) or of_all(*given)):
+    for time in range(4):
+      if (time, number) == (2, 1):
+        next((pathlib.Path(folder) / "kept by 1").iterdir()).unlink()
+      assert layout.compiled(mean, (x,), "mean")(x).tolist() == [1.5 * each for each in range(8)]
+      found.append(len(traced))
+  return found
 
 
 def planned(blocks, growth_rate: int, shape, batch: int, count: int) -> dict:

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dn_jax.distributed import processes
 from dn_jax.errors import ConfigurationError
 from dn_jax.models.batch_stats import BatchCut
-from dn_jax.system import compilation
+from dn_jax.system import compilation, kept_programs
 
 AXIS = "data"
 Parallel = Literal["jit", "pmap"]
@@ -188,18 +189,37 @@ class Layout:
       return self._everywhere_by_pmap(function, donate)
     return jax.jit(self.mapped(function, in_specs, out_specs), donate_argnums=tuple(donate))
 
-  def compiled(self, program: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """A program of `everywhere`, compiled for arguments like these.
+  def compiled(
+    self,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    like: Any,
+    donate: Sequence[int] = (),
+    in_specs: Any = PartitionSpec(),
+    out_specs: Any = PartitionSpec(),
+  ) -> Callable[..., Any]:
+    """A program as of `everywhere`, compiled for arguments like these, or as an earlier start kept it.
 
     By pmap, or under --debug-nans (JAX then takes a program apart), it is compiled at the first call. The memory of
-    tracing is given back before compiling, and that of compiling after it.
+    tracing is given back before compiling, and that of compiling or loading after it. Of several processes each has
+    the program kept, or all compile it.
+
+    Args:
+      function, donate, in_specs, out_specs: see `everywhere`.
+      arguments: placed on the devices.
+      like: a tree like that of the results, with anything for leaves.
     """
+    program = self.everywhere(function, donate, in_specs, out_specs)
     if self.parallel == "pmap" or jax.config.jax_debug_nans:
       return program
-    lowered = program.lower(*arguments)
-    compilation.give_back()
-    compiled = lowered.compile()
-    del lowered
+    kept = kept_programs.Program((function, self, in_specs, out_specs), arguments, like, tuple(donate), self.mesh)
+    compiled = kept.find()
+    of_several = len({device.process_index for device in self.devices}) > 1
+    if not (processes.everyone(compiled is not None) if of_several else compiled):
+      lowered = program.lower(*arguments)
+      compilation.give_back()
+      compiled = kept.compile(lowered)
+      del lowered
     compilation.give_back()
     return compiled
 

@@ -291,6 +291,14 @@ def together[Result](action: Callable[[], Result]) -> Result:
   return result
 
 
+def everyone(holds: bool) -> bool:
+  """Whether something holds in every process; all of them ask at the same time."""
+  if jax.process_count() == 1:
+    return holds
+  with jax.transfer_guard("allow"):  # Within the loop's guard, which counts the exchange as an implicit transfer.
+    return "no" not in _gather("yes" if holds else "no")
+
+
 def agree(flags: dict[str, Any]) -> None:
   """Refuses processes whose flags or data differ from the first one's.
 

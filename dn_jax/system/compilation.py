@@ -8,6 +8,8 @@ import sys
 
 import jax
 
+from dn_jax.system import kept_programs
+
 
 def folder(name: str) -> pathlib.Path:
   """The path of `name` in $XDG_CACHE_HOME/dn_jax or ~/.cache/dn_jax."""
@@ -16,10 +18,16 @@ def folder(name: str) -> pathlib.Path:
 
 
 def keep_compiled_programs() -> None:
-  """Keeps compiled programs between starts: in $JAX_COMPILATION_CACHE_DIR, or ~/.cache/dn_jax/compiled."""
+  """Keeps compiled programs between starts: in $JAX_COMPILATION_CACHE_DIR, or ~/.cache/dn_jax/compiled.
+
+  Those of training steps are kept once more, to be found without tracing, in its folder `steps`, unless it is a bucket.
+  """
   if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
     jax.config.update("jax_compilation_cache_dir", str(folder("compiled")))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  where = jax.config.jax_compilation_cache_dir
+  here = jax.config.jax_enable_compilation_cache and "://" not in where
+  kept_programs.keep_in(pathlib.Path(where) / "steps" if here else None)
 
 
 def give_back() -> None:

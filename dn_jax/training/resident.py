@@ -87,13 +87,14 @@ def make_advance(
     arguments = (state, totals, split, _Which(order, first, steps, keys))
     if batch_size not in compiled:
       whole = PartitionSpec()
-      program = layout.everywhere(
+      compiled[batch_size] = layout.compiled(
         functools.partial(command, batch_size),
+        arguments,
+        like=(state, totals, "losses"),
         donate=(0, 1),
         in_specs=(specs, *(whole,) * 3),
         out_specs=(specs, whole, whole),
       )
-      compiled[batch_size] = layout.compiled(program, *arguments)
     return compiled[batch_size](*arguments)
 
   return advance

@@ -49,14 +49,17 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   drawn = functools.partial(initial_state.variables, config, network, weights_key, info.image_shape, say)
   # A file that does not fit is refused before anything is written; one that is gone stops no run that has begun.
   begun = config.out is not None and (config.out / "checkpoints").exists()
-  read = drawn() if config.weights is not None and not begun else None
+  at_hand = [] if begun else [drawn()]
 
   def fresh_state() -> step.TrainState:
-    variables = drawn() if read is None else read
+    variables = at_hand.pop() if at_hand else drawn()
     state = jax.jit(lambda variables: step.state_of(variables, sgd))(variables)
     return distribution.place_state(state, specs, layout.mesh)
 
-  shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), weights_key)
+  if at_hand:  # To trace the network for its shapes takes as long as to draw it.
+    shapes = jax.eval_shape(lambda variables: step.state_of(variables, sgd), at_hand[0])
+  else:
+    shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), weights_key)
   specs = step.specs_of(shapes, layout)
   objective = step.Objective(config.optimizer.label_smoothing, config.freeze_statistics)
   train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params, objective)

@@ -114,9 +114,6 @@ def make_advance(
     return state, totals + of_step, (of_step.loss / of_step.count)[None]
 
   whole = PartitionSpec()
-  program = layout.everywhere(
-    on_device, donate=(0, 1), in_specs=(specs, whole, whole, PartitionSpec(AXIS)), out_specs=(specs, whole, whole)
-  )
   compiled: list[Callable[..., Any]] = []
 
   def advance(
@@ -124,9 +121,12 @@ def make_advance(
   ) -> tuple[TrainState, Totals, jax.Array]:
     del steps
     rows = feed.take(order * feed.steps_per_epoch + first // batch_size)
+    arguments = (state, totals, keys, rows)
     if not compiled:
-      compiled.append(layout.compiled(program, state, totals, keys, rows))
-    return compiled[0](state, totals, keys, rows)
+      in_specs, out_specs = (specs, whole, whole, PartitionSpec(AXIS)), (specs, whole, whole)
+      like = (state, totals, "losses")
+      compiled.append(layout.compiled(on_device, arguments, like, (0, 1), in_specs, out_specs))
+    return compiled[0](*arguments)
 
   return advance
 

@@ -14,8 +14,9 @@ from jax_device import batch, device, device_peak, versions
 
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig, OptimizerConfig
-from dn_jax.distributed.layout import make_layout_of_one
+from dn_jax.distributed.layout import make_layout_of_one, replicate
 from dn_jax.models import build, initial
+from dn_jax.system import compilation
 from dn_jax.training import optimizer, step
 
 __all__ = ["device", "device_peak", "start", "versions"]
@@ -28,6 +29,7 @@ def start(depth, growth_rate, batch_size, *options):
 
   options: a remat policy, and `bfloat16` activations.
   """
+  compilation.keep_compiled_programs()
   model = ModelConfig(depth=depth, growth_rate=growth_rate, dtype="bfloat16" if "bfloat16" in options else "float32")
   for policy in set(options) - {"bfloat16"}:
     model = dataclasses.replace(model, remat=policy)
@@ -40,8 +42,10 @@ def start(depth, growth_rate, batch_size, *options):
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
   images, labels = batch(batch_size)
   one, key = step.Batch(jnp.asarray(images), jnp.asarray(labels), jnp.ones(batch_size)), jax.random.key(1)
-  train_step = jax.jit(step.make_train_step(network, sgd), donate_argnums=0)
-  compiled = make_layout_of_one().compiled(train_step, state, one, key)
+  layout = make_layout_of_one()
+  state, one, key = replicate((state, one, key), layout.mesh)
+  like = (state, step.Totals.zero())
+  compiled = layout.compiled(step.make_train_step(network, sgd, layout), (state, one, key), like, donate=(0,))
 
   def take():
     nonlocal state

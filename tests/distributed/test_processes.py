@@ -85,6 +85,16 @@ def test_a_step_makes_no_connection_that_is_not_made_before(tmp_path, count, dev
     assert "[Gloo]" not in after
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_of_two_processes_each_finds_a_kept_program_or_none_does(tmp_path):
+  port = free_port()
+  codes = end(start(2, lambda number: [CASES, "kept", port, 2, number, tmp_path], tmp_path))
+  assert codes == [0, 0], (tmp_path / "0.err").read_text()[-2000:]
+  said = [json.loads(last_line(tmp_path / f"{number}.out")) for number in range(2)]
+  assert said == [[1, 1, 2, 2]] * 2
+
+
 def stopped(out: pathlib.Path, flags: tuple[str, ...], folder: pathlib.Path) -> None:
   """Runs two processes, and asks the second to stop in its first epoch."""
   processes = start(2, members(2, out, *flags), folder)
@@ -253,6 +263,17 @@ def test_flags_that_differ_between_processes_are_named_in_all(monkeypatch):
     else:
       with pytest.raises(processes.AgreedError, match=f"^process 1 was not started as process 0 was: {words}$"):
         processes.agree(first)
+
+
+def test_something_holds_in_everyone_only_where_all_say_so(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  said = {}
+  for holds in (True, False):
+    monkeypatch.setattr(processes, "_gather", lambda text, holds=holds: [said.setdefault(holds, text)])
+    processes.everyone(holds)
+  for held in ((True, True), (True, False), (False, True), (False, False)):
+    monkeypatch.setattr(processes, "_gather", lambda text, held=held: [said[each] for each in held])
+    assert processes.everyone(held[0]) == all(held)
 
 
 @pytest.mark.thorough

@@ -1,16 +1,17 @@
 """Many steps at one command equal one at a time; evaluation covers every picture."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import relative
+from conftest import bits, relative
 
 from dn_jax.config.schema import OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
-from dn_jax.distributed.layout import make_layout_of_one
+from dn_jax.distributed.layout import make_layout_of_one, replicate
 from dn_jax.models.densenet import DenseNet
 from dn_jax.training import optimizer, resident, step
 
@@ -54,6 +55,33 @@ def test_steps_of_one_dispatch_equal_single_ones():
     assert relative(a, b) < 1e-10
   assert many_losses == pytest.approx(losses, rel=1e-6)
   assert sum(losses) / 5 == pytest.approx(totals.means()["loss"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_later_start_takes_the_same_step_untraced(kept_programs_in, untraced):
+  rng, layout = np.random.RandomState(0), make_layout_of_one()
+  split = resident.DeviceSplit(rng.randint(0, 256, (8, 8, 8, 3)).astype(np.uint8), rng.randint(0, 5, 8))
+  split, order = replicate((split, rng.permutation(8).astype(np.int32)), layout.mesh)
+  network = DenseNet((1,), 4, 5, 8, dropout_rate=0.2, remat="layer_by_layer")
+
+  def one_step(seed):
+    """Everything is made anew, as by another start."""
+    sgd = optimizer.sgd(SGD, optimizer.learning_rate(SGD, 1, 1))
+    prepare = functools.partial(normalise_and_shift, mean=np.float64([127.5]))
+    train_step, keys = step.make_train_step(network, sgd), jax.random.split(jax.random.key(seed), 2)
+    advance = resident.make_advance(train_step, prepare, layout, *keys, steps_per_dispatch=1)
+    state = jax.jit(lambda: step.create_state(network, sgd, jax.random.key(0), (8, 8, 3)))()
+    return advance(*replicate((state, step.Totals.zero()), layout.mesh), split, order, 0, 1, batch_size=4)
+
+  traced, of_another_seed = one_step(1), one_step(2)
+  assert len(list(kept_programs_in.iterdir())) == 1
+  untraced()
+  assert bits(one_step(1)) == bits(traced)
+  assert bits(one_step(2)) == bits(of_another_seed) != bits(traced)
+
+
+def normalise_and_shift(images, key, numbers, mean):
+  return mirror_and_shift(normalise(images, mean, (63.75,)), key, numbers, mirror=True, pad=2)
 
 
 @pytest.mark.parametrize("batch_size", [7, 20, 64])

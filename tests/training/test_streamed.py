@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import relative
+from conftest import bits, relative
 
 from dn_jax.config.schema import OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
-from dn_jax.distributed.layout import AXIS, Layout, make_layout_of_one
+from dn_jax.distributed.layout import AXIS, Layout, make_layout_of_one, replicate
 from dn_jax.models.densenet import DenseNet
 from dn_jax.training import optimizer, resident, step, streamed
 
@@ -91,6 +91,30 @@ def test_steps_of_a_feed_are_those_of_a_split_on_the_device():
   assert source.waited > 0
   source.close()
   assert pictures.closed == 1
+
+
+@pytest.mark.slow
+def test_a_later_start_takes_the_same_step_of_a_feed_untraced(kept_programs_in, untraced):
+  rng, layout = np.random.RandomState(0), make_layout_of_one()
+  images, labels = rng.randint(0, 256, (8, 8, 8, 3)).astype(np.uint8), rng.randint(0, 5, 8).astype(np.int32)
+  order = rng.permutation(8).astype(np.int32)[None]
+  network = DenseNet((1,), 4, 5, 8, bottleneck_width=0, remat="none")
+  sgd = optimizer.sgd(SGD, optimizer.learning_rate(SGD, 1, 1))
+  keys = jax.random.split(jax.random.key(1), 2)
+  state = jax.jit(lambda: step.create_state(network, sgd, jax.random.key(0), (8, 8, 3)))()
+
+  def one_step():
+    """Everything is made anew, as by another start."""
+    prepare = lambda images, key, numbers: normalise(images, (127.5,), (63.75,))
+    advance = streamed.make_advance(step.make_train_step(network, sgd), prepare, layout, *keys)
+    pictures = Pictures(resident.DeviceSplit(images, labels), order, 4)
+    source = streamed.Feed(pictures, 2, 0, streamed.placer(layout), lambda numbers: None)
+    fresh = replicate(jax.tree.map(np.asarray, (state, step.Totals.zero())), layout.mesh)
+    return advance(*fresh, source, 0, 0, 1, batch_size=4)
+
+  traced = one_step()
+  untraced()
+  assert bits(one_step()) == bits(traced)
 
 
 def test_a_feed_opens_its_stream_where_it_is_asked_for_a_step():

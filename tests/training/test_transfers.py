@@ -12,6 +12,7 @@ from jax._src.array import ArrayImpl
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.data import catalog
+from dn_jax.system import kept_programs
 from dn_jax.training import loop, resident, setup
 
 
@@ -112,11 +113,16 @@ def test_a_number_of_the_host_that_slips_into_a_program_ends_the_run(parts, wher
 
 @pytest.mark.slow
 def test_a_program_is_the_same_for_every_seed(monkeypatch):
-  texts = []
-  monkeypatch.setattr(
-    "dn_jax.distributed.layout.Layout.compiled",
-    lambda layout, program, *arguments: texts.append(program.lower(*arguments).as_text()) or program,
-  )
+  texts, keys = [], []
+
+  def compiled(layout, function, arguments, like, donate, in_specs, out_specs):
+    program = layout.everywhere(function, donate, in_specs, out_specs)
+    texts.append(program.lower(*arguments).as_text())
+    made_of = (function, layout, in_specs, out_specs)
+    keys.append(kept_programs.Program(made_of, arguments, like, donate, layout.mesh).key)
+    return program
+
+  monkeypatch.setattr("dn_jax.distributed.layout.Layout.compiled", compiled)
   for seed in (0, 1):
     config = RunConfig(
       DataConfig("digits", augment=True), ModelConfig(blocks=(1,), growth_rate=4, dropout=0.1), seed=seed
@@ -126,3 +132,6 @@ def test_a_program_is_the_same_for_every_seed(monkeypatch):
     state, totals = parts.fresh_state(), resident.Totals.zero_beside(parts.splits.train.labels)
     parts.advance(state, totals, parts.splits.train, parts.order_of(0), 0, 1, batch_size=64)
   assert texts[0] == texts[1]
+  # So another seed finds it where the first one kept it.
+  assert keys[0] == keys[1]
+  assert keys[0] is not None
