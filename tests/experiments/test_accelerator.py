@@ -58,7 +58,7 @@ def images_in(path, **changes):
   return path
 
 
-# Answers as each program of a measurement does on a machine with a GPU; the peer's name gives the digest.
+# Answers as each program of a measurement does on a machine with a GPU. Another cache gives other bits.
 PYTHON = """#!/bin/sh
 case "$1" in
   -c) echo '{"device": "a chip", "cuda": true, "versions": {"python": "3.11", "torch": "2.13"}}' ;;
@@ -67,8 +67,9 @@ case "$1" in
   */worker.py)
     case "$2" in *block*) echo 'XlaRuntimeError: RESOURCE_EXHAUSTED' >&2; exit 1 ;; esac
     echo '{"parameters": 7, "device": "a chip", "versions": {}}'
+    cache=$(basename "$JAX_COMPILATION_CACHE_DIR"); echo $cache >> "$(dirname "$0")/caches-$2-$5"
     while read n; do
-      echo '{"seconds": 0.0625, "device_peak": 100.0, "peak": 50.0, "temporaries": 5.0, "digest": "'$2'"}'
+      echo '{"seconds": 0.0625, "device_peak": 100.0, "peak": 50.0, "temporaries": 5.0, "digest": "'$cache'"}'
       echo $n >> "$(dirname "$0")/steps-$2-$5"
     done ;;
   */bare_training.py)
@@ -100,7 +101,10 @@ def test_a_command_takes_every_part_and_writes_a_record_and_a_table(tmp_path, mo
   assert entries["dn_jax none, batch 128"]["rounds_ms"] == [62.5] * 5
   # The first step, nine more, and five rounds of about a second.
   assert (tmp_path / "steps-bare+none+bfloat16-128").read_text().split() == ["8", "1", *["16"] * 5]
-  assert entries["second compilation"]["again"]["compiled again"]["same_bits"]
+  again = entries["second compilation"]["again"]
+  assert {how: each["same_bits"] for how, each in again.items()} == {"loaded": True, "compiled again": False}
+  first, loaded, anew = (tmp_path / "caches-bare+none+bfloat16-64").read_text().split()
+  assert first == loaded != anew
   question = json.loads((tmp_path / "question").read_text())
   assert question.pop("until") > 0
   assert question == {
