@@ -58,9 +58,10 @@ def summary_of(entry: dict[str, Any]) -> str:
   """What a part found, in a few words; empty where it found nothing."""
   if entry.get("trained"):
     last = entry["trained"][-1]
+    ms = 1000 * statistics.median(epoch["seconds"] for epoch in entry["trained"]) / entry["steps_per_epoch"]
     return (
       f"test error {100 * last['test_error']:.2f} % after epoch {last['epoch']} of {entry['epochs']}, "
-      f"{entry['step_ms']:.2f} ms a step in commands of {entry['steps_per_command']}"
+      f"{ms:.2f} ms a step in commands of {entry['steps_per_command']}"
     )
   if "rounds_ms" in entry:
     ms = entry["rounds_ms"]

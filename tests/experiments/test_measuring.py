@@ -236,8 +236,11 @@ def test_a_program_is_asked_line_by_line_and_answers_until_it_ends(tmp_path):
 def test_a_table_has_a_row_for_each_program_and_a_line_for_what_else_there_is():
   timed = {"state": "done", "first_step_after": 61.4, "temporaries": 2105.2, "device_peak": None}
   training = {
-    **{"epochs": 20, "published_epochs": 300, "drops": [10, 15], "step_ms": 10.6, "steps_per_command": 32},
-    "trained": [{"epoch": 1, "test_error": 0.6}, {"epoch": 2, "test_error": 0.4321}],
+    **{"epochs": 20, "published_epochs": 300, "drops": [10, 15], "steps_per_epoch": 781, "steps_per_command": 32},
+    "trained": [
+      {"epoch": 1, "test_error": 0.6, "seconds": 8.2},
+      {"epoch": 2, "test_error": 0.4321, "seconds": 8.357},
+    ],
   }
   listed = [
     {"part": "ours", "batch_size": 64, "rounds_ms": [10.0, 16.0, 9.0], **timed},
