@@ -55,14 +55,12 @@ class Part:
   kind:  parts of one kind take about as long
   take:  (its entry, seconds that it has) -> more facts for the entry; raises `PartFailed` or `LeftOut`
   share: of all the time, when it must have ended
-  runs:  number of parts of its kind that it is as long as
   """
 
   name: str
   kind: str
   take: Callable[[dict[str, Any], float], dict[str, Any]]
   share: float = 1.0
-  runs: int = 1
 
 
 class Budget:
@@ -85,7 +83,7 @@ class Budget:
 
   def objection(self, part: Part) -> str | None:
     """Why a part must not begin; None where it may."""
-    left, needed = self.left(part.share), part.runs * self._longest.get(part.kind, 0.0)
+    left, needed = self.left(part.share), self._longest.get(part.kind, 0.0)
     end = "the training's half" if part.share < 1 else "the end"
     if left <= 0:
       return f"no time is left before {end}"
@@ -112,7 +110,7 @@ class Parts:
       yield self._step(other, first)
     for batch_size in more:
       yield self._step(policy, batch_size)
-    yield Part("second compilation", "jax", lambda entry, seconds: self._again(policy, first, seconds), runs=2)
+    yield Part("second compilation", "jax", lambda entry, seconds: self._again(policy, first, seconds))
     yield self._step(PLAIN, first)
     for batch_size in more:
       yield self._step("flax+bfloat16", batch_size)
@@ -263,7 +261,7 @@ def _take(part: Part, entry: dict[str, Any], record: Record, budget: Budget) -> 
     record.write()
   # A training takes the time that it is given.
   if entry["state"] in ("done", "cut off") and part.name != TRAINING:
-    budget.took(part.kind, entry["seconds"] / part.runs)
+    budget.took(part.kind, entry["seconds"])
 
 
 def say(line: str) -> None:
