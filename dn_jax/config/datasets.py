@@ -5,10 +5,13 @@ import difflib
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from dn_jax.config.schema import DataConfig
 from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders
+
+if TYPE_CHECKING:
+  from dn_jax.config.schema import DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.37
 _CROP, _RESIZE = 224, 256
 
 
-def info_of(data: DataConfig) -> DatasetInfo:
+def info_of(data: "DataConfig") -> DatasetInfo:
   """The properties of a data set that are known before it is opened.
 
   Raises:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dn_jax.config import check, zoo
-from dn_jax.config.schema import ModelConfig, RematPolicy
+from dn_jax.config.densenet import RematPolicy, blocks_of_depth, equal_parts, smallest_dense_map
+from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 
 
@@ -175,33 +176,6 @@ def check_images(config: ModelConfig, size: int, batch_size: int, groups: int = 
 # DenseNet
 
 
-def blocks_of_depth(depth: int, bottleneck: bool, num_blocks: int = 3) -> tuple[int, ...]:
-  """Layers of each block for the paper's L, which counts the stem, each transition and the classifier as one.
-
-  L = 4 + 3n for three blocks of n convolutions; a bottleneck layer has two (section 3, "Implementation
-  details").
-
-  Raises:
-    ValueError: no n fits; the message names the nearest depths that do.
-  """
-  needs = f"{num_blocks} equal blocks {'with' if bottleneck else 'without'} bottlenecks need"
-  return (_solve(depth, num_blocks + 1, num_blocks * (2 if bottleneck else 1), needs),) * num_blocks
-
-
-def _solve(depth: int, extra: int, factor: int, needs: str) -> int:
-  """n of depth = extra + factor * n; `needs` begins the message of the ValueError where there is none."""
-  n, rest = divmod(depth - extra, factor)
-  if rest or n < 1:
-    below = extra + factor * max(n, 1)
-    raise ValueError(f"{needs} depth = {extra} + {factor} * n; the nearest are {below} and {below + factor}")
-  return n
-
-
-def smallest_dense_map(size: int, blocks: int, stem: str) -> int:
-  """Height of the last block's feature maps for images of height `size`; 0: nothing is left."""
-  return (-(-size // 4) if stem == "imagenet" else size) // 2 ** (blocks - 1)
-
-
 def _dense_blocks(config: ModelConfig) -> ModelConfig:
   """Computes blocks from the depth, or the depth from blocks."""
   blocks = config.blocks
@@ -248,7 +222,7 @@ def units_of_depth(depth: int, family: str) -> int:
     ValueError: no number fits; the message names the nearest depths that do.
   """
   convolutions, extra = FAMILIES[family].unit
-  return _solve(depth, extra, 3 * convolutions, f"{family} needs")
+  return equal_parts(depth, extra, 3 * convolutions, f"{family} needs")
 
 
 def _residual_units(config: ModelConfig) -> ModelConfig:

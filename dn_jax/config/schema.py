@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen, doc
 
 from dn_jax.config.check import STRICT, Path, prefix_within, to_dict
+from dn_jax.config.densenet import RematPolicy
 
 ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
-RematPolicy = Literal["none", "dense_layer", "bottleneck", "block", "layer_by_layer"]
 RematChoice = Literal[RematPolicy, "auto"]
 
 # Whole numbers go to the devices as int32.

@@ -7,13 +7,14 @@ normalise, mirror.
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
 
-from dn_jax.config.schema import DataConfig
-from dn_jax.data import catalog
+if TYPE_CHECKING:
+  from dn_jax.config.schema import DataConfig
+  from dn_jax.data import catalog
 
 # ImageNet's principal components of colour: standard deviations, and a direction in each column (Krizhevsky et al.
 # 2012; the numbers of fb.resnet.torch).
@@ -26,7 +27,9 @@ _GREY = (0.299, 0.587, 0.114)
 _MODES = {"zero": "constant", "reflect": "reflect"}
 
 
-def prepared(config: DataConfig, dataset: catalog.Dataset) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+def prepared(
+  config: "DataConfig", dataset: "catalog.Dataset"
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
   """Normalises and augments training images: (uint8 images, a step's key, the images' numbers) -> input.
 
   An image is padded after it is normalised, as in the authors' Torch code: the border of a shifted image is the mean.
@@ -40,8 +43,10 @@ def prepared(config: DataConfig, dataset: catalog.Dataset) -> Callable[[jax.Arra
   return lambda images, key, numbers: shift(plain(images), key, numbers)
 
 
-def normalised(config: DataConfig, dataset: catalog.Dataset) -> Callable[[jax.Array], jax.Array]:
+def normalised(config: "DataConfig", dataset: "catalog.Dataset") -> Callable[[jax.Array], jax.Array]:
   """uint8 images -> the network's input, without augmentation."""
+  from dn_jax.data import catalog  # It reads files, which the rest of this module does without.
+
   mean, std = catalog.normalisation(dataset, config.normalise)
   return functools.partial(normalise, mean=mean, std=std)
 

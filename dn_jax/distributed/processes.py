@@ -12,14 +12,16 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from dn_jax.config.schema import DistributedConfig, difference
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import provenance, signals
+
+if TYPE_CHECKING:
+  from dn_jax.config.schema import DistributedConfig
 
 # A process ends with it when another is lost.
 LOST_EXIT_CODE = 76
@@ -37,7 +39,7 @@ class AgreedError(UserError):
   """An error that every process raises at the same time."""
 
 
-def join(config: DistributedConfig) -> None:
+def join(config: "DistributedConfig") -> None:
   """Joins the processes of a run, before anything is computed; does nothing for a single process.
 
   Raises:
@@ -307,6 +309,8 @@ def agree(flags: dict[str, Any]) -> None:
   """
   if jax.process_count() == 1:
     return
+  from dn_jax.config.schema import difference  # One process joins nothing, and may do without the flags' checks.
+
   records = [json.loads(text) for text in _gather(json.dumps(flags))]
   for number, record in enumerate(records):
     if lines := difference(records[0], record):

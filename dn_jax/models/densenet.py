@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from dn_jax.config.network import blocks_of_depth as blocks_of_depth  # For those who import the class.
-from dn_jax.config.network import smallest_dense_map
+from dn_jax.config.densenet import blocks_of_depth as blocks_of_depth  # For those who import the class.
+from dn_jax.config.densenet import smallest_dense_map
 from dn_jax.models import block_gradient, remat
 from dn_jax.models.batch_stats import BatchCut, FeatureMap, Features, concatenate
 from dn_jax.models.layers import ModuleFactory, classifier, factories

@@ -17,7 +17,7 @@ import typing
 import flax.linen as nn
 import jax
 
-from dn_jax.config.schema import RematPolicy
+from dn_jax.config.densenet import RematPolicy
 from dn_jax.models.batch_stats import STATISTICS
 
 POLICIES = typing.get_args(RematPolicy)

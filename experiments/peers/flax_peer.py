@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax_device import batch, device, device_peak, versions
+from jax_device import batch, device, device_peak, temporaries, versions
 
 __all__ = ["OrdinaryDenseNet", "device", "device_peak", "start", "versions"]
 
@@ -56,7 +56,7 @@ class OrdinaryDenseNet(nn.Module):
 
 
 def start(depth, growth_rate, batch_size, *options):
-  """Returns a training step, which returns its loss, and the number of trainable parameters.
+  """Returns a training step, which returns its loss; the number of trainable parameters; and what tells of the rest.
 
   options: `bfloat16` activations.
   """
@@ -85,10 +85,12 @@ def start(depth, growth_rate, batch_size, *options):
     return (optax.apply_updates(params, updates), batch_stats, momentum), value
 
   state = fresh(jax.random.key(0))
+  parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state[0]))
+  compiled = train_step.lower(state, images, labels).compile()
 
   def take():
     nonlocal state
-    state, value = train_step(state, images, labels)
-    return float(value)
+    state, value = compiled(state, images, labels)
+    return value
 
-  return take, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state[0]))
+  return take, parameters, lambda: {"temporaries": temporaries(compiled)}

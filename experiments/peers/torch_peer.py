@@ -127,6 +127,6 @@ def start(depth, growth_rate, batch_size, *options):
       loss = F.cross_entropy(network(images), labels)
     loss.backward()
     sgd.step()
-    return loss.item()
+    return loss.detach()
 
   return take, parameters

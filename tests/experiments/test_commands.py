@@ -8,7 +8,7 @@ from conftest import ROOT, call
 
 from dn_jax.__main__ import COMMANDS
 
-RESEARCH = {"benchmark", "loading", "memory_table", "parity", "torture"}
+RESEARCH = {"accelerator", "benchmark", "loading", "memory_table", "parity", "torture"}
 SCRIPTS = sorted({path.stem for path in (ROOT / "experiments").glob("*.py")} - RESEARCH)
 
 
