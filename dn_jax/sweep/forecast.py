@@ -23,6 +23,7 @@ from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.models import build, summary
 from dn_jax.planner import plan as planning
+from dn_jax.planner import policy as remat_policy
 from dn_jax.planner import targets
 from dn_jax.runs import collection, records
 from dn_jax.runs.collection import Collection, Run
@@ -235,11 +236,10 @@ def step_memory(config: RunConfig) -> int:
     config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
   )
   where = targets.here(config.devices)
-  if config.model.remat == "auto":
-    of_a_picture = math.prod(info.image_shape) + 4  # Bytes, its label included.
-    _, plan = planning.choose(question, where, beside=sum(catalog.count(config.data)) * of_a_picture)
-  else:
-    plan = planning.plan(question, where)
+  of_a_picture = math.prod(info.image_shape) + 4  # Bytes, its label included.
+  beside = 0 if info.streamed else sum(catalog.count(config.data)) * of_a_picture
+  policy, _ = remat_policy.settle(question, where, beside)
+  plan = planning.plan(question.under(policy), where)
   if plan.refusal:
     raise UserError(plan.refusal)
   return plan.peak
