@@ -105,8 +105,7 @@ def of_network(asked: Step) -> None:
 def of_zoo(asked: Step) -> None:
   """The table of the paper's DenseNets for CIFAR on each target; asks for what --keep lacks."""
   for name in asked.target:
-    if name not in targets.CHIPS:
-      raise ConfigurationError("target", name, f"--zoo is of one chip: {', '.join(targets.CHIPS)}")
+    targets.check_chip(name)
   policies = _POLICIES if asked.model.remat in (None, "auto") else (asked.model.remat,)
   from dn_jax.planner import asking, kept
   from dn_jax.planner.plan import Question

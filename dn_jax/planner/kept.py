@@ -64,9 +64,13 @@ def asked(question: Question) -> dict[str, Any]:
   return json.loads(json.dumps(dataclasses.asdict(question) | {"model": model}))
 
 
+def answers(path: pathlib.Path | None = None) -> tuple[Answer, ...]:
+  """The answers of a file, by default of the package's; none where there is no such file."""
+  return _read(path or FILE)
+
+
 @functools.cache
-def answers(path: pathlib.Path = FILE) -> tuple[Answer, ...]:
-  """The answers of a file; none where there is no such file."""
+def _read(path: pathlib.Path) -> tuple[Answer, ...]:
   if not path.exists():
     return ()
   return tuple(
@@ -79,7 +83,7 @@ def keep(answer: Answer, path: pathlib.Path) -> None:
   others = [each for each in answers(path) if _place(each) != _place(answer)]
   records = [dataclasses.asdict(each) for each in sorted([*others, answer], key=_place)]
   folders.write_whole(path, json.dumps(records, indent=1) + "\n")
-  answers.cache_clear()
+  _read.cache_clear()
 
 
 def answer(network: str, target: str, question: Question, said: tuple[str, float, Plan | None]) -> Answer:
@@ -93,14 +97,14 @@ def _place(answer: Answer) -> tuple[str, ...]:
   return (answer.target, answer.network, json.dumps(answer.question, sort_keys=True), answer.policy)
 
 
-def exact(question: Question, target: str, path: pathlib.Path = FILE) -> Answer | None:
+def exact(question: Question, target: str, path: pathlib.Path | None = None) -> Answer | None:
   """The answer to a question under its policy."""
   wanted, policy = asked(question), policy_of(question.model)
   found = (each for each in answers(path) if (each.target, each.policy, each.question) == (target, policy, wanted))
   return next(found, None)
 
 
-def near(question: Question, target: str, path: pathlib.Path = FILE) -> list[Answer]:
+def near(question: Question, target: str, path: pathlib.Path | None = None) -> list[Answer]:
   """The answers for a network on one chip under any policy: of its size and batch, whatever dtype, dropout and classes.
 
   Of one policy the answer in the question's own dtype alone, where there is one.
@@ -115,7 +119,7 @@ def near(question: Question, target: str, path: pathlib.Path = FILE) -> list[Ans
   return list(found.values())
 
 
-def of_chip(question: Question, devices: Sequence[Any], kind: str, path: pathlib.Path = FILE) -> list[Answer]:
+def of_chip(question: Question, devices: Sequence[Any], kind: str, path: pathlib.Path | None = None) -> list[Answer]:
   """`near`, for a chip of several that share a batch: a TPU computes its images in lanes, so a full lane counts."""
 
   def filled(images: int) -> int:

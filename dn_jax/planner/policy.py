@@ -14,7 +14,7 @@ from dn_jax.errors import ConfigurationError
 from dn_jax.planner import kept, memory, targets
 from dn_jax.planner.estimate import estimate
 from dn_jax.planner.plan import Plan, Question, flops_by_policy, plan
-from dn_jax.planner.targets import Target
+from dn_jax.planner.targets import CHIPS, Target
 
 _GIB = 2**30
 # From the fastest with enough memory to the smallest.
@@ -54,11 +54,24 @@ def unless_told(question: Question, where: Target, beside: int = 0) -> tuple[Rem
   kind = targets.kind_of(where.devices[0])
   if platform == "tpu" and kind and (found := _fastest_kept(question, where, kind, beside)):
     return found
-  first = on_tpu(question, len(where.devices)) if platform == "tpu" else "none"
+  devices = len(where.devices)
+  first = on_tpu(question, devices) if platform == "tpu" else "none"
+  return _smallest_needed(question, first, devices, None if where.memory is None else where.memory - beside)
+
+
+def on_chip(question: Question, name: str) -> tuple[RematPolicy, str]:
+  """`unless_told` for one chip that is not there."""
+  chip = CHIPS[name]
+  if chip.flops_a_cycle and (found := _fastest_kept(question, targets.kept(name, ""), name, 0)):
+    return found
+  return _smallest_needed(question, on_tpu(question, 1) if chip.flops_a_cycle else "none", 1, chip.memory)
+
+
+def _smallest_needed(question: Question, first: RematPolicy, devices: int, room: int | None) -> tuple[RematPolicy, str]:
+  """The first policy, or where it may not fit into so many bytes the next smaller one that does."""
   ladder = [policy for policy in _LADDER[_LADDER.index(first) :] if policy in remat_policies(question.model)]
   for policy in ladder:
-    size = memory.FACTOR * memory.needed(question, policy, len(where.devices)) + beside
-    if where.memory is None or size <= where.memory:
+    if room is None or memory.FACTOR * memory.needed(question, policy, devices) <= room:
       return policy, "by depth, growth rate and batch" if policy == first else f"{first} may not fit"
   return ladder[-1], "the smallest"
 

@@ -166,6 +166,16 @@ def kept(name: str, compiler: str) -> Target:
   return Target(name, (), chip, chip.memory, compiler)
 
 
+def check_chip(name: str) -> None:
+  """Refuses what is not the name of one chip.
+
+  Raises:
+    ConfigurationError: an unknown name, a slice, or this machine.
+  """
+  if name not in CHIPS:
+    raise ConfigurationError("target", name, f"is for one chip: {near(name, CHIPS)}")
+
+
 def here(count: int | None = None) -> Target:
   """This process's devices, the first so many or all."""
   import jax

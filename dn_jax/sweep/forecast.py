@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -27,6 +27,7 @@ from dn_jax.planner import policy as remat_policy
 from dn_jax.planner import targets
 from dn_jax.runs import collection, records
 from dn_jax.runs.collection import Collection, Run
+from dn_jax.sweep import elsewhere as absent
 from dn_jax.sweep.cells import Cell
 from dn_jax.system import child_processes, compilation
 
@@ -67,6 +68,7 @@ class Row:
   epochs:  left to do, of all runs together
   epoch:   seconds of an epoch with its evaluation, from runs of this cell; None if there are none
   devices: of those runs, if known
+  chips:   seconds of a training step on one chip by its name, estimated; see `dn_jax.sweep.elsewhere`
   """
 
   cells: Sequence[Cell]
@@ -78,6 +80,7 @@ class Row:
   epochs: int = 0
   epoch: float | None = None
   devices: frozenset[str] = frozenset()
+  chips: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def seconds_left(self) -> float | None:
@@ -85,6 +88,11 @@ class Row:
     if not self.epochs:
       return 0.0
     return None if self.epoch is None else self.epochs * self.epoch
+
+  def seconds_on(self, chip: str) -> float | None:
+    """Seconds of all runs of the cell on one chip, their training steps alone; None if unknown."""
+    steps = math.ceil(self.size.pictures / self.cells[0].config.batch_size)
+    return len(self.cells) * steps * self.chips[chip] if chip in self.chips else None
 
 
 def size_of(config: RunConfig) -> Size:
@@ -110,7 +118,12 @@ def size_of(config: RunConfig) -> Size:
 
 
 def look(
-  cells: Sequence[Cell], there: Collection, memory: bool, elsewhere: bool, console: rich.console.Console
+  cells: Sequence[Cell],
+  there: Collection,
+  memory: bool,
+  elsewhere: bool,
+  console: rich.console.Console,
+  chips: absent.Chips = absent.Chips(),
 ) -> list[Row]:
   """A row for each cell of the table, in the sweep's order.
 
@@ -120,9 +133,10 @@ def look(
     memory: whether to compile each network's step for its memory; answers are kept.
     elsewhere: whether the runs will be on other machines.
     console: shows what is being compiled.
+    chips: for which a step's time is estimated.
 
   Raises:
-    ConfigurationError: a data set is missing, or too small for a batch.
+    ConfigurationError: a data set is missing, or too small for a batch; a chip's compiler is not installed.
     UserError: the process that compiles cannot start.
   """
   grouped: dict[str, list[Cell]] = {}
@@ -143,6 +157,7 @@ def look(
         size,
         *answer,
         *_time(group, found, None if elsewhere else devices),
+        absent.seconds(group[0].config, chips, console),
       )
     )
   return rows
@@ -248,6 +263,7 @@ def step_memory(config: RunConfig) -> int:
 def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Table:
   """The plan of a sweep."""
   left = [row.seconds_left for row in rows]
+  chips = tuple(dict.fromkeys(name for row in rows for name in row.chips))
   caption = "FLOPs: forward pass of a picture; of all runs, with three forward passes a training picture"
   if any(row.epoch is not None for row in rows):
     devices = sorted(frozenset().union(*(row.devices for row in rows)))
@@ -255,6 +271,9 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
     caption += f"\ntime: of the runs still to do, one after another, by the epochs of such runs that are there{on}"
   if None in left:
     caption += "\ntime unknown: no run of that kind is there that has done an epoch"
+  if chips:
+    caption += f"\n{', '.join(chips)}: a step, and all runs of a cell one after another on one chip, training alone"
+    caption += "; an estimate by the chip's compiler, real steps take longer (kept answers are of bfloat16)"
   for row in rows:
     if row.refused:
       caption += f"\n{_title(row.cells[0].config)} does not fit here: {row.refused}"
@@ -262,7 +281,7 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
   result = rich.table.Table(title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left")
   for name in (*axes, *(() if axes else ("network",))):
     result.add_column(escape(name.removeprefix("model.").removeprefix("data.")), overflow="fold")
-  for name in ("parameters", "MFLOPs", "runs", "done", "failed", "all FLOPs", "memory", "time"):
+  for name in ("parameters", "MFLOPs", "runs", "done", "failed", "all FLOPs", "memory", "time", *chips):
     result.add_column(name, justify="right")
   for row in rows:
     given = row.cells[0].given
@@ -277,6 +296,10 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
       f"{len(row.cells) * row.size.total:.2g}",
       "does not fit" if row.refused else "" if row.memory is None else f"{row.memory / 2**20:,.0f} MiB",
       "" if (seconds := row.seconds_left) is None else duration(seconds),
+      *(
+        f"{1000 * row.chips[chip]:,.1f} ms, {duration(row.seconds_on(chip))}" if chip in row.chips else ""
+        for chip in chips
+      ),
     )
   result.add_section()
   result.add_row(
@@ -288,8 +311,13 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str) -> rich.table.Ta
     f"{sum(len(row.cells) * row.size.total for row in rows):.2g}",
     "",
     "unknown" if None in left else duration(math.fsum(left)),
+    *(_whole([row.seconds_on(chip) for row in rows]) for chip in chips),
   )
   return result
+
+
+def _whole(seconds: Sequence[float | None]) -> str:
+  return "unknown" if None in seconds else duration(math.fsum(seconds))
 
 
 def duration(seconds: float) -> str:

@@ -86,6 +86,11 @@ def test_of_a_sliced_operand_the_slices_are_read():
   )
   # It is also read as it is: once, whole.
   assert account.work(whole).hbm == 2 * 128 * 64 * 2
+  same = of(
+    f"    %x = {wide} parameter(0)\n    ROOT %made = {wide} fusion(%x), kind=kLoop, calls=%f",
+    f"\n%f (p: f32[]) -> f32[] {{\n  %p = {wide} parameter(0)\n  ROOT %same = {wide} bitcast(%p)\n}}\n",
+  )
+  assert account.work(same).hbm == 2 * 128 * 64 * 2
 
 
 def test_a_buffer_that_is_updated_in_place_is_written_in_part():
