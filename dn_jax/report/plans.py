@@ -55,7 +55,8 @@ def plan_table(
   known = {name: column for name, column in _COLUMNS.items() if any(getattr(plan, name) for plan in plans.values())}
   if "hbm" in known:
     known.pop("traffic", None)  # The compiler's own sum of both.
-    notes.append("HBM, fast memory: GB to and from each, as laid out, an operand that is read in part by the part")
+    memories = "HBM and the fast memory beside the units" if "fast" in known else "the chip's memory"
+    notes.append(f"GB to and from {memories}: as laid out; of an operand that is read in part, the part")
   if "kernels" in known:
     notes += [f"kernels under {policy}: {_listed(plan.kernels)}" for policy, plan in plans.items() if plan.kernels]
   columns = ("remat", "temporaries", "arguments", "peak", "fits", *known.values(), "estimate", "exchanged")
