@@ -96,6 +96,10 @@ platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } device_description_
 }
 
 
+# For libtpu where there is no TPU.
+_NO_CLOUD = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-1"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
   """Devices to compile for.
@@ -195,8 +199,10 @@ def here(count: int | None = None) -> Target:
 def _tpu_slice(name: str, kind: str, topology: str) -> Target:
   if importlib.util.find_spec("libtpu") is None:
     raise ConfigurationError("target", name, "needs the TPU compiler: pip install -e '.[tpu]'")
-  # Otherwise libtpu asks a cloud's metadata server for the kind of TPU, and waits.
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  # Otherwise libtpu asks a cloud's metadata server for the kind of TPU, and waits; or complains that it knows none.
+  # What is compiled is for the topology, whatever is said here.
+  for setting, value in _NO_CLOUD.items():
+    os.environ.setdefault(setting, value)
   chip = CHIPS[kind]
   devices = _described(name, platform="tpu", topology_name=name if topology else chip.topology)
   compiler = f"libtpu {metadata.version('libtpu')}, jaxlib {metadata.version('jaxlib')}"
