@@ -97,7 +97,8 @@ def of_network(asked: Step) -> None:
       if each.plan is None:
         console.print(f"{each.policy}: not finished in {each.minutes:.0f} minutes")
     if answers:
-      console.print("these answers come with the package; --compile asks for yours", highlight=False)
+      of = f"{dtype}, {answers[0].question['num_classes']} classes"
+      console.print(f"these answers ({of}) come with the package; --compile asks for your own", highlight=False)
     if plans and not any(each.fits(where.memory) for each in plans.values()):
       raise ConfigurationError("target", name, f"lacks the memory for it under {' or '.join(plans)}")
 

@@ -53,12 +53,11 @@ def exchanges(program: Program) -> dict[str, tuple[int, int]]:
   found: dict[str, tuple[int, int]] = {}
   for computation in program.computations.values():
     for instruction in computation.instructions.values():
-      kind = instruction.kind.removesuffix("-start")
+      # The result of an asynchronous start may have its operands besides; that of its end has not.
+      kind = instruction.kind.removesuffix("-done")
       if kind in _COLLECTIVES:
-        # An asynchronous start's result is (operands, results, ...): count the second half.
-        size = instruction.size // 2 if kind != instruction.kind else instruction.size
         count, total = found.get(kind, (0, 0))
-        found[kind] = (count + 1, total + size)
+        found[kind] = (count + 1, total + instruction.size)
   return found
 
 

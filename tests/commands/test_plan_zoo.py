@@ -44,7 +44,8 @@ def test_a_network_of_the_zoo_is_answered_at_once(monkeypatch):
   assert cells(done.stdout, "none")[1] == "1,024 MiB"
   assert "block: not finished in 40 minutes" in done.stdout
   assert "libtpu 1, kept with the package" in done.stdout
-  assert "--compile asks for yours" in done.stdout
+  # Said of what they are, since float32 was asked for.
+  assert "these answers (bfloat16, 10 classes) come with the package; --compile asks for your own" in done.stdout
   # One policy alone.
   done = call("dn_jax", "plan", "--model.name", NAME, "--target", "v5e", "--model.remat", "none")
   assert "dense_layer" not in done.stdout
