@@ -21,8 +21,9 @@ from dn_jax.distributed.layout import make_layout
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
 from dn_jax.models.summary import layers
-from dn_jax.planner import plan as planning
+from dn_jax.planner import policy as remat_policy
 from dn_jax.planner import targets
+from dn_jax.planner.plan import Question
 from dn_jax.runs import records as run_records
 from dn_jax.runs.records import EpochRecord
 from dn_jax.system import folders, provenance
@@ -30,7 +31,7 @@ from dn_jax.system.signals import Interrupted, Interruption
 from dn_jax.training import loop, step
 from dn_jax.training.checkpoint import Checkpoints, Rhythm, written_to
 from dn_jax.training.progress import Profile, ProgressDisplay
-from dn_jax.training.setup import assemble, with_policy
+from dn_jax.training.setup import assemble
 
 # Seconds between two drawings of the curves during a run.
 _DRAW_EVERY = 60.0
@@ -148,6 +149,8 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
     console.print(line, highlight=False)
   processes.agree({"data": to_dict(data)})
   config = with_remat_policy(config, dataset, console)
+  if said := remat_policy.empty_lanes(config.batch_size, layout.devices, config.accumulation):
+    console.print(said, highlight=False)
   parts = processes.together(lambda: assemble(config, dataset, console.print))
   processes.by_first(lambda: run_records.create(folder, config, data))
 
@@ -182,12 +185,12 @@ def _program(config: RunConfig) -> dict[str, Any]:
 
 
 def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich.console.Console) -> RunConfig:
-  """Decides the policy `auto`: from the run's record if it has begun, else by the planner.
+  """Decides a policy that is open or `auto`: from the run's record if it has begun, else by the planner.
 
   Policies round differently, so a run that goes on keeps the one it began with.
   """
-  config = with_policy(config)
-  if config.model.remat != "auto":
+  asked = config.model.remat
+  if asked not in (None, "auto"):
     return config
 
   def decide() -> tuple[str, str]:
@@ -198,17 +201,18 @@ def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich
     info = dataset.info
     splits = [split for split in dataset[1:] if isinstance(split, catalog.Split)]
     beside = sum(split.images.nbytes + split.labels.nbytes for split in splits)
-    console.print("remat auto: asking the compiler what a step takes", highlight=False)
-    question = planning.Question(
+    if asked == "auto":
+      console.print("remat auto: asking the compiler what a step takes", highlight=False)
+    question = Question(
       config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
     )
-    policy, plan = planning.choose(question, targets.here(config.devices), beside)
-    return policy, f"a step takes {plan.peak / 2**20:,.0f} MiB a device"
+    return remat_policy.settle(question, targets.here(config.devices), beside)
 
   # All processes ask, since a GPU's compiler may divide its work among them; the first one's answer counts.
   found = processes.together(decide)
   policy, why = processes.by_first(lambda: found)
-  console.print(f"remat auto: {policy} ({why})", highlight=False)
+  if asked == "auto" or jax.default_backend() != "cpu":
+    console.print(f"remat {asked or 'unless told'}: {policy} ({why})", highlight=False)
   return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=policy))
 
 

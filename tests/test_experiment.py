@@ -12,7 +12,7 @@ import traced_once
 from dn_jax import experiment
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import CheckpointConfig, DataConfig, ModelConfig, RunConfig
-from dn_jax.planner import plan
+from dn_jax.planner import plan, policy
 from dn_jax.runs import records
 from dn_jax.training.checkpoint import Checkpoints
 
@@ -27,7 +27,7 @@ def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path,
     asked.append((dataclasses.astuple(question)[1:], beside))
     return "block", plan.Plan(3 * 2**20)
 
-  monkeypatch.setattr(plan, "choose", choose)
+  monkeypatch.setattr(policy, "choose", choose)
   model = ModelConfig(blocks=(1,), growth_rate=4, remat="auto")
   config = RunConfig(DataConfig("digits"), model, epochs=1, out=tmp_path / "run")
   console = rich.console.Console(file=io.StringIO(), width=200)
@@ -39,9 +39,29 @@ def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path,
   # The digits' training and test pictures lie on the device: a byte a pixel, four a label.
   assert asked == [((10, (8, 8, 1), 64, 1, 1), 1797 * (64 + 4))]
   # Gone on with as it began, whatever the planner would say now.
-  (tmp_path / "run" / "summary.json").unlink()
-  assert experiment.train(dataclasses.replace(config), console)["remat"] == "block"
+  for again in ("auto", None):
+    (tmp_path / "run" / "summary.json").unlink()
+    config = dataclasses.replace(config, model=dataclasses.replace(model, remat=again))
+    assert experiment.train(config, console)["remat"] == "block"
   assert len(asked) == 1
+
+
+@pytest.mark.slow
+def test_a_batch_that_leaves_lanes_empty_is_said_once(tmp_path, monkeypatch):
+  asked = []
+
+  def empty_lanes(batch_size, devices, accumulation):
+    asked.append((batch_size, len(devices), accumulation))
+    return "lanes are empty"
+
+  monkeypatch.setattr(policy, "empty_lanes", empty_lanes)
+  model = ModelConfig(blocks=(1,), growth_rate=4)
+  config = RunConfig(DataConfig("digits"), model, epochs=2, batch_size=32, out=tmp_path / "run")
+  config = dataclasses.replace(config, statistics_groups=2, accumulation=2)
+  console = rich.console.Console(file=io.StringIO(), width=200)
+  assert experiment.train(config, console)["remat"] == "layer_by_layer"
+  assert console.file.getvalue().count("lanes are empty") == 1
+  assert asked == [(32, 1, 2)]
 
 
 @pytest.mark.slow

@@ -1,13 +1,19 @@
 """Compiles the training step under every remat policy, or the given one, and prints its cost; trains nothing."""
 
 import dataclasses
+import pathlib
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.commands.network import DataName, input_of
+from dn_jax.config import zoo
 from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
-from dn_jax.config.schema import Count, ModelConfig, Size
+from dn_jax.config.schema import Count, ModelConfig, Positive, RematPolicy, Size
+from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.planner import targets
+
+# That `--zoo` asks for, unless one is given.
+_POLICIES: tuple[RematPolicy, ...] = ("none", "dense_layer", "layer_by_layer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,18 +33,44 @@ class Step:
   """Parts of the batch that a device computes one after another, each of whole groups."""
   target: tuple[str, ...] = ("here",)
   """here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; no chip is needed."""
+  compile: bool = False
+  """Ask the compiler even where answers for a chip come with the package."""
+  zoo: bool = False
+  """What the paper's DenseNets for CIFAR take on a chip, bfloat16: the answers that come with the package, or are in
+  --keep."""
+  keep: pathlib.Path | None = None
+  """With --zoo: a file of answers; those that it lacks are asked for and put there as they come, which takes hours."""
+  minutes: Positive = 40.0
+  """With --keep: for one answer at most."""
+  markdown: bool = False
+  """With --zoo: the table as Markdown."""
 
 
 def plan(asked: Step) -> None:
-  """Prints memory and time of a training step."""
+  """Prints memory and time of a training step.
+
+  Raises:
+    ConfigurationError: a value that does not fit, or a target whose memory no policy fits.
+  """
   for name in asked.target:
     targets.check(name)
+  command_line.check_file("keep", asked.keep)
+  if asked.zoo:
+    return of_zoo(asked)
+  if asked.keep:
+    raise ConfigurationError("keep", asked.keep, "is for --zoo")
+  return of_network(asked)
+
+
+def of_network(asked: Step) -> None:
+  """The table of one network on each target."""
   model, batch_size, groups = asked.model, asked.batch_size, asked.statistics_groups
   one_policy = model.remat not in (None, "auto")
   complete = complete_model(model if one_policy else dataclasses.replace(model, remat="none"))
   policies = (complete.remat,) if one_policy else remat_policies(complete)
   shape, classes = input_of(complete, asked.data, asked.image_size, asked.num_classes)
   check_images(complete, min(shape[:2]), batch_size, groups)
+  from dn_jax.planner import kept
   from dn_jax.planner import plan as planner
   from dn_jax.report.plans import plan_table
   from dn_jax.system import compilation
@@ -46,13 +78,71 @@ def plan(asked: Step) -> None:
   compilation.keep_compiled_programs()
   question = planner.Question(complete, classes, shape, batch_size, groups, asked.accumulation)
   console = command_line.console()
-  for where in targets.targets(asked.target):
-    plans = {}
-    for policy in policies:
-      with console.status(f"compiling for {where.name}: {policy}"):
-        plans[policy] = planner.plan(question.under(policy), where)
-    title = f"{name_of(complete)}, batch {batch_size}, {complete.dtype}, on {where.described}"
-    console.print(plan_table(plans, where, complete, batch_size, title))
+  known = {name: [] if asked.compile else kept.near(question, name) for name in asked.target}
+  known = {name: [each for each in found if each.policy in policies] for name, found in known.items()}
+  loaded = iter(targets.targets([name for name in asked.target if not known[name]]))
+  for name in asked.target:
+    if answers := known[name]:
+      where = targets.kept(name, answers[0].described)
+      plans = {each.policy: each.plan for each in answers if each.plan}
+      dtype = answers[0].question["model"]["dtype"]
+    else:
+      where, plans, dtype = next(loaded), {}, complete.dtype
+      for policy in policies:
+        with console.status(f"compiling for {where.name}: {policy}"):
+          plans[policy] = planner.plan(question.under(policy), where)
+    title = f"{name_of(complete)}, batch {batch_size}, {dtype}, on {where.described}"
+    console.print(plan_table(plans, where, dataclasses.replace(complete, dtype=dtype), batch_size, title))
+    for each in answers:
+      if each.plan is None:
+        console.print(f"{each.policy}: not finished in {each.minutes:.0f} minutes")
+    if answers:
+      of = f"{dtype}, {answers[0].question['num_classes']} classes"
+      console.print(f"these answers ({of}) come with the package; --compile asks for your own", highlight=False)
+    if plans and not any(each.fits(where.memory) for each in plans.values()):
+      raise ConfigurationError("target", name, f"lacks the memory for it under {' or '.join(plans)}")
+
+
+def of_zoo(asked: Step) -> None:
+  """The table of the paper's DenseNets for CIFAR on each target; asks for what --keep lacks."""
+  for name in asked.target:
+    targets.check_chip(name)
+  policies = _POLICIES if asked.model.remat in (None, "auto") else (asked.model.remat,)
+  from dn_jax.planner import asking, kept
+  from dn_jax.planner.plan import Question
+  from dn_jax.report.zoo_plans import zoo_table
+
+  console = command_line.console()
+  path = asked.keep or kept.FILE
+  networks = sorted(zoo.paper_densenets(), key=lambda entry: entry.counted.flops)
+  questions = {
+    entry.name: Question(
+      complete_model(ModelConfig(name=entry.name, dtype="bfloat16")), 10, (32, 32, 3), asked.batch_size
+    )
+    for entry in networks
+  }
+  for target in asked.target:
+    for name, question in questions.items() if asked.keep else ():
+      for policy in policies:
+        there = kept.exact(question.under(policy), target, path)
+        if there and there.current and (there.plan or there.minutes >= asked.minutes):
+          continue
+        try:
+          with console.status(f"compiling for {target}: {name}, {policy}"):
+            found, compiler, minutes = asking.ask(question.under(policy), target, asked.minutes)
+        except asking.Unfinished as late:
+          found, compiler, minutes = None, late.compiler, asked.minutes
+        except ConfigurationError:
+          raise
+        except UserError as error:
+          console.print(f"{name}, {policy}: {error}", highlight=False)
+          continue
+        kept.keep(kept.answer(name, target, question.under(policy), (compiler, minutes, found)), path)
+        took = f"{minutes:.1f} minutes" if found else f"not finished in {minutes:.0f} minutes"
+        console.print(f"{target}: {name}, {policy}: {took}", highlight=False)
+    answers = {name: kept.near(question, target, path) for name, question in questions.items()}
+    table = zoo_table(answers, target, asked.batch_size)
+    print(table.markdown()) if asked.markdown else console.print(table.rich())
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ class Family:
   layers:        completes a configuration from its depth; refuses a depth that no such network has
   smallest_map:  (completed configuration, images' height) -> height of the last feature maps
   remat:         policies that it can take
-  default_remat: the policy where none is asked for
+  default_remat: the policy on a CPU where none is asked for; elsewhere `dn_jax.planner.policy` says
   fixed:         fields of other families, and the one value that each has here
   unit:          of a residual network: convolutions of a unit, and the other layers that its depth counts
   dropout:       whether it has dropout

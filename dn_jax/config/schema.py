@@ -109,8 +109,10 @@ class ModelConfig:
   precision: Literal["default", "high", "highest"] = "default"
   """Of matrix products: on TPU and GPU "default" multiplies float32 in bfloat16 or TF32 passes."""
   remat: RematChoice | None = carried_out(None)
-  """Which activations the backward pass keeps and which it recomputes; results are the same. auto: the least
-  recomputation that fits the device. Unset: layer_by_layer, the fastest; for a ResNet dense_layer."""
+  """Which activations the backward pass keeps and which it recomputes; results are the same. auto: the fastest that
+  fits by the compiler's estimate, or the least recomputation where it has none. Unset, the fastest that fits as far
+  as is known: on a CPU layer_by_layer (a ResNet: dense_layer), on a GPU none if memory allows, on a TPU by estimates.
+  """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,9 @@ class Sweep:
   """Print the plan and stop there."""
   memory: bool = True
   """Ask the compiler how much memory a training step takes; each network is compiled once, and the answer kept."""
+  target: tuple[str, ...] = ()
+  """Chips that need not be there, such as v5e or h100: the plan estimates a step and a cell on one, by its compiler,
+  which takes minutes for a network. Without it: as far as answers come with the package."""
   time_out: Positive | None = None
   """Hours after which a run is stopped, saved, and counted as failed."""
   at_once: Few | None = None

@@ -186,6 +186,11 @@ _ENTRIES = (
 NETWORKS: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
 
 
+def paper_densenets() -> list[Published]:
+  """The DenseNets for CIFAR in the paper's table 2, and the wide ones of its authors' code."""
+  return [entry for entry in NETWORKS.values() if entry.protocol == "densenet" and "c10+" in entry.errors]
+
+
 def published(name: str) -> Published:
   """The network of that name.
 

@@ -1,13 +1,13 @@
 """Memory and work of a training step before it runs: the compiler is asked, and its answers are kept."""
 
+import ast
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
-import math
 import os
 import pathlib
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,17 +16,16 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from dn_jax.config.check import to_dict
-from dn_jax.config.network import policy_of, remat_policies
+from dn_jax.config.network import policy_of
 from dn_jax.config.schema import ModelConfig, OptimizerConfig, RematPolicy
 from dn_jax.distributed.layout import AXIS, Layout, make_layout_of_one, placed
-from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
+from dn_jax.planner import account, program
 from dn_jax.planner.targets import Target
 from dn_jax.system import compilation, folders
 from dn_jax.training import optimizer, step
 
 _SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 1.0)
-_GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +58,15 @@ class Plan:
   temporaries: bytes besides the arguments, mostly activations kept for the backward pass
   arguments:   parameters, statistics, momentum and the batch
   outputs:     results that do not take an argument's place
-  flops:       forward and backward pass, recomputation included; None where the compiler does not say
-  traffic:     bytes that operations read and write, on-chip memory included; None likewise
+  flops:       forward and backward pass, recomputation included; None where it is unknown
+  traffic:     bytes that operations read and write by the compiler's own count, on-chip memory included; None likewise
+  cycles:      a TPU compiler's own estimate, one instruction after another; None likewise
   collectives: by kind, their number and the bytes of their results
-  cycles:      the compiler's own estimate, one instruction after another; None likewise
-  loops:       of the compiled program; the body of one counts once in `flops`, `traffic` and `cycles`
+  loops:       of the compiled program; the body of one counts once in `flops`, `traffic`, `cycles`, `hbm` and `fast`
   refusal:     the compiler's words where the step does not fit the chip; everything else is 0 then
+  hbm:         bytes to and from an accelerator's memory, as laid out, see `dn_jax.planner.account`; None likewise
+  fast:        bytes to and from a TPU's fast memory; None likewise
+  kernels:     that a GPU runs, by kind, loops as often as they run; none elsewhere
   """
 
   temporaries: int = 0
@@ -76,6 +78,9 @@ class Plan:
   collectives: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
   loops: int = 0
   refusal: str | None = None
+  hbm: int | None = None
+  fast: int | None = None
+  kernels: dict[str, int] = dataclasses.field(default_factory=dict)
 
   @property
   def peak(self) -> int:
@@ -85,18 +90,6 @@ class Plan:
   def fits(self, memory: int | None, beside: int = 0) -> bool:
     """Whether a chip with that many bytes (None: unknown, assumed enough) holds the step and `beside` bytes more."""
     return self.refusal is None and (memory is None or self.peak + beside <= memory)
-
-
-def seconds(plan: Plan, where: Target, model: ModelConfig) -> float | None:
-  """An estimate: the longer of computing at the chip's published peak and moving bytes at its bandwidth.
-
-  None where the numbers of the chip or of the compiler are unknown. Real steps take longer: no kernel reaches the
-  peak. Bytes that stay on the chip are counted as moved.
-  """
-  if where.chip is None or plan.flops is None or plan.traffic is None:
-    return None
-  peak = where.chip.peak["bfloat16" if model.dtype == "bfloat16" else model.precision]
-  return max(plan.flops / peak, plan.traffic / where.chip.bandwidth)
 
 
 def plan(question: Question, where: Target) -> Plan:
@@ -112,7 +105,7 @@ def plan(question: Question, where: Target) -> Plan:
     "compiler": where.compiler,
     "flags": os.environ.get("XLA_FLAGS", ""),
     "x64": jax.config.jax_enable_x64,
-    "sources": _sources(),
+    "sources": sources(),
   }
   digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
   path = compilation.folder("plans") / f"{digest[:32]}.json"
@@ -141,17 +134,25 @@ def compile_step(question: Question, where: Target) -> Plan:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     return Plan(refusal=str(error).splitlines()[0])
-  memory, costs, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, compiled.as_text()
-  return Plan(
+  memory, costs, platform = compiled.memory_analysis(), compiled.cost_analysis() or {}, where.devices[0].platform
+  text = program.read(compiled.as_text())
+  found = Plan(
     temporaries=memory.temp_size_in_bytes,
     arguments=memory.argument_size_in_bytes,
     outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
     flops=costs.get("flops"),
     traffic=costs.get("bytes accessed"),
-    cycles=sum(map(int, _CYCLES.findall(text))) or None,
-    collectives=collectives(text),
-    loops=len(re.findall(r" while\(", text)),
+    collectives=account.exchanges(text),
+    loops=text.loops,
   )
+  if platform == "cpu":
+    return found
+  work = account.work(text)
+  if platform == "tpu":
+    return dataclasses.replace(found, cycles=work.cycles or None, hbm=work.hbm, fast=work.fast)
+  policy = policy_of(question.model)
+  flops = found.flops or flops_by_policy(question, [policy])[policy] / len(where.devices)
+  return dataclasses.replace(found, flops=flops, hbm=work.hbm, kernels=account.kernels(text))
 
 
 def flops_by_policy(question: Question, policies: Iterable[RematPolicy]) -> dict[RematPolicy, float]:
@@ -165,65 +166,6 @@ def flops_by_policy(question: Question, policies: Iterable[RematPolicy]) -> dict
     train_step, *arguments = _step(whole.under(policy), make_layout_of_one())
     found[policy] = jax.jit(train_step).trace(*arguments).lower(lowering_platforms=("cpu",)).cost_analysis()["flops"]
   return found
-
-
-def choose(question: Question, where: Target, beside: int = 0) -> tuple[RematPolicy, Plan]:
-  """`auto`: of the policies that fit, the one that recomputes fewest FLOPs.
-
-  Args:
-    question: under any policy.
-    where: the devices.
-    beside: bytes that lie on every device besides, such as a data set.
-
-  Raises:
-    ConfigurationError: none fits; the message has the memory of the smallest.
-  """
-  tried: dict[str, Plan] = {}
-
-  def attempt(policy: RematPolicy) -> Plan:
-    tried[policy] = plan(question.under(policy), where)
-    return tried[policy]
-
-  # Nothing recomputes less than `none`: where it fits, the others need no look.
-  if attempt("none").fits(where.memory, beside):
-    return "none", tried["none"]
-  flops = flops_by_policy(question, [each for each in remat_policies(question.model) if each != "none"])
-  for policy in sorted(flops, key=flops.__getitem__):
-    if attempt(policy).fits(where.memory, beside):
-      return policy, tried[policy]
-  memory = "what there is" if where.memory is None else f"{where.memory / _GIB:.2f} GiB"
-  compiled = {policy: each.peak + beside for policy, each in tried.items() if each.refusal is None}
-  least = f"; {min(compiled.values()) / _GIB:.2f} GiB with {min(compiled, key=compiled.get)}" if compiled else ""
-  raise ConfigurationError(
-    "batch-size",
-    question.batch_size,
-    f"fits {memory} of memory under no remat policy{least}; take a smaller one, --accumulation or more devices",
-  )
-
-
-def collectives(text: str) -> dict[str, tuple[int, int]]:
-  """The exchanges in the text of a compiled program: by kind, their number and the bytes of their results."""
-  found: dict[str, tuple[int, int]] = {}
-  for result, kind, start in _COLLECTIVE.findall(text):
-    shapes = [_bytes_of(element, dimensions) for element, dimensions in _SHAPE.findall(result)]
-    # An asynchronous start's result is (operands, results, ...): count the second half.
-    size = sum(shapes) // 2 if start else sum(shapes)
-    count, total = found.get(kind, (0, 0))
-    found[kind] = (count + 1, total + size)
-  return found
-
-
-_COLLECTIVE = re.compile(
-  r"= (.+?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)(-start)?\("
-)
-# A TPU's compiler writes it beside each instruction.
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_SHAPE = re.compile(r"\b(pred|bf16|[suf]\d+)\[([\d,]*)\]")
-
-
-def _bytes_of(element: str, dimensions: str) -> int:
-  bits = 8 if element == "pred" else int(re.search(r"\d+", element)[0])
-  return math.prod(int(size) for size in dimensions.split(",") if size) * bits // 8
 
 
 def _step(question: Question, layout: Layout) -> tuple[Any, Any, Any, Any]:
@@ -241,19 +183,36 @@ def _step(question: Question, layout: Layout) -> tuple[Any, Any, Any, Any]:
   return step.make_train_step(network, sgd, layout, question.accumulation), state, batch, key
 
 
-def _sources() -> str:
-  """A digest of the files that define a training step: with another version of them the compiler is asked again."""
+@functools.cache
+def sources() -> str:
+  """A digest of the code that defines a training step and its account; comments and docstrings do not count.
+
+  With another version the compiler is asked again.
+  """
   package = pathlib.Path(__file__).parent.parent
-  beside = ("config/network.py", "distributed/layout.py", "training/step.py", "training/optimizer.py")
-  files = sorted([*(package / "models").glob("*.py"), *(package / "planner").glob("*.py")])
-  files += [package / name for name in beside]
-  return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+  planner = ("planner/plan.py", "planner/account.py", "planner/program.py")
+  beside = ("config/network.py", "distributed/layout.py", "training/step.py", "training/optimizer.py", *planner)
+  files = [*sorted((package / "models").glob("*.py")), *(package / name for name in beside)]
+  return hashlib.sha256("\n".join(_code(path.read_text()) for path in files).encode()).hexdigest()
+
+
+def _code(text: str) -> str:
+  """A module without comments and docstrings."""
+  tree = ast.parse(text)
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+      node.body = node.body[1:]
+  return ast.unparse(tree)
+
+
+def plan_of(record: dict[str, Any]) -> Plan:
+  """A plan from its JSON; `dataclasses.asdict` makes that."""
+  return Plan(**record | {"collectives": {kind: tuple(one) for kind, one in record["collectives"].items()}})
 
 
 def _read(path: pathlib.Path) -> Plan | None:
   try:
-    record = json.loads(path.read_text())["plan"]
-    return Plan(**record | {"collectives": {kind: tuple(one) for kind, one in record["collectives"].items()}})
+    return plan_of(json.loads(path.read_text())["plan"])
   except (OSError, ValueError, KeyError, TypeError):  # Not there, or cut short: asked again.
     return None
 

@@ -25,37 +25,61 @@ _TERA = 10**12
 class Chip:
   """One device of a kind, as its maker publishes it (dense, without sparsity).
 
-  memory:    bytes
-  bandwidth: bytes a second, between memory and the cores
-  peak:      FLOPs a second of matrix products, by `--model.precision` for float32 numbers, and under `bfloat16`
-  topology:  the smallest one that has such a device
+  memory:        bytes
+  bandwidth:     bytes a second, between memory and the cores
+  peak:          FLOPs a second of matrix products, by `--model.precision` for float32 numbers, and under `bfloat16`
+  topology:      the smallest one that has such a device
+  kinds:         JAX's names of such a device
+  flops_a_cycle: of a TPU's matrix units together, bfloat16; None elsewhere
   """
 
   memory: int
   bandwidth: float
   peak: Mapping[str, float]
   topology: str
+  kinds: tuple[str, ...]
+  flops_a_cycle: int | None = None
+
+  @property
+  def clock(self) -> float | None:
+    """Cycles a second: the published peak over what the matrix units do in a cycle; None where that is unknown."""
+    return self.peak["bfloat16"] / self.flops_a_cycle if self.flops_a_cycle else None
 
 
-def _tpu(topology: str, memory: int, gigabytes: float, teraflops: float) -> Chip:
+def _tpu(
+  topology: str, memory: int, gigabytes: float, teraflops: float, units: tuple[int, int], kinds: tuple[str, ...]
+) -> Chip:
   # float32 products take one bfloat16 pass by default, three or six at higher precision.
   peak = {"bfloat16": teraflops, "default": teraflops, "high": teraflops / 3, "highest": teraflops / 6}
-  return Chip(memory, gigabytes * _GB, {name: value * _TERA for name, value in peak.items()}, topology)
+  count, side = units
+  rates = {name: value * _TERA for name, value in peak.items()}
+  return Chip(memory, gigabytes * _GB, rates, topology, kinds, 2 * count * side * side)
 
 
-# Sources: Google's pages of each TPU version; NVIDIA's data sheet of the H100 (SXM). A v4 chip is two devices.
+# Sources: Google's pages of each TPU version; NVIDIA's data sheet of the H100 (SXM). A v4 chip is two devices, a v5p
+# one of two cores. Each core has four matrix units of 128x128, so the clocks are 1.05, 1.50 and 1.75 GHz. Of a v6e
+# Google publishes two units of 256x256, which would need 3.5 GHz for the peak. libtpu 0.0.50 takes a product of two
+# bfloat16 matrices of 4096x4096 to be 301,616 cycles: 455,675 FLOPs a cycle, more than two such units do at one
+# multiply-add per cell and cycle, and 0.87 of four. So it counts four, at 1.75 GHz. (v4, v5e, v5p: 0.89, 0.97, 0.96.)
 CHIPS: Mapping[str, Chip] = {
-  "v4": _tpu("v4:2x2x1", 16 * _GIB, 614, 137.5),
-  "v5e": _tpu("v5e:1x1", 16 * _GIB, 819, 197),
-  "v5p": _tpu("v5p:2x2x1", 95 * _GIB, 2765, 459),
-  "v6e": _tpu("v6e:1x1", 32 * _GIB, 1640, 918),
+  "v4": _tpu("v4:2x2x1", 16 * _GIB, 614, 137.5, (4, 128), ("TPU v4",)),
+  "v5e": _tpu("v5e:1x1", 16 * _GIB, 819, 197, (4, 128), ("TPU v5 lite", "TPU v5e")),
+  "v5p": _tpu("v5p:2x2x1", 95 * _GIB, 2765, 459, (8, 128), ("TPU v5", "TPU v5p")),
+  "v6e": _tpu("v6e:1x1", 32 * _GIB, 1640, 918, (4, 256), ("TPU v6 lite", "TPU v6e")),
   "h100": Chip(
     84_942_979_072,
     3352 * _GB,
     {"bfloat16": 989 * _TERA, "default": 494.5 * _TERA, "high": 494.5 * _TERA / 3, "highest": 67 * _TERA},
     "1x1x1",
+    ("NVIDIA H100 80GB HBM3",),
   ),
 }
+
+
+def kind_of(device: "jax.Device") -> str | None:
+  """The name of a device's chip among `CHIPS`; None where it is none of them."""
+  return next((name for name, chip in CHIPS.items() if device.device_kind in chip.kinds), None)
+
 
 # The compiler needs it for a GPU that it cannot ask.
 _GPU_DESCRIPTIONS = {
@@ -72,13 +96,17 @@ platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } device_description_
 }
 
 
+# For libtpu where there is no TPU.
+_NO_CLOUD = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-1"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
   """Devices to compile for.
 
   name:     as a person gave it
-  devices:  those that share a batch
-  chip:     its published numbers; None for this machine
+  devices:  those that share a batch; none where an answer was kept elsewhere
+  chip:     its published numbers; None where it is none of `CHIPS`
   memory:   bytes of one device; None where it is unknown
   compiler: its name and versions, by which answers are kept
   options:  for the compiler
@@ -94,7 +122,7 @@ class Target:
   @property
   def described(self) -> str:
     """How many devices of what kind."""
-    return f"{len(self.devices)} x {self.devices[0].device_kind}"
+    return f"{len(self.devices)} x {self.devices[0].device_kind}" if self.devices else self.name
 
 
 def targets(names: Sequence[str]) -> list[Target]:
@@ -136,6 +164,22 @@ def check(name: str) -> None:
     raise ConfigurationError("target", name, f"one GPU is planned for; {kind}")
 
 
+def kept(name: str, compiler: str) -> Target:
+  """The target of an answer that is kept: one chip, whose compiler need not be installed here."""
+  chip = CHIPS[name]
+  return Target(name, (), chip, chip.memory, compiler)
+
+
+def check_chip(name: str) -> None:
+  """Refuses what is not the name of one chip.
+
+  Raises:
+    ConfigurationError: an unknown name, a slice, or this machine.
+  """
+  if name not in CHIPS:
+    raise ConfigurationError("target", name, f"is for one chip: {near(name, CHIPS)}")
+
+
 def here(count: int | None = None) -> Target:
   """This process's devices, the first so many or all."""
   import jax
@@ -148,14 +192,17 @@ def here(count: int | None = None) -> Target:
   else:
     memory = (first.memory_stats() or {}).get("bytes_limit")
   compiler = f"jaxlib {metadata.version('jaxlib')} for {len(devices)} x {first.device_kind} ({platform.machine()})"
-  return Target(HERE, devices, None, memory, compiler)
+  kind = kind_of(first)
+  return Target(HERE, devices, CHIPS[kind] if kind else None, memory, compiler)
 
 
 def _tpu_slice(name: str, kind: str, topology: str) -> Target:
   if importlib.util.find_spec("libtpu") is None:
     raise ConfigurationError("target", name, "needs the TPU compiler: pip install -e '.[tpu]'")
-  # Otherwise libtpu asks a cloud's metadata server for the kind of TPU, and waits.
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  # Otherwise libtpu asks a cloud's metadata server for the kind of TPU, and waits; or complains that it knows none.
+  # What is compiled is for the topology, whatever is said here.
+  for setting, value in _NO_CLOUD.items():
+    os.environ.setdefault(setting, value)
   chip = CHIPS[kind]
   devices = _described(name, platform="tpu", topology_name=name if topology else chip.topology)
   compiler = f"libtpu {metadata.version('libtpu')}, jaxlib {metadata.version('jaxlib')}"

@@ -3,13 +3,13 @@
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import rich.table
 
 from dn_jax.config.schema import ModelConfig
-from dn_jax.planner import plan as planning
+from dn_jax.planner.estimate import KERNEL, Estimate, estimate
 from dn_jax.planner.plan import Plan
 from dn_jax.planner.targets import Target
 from dn_jax.report.grid import Grid
@@ -46,33 +46,75 @@ def plan_table(
     title: of the table.
   """
   memory = "unknown" if where.memory is None else f"{where.memory / 2**30:,.1f} GiB"
-  caption = f"of one device; its memory: {memory}; compiled by {where.compiler}"
+  notes = [f"of one device; its memory: {memory}; compiled by {where.compiler}"]
   if where.chip:
-    caption += "\nat least: an estimate by the chip's published peak and bandwidth; counts on-chip traffic too"
-  cycles = any(plan.cycles for plan in plans.values())
-  if cycles:
-    caption += "\ncycles: the compiler's estimate, instructions one after another"
+    parts = _PARTS[where.chip.flops_a_cycle is not None]
+    notes.append(f"estimate: the longest of {parts}; real steps take longer")
   if any(plan.loops for plan in plans.values()):
-    caption += "\nthe program has loops; what is inside one counts once in FLOPs, traffic and cycles"
-  sizes, costs, rest = ("temporaries", "arguments", "peak", "fits"), ("GFLOPs", "GB moved"), ("at least", "exchanged")
-  columns, rows = ("remat", *sizes, *costs, *(["cycles"] if cycles else []), *rest), []
+    notes.append("the program has loops; what is inside one counts once in FLOPs, traffic and cycles")
+  known = {name: column for name, column in _COLUMNS.items() if any(getattr(plan, name) for plan in plans.values())}
+  if "hbm" in known:
+    known.pop("traffic", None)  # The compiler's own sum of both.
+    memories = "HBM and the fast memory beside the units" if "fast" in known else "the chip's memory"
+    notes.append(f"GB to and from {memories}: as laid out; of an operand that is read in part, the part")
+  if "kernels" in known:
+    notes += [f"kernels under {policy}: {_listed(plan.kernels)}" for policy, plan in plans.items() if plan.kernels]
+  columns = ("remat", "temporaries", "arguments", "peak", "fits", *known.values(), "estimate", "exchanged")
+  rows = []
   for policy, plan in plans.items():
     if plan.refusal:
       rows.append([policy, "", "", "", "no", *[""] * (len(columns) - 6), plan.refusal])
       continue
-    seconds = planning.seconds(plan, where, model)
     rows.append(
       [
         policy,
         *(f"{size / _MIB:,.0f} MiB" for size in (plan.temporaries, plan.arguments, plan.peak)),
         "yes" if plan.fits(where.memory) else "no",
-        *("-" if value is None else f"{value / 1e9:,.1f}" for value in (plan.flops, plan.traffic)),
-        *(["-" if plan.cycles is None else f"{plan.cycles / 1e6:,.2f} M"] if cycles else []),
-        "-" if seconds is None else f"{1000 * seconds:,.1f} ms, {pictures / seconds:,.0f} pictures/s",
+        *(_number(name, getattr(plan, name)) for name in known),
+        _time(estimate(plan, where, model), pictures),
         ", ".join(f"{count} {kind}, {size / _MIB:,.2f} MiB" for kind, (count, size) in plan.collectives.items()) or "-",
       ]
     )
-  return Grid(title, columns, rows, [caption]).rich()
+  return Grid(title, columns, rows, notes).rich()
+
+
+# Where one is known of any row.
+_COLUMNS = {
+  "flops": "GFLOPs",
+  "traffic": "GB moved",
+  "hbm": "GB HBM",
+  "fast": "GB fast memory",
+  "cycles": "cycles",
+  "kernels": "kernels",
+}
+# What an estimate is of: a GPU's, a TPU's.
+_PARTS = (
+  f"FLOPs at the published peak, HBM traffic at the bandwidth, kernels at {1e6 * KERNEL:.1f} microseconds",
+  "the compiler's cycles (instructions one after another) at the clock, HBM traffic at the bandwidth",
+)
+
+
+def _number(name: str, value: Any) -> str:
+  if value is None or value == {}:
+    return "-"
+  match name:
+    case "cycles":
+      return f"{value / 1e6:,.2f} M"
+    case "kernels":
+      return f"{sum(value.values()):,}"
+  return f"{value / 1e9:,.2f}"
+
+
+def _listed(kernels: Mapping[str, int]) -> str:
+  return ", ".join(f"{count:,} {kind}" for kind, count in sorted(kernels.items(), key=lambda each: -each[1]))
+
+
+def _time(found: Estimate | None, pictures: int) -> str:
+  if found is None:
+    return "-"
+  parts = [("computing", found.computing), ("HBM", found.moving), ("kernels", found.kernels)]
+  shown = ", ".join(f"{name} {1000 * seconds:,.1f}" for name, seconds in parts if seconds)
+  return f"{1000 * found.seconds:,.1f} ms ({shown}), {pictures / found.seconds:,.0f} pictures/s"
 
 
 class Row(NamedTuple):
@@ -115,7 +157,7 @@ def published_table() -> rich.table.Table:
 
 def csv(rows: Sequence[Row], growth_rate: int, dtype: str) -> str:
   """Every plan as a line of CSV, sizes in bytes."""
-  numbers = ("temporaries", "arguments", "outputs", "peak", "flops", "traffic")
+  numbers = ("temporaries", "arguments", "outputs", "peak", "flops", "traffic", "hbm", "fast", "cycles")
   columns = ("target", "devices", "depth", "growth_rate", "batch_size", "dtype", "policy", *numbers, "fits", "refusal")
   lines = []
   for row in rows:

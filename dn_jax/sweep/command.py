@@ -15,7 +15,7 @@ from dn_jax.report import write
 from dn_jax.report.grid import Grid
 from dn_jax.runs import collection
 from dn_jax.runs.collection import Run
-from dn_jax.sweep import accelerators, forecast, runner
+from dn_jax.sweep import accelerators, elsewhere, forecast, runner
 from dn_jax.sweep.cells import Cell
 from dn_jax.sweep.cluster import Cluster
 from dn_jax.sweep.display import Display
@@ -65,6 +65,7 @@ def carry_out(
   """
   # The accelerator is for the runs, each in a process of its own.
   jax.config.update("jax_platforms", "cpu")
+  chips = elsewhere.chips(sweep.target)
   there = collection.read(sweep.out)
   for line in there.skipped:
     print(f"skipped: {line}", file=sys.stderr)
@@ -77,7 +78,7 @@ def carry_out(
     place: runner.Place = runner.Here(lanes.environments)
     if missing and sweep.cluster is not None and not sweep.dry_run:  # Before planning, which may take minutes.
       place = stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
-    rows = forecast.look(cells, there, sweep.memory, sweep.cluster is not None, console, lanes.devices)
+    rows = forecast.look(cells, there, sweep.memory, sweep.cluster is not None, console, lanes.devices, chips)
     console.print(forecast.table(rows, axes, f"{len(cells)} runs, in {sweep.out}", at_once))
     if sweep.dry_run:
       return None

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -24,9 +24,11 @@ from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.models import build, summary
 from dn_jax.planner import plan as planning
+from dn_jax.planner import policy as remat_policy
 from dn_jax.planner import targets
 from dn_jax.runs import collection, records
 from dn_jax.runs.collection import Collection, Run
+from dn_jax.sweep import elsewhere as absent
 from dn_jax.sweep.cells import Cell
 from dn_jax.system import child_processes, compilation
 
@@ -67,6 +69,7 @@ class Row:
   epochs:  left to do, of all runs together
   epoch:   seconds of an epoch with its evaluation, from runs of this cell; None if there are none
   devices: of those runs, if known
+  chips:   seconds of a training step on one chip by its name, estimated; see `dn_jax.sweep.elsewhere`
   """
 
   cells: Sequence[Cell]
@@ -78,6 +81,7 @@ class Row:
   epochs: int = 0
   epoch: float | None = None
   devices: frozenset[str] = frozenset()
+  chips: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def seconds_left(self) -> float | None:
@@ -85,6 +89,11 @@ class Row:
     if not self.epochs:
       return 0.0
     return None if self.epoch is None else self.epochs * self.epoch
+
+  def seconds_on(self, chip: str) -> float | None:
+    """Seconds of all runs of the cell on one chip, their training steps alone; None if unknown."""
+    steps = math.ceil(self.size.pictures / self.cells[0].config.batch_size)
+    return len(self.cells) * steps * self.chips[chip] if chip in self.chips else None
 
 
 def size_of(config: RunConfig) -> Size:
@@ -116,6 +125,7 @@ def look(
   elsewhere: bool,
   console: rich.console.Console,
   devices: int | None = None,
+  chips: absent.Chips = absent.Chips(),
 ) -> list[Row]:
   """A row for each cell of the table, in the sweep's order.
 
@@ -126,9 +136,10 @@ def look(
     elsewhere: whether the runs will be on other machines.
     console: shows what is being compiled.
     devices: of this machine that a run takes unless it asks for others; None: all.
+    chips: for which a step's time is estimated.
 
   Raises:
-    ConfigurationError: a data set is missing, or too small for a batch.
+    ConfigurationError: a data set is missing, or too small for a batch; a chip's compiler is not installed.
     UserError: the process that compiles cannot start.
   """
   grouped: dict[str, list[Cell]] = {}
@@ -151,6 +162,7 @@ def look(
         size,
         *answer,
         *_time(group, found, None if elsewhere else described),
+        absent.seconds(group[0].config, chips, console),
       )
     )
   return rows
@@ -244,11 +256,10 @@ def step_memory(config: RunConfig) -> int:
     config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
   )
   where = targets.here(config.devices)
-  if config.model.remat == "auto":
-    of_a_picture = math.prod(info.image_shape) + 4  # Bytes, its label included.
-    _, plan = planning.choose(question, where, beside=sum(catalog.count(config.data)) * of_a_picture)
-  else:
-    plan = planning.plan(question, where)
+  of_a_picture = math.prod(info.image_shape) + 4  # Bytes, its label included.
+  beside = 0 if info.streamed else sum(catalog.count(config.data)) * of_a_picture
+  policy, _ = remat_policy.settle(question, where, beside)
+  plan = planning.plan(question.under(policy), where)
   if plan.refusal:
     raise UserError(plan.refusal)
   return plan.peak
@@ -257,6 +268,7 @@ def step_memory(config: RunConfig) -> int:
 def table(rows: Sequence[Row], axes: Sequence[str], title: str, at_once: int = 1) -> rich.table.Table:
   """The plan of a sweep that carries out so many runs at once."""
   left = [row.seconds_left for row in rows]
+  chips = tuple(dict.fromkeys(name for row in rows for name in row.chips))
   caption = "FLOPs: forward pass of a picture; of all runs, with three forward passes a training picture"
   if any(row.epoch is not None for row in rows):
     devices = sorted(frozenset().union(*(row.devices for row in rows)))
@@ -266,6 +278,9 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str, at_once: int = 1
       caption += f"\ntime of all: {at_once} runs at once, each as fast as those"
   if None in left:
     caption += "\ntime unknown: no run of that kind is there that has done an epoch"
+  if chips:
+    caption += f"\n{', '.join(chips)}: a step, and all runs of a cell one after another on one chip, training alone"
+    caption += "; an estimate by the chip's compiler, real steps take longer (kept answers are of bfloat16)"
   for row in rows:
     if row.refused:
       caption += f"\n{_title(row.cells[0].config)} does not fit here: {row.refused}"
@@ -273,7 +288,7 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str, at_once: int = 1
   result = rich.table.Table(title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left")
   for name in (*axes, *(() if axes else ("network",))):
     result.add_column(escape(name.removeprefix("model.").removeprefix("data.")), overflow="fold")
-  for name in ("parameters", "MFLOPs", "runs", "done", "failed", "all FLOPs", "memory", "time"):
+  for name in ("parameters", "MFLOPs", "runs", "done", "failed", "all FLOPs", "memory", "time", *chips):
     result.add_column(name, justify="right")
   for row in rows:
     given = row.cells[0].given
@@ -288,6 +303,10 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str, at_once: int = 1
       f"{len(row.cells) * row.size.total:.2g}",
       "does not fit" if row.refused else "" if row.memory is None else f"{row.memory / 2**20:,.0f} MiB",
       "" if (seconds := row.seconds_left) is None else duration(seconds),
+      *(
+        f"{1000 * row.chips[chip]:,.1f} ms, {duration(row.seconds_on(chip))}" if chip in row.chips else ""
+        for chip in chips
+      ),
     )
   result.add_section()
   result.add_row(
@@ -299,6 +318,7 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str, at_once: int = 1
     f"{sum(len(row.cells) * row.size.total for row in rows):.2g}",
     "",
     "unknown" if None in left else duration(side_by_side(_each_left(rows), at_once)),
+    *(_whole([row.seconds_on(chip) for row in rows]) for chip in chips),
   )
   return result
 
@@ -315,6 +335,10 @@ def side_by_side(seconds: Sequence[float], at_once: int) -> float:
   for each in seconds:
     heapq.heapreplace(ends, ends[0] + each)
   return max(ends)
+
+
+def _whole(seconds: Sequence[float | None]) -> str:
+  return "unknown" if None in seconds else duration(math.fsum(seconds))
 
 
 def duration(seconds: float) -> str:

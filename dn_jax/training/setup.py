@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from dn_jax.config.network import check_images, policy_of
+from dn_jax.config.network import check_images
 from dn_jax.config.schema import DataConfig, RunConfig
 from dn_jax.data import catalog, sources, stream
 from dn_jax.data.augment import epoch_order, normalised, prepared
@@ -19,11 +19,6 @@ from dn_jax.training import initial_state, loop, optimizer, resident, step, stre
 
 # Fewer images than these are tested without worker processes, which take seconds to start.
 _FEW = 5000
-
-
-def with_policy(config: RunConfig) -> RunConfig:
-  """A resolved configuration with the remat policy that it leaves open; `auto` stays."""
-  return dataclasses.replace(config, model=dataclasses.replace(config.model, remat=policy_of(config.model)))
 
 
 def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], None] = print) -> loop.Assembly:

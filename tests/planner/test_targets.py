@@ -44,3 +44,9 @@ def test_this_machine_is_asked_for_last_and_the_order_is_kept(monkeypatch):
   assert targets.targets(["here", "h100", "here", "v5e"]) == ["HERE", "H100", "HERE", "V5E"]
   assert asked[-1] == "here"
   assert sorted(asked) == ["h100", "here", "v5e"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU's compiler, libtpu, is not installed")
+def test_a_slice_that_there_is_none_of_is_refused():
+  with pytest.raises(ConfigurationError, match="--target v5e:3x7: its compiler does not describe it"):
+    targets.target("v5e:3x7")

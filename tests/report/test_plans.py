@@ -38,9 +38,10 @@ def rows(depths=(10, 16), batch_sizes=(8,)):
   return [plans.Row(HERE, size, depth, of(depth * size)) for size in batch_sizes for depth in depths]
 
 
-def test_a_row_has_memory_work_and_the_least_time():
-  # 8.19 GB at 819 GB/s are 10 ms, in which 64 pictures are 6,400 a second.
-  found = Plan(5 * MIB, 2 * MIB, MIB, 1e9, 8.19e9, 3_000_000, {"all-reduce": (2, 3 * MIB)})
+def test_a_row_has_memory_work_and_an_estimated_time():
+  # 8.19 GB at 819 GB/s are 10 ms, in which 64 pictures are 6,400 a second; three million cycles at 1.5 GHz are 2.
+  exchanged = {"all-reduce": (2, 3 * MIB)}
+  found = Plan(5 * MIB, 2 * MIB, MIB, 1e9, 9e9, 3_000_000, exchanged, hbm=8_190_000_000, fast=810_000_000)
   text, (row,) = by_policy({"none": found})
   assert row == {
     "remat": "none",
@@ -48,19 +49,32 @@ def test_a_row_has_memory_work_and_the_least_time():
     "arguments": "2 MiB",
     "peak": "8 MiB",
     "fits": "yes",
-    "GFLOPs": "1.0",
-    "GB moved": "8.2",
+    "GFLOPs": "1.00",
+    "GB HBM": "8.19",
+    "GB fast memory": "0.81",
     "cycles": "3.00 M",
-    "at least": "10.0 ms, 6,400 pictures/s",
+    "estimate": "10.0 ms (computing 2.0, HBM 10.0), 6,400 pictures/s",
     "exchanged": "2 all-reduce, 3.00 MiB",
   }
   assert "loops" not in text
 
 
+def test_a_gpus_row_has_its_kernels():
+  where = targets.kept("h100", "a compiler")
+  # 2,000 kernels at 3.5 microseconds each.
+  found = {"none": Plan(1, flops=1e9, hbm=10**8, kernels={"fusion": 500, "reduction": 1500})}
+  text = text_of(plans.plan_table(found, where, MODEL, 70, "a title"))
+  assert "kernels under none: 1,500 reduction, 500 fusion" in text
+  row = next(line for line in text.splitlines() if "│ none" in line)
+  cells = [cell.strip() for cell in row.split("│")[1:-1]]
+  assert cells[7] == "2,000"
+  assert cells[8].startswith("7.0 ms (computing 0.0, HBM 0.0, kernels 7.0), 10,000 pict")
+
+
 def test_what_the_compiler_does_not_say_is_a_dash_and_a_refusal_is_quoted():
   _, (silent, refused) = by_policy({"none": Plan(20 * MIB), "block": Plan(refusal="too large")})
-  assert "cycles" not in silent
-  assert (silent["fits"], silent["GFLOPs"], silent["at least"], silent["exchanged"]) == ("no", "-", "-", "-")
+  assert not {"cycles", "GFLOPs", "GB HBM", "kernels"} & set(silent)
+  assert (silent["fits"], silent["estimate"], silent["exchanged"]) == ("no", "-", "-")
   assert (refused["fits"], refused["peak"], refused["exchanged"]) == ("no", "", "too large")
   _, (silent, told) = by_policy({"none": Plan(1), "block": Plan(1, cycles=10_000, loops=1)})
   assert (silent["cycles"], told["cycles"]) == ("-", "0.01 M")
