@@ -74,7 +74,7 @@ def carry_out(
       records.write_failure(folder, None)
       with _log_of(folder) as path:
         with path.open("ab") as log:
-          log.write(f"\n{now()} $ {shlex.join(command)}\n".encode())
+          log.write(f"\n{now()} $ {shlex.join(command)}\n".encode(errors="backslashreplace"))
           log.flush()
           said_from = log.tell()
           exit_code, ended_by_us = _run(command, log, mine, time_out, stop)
