@@ -59,7 +59,7 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
   if info.streamed and config.last_batch != "drop":
     fits = "batches that are read picture by picture have one size; take drop"
     raise ConfigurationError("last-batch", config.last_batch, fits)
-  if config.report == "best" and not data.validation:
+  if config.report == "best" and not data.validation and not info.streamed:  # A folder may have a part for it.
     raise ConfigurationError("report", config.report, "needs held-out pictures; give --data.validation")
   _check_start(config)
   _check_processes(config.distributed)

@@ -23,7 +23,7 @@ from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.models import build, weights
 from dn_jax.models.densenet import DenseNet
 from dn_jax.runs import records
-from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config
+from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config, read_data
 from dn_jax.training import optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
 
@@ -104,7 +104,7 @@ def _of_run(
   if data.normalise == "channel":
     mean, std = np.asarray(info.mean), np.asarray(info.std)
   else:
-    mean, std = catalog.normalisation(catalog.load(data), data.normalise)
+    mean, std = catalog.normalisation(catalog.load(data, records.split_rule(folder)), data.normalise)
   size = info.image_shape[0]
   model_input = Input(size, info.resize or size, mean, std)
   classes = records.read_classes(folder) or _prepared_classes(data)
@@ -193,7 +193,7 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
 
 def _labels(path: pathlib.Path, count: int) -> tuple[str, ...]:
   try:
-    names = path.read_text().splitlines()
+    names = path.read_text(encoding="utf-8-sig").splitlines()  # A byte-order mark is of no name.
   except (OSError, UnicodeDecodeError) as error:
     reason = getattr(error, "strerror", None) or "it is no text"
     raise ConfigurationError("labels", path, f"cannot be read ({reason})") from None
@@ -243,7 +243,8 @@ def trained_by(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -
     UserError: no run, no whole checkpoint, or none of that kind.
   """
   config = read_config(folder)
-  if which == "best" and not config.data.validation:
+  recorded = read_data(folder)
+  if which == "best" and not config.data.validation and not (recorded and "valid" in recorded.pictures):
     raise ConfigurationError("checkpoint", which, "this run held out no validation pictures")
   info, mesh = datasets.info_of(config.data), layout.make_layout().mesh
   num_classes = len(classes) if (classes := read_classes(folder)) else info.num_classes

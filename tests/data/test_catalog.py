@@ -48,9 +48,12 @@ def test_held_out_pictures_are_even_over_classes_and_gone_from_the_rest():
   assert np.array_equal(held.images, again.images)
 
 
-def test_holding_out_more_of_a_rare_class_than_there_is_takes_others():
+def test_a_rare_class_gives_its_share_and_keeps_its_last_picture():
+  # 53 images, 20 of them: 20 / 53 of 50 is 18.9, of 3 it is 1.1.
   _, held = catalog.hold_out(numbered([0] * 50 + [1] * 3), 20)
-  assert list(np.bincount(held.labels)) == [17, 3]
+  assert list(np.bincount(held.labels)) == [19, 1]
+  rest, held = catalog.hold_out(numbered([0] * 50 + [1] * 3), 51)
+  assert list(np.bincount(rest.labels)) == [1, 1]
 
 
 def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
