@@ -6,7 +6,7 @@ Parts are known by their usual names in any case. Folders around a data set, as 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,6 +21,12 @@ _NAMES: Mapping[str, Sequence[str]] = {
   VALIDATION: ("val", "valid", "validation"),
   TEST: ("test", "testing"),
 }
+
+
+def parts_by_name(names: Iterable[str]) -> dict[str, list[str]]:
+  """Those of some names that usually say `TRAIN`, `VALIDATION` or `TEST`, in any case."""
+  names = list(names)
+  return {part: [name for name in names if name.casefold() in usual] for part, usual in _NAMES.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +85,7 @@ def parts_of(folder: pathlib.Path, found: Walk, classes: Sequence[str] | None = 
   """
   whole = _looked_through(folder, found, classes)
   names = found.children(whole).folders
-  named = {part: [name for name in names if name.casefold() in usual] for part, usual in _NAMES.items()}
+  named = parts_by_name([name for name in names if name not in (classes or ())])
   if not (named[TRAIN] and (named[VALIDATION] or named[TEST])):  # A class may be called so: one of trains.
     named = {part: [name for name in alike if found.children(whole / name).folders] for part, alike in named.items()}
   for part, alike in named.items():

@@ -9,7 +9,7 @@ import numpy as np
 
 from dn_jax.config.schema import DataConfig
 from dn_jax.data import labels, tfds
-from dn_jax.data.class_folders import TEST, TRAIN, VALIDATION
+from dn_jax.data.class_folders import TEST, TRAIN, VALIDATION, parts_by_name
 from dn_jax.data.image_files import BadPictureError
 from dn_jax.errors import ConfigurationError
 
@@ -59,15 +59,22 @@ class Records:
     return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
+def split_of(described: tfds.Described, part: str) -> str | None:
+  """The split of a part, by its own name or the first of the usual ones; None where there is none."""
+  usual = parts_by_name(described.splits)[part]
+  return part if part in usual else next(iter(usual), None)
+
+
 def test_split(data: DataConfig, described: tfds.Described) -> str | None:
   """The name of the test split; None where none is for testing."""
   if (asked := data.test_split) is not None:
-    if asked not in described.splits or asked == TRAIN:
-      others = ", ".join(name for name in described.splits if name != TRAIN)
+    train = split_of(described, TRAIN)
+    if asked not in described.splits or asked == train:
+      others = ", ".join(name for name in described.splits if name != train)
       raise ConfigurationError("data.test-split", asked, f"one of {others}" if others else "there is train alone")
     return asked
   wanted = [VALIDATION] if data.name == "imagenet2012" else [TEST, VALIDATION]
-  return next((name for name in wanted if name in described.splits), None)
+  return next((name for part in wanted if (name := split_of(described, part))), None)
 
 
 def checked(data: DataConfig, version: pathlib.Path, described: tfds.Described, split: str) -> Records:
@@ -83,7 +90,8 @@ def checked(data: DataConfig, version: pathlib.Path, described: tfds.Described, 
   looked_at = labels.first(version, split, size) if found is None else found
   if fault := labels.fault(looked_at, len(classes)):
     fits = f"split {split}: {fault}"
-    others = [] if split == TRAIN else [name for name in described.splits if name not in (TRAIN, split)]
+    train = split_of(described, TRAIN)
+    others = [] if split == train else [name for name in described.splits if name not in (train, split)]
     for other in others:
       if not labels.fault(labels.first(version, other, described.splits[other]), len(classes)):
         fits += f"; split {other} has labels: --data.test-split {other}"

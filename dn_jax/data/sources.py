@@ -218,23 +218,24 @@ def _own_folder(data: DataConfig, needed: str) -> pathlib.Path:
 def _in_records(data: DataConfig) -> _Found:
   version = tfds.newest_version(data.name, data.dir)
   described = tfds.described(version)
-  if TRAIN not in described.splits:
+  if (train := prepared.split_of(described, TRAIN)) is None:
     fits = f"has the splits {', '.join(described.splits)}; train is needed"
     raise ConfigurationError("data.name", data.name, fits)
-  names = {TRAIN: TRAIN, TEST: prepared.test_split(data, described)}
-  if VALIDATION in described.splits and VALIDATION not in names.values():
-    names[VALIDATION] = VALIDATION
+  names = {TRAIN: train, TEST: prepared.test_split(data, described)}
+  validation = prepared.split_of(described, VALIDATION)
+  if validation not in names.values():
+    names[VALIDATION] = validation
   parts = {part: prepared.checked(data, version, described, name) for part, name in names.items() if name}
   origins = {part: f"split {names[part]}" for part in parts}
   unread = [source.split for source in parts.values() if source.labels is None]
   remarks = []
-  if names[TEST] == VALIDATION and data.test_split is None:
-    remarks.append("split validation is the test set, as published for ImageNet: there is no labelled test split")
+  if names[TEST] and names[TEST] == validation and data.test_split is None:
+    remarks.append(f"split {validation} is the test set, as published for ImageNet: there is no labelled test split")
   if unread:
     why = "in a bucket" if folders.is_bucket(version) else f"of more than {labels.MOST:,} records"
     line = f"labels {why} are checked as they come ({', '.join(unread)})"
-    held_out = TEST not in parts or data.validation
-    remarks.append(line + ("; images of any class are held out" if held_out and TRAIN in unread else ""))
+    held_out = train in unread and (TEST not in parts or data.validation)
+    remarks.append(line + "; images of any class are held out" * bool(held_out))
   return _Found(parts, origins, remarks)
 
 

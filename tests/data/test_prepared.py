@@ -75,13 +75,14 @@ ROUND = [0, 1, 2]
     ),
     (["train", "validation"], {}, [60, 0, 24], "24 for test (split validation)"),
     (["train", "validation", "test"], {"test_split": "validation"}, [60, 0, 24], "24 for test (split validation)"),
+    (["Training", "val", "TEST"], {}, [60, 24, 12], "(split Training), 24 for validation (split val), 12 for test"),
     (["train"], {}, [54, 0, 6], "6 for test (a tenth of each class of these)"),
     (["train", "test"], {"validation": 9}, [51, 9, 12], "9 for validation (held out of these)"),
   ],
 )
 def test_splits_are_taken_by_their_names_and_said(prepared, splits, flags, expected, said):
-  made = {"train": ROUND * 20, "validation": ROUND * 8, "test": ROUND * 4}
-  prepared(**{name: made[name] for name in splits})
+  each = {"tr": 20, "va": 8, "te": 4}
+  prepared(**{name: ROUND * each[name[:2].lower()] for name in splits})
   found = taken(**flags)
   assert [0 if part is None else len(part) for part in found.splits] == expected
   assert all(np.ptp(sources.class_sizes(part)) == 0 for part in found.splits if part is not None)
