@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
-from dn_jax.config.schema import Count, DataConfig, Rate
+from dn_jax.config.schema import BitDepth, Count, DataConfig, Rate
 from dn_jax.config.trained import Asked, Which
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
@@ -33,6 +33,10 @@ class Pictures:
   """Processes that decode; 0: threads of this one."""
   bad_share: Rate = 0.01
   """Share of the images that may be unreadable; these do not count."""
+  max_pixels: Count = 100_000_000
+  """Pixels of an image file, above which it counts as unreadable."""
+  bit_depth: BitDepth | None = None
+  """With --weights: bits that the values of 16-bit files use; by default as the file says, else 16."""
 
 
 @dataclasses.dataclass(frozen=True)

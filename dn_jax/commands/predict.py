@@ -22,10 +22,18 @@ import tyro
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
-from dn_jax.config.schema import Count
+from dn_jax.config.schema import BitDepth, Count
 from dn_jax.config.trained import Asked, Moved, Which
 from dn_jax.errors import ConfigurationError, UserError, shown
 from dn_jax.system import folders
+
+
+@dataclasses.dataclass(frozen=True)
+class Files(Moved):
+  max_pixels: Count = 100_000_000
+  """Pixels of an image file, above which it counts as unreadable."""
+  bit_depth: BitDepth | None = None
+  """Bits that the values of 16-bit files use; by default as the network was trained, else 16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Prediction:
   """Images at a time."""
   checkpoint: Which = "reported"
   """Of a run, the network whose error it reports, the last, or the best on validation."""
-  data: Moved = Moved()
+  data: Files = Files()
 
 
 def predict(asked: Prediction) -> None:
@@ -76,13 +84,17 @@ def predict(asked: Prediction) -> None:
     except OSError as error:
       raise ConfigurationError("cam", cam, f"cannot be written ({error.strerror})") from None
   places = _places(cam, paths) if cam else {}
-  bad = 0
+  how = image_files.Reading(asked.data.max_pixels, asked.data.bit_depth or known.input.bit_depth)
+  warned, bad = how.bit_depth is not None, 0
   for part in itertools.batched(paths, asked.batch_size):
     good, seen = [], []
     for path in part:
       try:
-        seen.append(prepared(image_files.read(path), known.input))
+        seen.append(prepared(image_files.read(path, how), known.input))
         good.append(path)
+        if not warned and (warning := image_files.shallow(image_files.bits_used(path.read_bytes()))):
+          say(f"{shown(path)}: {warning}")
+          warned = True
       except image_files.BadPictureError as error:
         print(f"skipped: {error}", file=sys.stderr)
         bad += 1

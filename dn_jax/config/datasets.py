@@ -86,8 +86,10 @@ def info_of(data: DataConfig) -> DatasetInfo:
     for flag, value in (("data.size", data.size), ("data.resize", data.resize)):
       if value is not None:
         raise ConfigurationError(flag, value, f"{data.name} has a size; for pictures that are read one by one")
-    if data.test_split is not None:
-      raise ConfigurationError("data.test-split", data.test_split, f"{data.name} has its published test set")
+    for flag, value in (("data.test-split", data.test_split), ("data.bit-depth", data.bit_depth)):
+      if value is not None:
+        fits = f"{data.name} has its published test set and pixels; for pictures that are read one by one"
+        raise ConfigurationError(flag, value, fits)
     return CATALOG[data.name]
   misspelt = difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
   if misspelt and not (root(data.dir) / data.name).is_dir():

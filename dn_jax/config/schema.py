@@ -26,6 +26,8 @@ Size = Annotated[int, Ge(1), Le(10_000)]
 Share = Annotated[float, Gt(0), Le(1)]
 Rate = Annotated[float, Ge(0), Lt(1)]
 Positive = Annotated[float, Gt(0)]
+# Of a value in an image file of 16.
+BitDepth = Annotated[int, Ge(9), Le(16)]
 
 
 def carried_out(default: Any) -> Any:
@@ -69,6 +71,10 @@ class DataConfig:
   """Processes that read and decode them; 0: threads of this one, one per processor, at most 16."""
   bad_share: Rate = carried_out(0.01)
   """Share of them that may be unreadable, each replaced by another; more stop the run."""
+  max_pixels: Count = added(100_000_000, carried_out=True)
+  """Pixels of an image file, above which it counts as unreadable."""
+  bit_depth: BitDepth | None = added(None)
+  """Bits that the values of 16-bit files use (published: 16), such as 12 of a camera's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,6 +282,7 @@ class AboutInput:
   resize: Size | None = None
   mean: PixelValues | None = None
   std: PixelValues | None = None
+  bit_depth: BitDepth | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,13 +12,16 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import labels, prepared, rule_one, splits, tfds
+from dn_jax.data import image_files, labels, prepared, rule_one, splits, tfds
 from dn_jax.data.class_folders import TEST, TRAIN, VALIDATION, class_folders, parts_of, some
+from dn_jax.data.image_files import BadPictureError
 from dn_jax.data.walk import Walk
 from dn_jax.errors import ConfigurationError, shown
 from dn_jax.system import folders
 
 FOLDER = "folder"
+# Images of a source of which the bits are counted.
+_LOOKED_AT = 16
 
 
 class Source(Protocol):
@@ -135,7 +138,7 @@ def taken(data: DataConfig, rule: int = splits.RULE) -> Taken:
     parts[TRAIN], parts[VALIDATION] = _held_out(parts[TRAIN], count)
     origins[VALIDATION] = "held out of these"
   taken = Sources(parts[TRAIN], parts.get(VALIDATION), parts[TEST])
-  return Taken(taken, (*_lines(taken, origins), *found.remarks))
+  return Taken(taken, (*_lines(taken, origins), *found.remarks, *_shallow(data, taken.train)))
 
 
 def tested(data: DataConfig, classes: Sequence[str] | None) -> Source:
@@ -165,7 +168,7 @@ def tested_and_said(data: DataConfig, classes: Sequence[str] | None) -> tuple[So
     test = prepared.checked(data, version, described, name)
     if classes is not None and tuple(classes) != test.classes:
       raise ConfigurationError("data.name", data.name, "its classes are not the network's, or stand in another order")
-    return test, (f"test images: split {name}",)
+    return test, (f"test images: split {name}", *_shallow(data, test))
   folder = _own_folder(data, "CLASS/PICTURE")
   if not folder.is_dir():
     raise ConfigurationError("data.dir", folder, "is not a folder")
@@ -174,7 +177,24 @@ def tested_and_said(data: DataConfig, classes: Sequence[str] | None) -> tuple[So
   place = parts.folders.get(TEST) or parts.folders.get(VALIDATION) or parts.whole
   source = class_folders("data.dir", place, classes, walk)
   passed = walk.passed.line()
-  return source, (f"test images: {shown(source.folder)}", *([passed] if passed else []))
+  remarks = [passed] if passed else []
+  return source, (f"test images: {shown(source.folder)}", *remarks, *_shallow(data, source))
+
+
+def _shallow(data: DataConfig, source: Source) -> list[str]:
+  """A warning where values of 16-bit files use fewer bits, by some of a source's images."""
+  if data.bit_depth is not None or (data.name != FOLDER and folders.is_bucket(folders.of("data.dir", data.dir or "."))):
+    return []
+  bits = []
+  for number in sorted({len(source) * n // _LOOKED_AT for n in range(_LOOKED_AT)}):
+    try:
+      content, _ = source[number]
+      image_files.check_size(content, number, data.max_pixels)
+    except (BadPictureError, OSError, ConfigurationError):
+      continue
+    bits.append(image_files.bits_used(content) or 0)
+  warning = image_files.shallow(max(bits, default=0))
+  return [warning] if warning else []
 
 
 def class_sizes(source: Source | None) -> np.ndarray | None:

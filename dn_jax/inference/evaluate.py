@@ -100,6 +100,7 @@ def of_classifier(
   """
   if not datasets.info_of(data).streamed:
     raise ConfigurationError("data.name", data.name, "weights are measured on folder, or on a data set of TFDS's")
+  data = dataclasses.replace(data, bit_depth=data.bit_depth or known.input.bit_depth)
   source, said = sources.tested_and_said(data, known.classes)
   if len(source.classes) != known.num_classes:
     fits = f"has {len(source.classes)} classes; the network has {known.num_classes}"

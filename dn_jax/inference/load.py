@@ -35,12 +35,14 @@ class Input:
   size:      side of the central crop that the network sees, in pixels
   resize:    the picture's shorter side before cropping
   mean, std: for normalising pixel values (0 to 255); each broadcasts over [size, size, 3]
+  bit_depth: bits that the values of 16-bit files use; None: all
   """
 
   size: int
   resize: int
   mean: np.ndarray
   std: np.ndarray
+  bit_depth: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _of_run(
   else:
     mean, std = catalog.normalisation(catalog.load(data, records.split_rule(folder)), data.normalise)
   size = info.image_shape[0]
-  model_input = Input(size, info.resize or size, mean, std)
+  model_input = Input(size, info.resize or size, mean, std, data.bit_depth)
   classes = records.read_classes(folder) or _prepared_classes(data)
   return Classifier(run.config.model, run.network, run.params, run.batch_stats, model_input, classes)
 
@@ -133,7 +135,7 @@ def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None])
   classes = about.classes or None
   if classes and len(classes) != network.num_classes:
     raise WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
-  known = Input(size, resize, mean, std)
+  known = Input(size, resize, mean, std, about.input.bit_depth)
   return Classifier(complete, network, variables["params"], variables["batch_stats"], known, classes)
 
 
@@ -182,7 +184,7 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
   # Only training has these.
   model = dataclasses.replace(classifier.model, remat=None, dropout=None)
   known = classifier.input
-  of_input = AboutInput(known.size, known.resize, known.mean.tolist(), known.std.tolist())
+  of_input = AboutInput(known.size, known.resize, known.mean.tolist(), known.std.tolist(), known.bit_depth)
   about = About(model, classifier.classes, of_input)
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:
@@ -213,7 +215,7 @@ def _sized(classifier: Classifier, asked: Asked) -> Input:
     raise ConfigurationError("size", size, f"this network's mean picture has {known.size} pixels a side")
   if smallest_map(classifier.model, size) < 1:
     raise ConfigurationError("size", size, "nothing is left of so small a picture in this network; take a larger one")
-  return Input(size, resize, known.mean, known.std)
+  return dataclasses.replace(known, size=size, resize=resize)
 
 
 @dataclasses.dataclass(frozen=True)

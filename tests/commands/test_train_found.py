@@ -4,10 +4,12 @@ import json
 import os
 import pathlib
 
+import numpy as np
 import pytest
 import traced_once
 from conftest import call
 from photographs import class_folders
+from PIL import Image
 
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
@@ -95,6 +97,8 @@ def test_its_network_is_measured_on_each_part_and_predicts_names_of_any_bytes(pa
       "--data.validation 1: there are 14 training pictures; 2",
     ),
     (["--data.dir", "{parts}/Train", "--report", "best"], "--report best: needs held-out pictures; give --data.valid"),
+    (["--data.bit-depth", "8"], "--data.bit-depth 8: must be at least 9"),
+    (["--data.max-pixels", "0"], "--data.max-pixels 0: must be at least 1"),
     (["--data.dir", "{parts}/Train/tea"], "--data.dir {parts}/Train/tea: has no class folders; put pictures at"),
   ],
 )
@@ -104,6 +108,29 @@ def test_a_mistake_gets_one_line_and_writes_nothing(parts, tmp_path, flags, answ
   assert done.stderr.startswith(f"error: {answer.format(parts=parts)}")
   assert len(done.stderr.splitlines()) == 1
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_depth_of_sixteen_bit_images_is_warned_of_kept_and_goes_into_exported_weights(tmp_path):
+  for label, name in enumerate(("dark", "light")):
+    (tmp_path / "deep" / name).mkdir(parents=True)
+    for n in range(8):
+      values = np.random.default_rng(n).integers(0, 2048, (20, 20)) + 2047 * label
+      Image.fromarray(values.astype(np.uint16)).save(tmp_path / "deep" / name / f"{n}.png")
+  warning = "16-bit images use 12 bits, so that they become 0 to 15 of 255; --data.bit-depth 12 takes these for all"
+  done = train(tmp_path / "deep", tmp_path / "plain", "--data.augment")
+  assert warning in done.stdout.splitlines(), done.stderr
+  done = train(tmp_path / "deep", tmp_path / "run", "--data.bit-depth", "12")
+  assert (done.returncode, warning in done.stdout) == (0, False), done.stderr
+  assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["bit_depth"] == 12
+  assert "bit_depth" not in json.loads((tmp_path / "plain" / "config.json").read_text())["data"]
+  done = train(tmp_path / "deep", tmp_path / "run")
+  assert "--data.bit-depth: 12 -> (absent)" in done.stderr
+  file, image = tmp_path / "weights.safetensors", tmp_path / "deep" / "light" / "3.png"
+  assert call("dn_jax", "export", tmp_path / "run", "--to", file).returncode == 0
+  said = [call("dn_jax", "predict", source, image, "--json") for source in (tmp_path / "run", file)]
+  assert [(each.stderr, each.stdout) for each in said] == [("", said[0].stdout)] * 2
+  assert call("dn_jax", "predict", tmp_path / "plain", image).stderr == f"{image}: {warning}\n"
 
 
 # As the version before wrote it for the folder below and --data.validation 4.

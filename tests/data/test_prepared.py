@@ -29,9 +29,14 @@ class Rows(list):
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
-  """Makes a data set of splits' labels; `reads` names each split whose records were opened."""
+  """Makes a data set of splits' labels; it returns a list of the splits whose labels are read."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  reads = []
+  reads: list[str] = []
+  read = tfds.labels
+
+  def noted(version, split, numbers):
+    reads.append(split)
+    return read(version, split, numbers)
 
   def make(**splits):
     version = tmp_path / "set" / "1.0.0"
@@ -39,14 +44,11 @@ def prepared(tmp_path, monkeypatch):
     for name, own in splits.items():
       (version / f"set-{name}.array_record").write_text(str(own))
 
-    def undecoded(version, split):
-      reads.append(split)
-      return Rows(splits[split])
-
     monkeypatch.setattr(tfds, "newest_version", lambda name, folder: version)
     described = tfds.Described({name: len(own) for name, own in splits.items()}, CLASSES)
     monkeypatch.setattr(tfds, "described", lambda version: described)
-    monkeypatch.setattr(tfds, "undecoded", undecoded)
+    monkeypatch.setattr(tfds, "undecoded", lambda version, split: Rows(splits[split]))
+    monkeypatch.setattr(tfds, "labels", noted)
     return reads
 
   return make
@@ -146,8 +148,11 @@ def test_a_test_split_that_there_is_not_is_refused_with_those_that_there_are(pre
     taken(test_split=asked)
   with pytest.raises(ConfigurationError, match=r"--data.test-split x: is for a data set that TFDS prepared"):
     taken("folder", test_split="x")
-  with pytest.raises(ConfigurationError, match=r"--data.test-split x: digits has its published test set"):
-    datasets.info_of(DataConfig("digits", test_split="x"))
+  for flag in ({"test_split": "x"}, {"bit_depth": 12}):
+    with pytest.raises(
+      ConfigurationError, match=r"--data.(test-split x|bit-depth 12): digits has its published test set"
+    ):
+      datasets.info_of(DataConfig("digits", **flag))
 
 
 def test_labels_are_read_once_and_again_where_the_files_are_others(prepared, tmp_path):
