@@ -29,7 +29,12 @@ def resolve(config: RunConfig) -> RunConfig:
     config = dataclasses.replace(config, data=data)
   config = protocol.fill_in(config)
   _check(config, info)
-  return dataclasses.replace(config, out=folders.of("out", config.out or pathlib.Path("runs") / slug(config)))
+  out = folders.of("out", config.out or pathlib.Path("runs") / slug(config))
+  try:
+    str(folders.absolute(out)).encode()
+  except UnicodeEncodeError:  # Orbax takes paths as text.
+    raise ConfigurationError("out", out, "has bytes that are not UTF-8, which checkpoints need; another name") from None
+  return dataclasses.replace(config, out=out)
 
 
 def data_name(config: RunConfig) -> str:
