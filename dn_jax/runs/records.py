@@ -201,7 +201,7 @@ def _differ(before: Any, now: Any) -> bool:
 
 def split_rule(folder: pathlib.Path) -> int:
   """The rule by which a run splits its images: that of its record, else 1; 2 for a run that has not begun."""
-  data = read_data(folder)
+  data = read_data(folder) if (folder / "config.json").exists() else None
   return 2 if data is None else data.split_rule or 1
 
 
