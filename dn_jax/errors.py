@@ -12,12 +12,24 @@ class ConfigurationError(UserError):
   """A value that does not fit: names the flag, the value and what would fit."""
 
   def __init__(self, flag: str, value: object, fits: str):
-    super().__init__(f"--{flag} {value}: {fits}")
+    super().__init__(f"--{flag} {shown(value)}: {fits}")
     self.flag, self.value, self.fits = flag, value, fits
 
   def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
     """Another process gets it whole."""
     return type(self), (self.flag, self.value, self.fits)
+
+
+def shown(name: object) -> str:
+  """A name as it is printed: bytes that are not UTF-8, and control characters, as escapes such as \\xe9."""
+  return "".join(
+    f"\\x{ord(each) - 0xDC00:02x}"
+    if "\udc80" <= each <= "\udcff"
+    else each
+    if each.isprintable()
+    else ascii(each)[1:-1]
+    for each in str(name)
+  )
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

@@ -143,7 +143,12 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   if finished := processes.by_first(lambda: (found := run_records.finished(folder, config)) and to_dict(found)):
     console.print(f"{folder}: this run is finished")
     return finished | {"folder": str(folder)}
-  dataset = processes.together(lambda: catalog.load(config.data))
+  rule = processes.by_first(lambda: run_records.split_rule(folder))
+  dataset = processes.together(lambda: catalog.load(config.data, rule))
+  for line in dataset.said:
+    console.print(line, highlight=False, soft_wrap=True, emoji=False)
+  if config.report == "best" and dataset.valid is None:
+    raise ConfigurationError("report", config.report, "needs held-out pictures; give --data.validation")
   data = run_records.Data(**catalog.fingerprint(dataset))
   for line in catalog.remarks(dataset):
     console.print(line, highlight=False)

@@ -1,5 +1,7 @@
 """What every command shares: reading its flags, one line for a mistake, exit codes. Imports nothing heavy."""
 
+import codecs
+import io
 import os
 import pathlib
 import signal
@@ -8,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dn_jax.commands.flags import parse
-from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.errors import ConfigurationError, UserError, shown
 from dn_jax.system import child_processes
 from dn_jax.system.signals import Interrupted
 
@@ -18,9 +20,23 @@ if TYPE_CHECKING:
   from dn_jax.runs.collection import Collection
 
 
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+  """What a stream's encoding lacks, as escapes: most of all a name's bytes that are not UTF-8."""
+  if not isinstance(error, UnicodeEncodeError):
+    raise error
+  lacking = error.object[error.start : error.end]
+  return "".join(shown(each) if "\udc80" <= each <= "\udcff" else ascii(each)[1:-1] for each in lacking), error.end
+
+
+codecs.register_error("shown", _escaped)
+
+
 def main(command: Callable[[], object]) -> None:
   """Runs a command that reads its own flags; a `UserError` is printed as one line and gives exit code 2."""
   child_processes.hold()
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors="shown")
   try:
     command()
   except UserError as error:

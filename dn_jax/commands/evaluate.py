@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
-from dn_jax.config.schema import Count, DataConfig, Rate
+from dn_jax.config.schema import BitDepth, Count, DataConfig, Rate
 from dn_jax.config.trained import Asked, Which
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
@@ -27,10 +27,16 @@ class Pictures:
   """With --weights: folder, or a data set of TFDS such as imagenet2012."""
   dir: pathlib.Path | None = None
   """Folder of the data set; of a run, if it has moved since."""
+  test_split: str | None = None
+  """With --weights: the split of a data set of TFDS; by default test, or validation where there is none."""
   workers: Annotated[int, Ge(0), Le(1024)] = 0
   """Processes that decode; 0: threads of this one."""
   bad_share: Rate = 0.01
   """Share of the images that may be unreadable; these do not count."""
+  max_pixels: Count = 100_000_000
+  """Pixels of an image file, above which it counts as unreadable."""
+  bit_depth: BitDepth | None = None
+  """With --weights: bits that the values of 16-bit files use; by default as the file says, else 16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +62,7 @@ def evaluate(flags: Evaluation) -> None:
   run, weights, data, crops = flags.run, flags.weights, flags.data, flags.crops
   if (run is None) == (weights is None):
     raise UserError("give a run's folder, or --weights FILE")
-  if run is not None and (flags.asked != Asked() or data.name):
+  if run is not None and (flags.asked != Asked() or data.name or data.test_split):
     raise UserError(f"{run}: a run knows its network, pictures and sizes; those flags are for --weights")
   if weights is not None and weights.is_dir():
     raise ConfigurationError("weights", weights, "is a folder; of a run, give it without --weights")
@@ -71,9 +77,12 @@ def evaluate(flags: Evaluation) -> None:
     within = f" and {found.steps:,} steps of the next" if found.steps else ""
     print(f"{flags.split}, {found.pictures:,} pictures, network of epoch {found.epoch}{within}")
   else:
-    pictures = DataConfig(data.name or "folder", data.dir, workers=data.workers, bad_share=data.bad_share)
+    own = dataclasses.asdict(data) | {"name": data.name or "folder"}
+    pictures = DataConfig(**own)
     known = load.load(weights, flags.asked, flags.checkpoint, None, say)
     found = of_classifier(known, pictures, flags.batch_size, crops, say)
+    for line in found.said:
+      say(line)
     print(f"{found.pictures:,} pictures, {crops} crop{'s' * (crops > 1)} of {known.input.size} pixels")
   print(f"top-1 error: {found.error:.2f} %")
   print(f"top-5 error: {found.top5_error:.2f} %")

@@ -8,23 +8,32 @@
 A file that cannot be read is named and skipped.
 """
 
+import collections
 import dataclasses
-import glob
 import itertools
 import json
+import os
 import pathlib
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import tyro
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
-from dn_jax.config.schema import Count
+from dn_jax.config.schema import BitDepth, Count
 from dn_jax.config.trained import Asked, Moved, Which
-from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.errors import ConfigurationError, UserError, shown
 from dn_jax.system import folders
+
+
+@dataclasses.dataclass(frozen=True)
+class Files(Moved):
+  max_pixels: Count = 100_000_000
+  """Pixels of an image file, above which it counts as unreadable."""
+  bit_depth: BitDepth | None = None
+  """Bits that the values of 16-bit files use; by default as the network was trained, else 16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Prediction:
   """Images at a time."""
   checkpoint: Which = "reported"
   """Of a run, the network whose error it reports, the last, or the best on validation."""
-  data: Moved = Moved()
+  data: Files = Files()
 
 
 def predict(asked: Prediction) -> None:
@@ -57,14 +66,15 @@ def predict(asked: Prediction) -> None:
   from dn_jax.report import activation
   from dn_jax.system import compilation
 
-  paths = _found(asked.files, image_files.SUFFIXES)
+  say = lambda line: print(line, file=sys.stderr)
+  paths = _found(asked.files, say)
   compilation.keep_compiled_programs()
   known = load.load(
     folders.of("source", asked.source),
     asked.asked,
     asked.checkpoint,
     asked.data.dir,
-    lambda line: print(line, file=sys.stderr),
+    say,
   )
   cam = asked.cam
   predictor = Predictor(known, asked.batch_size, activations=cam is not None)
@@ -73,13 +83,18 @@ def predict(asked: Prediction) -> None:
       cam.mkdir(parents=True, exist_ok=True)
     except OSError as error:
       raise ConfigurationError("cam", cam, f"cannot be written ({error.strerror})") from None
-  bad = 0
+  places = _places(cam, paths) if cam else {}
+  how = image_files.Reading(asked.data.max_pixels, asked.data.bit_depth or known.input.bit_depth)
+  warned, bad = how.bit_depth is not None, 0
   for part in itertools.batched(paths, asked.batch_size):
     good, seen = [], []
     for path in part:
       try:
-        seen.append(prepared(image_files.read(path), known.input))
+        seen.append(prepared(image_files.read(path, how), known.input))
         good.append(path)
+        if not warned and (warning := image_files.shallow(image_files.bits_used(path.read_bytes()))):
+          say(f"{shown(path)}: {warning}")
+          warned = True
       except image_files.BadPictureError as error:
         print(f"skipped: {error}", file=sys.stderr)
         bad += 1
@@ -98,35 +113,57 @@ def predict(asked: Prediction) -> None:
         print(f"{path}  " + "  ".join(f"{name} {chance:.1%}" for name, chance in likeliest))
       if cam:
         name, chance = likeliest[0]
-        activation.write(_place(cam, path, paths), seen[row], said.activations[row], f"{name} {chance:.1%}")
+        activation.write(places[path], seen[row], said.activations[row], f"{shown(name)} {chance:.1%}")
   if bad:
     raise UserError(f"{bad} of {len(paths)} files are no pictures that can be read, see above")
 
 
-def _found(files: tuple[str, ...], suffixes: Collection[str]) -> list[pathlib.Path]:
+def _found(files: tuple[str, ...], say: Callable[[str], None]) -> list[pathlib.Path]:
   """The image files that files, folders and patterns name, in their order, each once."""
+  from dn_jax.data import walk
+
   result: dict[pathlib.Path, None] = {}
   if not files:
     raise UserError("pictures: give files, folders or patterns")
   for name in files:
-    path = pathlib.Path(name)
+    path, passed = pathlib.Path(name), walk.Passed()
     if path.is_dir():
-      found = sorted(each for each in path.rglob("*") if each.suffix.lower() in suffixes and each.is_file())
+      folder = walk.Walk(path, "files")
+      found, passed = [path / each for each in folder.images(path)], folder.passed
     elif path.exists():
       found = [path]
     else:
-      found = sorted(each for each in map(pathlib.Path, glob.glob(name, recursive=True)) if each.is_file())
+      found = walk.matches(name, passed)
+    line = passed.line()
     if not found:
       what = "has no pictures" if path.is_dir() else "there is no such file, and no pattern that finds one"
-      raise UserError(f"{name}: {what}")
+      raise UserError(f"{shown(name)}: {what}" + (f" ({line})" if line else ""))
+    if line:
+      say(f"{shown(name)}: {line}")
     result |= dict.fromkeys(found)
   return list(result)
 
 
-def _place(folder: pathlib.Path, path: pathlib.Path, paths: list[pathlib.Path]) -> pathlib.Path:
-  """The file of an image's map; it has the folder's name in it if several images have the same name."""
-  alike = sum(other.stem == path.stem for other in paths) > 1
-  return folder / (("_".join(path.with_suffix("").parts[-2:]) if alike else path.stem) + ".png")
+def _places(folder: pathlib.Path, paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, pathlib.Path]:
+  """A file of its own for each image's map: its name, with as many folders' names before it as tell it from others."""
+  names = {path: path.stem for path in paths}
+  for depth in range(2, max(len(path.parts) for path in paths) + 2):
+    # Some file systems take capital letters for small ones.
+    often = collections.Counter(name.casefold() for name in names.values())
+    for path, name in names.items():
+      if often[name.casefold()] > 1:
+        parts = [part for part in path.parts[-depth:] if part != path.anchor]
+        whole = depth > len(path.parts)  # Images of one folder that differ in their suffixes alone.
+        names[path] = "_".join(parts if whole else [*parts[:-1], path.stem])
+  taken: set[str] = set()
+  result = {}
+  for path, name in names.items():
+    short = os.fsdecode(os.fsencode(name)[-200:])  # A file system takes 255 bytes.
+    numbered = (short, *(f"{short}-{n}" for n in range(2, len(paths) + 2)))
+    name = next(each for each in numbered if each.casefold() not in taken)
+    taken.add(name.casefold())
+    result[path] = folder / f"{name}.png"
+  return result
 
 
 def main() -> None:

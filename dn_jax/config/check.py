@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,12 @@ class Misfit(ValueError):
   """A record that does not fit; one line names the field, its value and what would fit."""
 
 
+# Names are bytes. One that is not UTF-8 has lone surrogates in Python, and in JSON's escapes. pydantic takes these for
+# no text: while it looks at a value, private characters stand in for them.
+_STAND_INS = {0xDC80 + n: 0x10FE00 + n for n in range(0x80)}
+_STOOD_IN = {stand_in: lone for lone, stand_in in _STAND_INS.items()}
+
+
 def from_json[T](kind: type[T], text: str | bytes) -> T:
   """Reads a dataclass from JSON.
 
@@ -59,8 +66,11 @@ def from_json[T](kind: type[T], text: str | bytes) -> T:
   """
   import pydantic
 
+  escaped = re.search(rb"\\u[dD][cC]", text.encode() if isinstance(text, str) else text)
   try:
-    return adapter(kind).validate_json(text, strict=True)
+    if not escaped:
+      return adapter(kind).validate_json(text, strict=True)
+    return _translated(adapter(kind).validate_json(_stood_in(text), strict=True), _STOOD_IN)
   except pydantic.ValidationError as error:
     complaint = error.errors(include_url=False)[0]
   place, hint = _field(kind, complaint["loc"])
@@ -77,6 +87,30 @@ def from_json[T](kind: type[T], text: str | bytes) -> T:
   if not place:
     raise Misfit("it is no record")
   raise Misfit(f"{name} {_shown(complaint['input'])}: {_what_fits(hint, complaint)}")
+
+
+def _stood_in(text: str | bytes) -> str | bytes:
+  """JSON with stand-ins for lone surrogates; as it is where it is no JSON."""
+  try:
+    return json.dumps(json.loads(text), ensure_ascii=False).translate(_STAND_INS)
+  except (ValueError, RecursionError):
+    return text
+
+
+def _translated(value: Any, table: Mapping[int, int]) -> Any:
+  """A value with characters replaced in all its texts and paths."""
+  if isinstance(value, str):
+    return value.translate(table)
+  if isinstance(value, pathlib.Path):
+    return type(value)(str(value).translate(table))
+  if type(value) in (tuple, list):
+    return type(value)(_translated(each, table) for each in value)
+  if type(value) is dict:
+    return {_translated(name, table): _translated(each, table) for name, each in value.items()}
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    fields = {field.name: _translated(getattr(value, field.name), table) for field in dataclasses.fields(value)}
+    return dataclasses.replace(value, **fields)
+  return value
 
 
 def check(config: Any, prefix: str = "") -> None:
@@ -99,7 +133,7 @@ def check_values(hints: Mapping[str, Any], values: Mapping[str, Any], prefix: st
       check(value, prefix_within(flag, hint))
       continue
     try:
-      adapter(hint).validate_python(value, strict=True)
+      adapter(hint).validate_python(_translated(value, _STAND_INS), strict=True)
     except pydantic.ValidationError as error:
       raise ConfigurationError(flag, value, _what_fits(hint, error.errors(include_url=False)[0])) from None
 

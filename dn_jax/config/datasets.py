@@ -25,6 +25,7 @@ class DatasetInfo:
   column:            the paper's column, without "+"; empty where it has none
   train_splits:      splits that together are the training set
   validation_shares: share of the validation set from each of those
+  published:        images of each of those; of so many, the validation images are the published ones, evenly by class
   streamed:          whether images are read one by one, and resized; `num_classes` is then 0 until it is opened
   resize:            for streamed images, the shorter side of a test image before it is cropped
   """
@@ -39,6 +40,7 @@ class DatasetInfo:
   column: str = ""
   train_splits: tuple[str, ...] = ("train",)
   validation_shares: tuple[float, ...] = (1.0,)
+  published: tuple[int, ...] = ()
   streamed: bool = False
   resize: int = 0
 
@@ -49,8 +51,12 @@ CATALOG: Mapping[str, DatasetInfo] = {
   info.name: info
   for info in (
     DatasetInfo("digits", 10, (8, 8, 1), (4.884,), (6.016,), mirror=False, pad=1),
-    DatasetInfo("cifar10", 10, (32, 32, 3), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), column="c10"),
-    DatasetInfo("cifar100", 100, (32, 32, 3), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), column="c100"),
+    DatasetInfo(
+      "cifar10", 10, (32, 32, 3), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), column="c10", published=(50_000,)
+    ),
+    DatasetInfo(
+      "cifar100", 100, (32, 32, 3), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), column="c100", published=(50_000,)
+    ),
     DatasetInfo(
       "svhn_cropped",
       10,
@@ -61,6 +67,7 @@ CATALOG: Mapping[str, DatasetInfo] = {
       column="svhn",
       train_splits=("train", "extra"),
       validation_shares=(2 / 3, 1 / 3),
+      published=(73_257, 531_131),
     ),
   )
 }
@@ -82,6 +89,10 @@ def info_of(data: "DataConfig") -> DatasetInfo:
     for flag, value in (("data.size", data.size), ("data.resize", data.resize)):
       if value is not None:
         raise ConfigurationError(flag, value, f"{data.name} has a size; for pictures that are read one by one")
+    for flag, value in (("data.test-split", data.test_split), ("data.bit-depth", data.bit_depth)):
+      if value is not None:
+        fits = f"{data.name} has its published test set and pixels; for pictures that are read one by one"
+        raise ConfigurationError(flag, value, fits)
     return CATALOG[data.name]
   misspelt = difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
   if misspelt and not (root(data.dir) / data.name).is_dir():

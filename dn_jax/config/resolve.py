@@ -29,7 +29,12 @@ def resolve(config: RunConfig) -> RunConfig:
     config = dataclasses.replace(config, data=data)
   config = protocol.fill_in(config)
   _check(config, info)
-  return dataclasses.replace(config, out=folders.of("out", config.out or pathlib.Path("runs") / slug(config)))
+  out = folders.of("out", config.out or pathlib.Path("runs") / slug(config))
+  try:
+    str(folders.absolute(out)).encode()
+  except UnicodeEncodeError:  # Orbax takes paths as text.
+    raise ConfigurationError("out", out, "has bytes that are not UTF-8, which checkpoints need; another name") from None
+  return dataclasses.replace(config, out=out)
 
 
 def data_name(config: RunConfig) -> str:
@@ -59,7 +64,7 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
   if info.streamed and config.last_batch != "drop":
     fits = "batches that are read picture by picture have one size; take drop"
     raise ConfigurationError("last-batch", config.last_batch, fits)
-  if config.report == "best" and not data.validation:
+  if config.report == "best" and not data.validation and not info.streamed:  # A folder may have a part for it.
     raise ConfigurationError("report", config.report, "needs held-out pictures; give --data.validation")
   _check_start(config)
   _check_processes(config.distributed)

@@ -26,11 +26,18 @@ Size = Annotated[int, Ge(1), Le(10_000)]
 Share = Annotated[float, Gt(0), Le(1)]
 Rate = Annotated[float, Ge(0), Lt(1)]
 Positive = Annotated[float, Gt(0)]
+# Of a value in an image file of 16.
+BitDepth = Annotated[int, Ge(9), Le(16)]
 
 
 def carried_out(default: Any) -> Any:
   """A field that says how a run is carried out, not what it is."""
   return dataclasses.field(default=default, metadata={"carried_out": True})
+
+
+def added(default: Any, *, carried_out: bool = False) -> Any:
+  """A field that earlier versions had not. Where it has its default, neither records nor a run's key name it."""
+  return dataclasses.field(default=default, metadata={"added": True, "carried_out": carried_out})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +47,7 @@ class DataConfig:
   __pydantic_config__ = STRICT
 
   name: str = "cifar10"
-  """digits, cifar10, cifar100 or svhn_cropped; streamed: folder (CLASS/PICTURE, or train and val with these inside),
+  """digits, cifar10, cifar100 or svhn_cropped; streamed: folder (CLASS/PICTURE, or these within train, val, test),
   imagenet2012, or any other with one label per picture that TFDS prepared."""
   dir: Path | None = carried_out(None)
   """Folder of TFDS-prepared data sets or of makers' archives, or gs://BUCKET/FOLDER; by default TFDS's own
@@ -53,7 +60,9 @@ class DataConfig:
   normalise: Literal["channel", "pixel", "mean"] | None = None
   """By the data set's published constants; by a mean image and one standard deviation; by a mean image alone."""
   validation: Whole | None = None
-  """Images held out of the training set, evenly over the classes (published: 0; SVHN 6000)."""
+  """Images held out of the training set, of each class its share (published: 0; SVHN 6000)."""
+  test_split: str | None = added(None)
+  """Of a streamed data set of TFDS, the split that is tested on: by default test, or validation where there is none."""
   size: Size | None = None
   """Side of a streamed image after cropping (ImageNet: 224)."""
   resize: Size | None = None
@@ -62,6 +71,22 @@ class DataConfig:
   """Processes that read and decode them; 0: threads of this one, one per processor, at most 16."""
   bad_share: Rate = carried_out(0.01)
   """Share of them that may be unreadable, each replaced by another; more stop the run."""
+  max_pixels: Count = added(100_000_000, carried_out=True)
+  """Pixels of an image file, above which it counts as unreadable."""
+  bit_depth: BitDepth | None = added(None)
+  """Bits that the values of 16-bit files use (published: 16), such as 12 of a camera's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassImages:
+  """A class's name and its images in each part of a streamed data set; None where labels are read with the images."""
+
+  __pydantic_config__ = STRICT
+
+  name: str
+  train: Whole | None
+  validation: Whole | None
+  test: Whole | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,6 +284,7 @@ class AboutInput:
   resize: Size | None = None
   mean: PixelValues | None = None
   std: PixelValues | None = None
+  bit_depth: BitDepth | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +310,13 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
     if dataclasses.is_dataclass(value):
       yield from fields(value, flag + ".")
     else:
-      yield flag, value, not field.metadata.get("carried_out", False)
+      carried_out = field.metadata.get("carried_out", False)
+      yield flag, value, not carried_out and not is_unsaid(field, value)
+
+
+def is_unsaid(field: dataclasses.Field, value: Any) -> bool:
+  """Whether a field was `added` and has its default."""
+  return field.metadata.get("added", False) and value == field.default
 
 
 def flag_types(command: Any) -> dict[str, Any]:

@@ -7,13 +7,15 @@ Nothing is downloaded here; `experiments/prepare.py` does that.
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dn_jax.config.datasets import DatasetInfo, info_of
-from dn_jax.config.schema import DataConfig
-from dn_jax.data import archives, sources, tfds
+from dn_jax.config.schema import ClassImages, DataConfig
+from dn_jax.data import archives, sources, splits, tfds
+from dn_jax.data import labels as label_check
 from dn_jax.data.sources import Source
 from dn_jax.errors import ConfigurationError
 
@@ -28,7 +30,9 @@ class Split(NamedTuple):
 class Dataset(NamedTuple):
   """The splits that a run uses; `valid` is None where nothing is held out.
 
-  `unverified` are names of files whose MD5 sum is not their makers', see `dn_jax.data.archives`.
+  unverified: names of files whose MD5 sum is not their makers', see `dn_jax.data.archives`
+  said:       lines that say what the data set was taken for
+  rule:       by which it was split, see `dn_jax.data.splits`
   """
 
   info: DatasetInfo
@@ -36,6 +40,8 @@ class Dataset(NamedTuple):
   valid: Split | Source | None
   test: Split | Source
   unverified: tuple[str, ...] = ()
+  said: tuple[str, ...] = ()
+  rule: int = splits.RULE
 
 
 def known(data: DataConfig) -> DatasetInfo:
@@ -53,8 +59,12 @@ def pictures(split: Split | Source) -> int:
   return len(split.labels) if isinstance(split, Split) else len(split)
 
 
-def load(config: DataConfig) -> Dataset:
+def load(config: DataConfig, rule: int = splits.RULE) -> Dataset:
   """Reads a data set and holds out the validation images.
+
+  Args:
+    config: the data set.
+    rule: by which a run splits it, 1 or 2, see `dn_jax.data.splits`.
 
   Raises:
     ConfigurationError: the data set is unknown, not prepared (the message has the command that prepares it), of other
@@ -62,24 +72,56 @@ def load(config: DataConfig) -> Dataset:
   """
   info = info_of(config)
   if info.streamed:
-    splits = sources.opened(config)
-    return Dataset(dataclasses.replace(info, num_classes=len(splits.train.classes)), *splits)
+    found, said = sources.taken(config, rule)
+    info = dataclasses.replace(info, num_classes=len(found.train.classes))
+    return Dataset(info, *found, said=said, rule=rule)
   read, _, unverified = _source(config)
   test = check(info, "test", *read("test"))
   held_out = config.validation or 0
   parts = [check(info, split, *read(split)) for split in info.train_splits]
-  total = sum(len(part.labels) for part in parts)
-  if held_out >= total:
-    raise ConfigurationError(
-      "data.validation", held_out, f"{info.name} has {total} training pictures; at least 0, and fewer than that"
-    )
-  shares = [round(held_out * share) for share in info.validation_shares]
-  pairs = [hold_out(part, share) for part, share in zip(parts, shares, strict=True)]
+  published = rule == 1 or tuple(len(part.labels) for part in parts) == info.published
+  pairs = [
+    hold_out(part, share, rule, published=published)
+    for part, share in zip(parts, _shares(info, parts, held_out, rule), strict=True)
+  ]
   train, valid = (
-    splits[0] if len(splits) == 1 else Split(*(np.concatenate(arrays) for arrays in zip(*splits, strict=True)))
-    for splits in zip(*pairs, strict=True)
+    found[0] if len(found) == 1 else Split(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+    for found in zip(*pairs, strict=True)
   )
-  return Dataset(info, train, valid if held_out else None, test, unverified())
+  whence = " and ".join(info.train_splits)
+  line = {"train": (len(train.labels), whence), "test": (len(test.labels), "test")}
+  line |= {"validation": (held_out, "held out of these")} if held_out else {}
+  said = (f"classes: {info.num_classes}", sources.images_line(line))
+  return Dataset(info, train, valid if held_out else None, test, unverified(), said, rule)
+
+
+def _shares(info: DatasetInfo, parts: Sequence[Split], count: int, rule: int) -> list[int]:
+  """How many of the validation images each part of the training set gives.
+
+  Raises:
+    ConfigurationError: some class could not give one, or would lose its last training image.
+  """
+  total = sum(len(part.labels) for part in parts)
+  shares = [round(count * share) for share in info.validation_shares]
+  if rule == 1:
+    if count >= total:
+      fits = f"{info.name} has {total} training pictures; at least 0, and fewer than that"
+      raise ConfigurationError("data.validation", count, fits)
+    return shares
+  sizes = np.array([np.bincount(part.labels, minlength=info.num_classes) for part in parts])
+  splits.check_count(count, sizes.sum(axis=0), f"{info.name} has")
+  most = np.maximum(sizes - 1, 0).sum(axis=1).tolist()
+  if min(shares) < info.num_classes:  # So few are of the first part alone.
+    shares = [count] + [0] * (len(parts) - 1)
+  for number, high in enumerate(most):  # What one part has not, the next one gives.
+    over = max(0, shares[number] - high)
+    shares[number] -= over
+    shares[(number + 1) % len(parts)] += over
+  if any(share > high for share, high in zip(shares, most, strict=True)):
+    raise ConfigurationError(
+      "data.validation", count, f"{info.name} has too few training pictures; at most {sum(most)}"
+    )
+  return shares
 
 
 def count(config: DataConfig) -> tuple[int, int, int]:
@@ -90,14 +132,12 @@ def count(config: DataConfig) -> tuple[int, int, int]:
   """
   info = info_of(config)
   if info.streamed:
-    splits = sources.opened(config)
-    return len(splits.train), len(splits.valid or ()), len(splits.test)
+    found = sources.opened(config)
+    return len(found.train), len(found.valid or ()), len(found.test)
   source, held_out = _source(config), config.validation or 0
   train = sum(source.count(split) for split in info.train_splits)
-  if held_out >= train:
-    raise ConfigurationError(
-      "data.validation", held_out, f"{config.name} has {train} training pictures; fewer than that"
-    )
+  # As if the classes were of one size.
+  splits.check_count(held_out, np.full(info.num_classes, train // info.num_classes), f"{config.name} has")
   return train - held_out, held_out, source.count("test")
 
 
@@ -110,22 +150,28 @@ def _source(config: DataConfig) -> tfds.Opened:
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
   """Identifies a data set's images: counts and a digest of all labels (fields of `dn_jax.runs.records.Data`).
 
-  For streamed images the digest is of their files' names (or of TFDS's splits), and the classes' names are included.
+  For streamed images the digest is of their files' names (or of TFDS's splits), and the classes' names are included,
+  by rule 2 with the number of images of each.
   """
-  splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+  parts = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
   told = hashlib.blake2b(digest_size=16)
-  for split in filter(None, splits.values()):
+  for split in filter(None, parts.values()):
     if isinstance(split, Split):
       told.update(np.ascontiguousarray(split.labels, "<i4").tobytes())
     else:
-      told.update(split.told_by().encode())
+      told.update(split.told_by().encode("utf-8", "surrogateescape"))
   found = {
-    "pictures": {name: pictures(split) for name, split in splits.items() if split is not None},
+    "pictures": {name: pictures(split) for name, split in parts.items() if split is not None},
     "labels": told.hexdigest(),
   }
   if dataset.unverified:
     found["unverified"] = dataset.unverified
-  return found if isinstance(dataset.train, Split) else found | {"classes": tuple(dataset.train.classes)}
+  if dataset.rule == splits.RULE:
+    found["split_rule"] = splits.RULE
+  if isinstance(dataset.train, Split):
+    return found
+  classes = tuple(dataset.train.classes)
+  return found | {"classes": _counted(classes, parts.values()) if dataset.rule == splits.RULE else classes}
 
 
 def remarks(dataset: Dataset) -> list[str]:
@@ -134,8 +180,23 @@ def remarks(dataset: Dataset) -> list[str]:
   return [f"read since the structure is whole, but without the makers' MD5 sum: {files}"] if files else []
 
 
-def hold_out(split: Split, count: int) -> tuple[Split, Split]:
-  """Takes `count` images out of a split, as evenly over the classes as possible; always the same ones.
+def _counted(classes: Sequence[str], parts: Iterable[Source | None]) -> tuple[ClassImages, ...]:
+  sizes = [
+    [0] * len(classes) if source is None else [None] * len(classes) if found is None else found.tolist()
+    for source in parts
+    for found in [sources.class_sizes(source)]
+  ]
+  return tuple(ClassImages(name, *of_part) for name, *of_part in zip(classes, *sizes, strict=True))
+
+
+def hold_out(split: Split, count: int, rule: int = splits.RULE, *, published: bool = False) -> tuple[Split, Split]:
+  """Takes `count` images out of a split, always the same ones, see `dn_jax.data.splits`.
+
+  Args:
+    split: the images.
+    count: how many.
+    rule: 1 or 2.
+    published: whether they are taken as evenly over the classes as possible, as published.
 
   Returns:
     The remaining images and the held-out ones, each in the split's order.
@@ -149,7 +210,11 @@ def hold_out(split: Split, count: int) -> tuple[Split, Split]:
     raise ConfigurationError(
       "data.validation", count, f"a part of the training set has {len(split.labels)} pictures; hold out fewer"
     )
-  held = sources.held_out(split.labels, count)
+  if published:
+    held = splits.evenly(split.labels, count, keep=0 if rule == 1 else 1)
+  else:
+    shares = splits.shares(np.bincount(split.labels), count)
+    held = splits.held(split.labels, splits.by_place(split.labels), shares)
   return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
 
 
@@ -184,10 +249,9 @@ def check(info: DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray)
     raise ConfigurationError(
       "data.dir", where, f"pictures are {images.dtype} {images.shape[1:]}; they should be uint8 {info.image_shape}"
     )
-  if labels.min() < 0 or labels.max() >= info.num_classes:
-    raise ConfigurationError(
-      "data.dir", where, f"labels run from {labels.min()} to {labels.max()}; they should be 0 to {info.num_classes - 1}"
-    )
+  if fault := label_check.fault(labels, info.num_classes):
+    fits = f"labels run from {labels.min()} to {labels.max()}; they should be 0 to {info.num_classes - 1} ({fault})"
+    raise ConfigurationError("data.dir", where, fits)
   return Split(images, labels.astype(np.int32))
 
 

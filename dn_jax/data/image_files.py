@@ -1,18 +1,34 @@
 """Decodes, resizes and crops picture files on the host.
 
-OpenCV decodes in a third of Pillow's time. Pillow resizes test images, as torchvision does: its bilinear filter
-averages when it shrinks.
+OpenCV decodes in a third of Pillow's time; Pillow decodes what OpenCV does not. Pillow resizes test images, as
+torchvision does: its bilinear filter averages when it shrinks.
 """
 
+import dataclasses
+import functools
+import io
+import os
 import pathlib
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dn_jax.errors import UserError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+# Pillow's names of the formats that are read. Its others are documents, films, or made by another program than Pillow.
+_FORMATS = (
+  *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN"),
+  *("TGA", "TIFF", "WEBP"),
+)
+# Not known by their first bytes. A camera's raw file begins like a TIFF, which is a thumbnail of it.
+_BY_SUFFIX_ALONE = frozenset({"DIB", "PCX", "TGA"})
+_RAW_LIKE = frozenset({"TIFF"})
+
+# `Reading` has the limit.
+Image.MAX_IMAGE_PIXELS = None
+# OpenCV says what is wrong with a damaged file on stderr; here a line names the file.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # Most times that a picture may be longer than wide: resized to the network's height, it has to fit memory.
 _LONGEST = 100
@@ -22,25 +38,61 @@ class BadPictureError(UserError):
   """A file that is no picture, or a damaged one."""
 
 
-def decode(content: bytes, name: object) -> np.ndarray:
-  """Decodes a picture file.
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """How files are decoded.
+
+  max_pixels: of a file; more make it a bad one, known from its header
+  bit_depth:  bits that the values of 16-bit files use; None: all
+  """
+
+  max_pixels: int = 100_000_000
+  bit_depth: int | None = None
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+  """The suffixes of the formats that are read, in small letters."""
+  return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in (*_FORMATS, "MPO"))
+
+
+def is_image(path: str) -> bool:
+  """Whether a file is an image by its suffix, or else by its header; a damaged file with the right suffix is one."""
+  suffix = os.path.splitext(path)[1].lower()
+  if suffix in suffixes():
+    return True
+  known = set(_FORMATS) - _BY_SUFFIX_ALONE - (_RAW_LIKE if suffix else frozenset())
+  try:
+    with Image.open(path, formats=sorted(known)):
+      return True
+  except Image.DecompressionBombError:
+    return True
+  except Exception:  # Of many kinds, for what only begins like an image.
+    return False
+
+
+def decode(content: bytes, name: object, how: Reading = Reading()) -> np.ndarray:
+  """Decodes a picture file; of several pictures in it, the first.
 
   Grey becomes three equal channels, transparency is dropped, 16 bits become 8, and EXIF's orientation is followed.
 
   Args:
     content: of the file.
     name: of the file, for the message.
+    how: its limit, and the depth of 16 bits.
 
   Returns:
     uint8 [height, width, 3], RGB.
 
   Raises:
-    BadPictureError: the file is empty, damaged, no picture, or more than 100 times as long as wide.
+    BadPictureError: the file is empty, damaged, no picture, too large, or more than 100 times as long as wide.
   """
-  try:
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
-  except cv2.error:
-    picture = None
+  check_size(content, name, how.max_pixels)
+  picture = _by_opencv(content, cv2.IMREAD_ANYDEPTH if how.bit_depth else 0)
+  if picture is not None and picture.dtype == np.uint16:
+    picture = np.minimum(picture >> (how.bit_depth - 8), 255).astype(np.uint8)
+  if picture is None:
+    picture = _by_pillow(content)
   if picture is None:
     what = "is empty" if not content else "is no picture that can be read, or a damaged one"
     raise BadPictureError(f"{name}: {what}")
@@ -50,14 +102,60 @@ def decode(content: bytes, name: object) -> np.ndarray:
   return picture
 
 
-def read(path: pathlib.Path) -> np.ndarray:
+def check_size(content: bytes, name: object, limit: int) -> None:
+  """Raises `BadPictureError` where a file's header says that it has more pixels than a limit."""
+  try:
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+      width, height = image.size
+  except Exception:  # Of many kinds, for a damaged file, which the decoder refuses.
+    return
+  if width * height > limit:
+    raise BadPictureError(f"{name}: has {width:,} x {height:,} pixels; --data.max-pixels {limit} allows fewer")
+
+
+def bits_used(content: bytes) -> int | None:
+  """The bits that a 16-bit file's values use; None for one of 8 bits, and one that cannot be read."""
+  if content[:2] == b"\xff\xd8" or (content[1:4] == b"PNG" and content[24:25] != b"\x10"):
+    return None
+  picture = _by_opencv(content, cv2.IMREAD_ANYDEPTH)
+  return int(picture.max()).bit_length() if picture is not None and picture.dtype == np.uint16 else None
+
+
+def shallow(bits: int | None) -> str | None:
+  """A warning about 16-bit files whose values use so few bits that most images are dark; else None."""
+  if bits is None or not 9 <= bits <= 14:
+    return None
+  return (
+    f"16-bit images use {bits} bits, so that they become 0 to {(2**bits - 1) >> 8} of 255; "
+    f"--data.bit-depth {bits} takes these for all"
+  )
+
+
+def _by_opencv(content: bytes, flags: int) -> np.ndarray | None:
+  """[height, width, 3]; None for what OpenCV cannot read."""
+  try:
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | flags)
+  except cv2.error:
+    return None
+
+
+def _by_pillow(content: bytes) -> np.ndarray | None:
+  """uint8 [height, width, 3]; None for what Pillow cannot read either."""
+  try:
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+      return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+  except Exception:  # Of many kinds, for a damaged file.
+    return None
+
+
+def read(path: pathlib.Path, how: Reading = Reading()) -> np.ndarray:
   """`decode` of a file.
 
   Raises:
     BadPictureError: it cannot be read or decoded.
   """
   try:
-    return decode(path.read_bytes(), path)
+    return decode(path.read_bytes(), path, how)
   except OSError as error:
     raise BadPictureError(f"{path}: cannot be read ({error.strerror})") from None
 

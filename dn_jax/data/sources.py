@@ -4,24 +4,24 @@ A source returns a picture's bytes and label by number, and is cheap to copy int
 """
 
 import dataclasses
-import functools
+import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import tfds
-from dn_jax.data.image_files import SUFFIXES, BadPictureError
-from dn_jax.errors import ConfigurationError
+from dn_jax.data import image_files, labels, prepared, rule_one, splits, tfds
+from dn_jax.data.class_folders import TEST, TRAIN, VALIDATION, class_folders, parts_of, some
+from dn_jax.data.image_files import BadPictureError
+from dn_jax.data.walk import Walk
+from dn_jax.errors import ConfigurationError, shown
 from dn_jax.system import folders
 
 FOLDER = "folder"
-# Names of a folder's halves, in the order in which they are looked for.
-_TRAIN, _TEST = ("train", "training"), ("val", "valid", "validation", "test")
-# In a folder without halves, one picture in so many is for testing.
-_ONE_IN = 10
+# Images of a source of which the bits are counted.
+_LOOKED_AT = 16
 
 
 class Source(Protocol):
@@ -40,69 +40,11 @@ class Source(Protocol):
   def told_by(self) -> str:
     """A text that identifies these pictures as far as possible without reading them."""
 
+  def known_labels(self) -> np.ndarray | None:
+    """int [n]; None where they are known only once the pictures are read."""
 
-@dataclasses.dataclass(frozen=True)
-class ClassFolders:
-  """A folder with one folder per class; `labels` has one number per file."""
-
-  folder: pathlib.Path
-  classes: tuple[str, ...]
-  files: tuple[str, ...]
-  labels: tuple[int, ...]
-
-  def __len__(self) -> int:
-    return len(self.files)
-
-  def __getitem__(self, number: int) -> tuple[bytes, int]:
-    return pathlib.Path(self.name_of(number)).read_bytes(), self.labels[number]
-
-  def name_of(self, number: int) -> str:
-    return f"{self.folder}/{self.files[number]}"
-
-  def told_by(self) -> str:
-    return "\n".join(self.files)
-
-
-def class_folders(flag: str, folder: pathlib.Path, classes: Sequence[str] | None = None) -> ClassFolders:
-  """Lists a folder of class folders, and the folders within them.
-
-  Args:
-    flag: that gave the folder.
-    folder: has files CLASS/PICTURE.
-    classes: the classes that there must be, in the order of their labels; by default all there are, by name.
-
-  Raises:
-    ConfigurationError: no folder, fewer than two class folders, a class without pictures, or other classes than asked.
-  """
-  if not folder.is_dir():
-    raise ConfigurationError(flag, folder, "is not a folder")
-  found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-  if not found:
-    raise ConfigurationError(flag, folder, "has no class folders; put pictures at CLASS/PICTURE in it")
-  if classes is None and len(found) == 1:
-    raise ConfigurationError(flag, folder, f"has one class folder, {found[0]}; at least two are needed")
-  classes = tuple(found if classes is None else classes)
-  if set(classes) != set(found):
-    lacks, strange = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
-    words = [f"lacks {_some(lacks)}"] * bool(lacks) + [f"has {_some(strange)} besides"] * bool(strange)
-    raise ConfigurationError(flag, folder, f"{' and '.join(words)}, unlike the classes that were trained on")
-  files: list[str] = []
-  labels: list[int] = []
-  for label, name in enumerate(classes):
-    here = sorted(
-      path.relative_to(folder).as_posix()
-      for path in (folder / name).rglob("*")
-      if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
-    if not here:
-      raise ConfigurationError(flag, folder / name, f"has no pictures ({', '.join(sorted(SUFFIXES))})")
-    files += here
-    labels += [label] * len(here)
-  return ClassFolders(folder, classes, tuple(files), tuple(labels))
-
-
-def _some(names: Sequence[str]) -> str:
-  return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+  def names_in_class(self) -> list[str] | None:
+    """What tells each picture from the others of its class; None where it is its place alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,39 +70,13 @@ class Part:
   def told_by(self) -> str:
     return f"{self.numbers.tolist()} of\n{self.source.told_by()}"
 
+  def known_labels(self) -> np.ndarray | None:
+    found = self.source.known_labels()
+    return None if found is None else found[self.numbers]
 
-@dataclasses.dataclass(frozen=True)
-class Records:
-  """A split of a data set that TFDS prepared as array_record, with `image` and `label`."""
-
-  folder: pathlib.Path
-  split: str
-  classes: tuple[str, ...]
-  size: int
-
-  def __len__(self) -> int:
-    return self.size
-
-  @functools.cached_property
-  def _rows(self) -> Any:
-    return tfds.undecoded(self.folder, self.split)
-
-  def __getitem__(self, number: int) -> tuple[bytes, int]:
-    try:
-      row = self._rows[number]
-    except Exception as error:  # A reader's own kinds, for a record that is damaged.
-      raise BadPictureError(f"{self.name_of(number)}: cannot be read ({error})") from None
-    return row["image"], int(row["label"])
-
-  def name_of(self, number: int) -> str:
-    return f"{self.folder}, split {self.split}, record {number}"
-
-  def told_by(self) -> str:
-    return f"{self.split} {self.size}"
-
-  def __getstate__(self) -> dict[str, Any]:
-    # A worker process opens the files itself.
-    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+  def names_in_class(self) -> list[str] | None:
+    names = self.source.names_in_class()
+    return None if names is None else [names[number] for number in self.numbers]
 
 
 class Sources(NamedTuple):
@@ -171,57 +87,144 @@ class Sources(NamedTuple):
   test: Source
 
 
-def opened(data: DataConfig) -> Sources:
+class Taken(NamedTuple):
+  """The splits of a data set, and lines that say what it was taken for."""
+
+  splits: Sources
+  said: tuple[str, ...]
+
+
+class _Found(NamedTuple):
+  """The parts that a data set has, by `TRAIN`, `VALIDATION` and `TEST`; where each comes from; and remarks."""
+
+  parts: Mapping[str, Source]
+  origins: Mapping[str, str]
+  remarks: Sequence[str]
+
+
+def opened(data: DataConfig, rule: int = splits.RULE) -> Sources:
+  """`taken` without its lines."""
+  return taken(data, rule).splits
+
+
+def taken(data: DataConfig, rule: int = splits.RULE) -> Taken:
   """Opens a streamed data set.
 
-  A folder has two halves (train and val), or class folders of which every tenth picture is for testing: always the
-  same ones, as evenly over the classes as possible. Of TFDS's data sets the test split is `test`, or `validation` where
-  there is no `test` or it has no labels (ImageNet). Held-out pictures are even over the classes of a folder; TFDS's
-  labels are unknown before reading, so any are taken.
+  A folder has parts (train and val, train and test, or all three), or class folders alone. Of TFDS's data sets the test
+  split is `test`, or `validation` where there is no `test` or it has no labels (ImageNet), or as `--data.test-split`
+  says. Where no part is for testing, a tenth of each class is. See `dn_jax.data.splits` for which images are held out.
+
+  Args:
+    data: the data set.
+    rule: by which a run splits it, 1 or 2.
 
   Raises:
-    ConfigurationError: there is no such data set, or it cannot be streamed.
+    ConfigurationError: there is no such data set, it cannot be streamed, or its labels are none of its classes.
   """
-  train, test = _folder(data) if data.name == FOLDER else _records(data)
+  if data.test_split is not None and data.name == FOLDER:
+    raise ConfigurationError("data.test-split", data.test_split, "is for a data set that TFDS prepared")
+  if rule == 1:
+    return Taken(_by_rule_one(data), ("images: split by the rule that this run began with",))
+  found = _in_folder(data) if data.name == FOLDER else _in_records(data)
+  parts, origins = dict(found.parts), dict(found.origins)
   count = data.validation or 0
-  if count >= len(train):
-    raise ConfigurationError("data.validation", count, f"there are {len(train)} training pictures; at least 0, fewer")
-  if not count:
-    return Sources(train, None, test)
-  return Sources(*_apart(train, held_out(_labels(train), count)), test)
+  if count and VALIDATION in parts:
+    fits = f"there is a validation part already, {origins[VALIDATION]}; leave this flag out"
+    raise ConfigurationError("data.validation", count, fits)
+  if TEST not in parts:
+    parts[TRAIN], parts[TEST] = _a_tenth_apart(data, parts[TRAIN])
+    origins[TEST] = "a tenth of each class of these"
+  if count:
+    parts[TRAIN], parts[VALIDATION] = _held_out(parts[TRAIN], count)
+    origins[VALIDATION] = "held out of these"
+  taken = Sources(parts[TRAIN], parts.get(VALIDATION), parts[TEST])
+  return Taken(taken, (*_lines(taken, origins), *found.remarks, *_shallow(data, taken.train)))
 
 
 def tested(data: DataConfig, classes: Sequence[str] | None) -> Source:
-  """The test images for a network trained elsewhere: a folder's val half or all of it, or TFDS's test split.
+  """`tested_and_said` without its lines."""
+  return tested_and_said(data, classes)[0]
+
+
+def tested_and_said(data: DataConfig, classes: Sequence[str] | None) -> tuple[Source, tuple[str, ...]]:
+  """The test images for a network trained elsewhere: a folder's test part (else val, else all), or TFDS's test split.
 
   Args:
     data: the data set.
     classes: the network's, in the order of its labels; None where their names are unknown.
 
+  Returns:
+    The images, and lines that say what the data set was taken for.
+
   Raises:
-    ConfigurationError: as `opened`, or the classes are not the network's.
+    ConfigurationError: as `taken`, or the classes are not the network's.
   """
   if data.name != FOLDER:
-    _, test = _records(data)
+    version = tfds.newest_version(data.name, data.dir)
+    described = tfds.described(version)
+    name = prepared.test_split(data, described)
+    if name is None:
+      raise ConfigurationError("data.name", data.name, f"has the splits {', '.join(described.splits)}; test is needed")
+    test = prepared.checked(data, version, described, name)
     if classes is not None and tuple(classes) != test.classes:
       raise ConfigurationError("data.name", data.name, "its classes are not the network's, or stand in another order")
-    return test
+    return test, (f"test images: split {name}", *_shallow(data, test))
   folder = _own_folder(data, "CLASS/PICTURE")
-  return class_folders("data.dir", _half(folder, _TEST) or folder, classes)
+  if not folder.is_dir():
+    raise ConfigurationError("data.dir", folder, "is not a folder")
+  walk = Walk(folder)
+  parts = parts_of(folder, walk, classes or ())
+  place = parts.folders.get(TEST) or parts.folders.get(VALIDATION) or parts.whole
+  source = class_folders("data.dir", place, classes, walk)
+  passed = walk.passed.line()
+  remarks = [passed] if passed else []
+  return source, (f"test images: {shown(source.folder)}", *remarks, *_shallow(data, source))
 
 
-def _folder(data: DataConfig) -> tuple[Source, Source]:
+def _shallow(data: DataConfig, source: Source) -> list[str]:
+  """A warning where values of 16-bit files use fewer bits, by some of a source's images."""
+  if data.bit_depth is not None or (data.name != FOLDER and folders.is_bucket(folders.of("data.dir", data.dir or "."))):
+    return []
+  bits = []
+  for number in sorted({len(source) * n // _LOOKED_AT for n in range(_LOOKED_AT)}):
+    try:
+      content, _ = source[number]
+      image_files.check_size(content, number, data.max_pixels)
+    except (BadPictureError, OSError, ConfigurationError):
+      continue
+    bits.append(image_files.bits_used(content) or 0)
+  warning = image_files.shallow(max(bits, default=0))
+  return [warning] if warning else []
+
+
+def class_sizes(source: Source | None) -> np.ndarray | None:
+  """int [classes]: images of each class; None where labels are unknown."""
+  if source is None:
+    return None
+  found = source.known_labels()
+  return None if found is None else np.bincount(found[found >= 0], minlength=len(source.classes))
+
+
+def _in_folder(data: DataConfig) -> _Found:
   folder = _own_folder(data, "CLASS/PICTURE, or train and val")
-  train, test = _half(folder, _TRAIN), _half(folder, _TEST)
-  if train and test:
-    pictures = class_folders("data.dir", train)
-    return pictures, class_folders("data.dir", test, pictures.classes)
-  if train:
-    raise ConfigurationError("data.dir", folder, f"has {train.name} and none of {', '.join(_TEST)} beside it")
-  whole = class_folders("data.dir", folder)
-  if len(whole) < _ONE_IN:
-    raise ConfigurationError("data.dir", folder, f"has {len(whole)} pictures; at least {_ONE_IN} are needed")
-  return _apart(whole, held_out(_labels(whole), len(whole) // _ONE_IN))
+  if not folder.is_dir():
+    raise ConfigurationError("data.dir", folder, "is not a folder")
+  walk = Walk(folder)
+  places = parts_of(folder, walk)
+  train = class_folders("data.dir", places.folders.get(TRAIN, places.whole), None, walk)
+  parts = {TRAIN: train}
+  for part, place in places.folders.items():
+    if part != TRAIN:
+      parts[part] = class_folders("data.dir", place, train.classes, walk)
+  origins = {part: shown(os.path.relpath(source.folder, folder)) for part, source in parts.items()}
+  origins = {part: shown(folder) if place == "." else place for part, place in origins.items()}
+  remarks = []
+  if VALIDATION in parts and TEST not in parts:
+    parts[TEST], origins[TEST] = parts.pop(VALIDATION), origins.pop(VALIDATION)
+    remarks.append(f"{origins[TEST]} is the test set, as published for ImageNet: there is no test part")
+  if passed := walk.passed.line():
+    remarks.append(passed)
+  return _Found(parts, origins, remarks)
 
 
 def _own_folder(data: DataConfig, needed: str) -> pathlib.Path:
@@ -232,41 +235,104 @@ def _own_folder(data: DataConfig, needed: str) -> pathlib.Path:
   return data.dir
 
 
-def _half(folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
-  return next((folder / name for name in names if (folder / name).is_dir()), None)
-
-
-def _records(data: DataConfig) -> tuple[Source, Source]:
+def _in_records(data: DataConfig) -> _Found:
   version = tfds.newest_version(data.name, data.dir)
-  splits, classes = tfds.described(version)
-  wanted = ["validation"] if data.name == "imagenet2012" else ["test", "validation"]
-  test = next((name for name in wanted if name in splits), None)
-  if "train" not in splits or test is None:
-    raise ConfigurationError("data.name", data.name, f"has the splits {', '.join(splits)}; train and test are needed")
-  train, test = (Records(version, name, classes, splits[name]) for name in ("train", test))
-  return train, test
+  described = tfds.described(version)
+  if (train := prepared.split_of(described, TRAIN)) is None:
+    fits = f"has the splits {', '.join(described.splits)}; train is needed"
+    raise ConfigurationError("data.name", data.name, fits)
+  names = {TRAIN: train, TEST: prepared.test_split(data, described)}
+  validation = prepared.split_of(described, VALIDATION)
+  if validation not in names.values():
+    names[VALIDATION] = validation
+  parts = {part: prepared.checked(data, version, described, name) for part, name in names.items() if name}
+  origins = {part: f"split {names[part]}" for part in parts}
+  unread = [source.split for source in parts.values() if source.labels is None]
+  remarks = []
+  if names[TEST] and names[TEST] == validation and data.test_split is None:
+    remarks.append(f"split {validation} is the test set, as published for ImageNet: there is no labelled test split")
+  if unread:
+    why = "in a bucket" if folders.is_bucket(version) else f"of more than {labels.MOST:,} records"
+    line = f"labels {why} are checked as they come ({', '.join(unread)})"
+    held_out = train in unread and (TEST not in parts or data.validation)
+    remarks.append(line + "; images of any class are held out" * bool(held_out))
+  return _Found(parts, origins, remarks)
 
 
-def _labels(source: Source) -> np.ndarray:
-  """int32 [n]: the labels where known, else zeros."""
-  if isinstance(source, Part):
-    return _labels(source.source)[source.numbers]
-  return np.asarray(source.labels if isinstance(source, ClassFolders) else [0] * len(source), np.int32)
+def _by_rule_one(data: DataConfig) -> Sources:
+  if data.name == FOLDER:
+    train, test = rule_one.halves(_own_folder(data, "CLASS/PICTURE, or train and val"))
+    if test is None:
+      train, test = _apart(train, splits.evenly(train.known_labels(), len(train) // splits.ONE_IN))
+  else:
+    version = tfds.newest_version(data.name, data.dir)
+    described = tfds.described(version)
+    if (name := prepared.test_split(data, described)) is None:
+      raise ConfigurationError("data.name", data.name, "has no split for testing any more")
+    train, test = (prepared.checked(data, version, described, split) for split in (TRAIN, name))
+  count = data.validation or 0
+  if count >= len(train):
+    raise ConfigurationError("data.validation", count, f"there are {len(train)} training pictures; at least 0, fewer")
+  if not count:
+    return Sources(train, None, test)
+  # TFDS's labels were unknown.
+  known = np.zeros(len(train), np.int64) if data.name != FOLDER else train.known_labels()
+  return Sources(*_apart(train, splits.evenly(known, count)), test)
+
+
+def _a_tenth_apart(data: DataConfig, source: Source) -> tuple[Part, Part]:
+  """The training and the test images of a data set that has no part for testing."""
+  sizes = class_sizes(source)
+  if sizes is None:
+    held = splits.evenly(np.zeros(len(source), np.int64), len(source) // splits.ONE_IN)
+  else:
+    held = splits.held(source.known_labels(), _ranks(source), splits.tenths(sizes))
+  if not held.any():
+    where = "data.dir" if data.name == FOLDER else "data.name"
+    fits = "has no part for testing, and no class of two or more pictures to hold one out of"
+    raise ConfigurationError(where, data.dir if data.name == FOLDER else data.name, fits)
+  return _apart(source, held)
+
+
+def _held_out(source: Source, count: int) -> tuple[Part, Part]:
+  """The remaining and the held-out images."""
+  sizes = class_sizes(source)
+  if sizes is None:
+    if not len(source.classes) <= count < len(source):
+      fits = f"there are {len(source)} training pictures of {len(source.classes)} classes; at least one for each class"
+      raise ConfigurationError("data.validation", count, fits)
+    return _apart(source, splits.evenly(np.zeros(len(source), np.int64), count))
+  splits.check_count(count, sizes)
+  return _apart(source, splits.held(source.known_labels(), _ranks(source), splits.shares(sizes, count)))
+
+
+def _ranks(source: Source) -> np.ndarray:
+  names = source.names_in_class()
+  known = source.known_labels()
+  return splits.by_place(known) if names is None else splits.by_name(known, names)
 
 
 def _apart(source: Source, held: np.ndarray) -> tuple[Part, Part]:
   return Part(source, np.flatnonzero(~held)), Part(source, np.flatnonzero(held))
 
 
-def held_out(labels: np.ndarray, count: int) -> np.ndarray:
-  """bool [n]: which `count` of n pictures to hold out, as evenly over the classes as possible; always the same ones."""
-  rank = np.empty(len(labels), np.int64)
-  shuffled = np.random.RandomState(0).permutation(len(labels))
-  for label in np.unique(labels):
-    members = shuffled[labels[shuffled] == label]
-    rank[members] = np.arange(len(members))
-  # The first of every class, then the second of every class, and so on.
-  chosen = shuffled[np.argsort(rank[shuffled], kind="stable")[:count]]
-  held = np.zeros(len(labels), bool)
-  held[chosen] = True
-  return held
+def images_line(parts: Mapping[str, tuple[int, str]]) -> str:
+  """A line that says how many images each part has, and where they come from."""
+  uses = {TRAIN: "for training", VALIDATION: "for validation", TEST: "for test"}
+  words = [
+    f"{parts[part][0]:,} {use} ({parts[part][1]})" if part in parts else f"none {use}" for part, use in uses.items()
+  ]
+  return f"images: {', '.join(words)}"
+
+
+def _lines(found: Sources, origins: Mapping[str, str]) -> list[str]:
+  """What the data set was taken for: classes, numbers of images, and where each part comes from."""
+  classes = found.train.classes
+  parts = {part: source for part, source in zip((TRAIN, VALIDATION, TEST), found, strict=True) if source is not None}
+  counted = {part: (len(source), origins[part]) for part, source in parts.items()}
+  lines = [f"classes: {len(classes):,} ({some(classes)})", images_line(counted)]
+  for part, source in parts.items():
+    sizes = class_sizes(source)
+    if sizes is not None and (without := [name for name, size in zip(classes, sizes, strict=True) if not size]):
+      lines.append(f"no {part} image of {some(without)}")
+  return lines

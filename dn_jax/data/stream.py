@@ -16,7 +16,9 @@ import grain
 import numpy as np
 from absl import flags
 
+from dn_jax.config.schema import DataConfig
 from dn_jax.data import image_files
+from dn_jax.data.image_files import Reading
 from dn_jax.data.sources import Source
 from dn_jax.errors import UserError
 from dn_jax.system import child_processes
@@ -47,6 +49,7 @@ class Training:
   rows:       this process's places in a batch, in the order in which it wants them
   augmented:  whether to crop at random; else centrally
   resize:     a picture's shorter side before the central crop
+  how:        files are decoded
   """
 
   source: Source
@@ -56,6 +59,7 @@ class Training:
   rows: tuple[int, ...]
   augmented: bool
   resize: int
+  how: Reading = Reading()
 
   @property
   def steps_per_epoch(self) -> int:
@@ -75,7 +79,7 @@ class Training:
     for tried in range(_MOST_TRIES):
       number = (drawn + tried) % len(self.source)
       try:
-        whole, label = _read(self.source, number)
+        whole, label = _read(self.source, number, self.how)
       except (image_files.BadPictureError, OSError):
         continue
       if self.augmented:
@@ -109,6 +113,7 @@ class Testing:
   crops:      1 (central) or 10
   batch_size: pictures per step, over all processes; the last step's batch is padded
   rows:       this process's places in a batch
+  how:        files are decoded
   """
 
   source: Source
@@ -117,6 +122,7 @@ class Testing:
   crops: int
   batch_size: int
   rows: tuple[int, ...]
+  how: Reading = Reading()
 
   @property
   def steps(self) -> int:
@@ -132,7 +138,7 @@ class Testing:
     bad = -1
     if number < len(self.source):
       try:
-        whole, label = _read(self.source, number)
+        whole, label = _read(self.source, number, self.how)
         whole = image_files.with_short_side(whole, self.resize)
         image = (
           image_files.ten_crops(whole, self.size)
@@ -161,10 +167,11 @@ class Bad:
     source: of the pictures.
     share: of them that may be unreadable.
     say: called with a line for each.
+    how: files are decoded.
   """
 
-  def __init__(self, source: Source, share: float, say: Callable[[str], None]):
-    self._source, self._share, self._say = source, share, say
+  def __init__(self, source: Source, share: float, say: Callable[[str], None], how: Reading = Reading()):
+    self._source, self._share, self._say, self._how = source, share, say, how
     self._found: set[int] = set()
 
   def note(self, numbers: np.ndarray) -> None:
@@ -176,17 +183,33 @@ class Bad:
     for number in sorted({int(number) for number in numbers if number >= 0} - self._found):
       self._found.add(number)
       name = self._source.name_of(number)
-      self._say(f"skipped: {name}: no picture that can be read")
+      self._say(f"skipped: {self._why(number, name)}")
       if len(self._found) > self._share * len(self._source):
         raise UserError(
           f"{len(self._found)} of {len(self._source)} pictures cannot be read, the last {name}; "
           f"--data.bad-share {self._share:g} allows fewer"
         )
 
+  def _why(self, number: int, name: str) -> str:
+    try:
+      content, _ = self._source[number]
+    except Exception:  # As it was when the image was wanted.
+      content = b""
+    try:
+      image_files.check_size(content, name, self._how.max_pixels)
+    except image_files.BadPictureError as error:
+      return str(error)
+    return f"{name}: no picture that can be read"
 
-def _read(source: Source, number: int) -> tuple[np.ndarray, int]:
+
+def reading(data: DataConfig) -> Reading:
+  """How a configuration's files are decoded."""
+  return Reading(data.max_pixels, data.bit_depth)
+
+
+def _read(source: Source, number: int, how: Reading) -> tuple[np.ndarray, int]:
   content, label = source[number]
-  return image_files.decode(content, source.name_of(number)), label
+  return image_files.decode(content, source.name_of(number), how), label
 
 
 def _stacked(rows: Sequence[dict[str, Any]]) -> Rows:

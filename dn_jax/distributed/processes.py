@@ -123,7 +123,7 @@ def _joining(coordinator: str, count: int, number: int, timeout: int) -> Iterato
     def end(_: bool) -> None:
       said = os.pread(words.fileno(), 2**20, 0)
       fault = _fault(said.decode(errors="replace"), coordinator, count, number, timeout)
-      os.write(shown.fileno(), f"error: {fault}\n".encode() if fault else said)
+      os.write(shown.fileno(), f"error: {fault}\n".encode(errors="backslashreplace") if fault else said)
       if number == 0:  # The coordinator is here, and is telling the others the same.
         time.sleep(1)
       os._exit(2 if fault else 128 + signal.SIGABRT)
@@ -174,7 +174,7 @@ def _say_lost(number: int, runs_python: bool) -> None:
   if runs_python:
     return
   words = f"error: process {number} was ended: it or another process of the run is lost; {_LOST}\n"
-  os.write(2, words.encode())
+  os.write(2, words.encode(errors="backslashreplace"))
   os._exit(LOST_EXIT_CODE)
 
 

@@ -28,6 +28,7 @@ class Measured:
   pictures: number of images that could be read
   loss:     mean cross-entropy, in nats; with ten crops, that of their mean probability
   epoch, steps: of a run's network: finished epochs, and steps of the next
+  said:     lines that say what the images were taken for
   """
 
   pictures: int
@@ -36,6 +37,7 @@ class Measured:
   loss: float
   epoch: int = 0
   steps: int = 0
+  said: tuple[str, ...] = ()
 
 
 def of_run(
@@ -64,9 +66,9 @@ def of_run(
   config = records.read_config(folder)
   if data_dir:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
-  if split == "valid" and not config.data.validation:
+  dataset = catalog.load(config.data, records.split_rule(folder))
+  if split == "valid" and dataset.valid is None:
     raise ConfigurationError("split", split, "this run held out no validation pictures")
-  dataset = catalog.load(config.data)
   if crops != 1 and not dataset.info.streamed:
     raise ConfigurationError("crops", crops, f"pictures of {config.data.name} are as large as the network's input")
   for line in catalog.remarks(dataset):
@@ -100,7 +102,8 @@ def of_classifier(
   """
   if not datasets.info_of(data).streamed:
     raise ConfigurationError("data.name", data.name, "weights are measured on folder, or on a data set of TFDS's")
-  source = sources.tested(data, known.classes)
+  data = dataclasses.replace(data, bit_depth=data.bit_depth or known.input.bit_depth)
+  source, said = sources.tested_and_said(data, known.classes)
   if len(source.classes) != known.num_classes:
     fits = f"has {len(source.classes)} classes; the network has {known.num_classes}"
     raise ConfigurationError("data.dir" if data.name == sources.FOLDER else "data.name", data.dir or data.name, fits)
@@ -113,7 +116,7 @@ def of_classifier(
   )
   params, batch_stats = replicate(jax.device_get((known.params, known.batch_stats)), layout.mesh)
   batches = batches_of(source, data, layout, max(1, batch_size // crops), say, crops)
-  return _measured(measure(params, batch_stats, batches, lambda: None))
+  return dataclasses.replace(_measured(measure(params, batch_stats, batches, lambda: None)), said=said)
 
 
 def _measured(totals: step.Totals, epoch: int = 0, steps: int = 0) -> Measured:

@@ -24,7 +24,7 @@ from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.models import build, weights
 from dn_jax.models.densenet import DenseNet
 from dn_jax.runs import records
-from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config
+from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config, read_data
 from dn_jax.training import optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
 
@@ -36,12 +36,14 @@ class Input:
   size:      side of the central crop that the network sees, in pixels
   resize:    the picture's shorter side before cropping
   mean, std: for normalising pixel values (0 to 255); each broadcasts over [size, size, 3]
+  bit_depth: bits that the values of 16-bit files use; None: all
   """
 
   size: int
   resize: int
   mean: np.ndarray
   std: np.ndarray
+  bit_depth: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +107,9 @@ def _of_run(
   if data.normalise == "channel":
     mean, std = np.asarray(info.mean), np.asarray(info.std)
   else:
-    mean, std = catalog.normalisation(catalog.load(data), data.normalise)
+    mean, std = catalog.normalisation(catalog.load(data, records.split_rule(folder)), data.normalise)
   size = info.image_shape[0]
-  model_input = Input(size, info.resize or size, mean, std)
+  model_input = Input(size, info.resize or size, mean, std, data.bit_depth)
   classes = records.read_classes(folder) or _prepared_classes(data)
   return Classifier(run.config.model, run.network, run.params, run.batch_stats, model_input, classes)
 
@@ -135,7 +137,7 @@ def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None])
   classes = about.classes or None
   if classes and len(classes) != network.num_classes:
     raise WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
-  known = Input(size, resize, mean, std)
+  known = Input(size, resize, mean, std, about.input.bit_depth)
   return Classifier(complete, network, variables["params"], variables["batch_stats"], known, classes)
 
 
@@ -184,7 +186,7 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
   # Only training has these.
   model = dataclasses.replace(classifier.model, remat=None, dropout=None)
   known = classifier.input
-  of_input = AboutInput(known.size, known.resize, known.mean.tolist(), known.std.tolist())
+  of_input = AboutInput(known.size, known.resize, known.mean.tolist(), known.std.tolist(), known.bit_depth)
   about = About(model, classifier.classes, of_input)
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:
@@ -195,7 +197,7 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
 
 def _labels(path: pathlib.Path, count: int) -> tuple[str, ...]:
   try:
-    names = path.read_text().splitlines()
+    names = path.read_text(encoding="utf-8-sig").splitlines()  # A byte-order mark is of no name.
   except (OSError, UnicodeDecodeError) as error:
     reason = getattr(error, "strerror", None) or "it is no text"
     raise ConfigurationError("labels", path, f"cannot be read ({reason})") from None
@@ -215,7 +217,7 @@ def _sized(classifier: Classifier, asked: Asked) -> Input:
     raise ConfigurationError("size", size, f"this network's mean picture has {known.size} pixels a side")
   if smallest_map(classifier.model, size) < 1:
     raise ConfigurationError("size", size, "nothing is left of so small a picture in this network; take a larger one")
-  return Input(size, resize, known.mean, known.std)
+  return dataclasses.replace(known, size=size, resize=resize)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +247,8 @@ def trained_by(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -
     UserError: no run, no whole checkpoint, or none of that kind.
   """
   config = read_config(folder)
-  if which == "best" and not config.data.validation:
+  recorded = read_data(folder)
+  if which == "best" and not config.data.validation and not (recorded and "valid" in recorded.pictures):
     raise ConfigurationError("checkpoint", which, "this run held out no validation pictures")
   info, mesh = datasets.info_of(config.data), layout.make_layout().mesh
   num_classes = len(classes) if (classes := read_classes(folder)) else info.num_classes

@@ -6,6 +6,7 @@ into every reader. Import takes a file whose readers agree as it is; `from_pytor
 """
 
 import dataclasses
+import json
 import pathlib
 import re
 import typing
@@ -314,7 +315,10 @@ def _read_pth(path: pathlib.Path) -> State:
 
 def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: About | None = None) -> None:
   """Writes a state dict as safetensors; `about` goes into the file's metadata."""
-  said = adapter(About).dump_json(about, exclude_none=True, warnings=False).decode() if about else None
+  # As ASCII: a class's name need not be UTF-8.
+  said = (
+    json.dumps(adapter(About).dump_python(about, mode="json", exclude_none=True, warnings=False)) if about else None
+  )
   metadata = {"format": "pt"} | ({METADATA: said} if said else {})
   safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in state.items()}, path, metadata)
 

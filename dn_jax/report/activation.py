@@ -33,7 +33,7 @@ def draw(image: np.ndarray, activation: np.ndarray, title: str) -> Figure:
   )
   figure.colorbar(drawn, ax=mapped, label="adds to the logit", shrink=0.9)
   for axes, name in ((plain, "what the network saw"), (mapped, title)):
-    axes.set_title(name, fontsize=10)
+    axes.set_title(name, fontsize=10, parse_math=False)  # A class may have dollars in its name.
     axes.set_axis_off()
   return figure
 

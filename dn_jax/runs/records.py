@@ -1,7 +1,8 @@
 """Writes and reads the records in a run's folder.
 
 config.json     the resolved configuration: what the run is and how it was carried out
-data.json       how many images each split has, a digest of their labels, and the classes' names where known
+data.json       how many images each split has, a digest of their labels, by which rule they were split, and the classes
+                of a streamed data set with their numbers of images
 metrics.jsonl   one `EpochRecord` per line; errors are fractions of 1
 results.csv     the same in the columns of the PyTorch implementation
 summary.json    written at the end: `test_error` in percent, parameters, FLOPs, time, versions, the code's commit
@@ -27,7 +28,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, Lt
 
 from dn_jax.config.check import STRICT, Misfit, from_json, to_dict
-from dn_jax.config.schema import RETIRED, Count, RunConfig, Whole, difference, identity
+from dn_jax.config.schema import RETIRED, ClassImages, Count, RunConfig, Whole, difference, identity, is_unsaid
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders
 
@@ -84,10 +85,19 @@ class Data:
   """By split."""
   labels: str
   """A digest."""
-  classes: tuple[str, ...] | None = _may_lack()
-  """Their names, for a streamed data set."""
+  classes: tuple[ClassImages, ...] | tuple[str, ...] | None = _may_lack()
+  """Of a streamed data set: names and numbers of images; names alone by the first rule."""
   unverified: tuple[str, ...] | None = _may_lack()
   """Files whose MD5 sum is not their makers', where the images come from such files; no part of what the images are."""
+  split_rule: Literal[2] | None = _may_lack()
+  """See `dn_jax.data.splits`; without it the first rule."""
+
+  @property
+  def names(self) -> tuple[str, ...] | None:
+    """The classes' names, where known."""
+    if self.classes is None:
+      return None
+    return tuple(each.name if isinstance(each, ClassImages) else each for each in self.classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,10 +175,36 @@ def check_config(folder: pathlib.Path, config: RunConfig) -> None:
 def check_data(folder: pathlib.Path, data: Data) -> None:
   """Raises `ConfigurationError`, with the difference, for images that are not those of the run."""
   recorded = read_data(folder)
-  if recorded is not None and dataclasses.replace(recorded, unverified=data.unverified) != data:
-    was, now = ({"pictures": each.pictures, "labels": each.labels} for each in (recorded, data))
-    what = f"pictures ({was}) than are there now ({now})" if was != now else "classes than are there now"
-    raise ConfigurationError("out", folder, f"was started with other {what}; point --data.dir to those")
+  if recorded is None or recorded == data:
+    return
+  was, now = ({"pictures": each.pictures, "labels": each.labels} for each in (recorded, data))
+  if was != now:
+    what = f"pictures ({was}) than are there now ({now})"
+  elif recorded.names != data.names:
+    what = "classes than are there now"
+  elif recorded.split_rule != data.split_rule:
+    what = "split_rule than that of these images"
+  elif _differ(recorded.classes, data.classes):
+    what = "numbers of pictures of each class than are there now"
+  else:
+    return
+  raise ConfigurationError("out", folder, f"was started with other {what}; point --data.dir to those")
+
+
+def _differ(before: Any, now: Any) -> bool:
+  """Whether classes have other numbers of images, where both are known."""
+  pairs = (
+    pair
+    for each in zip(before or (), now or (), strict=True)
+    for pair in zip(*map(dataclasses.astuple, each), strict=True)
+  )
+  return any(None not in pair and pair[0] != pair[1] for pair in pairs)
+
+
+def split_rule(folder: pathlib.Path) -> int:
+  """The rule by which a run splits its images: that of its record, else 1; 2 for a run that has not begun."""
+  data = read_data(folder) if (folder / "config.json").exists() else None
+  return 2 if data is None else data.split_rule or 1
 
 
 def finished(folder: pathlib.Path, config: RunConfig) -> Summary | None:
@@ -296,7 +332,7 @@ def read_data(folder: pathlib.Path) -> Data | None:
 def read_classes(folder: pathlib.Path) -> tuple[str, ...] | None:
   """The names of a run's classes, or None, from `read_data`."""
   data = read_data(folder)
-  return data and data.classes
+  return data and data.names
 
 
 def _set_aside(path: pathlib.Path) -> None:
@@ -309,11 +345,19 @@ def _set_aside(path: pathlib.Path) -> None:
 
 def _write(path: pathlib.Path, record: Any) -> None:
   """Writes a record as indented JSON."""
-  optional = {field.name for field in dataclasses.fields(record) if "may_lack" in field.metadata}
-  found = {name: value for name, value in to_dict(record).items() if value is not None or name not in optional}
-  text = json.dumps(found, indent=2) + "\n"
+  text = json.dumps(_said(record, to_dict(record)), indent=2) + "\n"
   from_json(type(record), text)  # A record that could not be read again is a fault of ours, and is not written.
   folders.write_whole(path, text)
+
+
+def _said(record: Any, values: dict[str, Any]) -> dict[str, Any]:
+  """The values of a record's fields, without those that are not written."""
+  found = {}
+  for field in dataclasses.fields(record):
+    own, value = getattr(record, field.name), values[field.name]
+    if not is_unsaid(field, own) and not (own is None and "may_lack" in field.metadata):
+      found[field.name] = _said(own, value) if dataclasses.is_dataclass(own) else value
+  return found
 
 
 def _read[T](path: pathlib.Path, kind: type[T]) -> T | None:

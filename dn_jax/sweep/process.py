@@ -106,7 +106,8 @@ def begin(
       with _log_of(folder) as path:
         with path.open("ab") as log:
           own = [f"{name}={value}" for name, value in environment.items() if value is not None]
-          log.write(f"\n{now()} $ {shlex.join([*own, *command])}\n".encode())
+          line = f"\n{now()} $ {shlex.join([*own, *command])}\n"
+          log.write(line.encode(errors="backslashreplace"))
           log.flush()
           said_from = log.tell()
           process = _start(command, log, mine, environment)

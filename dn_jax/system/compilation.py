@@ -9,12 +9,7 @@ import sys
 import jax
 
 from dn_jax.system import kept_programs
-
-
-def folder(name: str) -> pathlib.Path:
-  """The path of `name` in $XDG_CACHE_HOME/dn_jax or ~/.cache/dn_jax."""
-  home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-  return home / "dn_jax" / name
+from dn_jax.system.folders import cache as folder
 
 
 def keep_compiled_programs() -> None:

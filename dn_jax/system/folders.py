@@ -82,6 +82,12 @@ def _reach(bucket: str) -> None:
     raise ConnectionError(f"the bucket cannot be listed ({reason})") from None
 
 
+def cache(name: str) -> pathlib.Path:
+  """The path of `name` in $XDG_CACHE_HOME/dn_jax or ~/.cache/dn_jax."""
+  home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+  return home / "dn_jax" / name
+
+
 def absolute(path: pathlib.Path) -> pathlib.Path:
   """The path for a process in another directory; a bucket's path is absolute already."""
   return path if is_bucket(path) else path.absolute()
@@ -111,7 +117,7 @@ def size(path: pathlib.Path) -> int:
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:
   """Replaces a file atomically: a reader, or a process killed here, leaves the old file or the new one."""
-  content = content.encode() if isinstance(content, str) else content
+  content = content.encode(errors="backslashreplace") if isinstance(content, str) else content
   if is_bucket(path):
     path.write_bytes(content)
     return

@@ -95,8 +95,11 @@ def _streamed(
     fits = "pictures that are read one by one come a step at a time; 1"
     raise ConfigurationError("steps-per-dispatch", config.steps_per_dispatch, fits)
   data, rows = config.data, streamed.own_rows(layout, plan.batch_size)
-  training = stream.Training(dataset.train, config.seed, data.size, plan.batch_size, rows, data.augment, data.resize)
-  bad = stream.Bad(dataset.train, data.bad_share, say)
+  how = stream.reading(data)
+  training = stream.Training(
+    dataset.train, config.seed, data.size, plan.batch_size, rows, data.augment, data.resize, how
+  )
+  bad = stream.Bad(dataset.train, data.bad_share, say, how)
   steps = plan.epochs * plan.steps_per_epoch
   train = streamed.Feed(training, steps, data.workers, streamed.placer(layout), bad.note)
   tested = functools.partial(batches_of, data=data, layout=layout, batch_size=config.evaluation_batch_size, say=say)
@@ -123,8 +126,9 @@ def batches_of(
   """
   divisible = math.ceil(batch_size / len(layout.devices)) * len(layout.devices)
   rows = streamed.own_rows(dataclasses.replace(layout, groups=1), divisible)
-  testing = stream.Testing(source, data.size, data.resize, crops, divisible, rows)
-  bad = stream.Bad(source, data.bad_share, say)
+  how = stream.reading(data)
+  testing = stream.Testing(source, data.size, data.resize, crops, divisible, rows, how)
+  bad = stream.Bad(source, data.bad_share, say, how)
 
   def batches() -> Iterator[streamed.Columns]:
     for columns in testing.batches(data.workers if len(source) >= _FEW else 0):

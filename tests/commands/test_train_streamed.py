@@ -47,7 +47,7 @@ def test_a_run_on_a_folder_leaves_what_every_run_leaves_and_is_evaluated(undistu
   assert "(waiting for them " in done.stdout
   config = json.loads((folder / "config.json").read_text())
   assert (config["data"]["size"], config["data"]["resize"], config["batch_size"]) == (16, 18, 8)
-  assert json.loads((folder / "data.json").read_text())["classes"] == ["cat", "dog", "owl"]
+  assert [each["name"] for each in json.loads((folder / "data.json").read_text())["classes"]] == ["cat", "dog", "owl"]
   lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
   assert all(0 < line["waiting_seconds"] < line["seconds"] for line in lines)
   table = [line.replace("┃", "│").split("│") for line in done.stdout.splitlines() if "┃" in line or "│" in line]

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import pathlib
 import re
 
 import pytest
@@ -18,7 +19,14 @@ AT_LEAST = [
   *(
     (flag, 0, "must be at least 1", 1)
     for flag in (
-      *("epochs", "batch-size", "checkpoint.every-epochs", "checkpoint.every-steps", "optimizer.rate-batch"),
+      *(
+        "data.max-pixels",
+        "epochs",
+        "batch-size",
+        "checkpoint.every-epochs",
+        "checkpoint.every-steps",
+        "optimizer.rate-batch",
+      ),
       *("statistics-groups", "accumulation", "devices", "steps-per-dispatch", "evaluation-batch-size"),
       *("distributed.timeout", "distributed.heartbeat"),
     )
@@ -123,3 +131,8 @@ def test_a_network_that_the_zoo_does_not_have_is_called_by_kind_and_size(model, 
   config = resolve(RunConfig(DataConfig("digits"), model))
   assert name_of(config.model) == name
   assert str(config.out) == f"runs/digits_{name}_seed0"
+
+
+def test_a_run_in_a_folder_whose_name_is_not_utf8_is_refused():
+  with pytest.raises(ConfigurationError, match=r"--out r\\xf6n: has bytes that are not UTF-8"):
+    resolve(RunConfig(DataConfig("digits"), out=pathlib.Path("r\udcf6n")))

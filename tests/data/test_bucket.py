@@ -29,8 +29,8 @@ def copied(bucket, prepared):
 
 def test_every_record_is_the_folders(copied, prepared, tmp_path):
   (tmp_path / "own").symlink_to(prepared / "cifar10")
-  here, there = (sources.opened(DataConfig("own", folder, validation=20)) for folder in (tmp_path, DIR))
-  for own, other in zip(here, there, strict=True):
+  here, there = (sources.opened(DataConfig("own", folder)) for folder in (tmp_path, DIR))
+  for own, other in zip((here.train, here.test), (there.train, there.test), strict=True):
     assert [other[number] for number in range(len(other))] == [own[number] for number in range(len(own))]
   assert there.test.name_of(3) == "gs://bucket/tfds/own/3.0.2, split test, record 3"
 

@@ -1,5 +1,7 @@
 """Data sets by name, and what is held out of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -48,9 +50,73 @@ def test_held_out_pictures_are_even_over_classes_and_gone_from_the_rest():
   assert np.array_equal(held.images, again.images)
 
 
-def test_holding_out_more_of_a_rare_class_than_there_is_takes_others():
+def test_a_rare_class_gives_its_share_and_keeps_its_last_picture():
+  # 53 images, 20 of them: 20 / 53 of 50 is 18.9, of 3 it is 1.1.
   _, held = catalog.hold_out(numbered([0] * 50 + [1] * 3), 20)
-  assert list(np.bincount(held.labels)) == [17, 3]
+  assert list(np.bincount(held.labels)) == [19, 1]
+  rest, held = catalog.hold_out(numbered([0] * 50 + [1] * 3), 51)
+  assert list(np.bincount(rest.labels)) == [1, 1]
+
+
+def in_memory(monkeypatch, name, published=(), **parts):
+  """Has a data set of the catalog consist of labels; image n of a split is all n, of `extra` all 255."""
+
+  def read(split):
+    labels = np.asarray(parts[split])
+    numbers = np.full(len(labels), 255) if split == "extra" else np.arange(len(labels))
+    return np.broadcast_to(numbers.astype(np.uint8)[:, None, None, None], (len(labels), 32, 32, 3)), labels
+
+  opened = catalog.tfds.Opened(read, lambda split: len(parts[split]))
+  monkeypatch.setattr(catalog.tfds, "opened", lambda name, folder: opened)
+  monkeypatch.setitem(datasets.CATALOG, name, dataclasses.replace(datasets.CATALOG[name], published=published))
+
+
+def numbers_of(split):
+  return split.images[:, 0, 0, 0].tolist()
+
+
+def test_a_long_tail_under_a_published_name_is_in_every_part(monkeypatch):
+  long_tail = [label for label, size in enumerate((60, 40, 20, 10, 8, 5, 4, 3, 2, 1)) for _ in range(size)]
+  in_memory(monkeypatch, "cifar10", train=long_tail, test=range(10))
+  data = catalog.load(DataConfig("cifar10", validation=30))
+  assert len(data.valid.labels) == 30
+  held, kept = (np.bincount(split.labels, minlength=10) for split in (data.valid, data.train))
+  # 1 of each of four rare classes; of the other 26, 26 / 138 of a class are 11.3, 7.5, 3.8, 1.9, 1.5.
+  assert held.tolist() == [11, 8, 4, 2, 1, 1, 1, 1, 1, 0]
+  assert (kept >= 1).all()
+  assert data.said == (
+    "classes: 10",
+    "images: 123 for training (train), 30 for validation (held out of these), 10 for test (test)",
+  )
+  assert catalog.fingerprint(data)["split_rule"] == 2
+  for count in (9, 144):
+    with pytest.raises(ConfigurationError, match=rf"{count}: cifar10 has 153 training pictures; 10 to 143: each of 10"):
+      catalog.load(DataConfig("cifar10", validation=count))
+
+
+def test_the_published_validation_images_stay_what_they_were(monkeypatch):
+  labels = np.random.default_rng(0).permutation(np.arange(200) % 10)
+  in_memory(monkeypatch, "cifar10", published=(200,), train=labels, test=range(10))
+  config = DataConfig("cifar10", validation=50)
+  valid = catalog.load(config).valid
+  # As the version before held them out: the first five of each class in one shuffled order of all.
+  first, taken = np.random.RandomState(0).permutation(200), []
+  for label in range(10):
+    taken += [n for n in first if labels[n] == label][:5]
+  assert numbers_of(valid) == sorted(taken)
+  assert numbers_of(catalog.load(config, rule=1).valid) == sorted(taken)
+  in_memory(monkeypatch, "cifar10", train=labels, test=range(10))
+  assert numbers_of(catalog.load(config).valid) != sorted(taken)
+
+
+def test_few_validation_images_of_a_set_of_two_parts_are_of_its_first(monkeypatch):
+  in_memory(monkeypatch, "svhn_cropped", train=np.arange(100) % 10, extra=np.arange(200) % 10, test=range(10))
+  for count, of_train in ((12, 12), (30, 20), (85, 57), (280, 90)):
+    data = catalog.load(DataConfig("svhn_cropped", validation=count))
+    assert len(data.valid.labels) == count
+    assert np.bincount(data.valid.labels, minlength=10).min() >= 1
+    assert len(data.train.labels) == 300 - count
+    assert sum(number < 255 for number in numbers_of(data.valid)) == of_train
 
 
 def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):

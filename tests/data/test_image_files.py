@@ -1,6 +1,8 @@
 """Picture files, against Pillow and by definition."""
 
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -146,3 +148,55 @@ def test_a_crop_of_everything_is_the_picture_resized():
   # Halved, the average of two by two.
   expected = square.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
   assert np.abs(found - expected).max() <= 1
+
+
+def deep(values, kind=".png"):
+  return cv2.imencode(kind, values)[1].tobytes()
+
+
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+def test_twelve_bits_in_sixteen_are_stretched_where_asked_and_warned_of(kind):
+  ramp = np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)
+  content = deep(ramp, kind)
+  assert image_files.decode(content, "x").max() == 15
+  found = image_files.decode(content, "x", image_files.Reading(bit_depth=12))
+  assert np.array_equal(found, np.repeat(ramp[..., None] // 16, 3, axis=2))
+  # A value beyond the depth is white.
+  beyond = deep(np.full((8, 8), 5000, np.uint16), kind)
+  assert (image_files.decode(beyond, "x", image_files.Reading(bit_depth=12)) == 255).all()
+  assert image_files.bits_used(content) == 12
+  assert image_files.shallow(12) == (
+    "16-bit images use 12 bits, so that they become 0 to 15 of 255; --data.bit-depth 12 takes these for all"
+  )
+
+
+def test_what_uses_all_bits_or_has_eight_is_not_warned_of():
+  for content in (deep(np.full((8, 8), 65535, np.uint16)), deep(PICTURE), jpeg(PICTURE), b"none", b""):
+    assert image_files.shallow(image_files.bits_used(content)) is None
+  # Eight bits stay what they are.
+  assert np.array_equal(image_files.decode(deep(PICTURE), "x", image_files.Reading(bit_depth=12)), PICTURE[..., ::-1])
+
+
+def test_an_image_of_too_many_pixels_is_refused_by_its_header():
+  side, chunk = (
+    15000,
+    lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)),
+  )
+  header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+  bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+  with pytest.raises(image_files.BadPictureError) as refused:
+    image_files.decode(bomb, "x.png")
+  assert str(refused.value) == "x.png: has 15,000 x 15,000 pixels; --data.max-pixels 100000000 allows fewer"
+  with pytest.raises(image_files.BadPictureError, match="a damaged one"):
+    image_files.decode(bomb, "x.png", image_files.Reading(max_pixels=side * side))
+  content = jpeg(PICTURE)
+  assert image_files.decode(content, "x", image_files.Reading(max_pixels=60 * 80)).shape == (60, 80, 3)
+  with pytest.raises(image_files.BadPictureError, match="has 80 x 60 pixels"):
+    image_files.decode(content, "x", image_files.Reading(max_pixels=60 * 80 - 1))
+
+
+def test_opencv_says_nothing_of_a_damaged_file(capfd):
+  for kind in ("gif", "tiff", "png", "avif"):
+    with pytest.raises(image_files.BadPictureError):
+      image_files.decode(encoded(Image.fromarray(PICTURE), kind)[:300], "x")
+  assert capfd.readouterr().err == ""

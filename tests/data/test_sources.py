@@ -118,7 +118,10 @@ def test_other_files_are_other_pictures(tmp_path):
   before = catalog.fingerprint(catalog.load(data))
   assert before == catalog.fingerprint(catalog.load(data))
   assert before["pictures"] == {"train": 24, "test": 9}
-  assert before["classes"] == ("cat", "dog", "owl")
+  assert [(each.name, each.train, each.validation, each.test) for each in before["classes"]] == [
+    (name, 8, 0, 3) for name in ("cat", "dog", "owl")
+  ]
+  assert before["split_rule"] == 2
   (tmp_path / "train" / "cat" / "0.jpg").rename(tmp_path / "train" / "cat" / "00.jpg")
   assert catalog.fingerprint(catalog.load(data))["labels"] != before["labels"]
 

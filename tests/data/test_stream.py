@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from photographs import class_folders, halves
+from photographs import class_folders, halves, jpeg, photograph
 
 from dn_jax.config.schema import DataConfig
 from dn_jax.data import image_files, sources, stream
@@ -119,3 +119,13 @@ def test_a_test_sees_every_picture_once_and_fills_the_last_batch_up(tmp_path, cr
   whole = image_files.with_short_side(image_files.read(tmp_path / "val" / "owl" / "2.jpg"), 28)
   expected = image_files.ten_crops(whole, 24) if crops == 10 else image_files.centre_crop(whole, 24)[None]
   assert np.array_equal(columns["image"][8], expected)
+
+
+def test_an_image_over_the_limit_is_named_with_its_size(tmp_path):
+  halves(tmp_path)
+  (tmp_path / "val" / "cat" / "1.jpg").write_bytes(jpeg(photograph(0, 90, 100)))
+  source, how, said = sources.opened(DataConfig("folder", tmp_path)).test, image_files.Reading(60 * 80), []
+  bad = stream.Bad(source, 0.5, said.append, how)
+  for columns in stream.Testing(source, 24, 28, 1, 4, (0, 1, 2, 3), how).batches(0):
+    bad.note(columns["bad"])
+  assert said == [f"skipped: {tmp_path}/val/cat/1.jpg: has 100 x 90 pixels; --data.max-pixels 4800 allows fewer"]

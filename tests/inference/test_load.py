@@ -76,6 +76,8 @@ def test_flags_go_before_what_a_file_says_and_a_crop_keeps_its_share(file, tmp_p
   found = loaded(file, labels=tmp_path / "names", size=96)
   assert found.classes == ("one", "two", "three")
   assert (found.input.size, found.input.resize) == (96, 112)
+  (tmp_path / "names").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\nthree\r\n")  # As Windows writes it.
+  assert loaded(file, labels=tmp_path / "names").classes == ("one", "two", "three")
   assert loaded(file, resize=50).input.resize == 50
 
 

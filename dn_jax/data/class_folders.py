@@ -1,0 +1,197 @@
+"""Takes a folder for what it is: class folders, alone or in parts for training, validation and test.
+
+Parts are known by their usual names in any case. Folders around a data set, as archives leave them, are looked through.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from dn_jax.data import walk
+from dn_jax.data.walk import Walk
+from dn_jax.errors import ConfigurationError, shown
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+# In small letters.
+_NAMES: Mapping[str, Sequence[str]] = {
+  TRAIN: ("train", "training"),
+  VALIDATION: ("val", "valid", "validation"),
+  TEST: ("test", "testing"),
+}
+
+
+def parts_by_name(names: Iterable[str]) -> dict[str, list[str]]:
+  """Those of some names that usually say `TRAIN`, `VALIDATION` or `TEST`, in any case."""
+  names = list(names)
+  return {part: [name for name in names if name.casefold() in usual] for part, usual in _NAMES.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassFolders:
+  """A folder with one folder per class; `labels` has one number per file."""
+
+  folder: pathlib.Path
+  classes: tuple[str, ...]
+  files: tuple[str, ...]
+  labels: tuple[int, ...]
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def __getitem__(self, number: int) -> tuple[bytes, int]:
+    return pathlib.Path(self.name_of(number)).read_bytes(), self.labels[number]
+
+  def name_of(self, number: int) -> str:
+    return f"{self.folder}/{self.files[number]}"
+
+  def told_by(self) -> str:
+    return "\n".join(self.files)
+
+  def known_labels(self) -> np.ndarray:
+    """int [n]."""
+    return np.asarray(self.labels, np.int64)
+
+  def names_in_class(self) -> list[str]:
+    """Each file's path below its class's folder."""
+    return [file.partition("/")[2] for file in self.files]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """What a folder was taken for.
+
+  folders:  the folder of each part, by `TRAIN`, `VALIDATION` and `TEST`; empty for class folders without parts
+  whole:    the folder itself, or the one within it that was looked through to
+  """
+
+  folders: Mapping[str, pathlib.Path]
+  whole: pathlib.Path
+
+
+def parts_of(folder: pathlib.Path, found: Walk, classes: Sequence[str] | None = None) -> Parts:
+  """Finds the parts of a folder.
+
+  Args:
+    folder: of `--data.dir`.
+    found: of that folder.
+    classes: the network's, where it was trained already.
+
+  Raises:
+    ConfigurationError: it is no folder, a part has two names, or parts are there and none is for training (unless
+      `classes` are given).
+  """
+  whole = _looked_through(folder, found, classes)
+  names = found.children(whole).folders
+  named = parts_by_name([name for name in names if name not in (classes or ())])
+  if not (named[TRAIN] and (named[VALIDATION] or named[TEST])):  # A class may be called so: one of trains.
+    named = {part: [name for name in alike if found.children(whole / name).folders] for part, alike in named.items()}
+  for part, alike in named.items():
+    if len(alike) > 1:
+      raise ConfigurationError("data.dir", whole, f"has {' and '.join(alike)}, which both say {part}; leave one")
+  of_part = {part: alike[0] for part, alike in named.items() if alike}
+  if TRAIN in of_part and len(of_part) == 1:
+    if classes is None:
+      usual = ", ".join((*_NAMES[VALIDATION], TEST))
+      raise ConfigurationError("data.dir", whole, f"has {of_part[TRAIN]} and none of {usual} beside it")
+    of_part = {}
+  elif of_part and TRAIN not in of_part and classes is None:
+    there = " and ".join(of_part.values())
+    raise ConfigurationError("data.dir", whole, f"has {there} and none of {', '.join(_NAMES[TRAIN])} beside it")
+  if of_part:
+    for name in sorted(set(names) - set(of_part.values())):
+      found.passed.add(walk.BESIDE, os.path.relpath(whole / name, folder))
+    for name in found.children(whole).images:
+      found.passed.add(walk.LOOSE, os.path.relpath(whole / name, folder))
+  return Parts({part: whole / name for part, name in of_part.items()}, whole)
+
+
+def class_folders(
+  flag: str, folder: pathlib.Path, classes: Sequence[str] | None = None, found: Walk | None = None
+) -> ClassFolders:
+  """Lists a folder of class folders, and the folders within them.
+
+  Args:
+    flag: that gave the folder.
+    folder: has files CLASS/IMAGE.
+    classes: those that may be there, in the order of their labels; by default all there are, by name.
+    found: reads a folder that this one is in; by default this one.
+
+  Raises:
+    ConfigurationError: no folder, fewer than two class folders, a class without images or folders that look like parts
+      (both only where `classes` are not given), or other classes than given.
+  """
+  if not folder.is_dir():
+    raise ConfigurationError(flag, folder, "is not a folder")
+  found = found or Walk(folder, flag)
+  folder = _looked_through(folder, found, classes)
+  names, loose = found.children(folder)
+  if not names:
+    raise ConfigurationError(flag, folder, "has no class folders; put pictures at CLASS/PICTURE in it")
+  if classes is None and len(names) == 1:
+    raise ConfigurationError(flag, folder, f"has one class folder, {names[0]}; at least two are needed")
+  if strange := sorted(set(names) - set(classes or names)):
+    lacks = sorted(set(classes) - set(names))
+    words = [f"lacks {some(lacks)}"] * bool(lacks) + [f"has {some(strange)} besides"]
+    raise ConfigurationError(flag, folder, f"{' and '.join(words)}, unlike the classes that were trained on")
+  for name in loose:
+    found.passed.add(walk.LOOSE, name)
+  by_class = {name: found.images(folder / name) if name in names else [] for name in classes or names}
+  if classes is None:
+    for name, files in by_class.items():
+      if not files:
+        what = "has no pictures" + (f" ({line})" if (line := found.passed.line()) else "")
+        raise ConfigurationError(flag, folder / name, what)
+    if alike := _alike(list(by_class.values())):
+      fits = f"every folder in it ({some(names)}) holds the same folders ({some(alike)}): they look like parts of a "
+      fits += "data set, not like classes; call parts train and test, or train, val and test"
+      raise ConfigurationError(flag, folder, fits)
+  elif not any(by_class.values()):
+    raise ConfigurationError(flag, folder, "has no pictures")
+  labels = [label for label, files in enumerate(by_class.values()) for _ in files]
+  files = [f"{name}/{file}" for name, files in by_class.items() for file in files]
+  return ClassFolders(folder, tuple(by_class), tuple(files), tuple(labels))
+
+
+def some(names: Sequence[str]) -> str:
+  """The first names of many, each shortened."""
+  short = [shown(name if len(name) <= 30 else f"{name[:27]}...") for name in names[:3]]
+  return ", ".join(short) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def _looked_through(folder: pathlib.Path, found: Walk, classes: Sequence[str] | None) -> pathlib.Path:
+  """The folder, or the only one in it (and so on) where that holds folders and no images, as an archive leaves it."""
+  while True:
+    children = found.children(folder)
+    if len(children.folders) != 1 or children.images or children.folders[0] in (classes or ()):
+      return folder
+    (name,) = children.folders
+    # A training part alone is refused, unless it is in a folder of its own name.
+    is_part = any(name.casefold() in usual for usual in _NAMES.values()) and name.casefold() != folder.name.casefold()
+    if is_part or not _is_around_classes(folder / name, found):
+      return folder
+    folder = folder / name
+
+
+def _is_around_classes(folder: pathlib.Path, found: Walk) -> bool:
+  """Whether a folder holds folders and no images."""
+  children = found.children(folder)
+  return bool(children.folders) and not children.images
+
+
+def _alike(files: Sequence[Sequence[str]]) -> list[str]:
+  """The names of folders, two or more, that most of what is in each of several folders has in common."""
+  folders = [{tuple(os.path.dirname(file).split("/")) for file in each if "/" in file} for each in files]
+  loose = sum("/" not in file for each in files for file in each)
+  if 2 * loose >= sum(map(len, files)):
+    return []
+  for depth in range(max((len(parts) for each in folders for parts in each), default=0)):
+    names = [{parts[depth] for parts in each if len(parts) > depth} for each in folders]
+    shared, every = set.intersection(*names), set.union(*names)
+    if len(shared) >= 2 and 2 * len(shared) >= len(every):
+      return sorted(shared)
+    if not shared:
+      break
+  return []
