@@ -147,7 +147,7 @@ def _in_order(how: _How, whole: jax.Array, gradient: FeatureMap, of_output: jax.
     return *jax.lax.optimization_barrier((whole, gradient, of_output)), parts
 
   def elsewhere(whole: jax.Array, gradient: FeatureMap, of_output: jax.Array, parts: Any) -> Any:
-    if how.keep_bottlenecks:  # There is nothing to wait for.
+    if how.keep_bottlenecks or not how.layer.bottleneck_width:  # Nothing is computed again that needs room.
       return whole, gradient, of_output, parts
     return whole, *jax.lax.optimization_barrier((gradient, of_output, parts))
 

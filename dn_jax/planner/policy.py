@@ -2,7 +2,7 @@
 
 By default: on a CPU the family's own (`layer_by_layer` for a DenseNet); on a GPU `none`, where memory allows; on a TPU
 by the estimate of `dn_jax.planner.estimate`, from the answers that are kept, or else by `on_tpu`. Nothing is compiled
-for it. Under `auto` the compiler is asked for all.
+for it, and where memory may not suffice, the next smaller policy is taken. Under `auto` the compiler is asked for all.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,6 @@ from dn_jax.planner.plan import Plan, Question, flops_by_policy, plan
 from dn_jax.planner.targets import CHIPS, Target
 
 _GIB = 2**30
-# From the fastest with enough memory to the smallest.
-_LADDER: tuple[RematPolicy, ...] = ("none", "dense_layer", "layer_by_layer")
-# Bytes that `none` keeps on a chip, by `memory.temporaries`, from which moving them takes longer than recomputing does.
-# libtpu 0.0.50's estimates for a v5e, bfloat16, 128 images: at L=40, k=12 (462 MiB by the formula) `none` takes 3.3 ms
-# and `dense_layer` 3.8; at L=100 (2,007 MiB) `none` takes 27 ms, for it moves 22 GB, and `dense_layer` 20.
-_MUCH = 1000 * 2**20
 
 
 def settle(question: Question, where: Target, beside: int = 0) -> tuple[RematPolicy, str]:
@@ -55,7 +49,7 @@ def unless_told(question: Question, where: Target, beside: int = 0) -> tuple[Rem
   if platform == "tpu" and kind and (found := _fastest_kept(question, where, kind, beside)):
     return found
   devices = len(where.devices)
-  first = on_tpu(question, devices) if platform == "tpu" else "none"
+  first = on_tpu(question) if platform == "tpu" else "none"
   return _smallest_needed(question, first, devices, None if where.memory is None else where.memory - beside)
 
 
@@ -64,21 +58,34 @@ def on_chip(question: Question, name: str) -> tuple[RematPolicy, str]:
   chip = CHIPS[name]
   if chip.flops_a_cycle and (found := _fastest_kept(question, targets.kept(name, ""), name, 0)):
     return found
-  return _smallest_needed(question, on_tpu(question, 1) if chip.flops_a_cycle else "none", 1, chip.memory)
+  return _smallest_needed(question, on_tpu(question) if chip.flops_a_cycle else "none", 1, chip.memory)
 
 
 def _smallest_needed(question: Question, first: RematPolicy, devices: int, room: int | None) -> tuple[RematPolicy, str]:
   """The first policy, or where it may not fit into so many bytes the next smaller one that does."""
-  ladder = [policy for policy in _LADDER[_LADDER.index(first) :] if policy in remat_policies(question.model)]
-  for policy in ladder:
+  ladder = _ladder(question)
+  for policy in (ladder := ladder[ladder.index(first) :]):
     if room is None or memory.FACTOR * memory.needed(question, policy, devices) <= room:
-      return policy, "by depth, growth rate and batch" if policy == first else f"{first} may not fit"
+      return policy, "the fastest by its estimates" if policy == first else f"{first} may not fit"
   return ladder[-1], "the smallest"
 
 
-def on_tpu(question: Question, devices: int) -> RematPolicy:
-  """The fastest policy on a TPU of any memory, by a step's shapes alone."""
-  return "none" if memory.temporaries(question, "none", devices) < _MUCH else "dense_layer"
+def _ladder(question: Question) -> tuple[RematPolicy, ...]:
+  """A network's policies from the one that needs most memory to the smallest, without those that are beaten in both."""
+  policies = remat_policies(question.model)
+  if "layer_by_layer" not in policies:
+    return "none", "dense_layer"
+  return ("none", "bottleneck", "layer_by_layer") if "bottleneck" in policies else ("none", "layer_by_layer")
+
+
+def on_tpu(question: Question) -> RematPolicy:
+  """The fastest policy on a TPU of any memory, at every depth that was tried: no convolution is computed twice.
+
+  Bottlenecks that are kept, and gradients by hand: for a v5e, bfloat16, k=12, 128 images libtpu 0.0.50 estimates 2.0,
+  3.9 and 14.9 million cycles at L=22, 40 and 100; plain Flax takes 7.1 at L=40 and 30.7 at L=100.
+  """
+  ladder = _ladder(question)
+  return "none" if "layer_by_layer" not in ladder else ladder[1]
 
 
 def _fastest_kept(question: Question, where: Target, kind: str, beside: int) -> tuple[RematPolicy, str] | None:
