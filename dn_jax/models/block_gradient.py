@@ -22,11 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from dn_jax.models.batch_stats import BatchCut, FeatureMap, Features, concatenate, statistics_gradient
-from dn_jax.models.cpu import Prefix, joined
-
-# Layers after which all maps so far are written out as one array. A TPU's compiler fuses a concatenation of up to four
-# parts with the convolution that reads it, and writes out a longer one, for every layer anew.
-_WRITTEN_OUT_EVERY = 3
+from dn_jax.models.cpu import Prefix
 
 
 def train_block(block: nn.Module, layers: Sequence[nn.Module], features: Features) -> Features:
@@ -65,25 +61,21 @@ def _run(how: _How, variables: Sequence[Any], rngs: Sequence[Any], features: Fea
 
 
 def _forward(how: _How, variables: Sequence[Any], rngs: Sequence[Any], features: Features) -> Any:
-  given, updates, bottlenecks, parts_read = features, [], [], []
-  parts = tuple(one.values for one in given)
-  for index, (its_variables, its_rngs) in enumerate(zip(variables, rngs, strict=True)):
-    if index and index % _WRITTEN_OUT_EVERY == 0:
-      parts = (_written_out(parts),)
-    parts_read.append(parts)
-    read = concatenate(features)._replace(values=joined(tuple(one.values for one in features), parts))
+  given, updates, bottlenecks = len(features), [], []
+  for its_variables, its_rngs in zip(variables, rngs, strict=True):
     (narrow, output), updated = how.layer.apply(
-      its_variables, (read,), True, mutable=["batch_stats"], rngs=its_rngs, method="maps"
+      its_variables, features, True, mutable=["batch_stats"], rngs=its_rngs, method="maps"
     )
-    features, parts = (*features, output), (*parts, output.values)
+    features += (output,)
     updates.append(updated["batch_stats"])
     bottlenecks.append(narrow if narrow is None or how.keep_bottlenecks else narrow._replace(values=None))
-  return (features, updates), (variables, rngs, given, features[len(given) :], bottlenecks, parts_read)
+  return (features, updates), (variables, rngs, features[:given], features[given:], bottlenecks)
 
 
 def _backward(how: _How, residuals: Any, gradients: Any) -> tuple[Any, None, Features]:
-  variables, rngs, given, made, bottlenecks, parts_read = residuals
+  variables, rngs, given, made, bottlenecks = residuals
   whole, gradient = concatenate((*given, *made)), concatenate(gradients[0])  # values [batch, height, width, m + l * k]
+  parts = tuple(one.values for one in (*given, *made))
   of_variables = []
   for index in reversed(range(len(made))):
     its_variables, narrow = variables[index], bottlenecks[index]
@@ -92,7 +84,7 @@ def _backward(how: _How, residuals: Any, gradients: Any) -> tuple[Any, None, Fea
     gradient, own = _split(gradient, rest)
     output, _ = _split(_split(whole, rest)[1], growth_rate)
     of_output = own.values + statistics_gradient(output, own.mean, own.variance, how.cut)
-    values, gradient, of_output, parts = _in_order(how, whole.values, gradient, of_output, parts_read[index])
+    values, gradient, of_output, parts = _in_order(how, whole.values, gradient, of_output, parts[: len(given) + index])
     whole = whole._replace(values=values)
     mean, variance = _split(whole, rest)[0][1:]
     port = jnp.zeros((*values.shape[:-1], rest), mean.dtype)
@@ -126,13 +118,6 @@ _run.defvjp(_forward, _backward)
 def _half(layer: nn.Module, variables: Any, rngs: Any, method: str) -> Callable[[Any, FeatureMap], jax.Array]:
   """One half of a dense layer, as a function of its parameters and of the map that it reads."""
   return lambda params, read: layer.apply({**variables, "params": params}, (read,), True, rngs=rngs, method=method)
-
-
-def _written_out(parts: tuple[jax.Array, ...]) -> jax.Array:
-  """Their concatenation, as an array in memory; on a CPU, where nobody reads it, the first part."""
-  written = lambda parts: jax.lax.optimization_barrier(jnp.concatenate(parts, axis=-1))
-  shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
-  return jax.lax.platform_dependent(parts, cpu=lambda parts: jnp.zeros(shape, parts[0].dtype), default=written)
 
 
 def _in_order(how: _How, whole: jax.Array, gradient: FeatureMap, of_output: jax.Array, parts: Any) -> Any:

@@ -106,7 +106,7 @@ class Prefix(NamedTuple):
          gradient. Were that rounded to bfloat16 before it is added up, a TPU's compiler would not put all that is done
          with it behind the product that makes it.
   whole: [batch, height, width, channels]; receives no gradient
-  parts: arrays whose concatenation the first maps are, [batch, height, width, :] each; receive no gradient
+  parts: the first maps, [batch, height, width, :] each; receive no gradient
   """
 
   port: jax.Array
@@ -129,16 +129,6 @@ class Prefix(NamedTuple):
       cpu=lambda whole, parts: whole[..., : self.port.shape[-1]],
       default=lambda whole, parts: jnp.concatenate(parts, axis=-1),
     )
-
-
-def joined(maps: tuple[jax.Array, ...], parts: tuple[jax.Array, ...]) -> jax.Array:
-  """The concatenation of maps; elsewhere than on a CPU, of the fewer parts that hold them."""
-  return jax.lax.platform_dependent(
-    maps,
-    parts,
-    cpu=lambda maps, parts: jnp.concatenate(maps, axis=-1),
-    default=lambda maps, parts: jnp.concatenate(parts, axis=-1),
-  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
