@@ -112,7 +112,7 @@ def _moments_jvp(dtype: jnp.dtype, cut: BatchCut | None, primals: Any, tangents:
   Automatic differentiation would read the map once more for that 0.
   """
   values, shift = primals
-  mean, variance = batch_moments(values, shift, dtype, cut)
+  mean, variance = (checkpoint_name(each, STATISTICS) for each in batch_moments(values, shift, dtype, cut))
   wide = jnp.promote_types(values.dtype, dtype)
   of_values, centered = tangents[0].astype(wide), values.astype(wide) - mean
   of_mean, of_variance = jnp.mean(of_values, axis=(0, 1, 2)), 2 * jnp.mean(centered * of_values, axis=(0, 1, 2))
@@ -192,7 +192,6 @@ class MeasureMap(nn.Module):
       return FeatureMap(values, running_mean.value, running_var.value)
 
     mean, variance = batch_moments(values, jax.lax.stop_gradient(running_mean.value), self.param_dtype, self.cut)
-    mean, variance = checkpoint_name(mean, STATISTICS), checkpoint_name(variance, STATISTICS)
     if self.is_mutable_collection("batch_stats") and not self.is_initializing():
       count = values.size // channels * (self.cut.parts if self.cut else 1)
       unbiased = variance * (count / (count - 1))

@@ -145,7 +145,8 @@ def test_a_record_is_whole_at_any_moment(tmp_path):
 
 
 MEASURES = """
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # It may be ignored where the tests run in the background.
 sys.path.insert(0, sys.argv[2])
 from measuring import parts, program
 from measuring.record import Record
@@ -176,7 +177,7 @@ def test_a_command_that_is_stopped_keeps_what_is_done_and_leaves_no_program_behi
   measuring = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
   wait_for(tmp_path / "child", measuring)
   measuring.send_signal(sign)
-  measuring.wait()
+  measuring.wait(60)
   child = int((tmp_path / "child").read_text())
   wait_for_the_end_of(child)
   assert states(tmp_path) == {"first": "done", "second": "running" if sign == signal.SIGKILL else "cut off"}
