@@ -87,11 +87,11 @@ def batch_moments(
 ) -> tuple[jax.Array, jax.Array]:
   """Mean and biased variance of each channel over batch and pixels.
 
-  One pass adds up values - shift and their squares, which the compilers of TPUs and GPUs fuse with the convolution that
-  makes the map. In E[d^2] - E[d]^2 the difference of two large numbers loses the digits that a comparison with PyTorch
-  needs, if the mean of d = values - shift is many deviations from 0: then a second pass takes the variance about the
-  mean. Of a batch on several devices, the variance is the mean of the parts' variances plus the variance of their
-  means; both come to every device in one exchange.
+  One pass adds up values - shift and their squares, which a TPU's compiler fuses with the convolution that makes the
+  map. In E[d^2] - E[d]^2 the difference of two large numbers loses the digits that a comparison with PyTorch needs,
+  if the mean of d = values - shift is many deviations from 0: then a second pass takes the variance about the mean.
+  Of a batch on several devices, the variance is the mean of the parts' variances plus the variance of their means;
+  both come to every device in one exchange.
 
   Args:
     values: [batch, height, width, channels], any float type; of a batch on several devices, this device's part.
@@ -122,11 +122,21 @@ def _moments_jvp(dtype: jnp.dtype, cut: BatchCut | None, primals: Any, tangents:
 
 
 def _moments_of_part(values: jax.Array, shift: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+  one, two = functools.partial(_in_one_pass, dtype=dtype), functools.partial(_in_two_passes, dtype=dtype)
+  return jax.lax.platform_dependent(values, shift, cuda=two, rocm=two, default=one)
+
+
+def _in_one_pass(values: jax.Array, shift: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
   mean, variance = _about(values, shift, dtype)
   far = jnp.any(jnp.square(mean - shift) > _FAR * variance)
   # The map is the argument, not what `_about` makes of it, which would be kept for a pass that is almost never taken.
   second_pass = lambda values, mean, _: _about(values, mean, dtype)
   return jax.lax.cond(far, second_pass, lambda _, mean, variance: (mean, variance), values, mean, variance)
+
+
+def _in_two_passes(values: jax.Array, shift: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+  """For GPUs, where each branch of a program may have the device wait for the host."""
+  return _about(values, jnp.mean(values, axis=(0, 1, 2), dtype=jnp.promote_types(values.dtype, dtype)), dtype)
 
 
 def _about(values: jax.Array, shift: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:

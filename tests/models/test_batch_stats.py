@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from variables import variables_of
 
 from dn_jax.distributed.layout import AXIS, Layout
-from dn_jax.models.batch_stats import batch_moments
+from dn_jax.models.batch_stats import _in_one_pass, _in_two_passes, batch_moments
 from dn_jax.models.densenet import DenseNet
 
 MOMENTUM, STEPS = 0.9, 3
@@ -146,11 +146,20 @@ def test_variance_of_a_constant_channel_is_never_negative(level):
 
 
 def test_second_pass_stands_in_a_branch_and_the_other_branch_computes_nothing():
-  text = jax.jit(batch_moments).lower(far_values(), jnp.zeros(3, jnp.float32)).as_text()
-  branches = text[text.index("stablehlo.case") :]
-  kept, second_pass = branches.split("}, {")[:2]
+  program = jax.jit(functools.partial(_in_one_pass, dtype=jnp.float32))
+  text = program.lower(far_values(), jnp.zeros(3, jnp.float32)).as_text()
+  kept, second_pass = text[text.index("stablehlo.case") :].split("}, {")[:2]
   assert "reduce" not in kept
   assert "reduce" in second_pass
+
+
+def test_a_gpu_takes_two_passes_without_a_branch():
+  traced = jax.jit(batch_moments).trace(far_values(), jnp.zeros(3, jnp.float32))
+  for platform, decides in (("tpu", True), ("cuda", False), ("rocm", False)):
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.or" in text) == decides, platform  # Of `any`, by which the branch is taken.
+  values = far_values()
+  assert_close(_in_two_passes(jnp.asarray(values), jnp.zeros(3), jnp.float32), values)
 
 
 @pytest.mark.parametrize("far", [0.0, 1e3])

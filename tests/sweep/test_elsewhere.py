@@ -64,7 +64,7 @@ def test_nothing_is_asked_unless_told(monkeypatch, tmp_path):
 
 
 def test_a_chip_that_is_named_is_asked_for_what_is_not_kept(monkeypatch, tmp_path):
-  of_v5e(monkeypatch, {"none": FAST})
+  of_v5e(monkeypatch, {"bottleneck": FAST})
   asked = []
 
   def ask(question, target, minutes):
@@ -84,11 +84,11 @@ def test_a_chip_that_is_named_is_asked_for_what_is_not_kept(monkeypatch, tmp_pat
   cells = [row.cells[0].config for row in rows_of("--model.growth-rate 4,8,12,16,20", tmp_path)]
   times = [elsewhere.seconds(config, chips, console) for config in cells]
   assert times == [{"v5e": pytest.approx(0.002, rel=3e-3)}, {"v5e": pytest.approx(0.01)}, {}, {}, {}]
-  assert asked == [(rate, "none", "v5e") for rate in (8, 12, 16, 20)]
+  assert asked == [(rate, "bottleneck", "v5e") for rate in (8, 12, 16, 20)]
   said = console.file.getvalue()
   for line in (
-    "10-12, none, for v5e: the process died",
-    "10-16, none, for v5e: does not fit",
+    "10-12, bottleneck, for v5e: the process died",
+    "10-16, bottleneck, for v5e: does not fit",
     "not finished in 40 min",
   ):
     assert line in said
