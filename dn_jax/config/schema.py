@@ -136,7 +136,7 @@ class ModelConfig:
   remat: RematChoice | None = carried_out(None)
   """Which activations the backward pass keeps and which it recomputes; results are the same. auto: the fastest that
   fits by the compiler's estimate, or the least recomputation where it has none. Unset, the fastest that fits as far
-  as is known: on a CPU layer_by_layer (a ResNet: dense_layer), on a GPU none if memory allows, on a TPU by estimates.
+  as is known: on a CPU layer_by_layer (a ResNet: dense_layer); if memory allows, on a GPU none, on a TPU bottleneck.
   """
 
 
