@@ -73,7 +73,8 @@ def test_every_remat_policy_is_the_same_function(policy, dropout):
 
 
 @functools.cache
-def temporaries(layers, policy):
+def compiled(layers, policy):
+  """The gradients of a network of one block."""
   network, x = DenseNet((layers,), 8, 10, 16, remat=policy), jnp.zeros((16, 16, 16, 3))
   variables = jax.eval_shape(lambda: network.init(jax.random.key(0), x, False))
 
@@ -81,8 +82,11 @@ def temporaries(layers, policy):
     logits, _ = network.apply({"params": params, "batch_stats": batch_stats}, x, True, mutable=["batch_stats"])
     return jnp.sum(logits)
 
-  compiled = jax.jit(jax.grad(loss)).lower(variables["params"], variables["batch_stats"]).compile()
-  return compiled.memory_analysis().temp_size_in_bytes
+  return jax.jit(jax.grad(loss)).lower(variables["params"], variables["batch_stats"]).compile()
+
+
+def temporaries(layers, policy):
+  return compiled(layers, policy).memory_analysis().temp_size_in_bytes
 
 
 @pytest.mark.slow
@@ -106,10 +110,16 @@ def convolutions(policy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["dense_layer", "bottleneck"])
-def test_a_rematerialised_layer_does_not_run_its_last_convolution_again(policy):
+def test_a_rematerialised_layer_does_not_run_its_last_convolution_again():
   # The stem's forward and weight gradient (nobody asks for that of the images), and three for each of four layers.
-  assert convolutions(policy) == convolutions("none") == 2 + 3 * sum(SMALL["blocks"])
+  assert convolutions("dense_layer") == convolutions("none") == 2 + 3 * sum(SMALL["blocks"])
+
+
+@pytest.mark.slow
+def test_where_bottlenecks_are_kept_no_convolution_is_computed_twice():
+  flops = {policy: compiled(6, policy).cost_analysis()["flops"] for policy in ("none", "bottleneck", "layer_by_layer")}
+  assert flops["bottleneck"] < 1.03 * flops["none"]
+  assert flops["layer_by_layer"] > 1.06 * flops["none"]
 
 
 @functools.cache
