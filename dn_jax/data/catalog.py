@@ -91,7 +91,13 @@ def load(config: DataConfig, rule: int = splits.RULE) -> Dataset:
   whence = " and ".join(info.train_splits)
   line = {"train": (len(train.labels), whence), "test": (len(test.labels), "test")}
   line |= {"validation": (held_out, "held out of these")} if held_out else {}
-  said = (f"classes: {info.num_classes}", sources.images_line(line))
+  sizes = {
+    part: np.bincount(split.labels, minlength=info.num_classes)
+    for part, split in (("train", train), ("validation", valid), ("test", test))
+    if len(split.labels)
+  }
+  lacking = sources.lacking_lines(tuple(map(str, range(info.num_classes))), sizes)
+  said = (f"classes: {info.num_classes}", sources.images_line(line), *lacking)
   return Dataset(info, train, valid if held_out else None, test, unverified(), said, rule)
 
 

@@ -79,11 +79,17 @@ def test_a_long_tail_under_a_published_name_is_in_every_part(monkeypatch):
   assert data.said == (
     "classes: 10",
     "images: 123 for training (train), 30 for validation (held out of these), 10 for test (test)",
+    "no validation image of 9",
   )
   assert catalog.fingerprint(data)["split_rule"] == 2
   for count in (9, 144):
     with pytest.raises(ConfigurationError, match=rf"{count}: cifar10 has 153 training pictures; 10 to 143: each of 10"):
       catalog.load(DataConfig("cifar10", validation=count))
+
+
+def test_classes_without_images_are_named(monkeypatch):
+  in_memory(monkeypatch, "cifar10", train=[1, 2, 3, 4, 5, 6, 7, 8, 9], test=[0, 1, 2, 3, 4, 5, 6])
+  assert catalog.load(DataConfig("cifar10")).said[2:] == ("no train image of 0", "no test image of 7, 8, 9")
 
 
 def test_the_published_validation_images_stay_what_they_were(monkeypatch):
