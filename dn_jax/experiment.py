@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import platform
 import time
@@ -146,17 +147,20 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   rule = processes.by_first(lambda: run_records.split_rule(folder))
   dataset = processes.together(lambda: catalog.load(config.data, rule))
   for line in dataset.said:
-    console.print(line, highlight=False, soft_wrap=True, emoji=False)
+    console.print(line, markup=False, highlight=False, soft_wrap=True, emoji=False)
   if config.report == "best" and dataset.valid is None:
     raise ConfigurationError("report", config.report, "needs held-out pictures; give --data.validation")
   data = run_records.Data(**catalog.fingerprint(dataset))
   for line in catalog.remarks(dataset):
-    console.print(line, highlight=False)
-  processes.agree({"data": to_dict(data)})
+    console.print(line, markup=False, highlight=False)
+  # One process may have read its makers' files where another read what TFDS prepared: the images are the same.
+  processes.agree({"data": to_dict(dataclasses.replace(data, unverified=None))})
   config = with_remat_policy(config, dataset, console)
   if said := remat_policy.empty_lanes(config.batch_size, layout.devices, config.accumulation):
     console.print(said, highlight=False)
-  parts = processes.together(lambda: assemble(config, dataset, console.print))
+  # It says names of files.
+  say = functools.partial(console.print, markup=False)
+  parts = processes.together(lambda: assemble(config, dataset, say))
   processes.by_first(lambda: run_records.create(folder, config, data))
 
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))

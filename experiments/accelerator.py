@@ -23,7 +23,8 @@ train_images, train_labels, test_images, test_labels. Where the package is insta
 set:
 
   python -c "import numpy; from dn_jax.config.schema import DataConfig; from dn_jax.data import catalog
-  _, a, _, b = catalog.load(DataConfig('cifar10', dir=None))  # or dir=pathlib.Path(...)
+  d = catalog.load(DataConfig('cifar10', dir=None))  # or dir=pathlib.Path(...)
+  a, b = d.train, d.test
   numpy.savez('cifar10.npz', train_images=a.images, train_labels=a.labels, test_images=b.images, test_labels=b.labels)"
 """
 

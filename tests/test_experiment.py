@@ -12,6 +12,7 @@ import traced_once
 from dn_jax import experiment
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import CheckpointConfig, DataConfig, ModelConfig, RunConfig
+from dn_jax.data import catalog
 from dn_jax.planner import plan, policy
 from dn_jax.runs import records
 from dn_jax.training.checkpoint import Checkpoints
@@ -81,3 +82,28 @@ def test_a_summary_says_what_saving_held_the_run_up(tmp_path, monkeypatch):
   assert len(held) == 3  # After 8 and 16 of 20 steps, and at the end.
   assert summary["saving_seconds"] == pytest.approx(sum(held), abs=0.1)
   assert json.loads((tmp_path / "run" / "summary.json").read_text())["saving_seconds"] == summary["saving_seconds"]
+
+
+def test_names_are_printed_as_they_are_and_unverified_files_are_not_agreed_on(tmp_path, monkeypatch):
+  agreed, load = [], catalog.load
+
+  class EnoughError(Exception):
+    pass
+
+  def stop(*_):
+    raise EnoughError
+
+  def named(data, rule):
+    return load(data, rule)._replace(said=("classes: 2 ([cat], a[/b].txt)",), unverified=("[x].tar[/y]",))
+
+  monkeypatch.setattr(catalog, "load", named)
+  monkeypatch.setattr(experiment.processes, "agree", agreed.append)
+  monkeypatch.setattr(experiment, "with_remat_policy", stop)
+  console = rich.console.Console(file=io.StringIO(), width=200)
+  with pytest.raises(EnoughError):
+    experiment.train(RunConfig(DataConfig("digits"), ModelConfig(blocks=(1,)), out=tmp_path / "run"), console)
+  said = console.file.getvalue().splitlines()
+  assert "classes: 2 ([cat], a[/b].txt)" in said
+  assert any(line.endswith("the makers' MD5 sum: [x].tar[/y]") for line in said)
+  assert agreed[-1]["data"]["pictures"] == {"train": 1297, "test": 500}
+  assert not agreed[-1]["data"].get("unverified")

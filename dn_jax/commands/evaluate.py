@@ -29,12 +29,12 @@ class Pictures:
   """Folder of the data set; of a run, if it has moved since."""
   test_split: str | None = None
   """With --weights: the split of a data set of TFDS; by default test, or validation where there is none."""
-  workers: Annotated[int, Ge(0), Le(1024)] = 0
-  """Processes that decode; 0: threads of this one."""
-  bad_share: Rate = 0.01
-  """Share of the images that may be unreadable; these do not count."""
-  max_pixels: Count = 100_000_000
-  """Pixels of an image file, above which it counts as unreadable."""
+  workers: Annotated[int, Ge(0), Le(1024)] | None = None
+  """Processes that decode; 0: threads of this one. By default as the run has it, else 0."""
+  bad_share: Rate | None = None
+  """Share of the images that may be unreadable; these do not count. By default as the run has it, else 0.01."""
+  max_pixels: Count | None = None
+  """Pixels of an image file, above which it counts as unreadable. By default as the run has it, else 100 million."""
   bit_depth: BitDepth | None = None
   """With --weights: bits that the values of 16-bit files use; by default as the file says, else 16."""
 
@@ -62,7 +62,7 @@ def evaluate(flags: Evaluation) -> None:
   run, weights, data, crops = flags.run, flags.weights, flags.data, flags.crops
   if (run is None) == (weights is None):
     raise UserError("give a run's folder, or --weights FILE")
-  if run is not None and (flags.asked != Asked() or data.name or data.test_split):
+  if run is not None and (flags.asked != Asked() or data.name or data.test_split or data.bit_depth):
     raise UserError(f"{run}: a run knows its network, pictures and sizes; those flags are for --weights")
   if weights is not None and weights.is_dir():
     raise ConfigurationError("weights", weights, "is a folder; of a run, give it without --weights")
@@ -72,13 +72,13 @@ def evaluate(flags: Evaluation) -> None:
 
   compilation.keep_compiled_programs()
   say = lambda line: print(line, file=sys.stderr)
+  given = {name: value for name, value in vars(data).items() if value is not None}
   if run is not None:
-    found = of_run(folders.of("run", run), flags.split, flags.checkpoint, flags.batch_size, data.dir, crops, say)
+    found = of_run(folders.of("run", run), flags.split, flags.checkpoint, flags.batch_size, given, crops, say)
     within = f" and {found.steps:,} steps of the next" if found.steps else ""
     print(f"{flags.split}, {found.pictures:,} pictures, network of epoch {found.epoch}{within}")
   else:
-    own = dataclasses.asdict(data) | {"name": data.name or "folder"}
-    pictures = DataConfig(**own)
+    pictures = DataConfig(**{"name": "folder"} | given)
     known = load.load(weights, flags.asked, flags.checkpoint, None, say)
     found = of_classifier(known, pictures, flags.batch_size, crops, say)
     for line in found.said:

@@ -79,11 +79,11 @@ def load(config: DataConfig, rule: int = splits.RULE) -> Dataset:
   test = check(info, "test", *read("test"))
   held_out = config.validation or 0
   parts = [check(info, split, *read(split)) for split in info.train_splits]
-  published = rule == 1 or tuple(len(part.labels) for part in parts) == info.published
-  pairs = [
-    hold_out(part, share, rule, published=published)
-    for part, share in zip(parts, _shares(info, parts, held_out, rule), strict=True)
-  ]
+  if rule == 1 or tuple(len(part.labels) for part in parts) == info.published:
+    shares = _shares(info, parts, held_out, rule)
+    pairs = [hold_out(part, share, rule) for part, share in zip(parts, shares, strict=True)]
+  else:
+    pairs = [_apart(part, held) for part, held in zip(parts, _held(info, parts, held_out), strict=True)]
   train, valid = (
     found[0] if len(found) == 1 else Split(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
     for found in zip(*pairs, strict=True)
@@ -91,12 +91,39 @@ def load(config: DataConfig, rule: int = splits.RULE) -> Dataset:
   whence = " and ".join(info.train_splits)
   line = {"train": (len(train.labels), whence), "test": (len(test.labels), "test")}
   line |= {"validation": (held_out, "held out of these")} if held_out else {}
-  said = (f"classes: {info.num_classes}", sources.images_line(line))
+  sizes = {
+    part: np.bincount(split.labels, minlength=info.num_classes)
+    for part, split in (("train", train), ("validation", valid), ("test", test))
+    if len(split.labels)
+  }
+  lacking = sources.lacking_lines(tuple(map(str, range(info.num_classes))), sizes)
+  said = (f"classes: {info.num_classes}", sources.images_line(line), *lacking)
   return Dataset(info, train, valid if held_out else None, test, unverified(), said, rule)
 
 
+def _held(info: DatasetInfo, parts: Sequence[Split], count: int) -> list[np.ndarray]:
+  """bool [n] for each part of the training set: the validation images by rule 2, taken out of all parts as one.
+
+  Raises:
+    ConfigurationError: some class could not give one, or would lose its last training image.
+  """
+  labels = np.concatenate([part.labels for part in parts])
+  sizes = np.bincount(labels, minlength=info.num_classes)
+  splits.check_count(count, sizes, f"{info.name} has")
+  counts = splits.shares(sizes, count) if count else np.zeros_like(sizes)
+  held = splits.held(labels, splits.by_place(labels), counts)
+  return np.split(held, np.cumsum([len(part.labels) for part in parts])[:-1])
+
+
+def _apart(split: Split, held: np.ndarray) -> tuple[Split, Split]:
+  """The remaining and the held-out images, each in the split's order."""
+  if not held.any():  # Without copying the split.
+    return split, Split(split.images[:0], split.labels[:0])
+  return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
+
+
 def _shares(info: DatasetInfo, parts: Sequence[Split], count: int, rule: int) -> list[int]:
-  """How many of the validation images each part of the training set gives.
+  """How many of the validation images each part of a published training set gives, or of any by rule 1.
 
   Raises:
     ConfigurationError: some class could not give one, or would lose its last training image.
@@ -136,8 +163,9 @@ def count(config: DataConfig) -> tuple[int, int, int]:
     return len(found.train), len(found.valid or ()), len(found.test)
   source, held_out = _source(config), config.validation or 0
   train = sum(source.count(split) for split in info.train_splits)
-  # As if the classes were of one size.
-  splits.check_count(held_out, np.full(info.num_classes, train // info.num_classes), f"{config.name} has")
+  if held_out >= train:  # By either rule; the classes' own bounds are known once the labels are read.
+    fits = f"{config.name} has {train} training pictures; at least 0, and fewer than that"
+    raise ConfigurationError("data.validation", held_out, fits)
   return train - held_out, held_out, source.count("test")
 
 
@@ -189,14 +217,13 @@ def _counted(classes: Sequence[str], parts: Iterable[Source | None]) -> tuple[Cl
   return tuple(ClassImages(name, *of_part) for name, *of_part in zip(classes, *sizes, strict=True))
 
 
-def hold_out(split: Split, count: int, rule: int = splits.RULE, *, published: bool = False) -> tuple[Split, Split]:
-  """Takes `count` images out of a split, always the same ones, see `dn_jax.data.splits`.
+def hold_out(split: Split, count: int, rule: int = splits.RULE) -> tuple[Split, Split]:
+  """Takes `count` images out of a split as evenly over the classes as possible, as published: always the same ones.
 
   Args:
     split: the images.
     count: how many.
-    rule: 1 or 2.
-    published: whether they are taken as evenly over the classes as possible, as published.
+    rule: 1 or 2, by which a class keeps its last image, see `dn_jax.data.splits`.
 
   Returns:
     The remaining images and the held-out ones, each in the split's order.
@@ -210,12 +237,7 @@ def hold_out(split: Split, count: int, rule: int = splits.RULE, *, published: bo
     raise ConfigurationError(
       "data.validation", count, f"a part of the training set has {len(split.labels)} pictures; hold out fewer"
     )
-  if published:
-    held = splits.evenly(split.labels, count, keep=0 if rule == 1 else 1)
-  else:
-    shares = splits.shares(np.bincount(split.labels), count)
-    held = splits.held(split.labels, splits.by_place(split.labels), shares)
-  return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
+  return _apart(split, splits.evenly(split.labels, count, keep=0 if rule == 1 else 1))
 
 
 def normalisation(dataset: Dataset, how: str) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,9 @@
 Parts are known by their usual names in any case. Folders around a data set, as archives leave them, are looked through.
 """
 
+import collections
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -144,8 +146,9 @@ def class_folders(
       if not files:
         what = "has no pictures" + (f" ({line})" if (line := found.passed.line()) else "")
         raise ConfigurationError(flag, folder / name, what)
-    if alike := _alike(list(by_class.values())):
-      fits = f"every folder in it ({some(names)}) holds the same folders ({some(alike)}): they look like parts of a "
+    holders, alike = _alike(by_class)
+    if alike:
+      fits = f"folders in it ({some(holders)}) hold the same folders ({some(alike)}): they look like parts of a "
       fits += "data set, not like classes; call parts train and test, or train, val and test"
       raise ConfigurationError(flag, folder, fits)
   elif not any(by_class.values()):
@@ -181,17 +184,29 @@ def _is_around_classes(folder: pathlib.Path, found: Walk) -> bool:
   return bool(children.folders) and not children.images
 
 
-def _alike(files: Sequence[Sequence[str]]) -> list[str]:
-  """The names of folders, two or more, that most of what is in each of several folders has in common."""
-  folders = [{tuple(os.path.dirname(file).split("/")) for file in each if "/" in file} for each in files]
-  loose = sum("/" not in file for each in files for file in each)
-  if 2 * loose >= sum(map(len, files)):
-    return []
-  for depth in range(max((len(parts) for each in folders for parts in each), default=0)):
-    names = [{parts[depth] for parts in each if len(parts) > depth} for each in folders]
+def _alike(by_class: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+  """Folders, at least half of all, and the names of two or more folders that most of what is in them has in common.
+
+  Folders around all that is in one, as an archive leaves them, do not count; one without folders says nothing.
+  """
+  unwrapped = {name: _unwrapped(files) for name, files in by_class.items()}
+  holding = {name: counts for name, counts in unwrapped.items() if set(counts) != {()}}
+  loose, total = (sum(map(of, holding.values())) for of in (lambda counts: counts[()], collections.Counter.total))
+  if len(holding) < 2 or 2 * len(holding) < len(by_class) or 2 * loose >= total:
+    return [], []
+  for depth in range(max(len(parts) for counts in holding.values() for parts in counts)):
+    names = [{parts[depth] for parts in counts if len(parts) > depth} for counts in holding.values()]
     shared, every = set.intersection(*names), set.union(*names)
     if len(shared) >= 2 and 2 * len(shared) >= len(every):
-      return sorted(shared)
+      return list(holding), sorted(shared)
     if not shared:
       break
-  return []
+  return [], []
+
+
+def _unwrapped(files: Sequence[str]) -> collections.Counter[tuple[str, ...]]:
+  """How many files are in each folder, by its path below the innermost folder that all are in."""
+  counts = collections.Counter(tuple(file.split("/")[:-1]) for file in files)
+  levels = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*counts, strict=False))
+  around = sum(1 for _ in levels)
+  return collections.Counter({parts[around:]: count for parts, count in counts.items()})

@@ -33,6 +33,10 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Most times that a picture may be longer than wide: resized to the network's height, it has to fit memory.
 _LONGEST = 100
 
+# Of PFM and Radiance, which OpenCV would cut to whole numbers.
+_FLOATS = (b"PF\n", b"Pf\n", b"#?RADIANCE", b"#?RGBE")
+_NO_RANGE = "has {} values, of which it does not say what is white; save it with 8 or 16 bits"
+
 
 class BadPictureError(UserError):
   """A file that is no picture, or a damaged one."""
@@ -85,17 +89,22 @@ def decode(content: bytes, name: object, how: Reading = Reading()) -> np.ndarray
     uint8 [height, width, 3], RGB.
 
   Raises:
-    BadPictureError: the file is empty, damaged, no picture, too large, or more than 100 times as long as wide.
+    BadPictureError: the file is empty, damaged, no picture, too large, more than 100 times as long as wide, or of
+      floating point or whole numbers other than 8 and 16 bits without sign.
   """
   check_size(content, name, how.max_pixels)
+  if content.startswith(_FLOATS):
+    raise BadPictureError(f"{name}: {_NO_RANGE.format('floating-point')}")
   picture = _by_opencv(content, cv2.IMREAD_ANYDEPTH if how.bit_depth else 0)
   if picture is not None and picture.dtype == np.uint16:
     picture = np.minimum(picture >> (how.bit_depth - 8), 255).astype(np.uint8)
   if picture is None:
-    picture = _by_pillow(content)
+    picture = _by_pillow(content, name)
   if picture is None:
     what = "is empty" if not content else "is no picture that can be read, or a damaged one"
     raise BadPictureError(f"{name}: {what}")
+  if picture.dtype != np.uint8:
+    raise BadPictureError(f"{name}: {_NO_RANGE.format(picture.dtype)}")
   height, width = picture.shape[:2]
   if max(height, width) > _LONGEST * min(height, width):
     raise BadPictureError(f"{name}: is {width}x{height} pixels, more than {_LONGEST} times as long as wide")
@@ -139,13 +148,21 @@ def _by_opencv(content: bytes, flags: int) -> np.ndarray | None:
     return None
 
 
-def _by_pillow(content: bytes) -> np.ndarray | None:
-  """uint8 [height, width, 3]; None for what Pillow cannot read either."""
+def _by_pillow(content: bytes, name: object) -> np.ndarray | None:
+  """uint8 [height, width, 3]; None for what Pillow cannot read either.
+
+  Raises:
+    BadPictureError: its values are of 32 bits, which Pillow would cut to 0 to 255.
+  """
   try:
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-      return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+      mode = image.mode
+      picture = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
   except Exception:  # Of many kinds, for a damaged file.
     return None
+  if mode in ("I", "F"):
+    raise BadPictureError(f"{name}: {_NO_RANGE.format('floating-point' if mode == 'F' else '32-bit')}")
+  return picture
 
 
 def read(path: pathlib.Path, how: Reading = Reading()) -> np.ndarray:

@@ -77,11 +77,19 @@ def test_split(data: DataConfig, described: tfds.Described) -> str | None:
   return next((name for part in wanted if (name := split_of(described, part))), None)
 
 
+def is_unlabelled(version: pathlib.Path, described: tfds.Described, split: str) -> bool:
+  """Whether the labels of a split that are looked at are all -1, as TFDS has it where none is published."""
+  size = described.splits[split]
+  found = labels.known(version, split, size) if size else None
+  looked_at = labels.first(version, split, size) if found is None else found
+  return size > 0 and bool((looked_at == -1).all())
+
+
 def checked(data: DataConfig, version: pathlib.Path, described: tfds.Described, split: str) -> Records:
   """A split, whose labels are read where that takes little time, and checked.
 
   Raises:
-    ConfigurationError: labels are none of the classes; a labelled split is offered.
+    ConfigurationError: labels are none of the classes; in place of a test split a labelled one is offered.
   """
   size, classes = described.splits[split], described.classes
   if not size:
@@ -91,7 +99,9 @@ def checked(data: DataConfig, version: pathlib.Path, described: tfds.Described, 
   if fault := labels.fault(looked_at, len(classes)):
     fits = f"split {split}: {fault}"
     train = split_of(described, TRAIN)
-    others = [] if split == train else [name for name in described.splits if name not in (train, split)]
+    others = [name for name in described.splits if name not in (train, split)]
+    if split != test_split(data, described):
+      others = []
     for other in others:
       if not labels.fault(labels.first(version, other, described.splits[other]), len(classes)):
         fits += f"; split {other} has labels: --data.test-split {other}"

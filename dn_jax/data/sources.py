@@ -242,13 +242,15 @@ def _in_records(data: DataConfig) -> _Found:
     fits = f"has the splits {', '.join(described.splits)}; train is needed"
     raise ConfigurationError("data.name", data.name, fits)
   names = {TRAIN: train, TEST: prepared.test_split(data, described)}
-  validation = prepared.split_of(described, VALIDATION)
-  if validation not in names.values():
-    names[VALIDATION] = validation
+  validation, remarks = prepared.split_of(described, VALIDATION), []
+  if validation and validation not in names.values():
+    if prepared.is_unlabelled(version, described, validation):
+      remarks.append(f"split {validation} is left out: it has no labels")
+    else:
+      names[VALIDATION] = validation
   parts = {part: prepared.checked(data, version, described, name) for part, name in names.items() if name}
   origins = {part: f"split {names[part]}" for part in parts}
   unread = [source.split for source in parts.values() if source.labels is None]
-  remarks = []
   if names[TEST] and names[TEST] == validation and data.test_split is None:
     remarks.append(f"split {validation} is the test set, as published for ImageNet: there is no labelled test split")
   if unread:
@@ -325,14 +327,25 @@ def images_line(parts: Mapping[str, tuple[int, str]]) -> str:
   return f"images: {', '.join(words)}"
 
 
+def lacking_lines(classes: Sequence[str], sizes: Mapping[str, np.ndarray | None]) -> list[str]:
+  """A line for each part that lacks classes.
+
+  Args:
+    classes: their names.
+    sizes: of each part, int [classes]: images of each; None where unknown.
+  """
+  without = {
+    part: [name for name, size in zip(classes, found, strict=True) if not size]
+    for part, found in sizes.items()
+    if found is not None
+  }
+  return [f"no {part} image of {some(names)}" for part, names in without.items() if names]
+
+
 def _lines(found: Sources, origins: Mapping[str, str]) -> list[str]:
   """What the data set was taken for: classes, numbers of images, and where each part comes from."""
   classes = found.train.classes
   parts = {part: source for part, source in zip((TRAIN, VALIDATION, TEST), found, strict=True) if source is not None}
   counted = {part: (len(source), origins[part]) for part, source in parts.items()}
-  lines = [f"classes: {len(classes):,} ({some(classes)})", images_line(counted)]
-  for part, source in parts.items():
-    sizes = class_sizes(source)
-    if sizes is not None and (without := [name for name, size in zip(classes, sizes, strict=True) if not size]):
-      lines.append(f"no {part} image of {some(without)}")
-  return lines
+  sizes = {part: class_sizes(source) for part, source in parts.items()}
+  return [f"classes: {len(classes):,} ({some(classes)})", images_line(counted), *lacking_lines(classes, sizes)]

@@ -18,13 +18,13 @@ from dn_jax.errors import ConfigurationError, shown
 _LEFT_BEHIND = frozenset(
   {
     *("__macosx", "icon\r", "network trash folder", "temporary items", "ipod photo cache"),
-    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler", "recycled"),
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin"),
     *("system volume information", "lost+found", "found.000", "zbthumbnail.info", "picasa.ini"),
     *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "~snapshot"),
     *("thmbnl", "autprint.mrk"),
   }
 )
-# Backups, downloads that are under way, and cameras' thumbnails of films.
+# Of files: backups, downloads that are under way, and cameras' thumbnails of films.
 _LEFT_SUFFIXES = ("~", ".bak", ".tmp", ".part", ".crdownload", ".thm")
 
 HIDDEN, FOREIGN, BROKEN = "hidden, or left by another program", "no image that can be read here", "broken link"
@@ -32,10 +32,10 @@ AGAIN, LOOSE, BESIDE = "link to what is read already", "image in no class folder
 CLOSED, NO_FILE = "folder that cannot be opened", "neither file nor folder"
 
 
-def is_left_behind(name: str) -> bool:
+def is_left_behind(name: str, *, is_folder: bool) -> bool:
   """Whether a file or folder of this name is hidden, or what a program left."""
   small = name.casefold()
-  return small.startswith(".") or small in _LEFT_BEHIND or small.endswith(_LEFT_SUFFIXES)
+  return small.startswith(".") or small in _LEFT_BEHIND or (not is_folder and small.endswith(_LEFT_SUFFIXES))
 
 
 class Passed:
@@ -137,10 +137,11 @@ class Walk:
 
   def _kind(self, entry: os.DirEntry[str]) -> str | None:
     """Why an entry is passed over; None for folders and image files."""
-    if is_left_behind(entry.name):
-      return HIDDEN
     try:
-      if entry.is_dir():
+      is_folder = entry.is_dir()
+      if is_left_behind(entry.name, is_folder=is_folder):
+        return HIDDEN
+      if is_folder:
         return None
       if entry.is_file():
         return None if image_files.is_image(entry.path) else FOREIGN
@@ -158,7 +159,8 @@ def matches(pattern: str, passed: Passed) -> list[pathlib.Path]:
   found = []
   for name in sorted(glob.glob(pattern, recursive=True)):
     path = pathlib.Path(name)
-    if any(is_left_behind(part) for part in path.parts if part not in spelt and part not in ("..", ".")):
+    named = [*((part, True) for part in path.parts[:-1]), (path.name, path.is_dir())]
+    if any(is_left_behind(part, is_folder=folder) for part, folder in named if part not in {*spelt, "..", "."}):
       passed.add(HIDDEN, name)
     elif path.is_file():
       if image_files.is_image(name):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -45,7 +45,7 @@ def of_run(
   split: str,
   which: load.Which,
   batch_size: int,
-  data_dir: pathlib.Path | None,
+  own: Mapping[str, Any],
   crops: int,
   say: Callable[[str], None],
 ) -> Measured:
@@ -56,7 +56,7 @@ def of_run(
     split: `train`, `valid` or `test`.
     which: `last`, `best` (on validation), or `reported`: the one whose error the run reports.
     batch_size: crops at a time.
-    data_dir: the data set's folder, if it has moved.
+    own: fields of its `DataConfig` that are other here: `dir`, `workers`, `bad_share`, `max_pixels`.
     crops: 1, or 10 for a streamed data set.
     say: called with a line for each unused checkpoint and unreadable picture.
 
@@ -64,8 +64,7 @@ def of_run(
     UserError: no run, no whole checkpoint, no such split.
   """
   config = records.read_config(folder)
-  if data_dir:
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, **own))
   dataset = catalog.load(config.data, records.split_rule(folder))
   if split == "valid" and dataset.valid is None:
     raise ConfigurationError("split", split, "this run held out no validation pictures")

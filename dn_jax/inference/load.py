@@ -110,17 +110,21 @@ def _of_run(
     mean, std = catalog.normalisation(catalog.load(data, records.split_rule(folder)), data.normalise)
   size = info.image_shape[0]
   model_input = Input(size, info.resize or size, mean, std, data.bit_depth)
-  classes = records.read_classes(folder) or _prepared_classes(data)
+  classes = records.read_classes(folder) or _prepared_classes(data, run.network.num_classes)
   return Classifier(run.config.model, run.network, run.params, run.batch_stats, model_input, classes)
 
 
-def _prepared_classes(data: DataConfig) -> tuple[str, ...] | None:
-  """The names of the classes in the data set that TFDS prepared, or in its makers' files, if they are still there."""
+def _prepared_classes(data: DataConfig, count: int) -> tuple[str, ...] | None:
+  """The names of the classes in the data set that TFDS prepared, or in its makers' files, if they are still there.
+
+  None where these are not the names of `count` classes, which are then known by their numbers.
+  """
+  found = None
   with contextlib.suppress(ConfigurationError):
-    return tfds.described(tfds.newest_version(data.name, data.dir)).classes
+    found = archives.classes(data.name, data.dir)
   with contextlib.suppress(ConfigurationError):
-    return archives.classes(data.name, data.dir)
-  return None
+    found = tfds.described(tfds.newest_version(data.name, data.dir)).classes
+  return found if found and len(found) == count else None
 
 
 def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None]) -> Classifier:

@@ -50,14 +50,6 @@ def test_held_out_pictures_are_even_over_classes_and_gone_from_the_rest():
   assert np.array_equal(held.images, again.images)
 
 
-def test_a_rare_class_gives_its_share_and_keeps_its_last_picture():
-  # 53 images, 20 of them: 20 / 53 of 50 is 18.9, of 3 it is 1.1.
-  _, held = catalog.hold_out(numbered([0] * 50 + [1] * 3), 20)
-  assert list(np.bincount(held.labels)) == [19, 1]
-  rest, held = catalog.hold_out(numbered([0] * 50 + [1] * 3), 51)
-  assert list(np.bincount(rest.labels)) == [1, 1]
-
-
 def in_memory(monkeypatch, name, published=(), **parts):
   """Has a data set of the catalog consist of labels; image n of a split is all n, of `extra` all 255."""
 
@@ -87,11 +79,17 @@ def test_a_long_tail_under_a_published_name_is_in_every_part(monkeypatch):
   assert data.said == (
     "classes: 10",
     "images: 123 for training (train), 30 for validation (held out of these), 10 for test (test)",
+    "no validation image of 9",
   )
   assert catalog.fingerprint(data)["split_rule"] == 2
   for count in (9, 144):
     with pytest.raises(ConfigurationError, match=rf"{count}: cifar10 has 153 training pictures; 10 to 143: each of 10"):
       catalog.load(DataConfig("cifar10", validation=count))
+
+
+def test_classes_without_images_are_named(monkeypatch):
+  in_memory(monkeypatch, "cifar10", train=[1, 2, 3, 4, 5, 6, 7, 8, 9], test=[0, 1, 2, 3, 4, 5, 6])
+  assert catalog.load(DataConfig("cifar10")).said[2:] == ("no train image of 0", "no test image of 7, 8, 9")
 
 
 def test_the_published_validation_images_stay_what_they_were(monkeypatch):
@@ -109,14 +107,34 @@ def test_the_published_validation_images_stay_what_they_were(monkeypatch):
   assert numbers_of(catalog.load(config).valid) != sorted(taken)
 
 
-def test_few_validation_images_of_a_set_of_two_parts_are_of_its_first(monkeypatch):
-  in_memory(monkeypatch, "svhn_cropped", train=np.arange(100) % 10, extra=np.arange(200) % 10, test=range(10))
-  for count, of_train in ((12, 12), (30, 20), (85, 57), (280, 90)):
+def test_of_two_parts_of_other_sizes_than_published_each_class_gives_its_share_of_both(monkeypatch):
+  # The first part has no 9, and a single 8.
+  train, extra = [*range(9), *range(8), *range(8)], np.arange(200) % 10
+  in_memory(monkeypatch, "svhn_cropped", train=train, extra=extra, test=range(10))
+  for count in (0, 10, 21, 85, 215):
     data = catalog.load(DataConfig("svhn_cropped", validation=count))
-    assert len(data.valid.labels) == count
-    assert np.bincount(data.valid.labels, minlength=10).min() >= 1
-    assert len(data.train.labels) == 300 - count
-    assert sum(number < 255 for number in numbers_of(data.valid)) == of_train
+    held = np.bincount(data.valid.labels, minlength=10) if count else np.zeros(10, int)
+    kept = np.bincount(data.train.labels, minlength=10)
+    assert (held + kept).tolist() == [23] * 8 + [21, 20]
+    assert held.sum() == count
+    # As equal as whole images can be: 215 leaves each class its last.
+    assert np.ptp(held / (held + kept)) <= 1 / 20
+    assert held.min() >= min(count, 1)
+    assert kept.min() >= 1
+
+
+def test_two_small_parts_hold_out_whatever_fits_both_together(monkeypatch):
+  in_memory(monkeypatch, "svhn_cropped", train=range(10), extra=range(10), test=range(10))
+  data = catalog.load(DataConfig("svhn_cropped", validation=10))
+  assert sorted(data.valid.labels) == sorted(data.train.labels) == list(range(10))
+
+
+def test_images_are_counted_for_runs_of_either_rule(monkeypatch):
+  config = DataConfig("digits", validation=5)
+  assert catalog.count(config) == (1292, 5, 500)
+  assert len(catalog.load(config, rule=1).valid.labels) == 5
+  with pytest.raises(ConfigurationError, match=r"--data.validation 1297: digits has 1297 training pictures"):
+    catalog.count(dataclasses.replace(config, validation=1297))
 
 
 def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
@@ -124,6 +142,8 @@ def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
   images = lambda split: np.full((parts[split], 32, 32, 3), 1 if split == "train" else 2, np.uint8)
   opened = catalog.tfds.Opened(lambda split: (images(split), np.arange(parts[split]) % 10), parts.get)
   monkeypatch.setattr(catalog.tfds, "opened", lambda name, folder: opened)
+  info = dataclasses.replace(datasets.CATALOG["svhn_cropped"], published=(5000, 6000))
+  monkeypatch.setitem(datasets.CATALOG, "svhn_cropped", info)
   config = DataConfig("svhn_cropped", validation=6000)
   data = catalog.load(config)
   assert catalog.count(config) == tuple(len(split.labels) for split in (data.train, data.valid, data.test))

@@ -87,6 +87,9 @@ def test_a_class_may_have_folders_or_be_called_train_or_like_an_image(tmp_path):
   (tmp_path / "train" / "more").rename(tmp_path / "bus" / "more")
   found = taken(tmp_path)
   assert found.splits.train.classes == ("bus", "train", "x.jpg")
+  # Two of five classes that were sorted by hand are no parts.
+  laid_out(tmp_path / "sorted", *(f"{name} 10" for name in "abc"), *(f"{name}/{by} 5" for name in "de" for by in "xy"))
+  assert taken(tmp_path / "sorted").splits.train.classes == tuple("abcde")
   # As Tiny ImageNet has it.
   tiny = taken(laid_out(tmp_path / "tiny", "n01/images 10", "n02/images 10"))
   assert sizes(tiny) == [[9, 9], None, [1, 1]]
@@ -129,13 +132,33 @@ def test_a_test_part_without_a_class_is_said_and_one_with_others_refused(tmp_pat
   [
     (
       ["Fold1/a 2", "Fold1/b 2", "Fold1/c 2", "Fold2/a 1", "Fold2/b 1", "Fold2/c 1"],
-      ": every folder in it (Fold1, Fold2) holds the same folders (a, b, c): they look like parts of a data set",
+      ": folders in it (Fold1, Fold2) hold the same folders (a, b, c): they look like parts of a data set",
     ),
-    (["Fold1/a 2", "Fold1/b 2", "Fold1/c 2", "Fold2/a 1", "Fold2/b 1"], "holds the same folders (a, b): they look"),
-    (["one/images/a 2", "one/images/b 2", "two/images/a 1", "two/images/b 1"], "holds the same folders (a, b)"),
+    (["Fold1/a 2", "Fold1/b 2", "Fold1/c 2", "Fold2/a 1", "Fold2/b 1"], "hold the same folders (a, b): they look"),
+    (
+      [
+        "training_set/training_set/a 2",
+        "training_set/training_set/b 2",
+        "test_set/test_set/a 1",
+        "test_set/test_set/b 1",
+      ],
+      ": folders in it (test_set, training_set) hold the same folders (a, b): they look like parts",
+    ),
+    (
+      [
+        "seg_train/seg_train/x 2",
+        "seg_train/seg_train/y 2",
+        "seg_test/seg_test/x 1",
+        "seg_test/seg_test/y 1",
+        "seg_pred/seg_pred 9",
+      ],
+      ": folders in it (seg_test, seg_train) hold the same folders (x, y)",
+    ),
+    (["A/a 2", "A/b 2", "B/b 2", "B/a 1", "C 30"], ": folders in it (A, B) hold the same folders (a, b)"),
+    (["one/images/a 2", "one/images/b 2", "two/images/a 1", "two/images/b 1"], "hold the same folders (a, b)"),
     (
       ["train/F1/a 2", "train/F1/b 2", "train/F2/a 1", "train/F2/b 1", "test/a 1"],
-      "/train: every folder in it (F1, F2)",
+      "/train: folders in it (F1, F2)",
     ),
     (
       ["train/a 2", "train/b 2", "Training/a 1", "val/a 1"],

@@ -177,6 +177,39 @@ def test_what_uses_all_bits_or_has_eight_is_not_warned_of():
   assert np.array_equal(image_files.decode(deep(PICTURE), "x", image_files.Reading(bit_depth=12)), PICTURE[..., ::-1])
 
 
+RAMP = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+
+
+@pytest.mark.parametrize("how", [image_files.Reading(), image_files.Reading(bit_depth=12)])
+@pytest.mark.parametrize(
+  ("content", "values"),
+  [
+    (encoded(Image.fromarray(RAMP), "tiff"), "floating-point"),
+    (encoded(Image.fromarray(RAMP), "ppm"), "floating-point"),
+    (deep(np.dstack([255 * RAMP] * 3), ".pfm"), "floating-point"),
+    (deep(np.dstack([RAMP] * 3), ".hdr"), "floating-point"),
+    (encoded(Image.fromarray((65535 * RAMP).astype(np.int32)), "tiff"), "32-bit"),
+  ],
+)
+def test_values_without_a_known_range_are_no_image(content, values, how):
+  with pytest.raises(image_files.BadPictureError, match=f"x: has {values} values, of which it does not say what"):
+    image_files.decode(content, "x", how)
+
+
+def test_what_opencv_reads_as_floating_point_is_no_image():
+  content = deep(np.dstack([255 * RAMP] * 3), ".tiff")
+  with pytest.raises(image_files.BadPictureError, match="x: has float32 values"):
+    image_files.decode(content, "x", image_files.Reading(bit_depth=12))
+
+
+def test_sixteen_bits_that_pillow_alone_reads_become_eight():
+  # SGI, of two bytes a value.
+  values = np.arange(16 * 16, dtype=np.uint16).reshape(16, 16) * 257
+  header = struct.pack(">hbbHHHHll4s80sl404s", 474, 0, 2, 2, 16, 16, 1, 0, 65535, b"", b"", 0, b"")
+  content = header + values[::-1].astype(">u2").tobytes()
+  assert np.array_equal(image_files.decode(content, "x")[..., 0], values >> 8)
+
+
 def test_an_image_of_too_many_pixels_is_refused_by_its_header():
   side, chunk = (
     15000,

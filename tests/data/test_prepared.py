@@ -120,6 +120,7 @@ def test_which_records_of_a_class_are_held_out_depends_on_that_class_alone(prepa
     ),
     ({"test": ROUND, "train": [*ROUND, 3, 2, 7]}, "split train: 2 of 6 labels are not 0 to 2, the first is 3"),
     ({"test": ROUND, "validation": [0, -1]}, "split validation: 1 of 2 labels are not 0 to 2, the first is -1"),
+    ({"test": ROUND, "train": [3], "validation": ROUND}, "split train: 1 of 1 labels are not 0 to 2, the first is 3"),
     ({"test": []}, "--data.name set: split test has no pictures"),
   ],
 )
@@ -132,6 +133,18 @@ def test_labels_of_no_class_are_refused_with_split_number_and_value(prepared, sp
     with pytest.raises(ConfigurationError) as refused:
       sources.tested(DataConfig("set", pathlib.Path("/nowhere")), CLASSES)
     assert answer in str(refused.value)
+
+
+def test_a_validation_split_without_labels_is_left_out_and_that_is_said(prepared):
+  prepared(train=ROUND * 20, validation=[-1] * 9, test=ROUND)
+  found = taken(validation=6)
+  assert sizes(found) == [[18] * 3, [2] * 3, [1] * 3]
+  assert found.said[-1] == "split validation is left out: it has no labels"
+  # Nor is another test split offered where the fault is in another one.
+  prepared(train=ROUND * 20, validation=[-1, 0], test=ROUND, more=ROUND)
+  with pytest.raises(ConfigurationError) as refused:
+    taken()
+  assert str(refused.value).endswith("split validation: 1 of 2 labels are not 0 to 2, the first is -1")
 
 
 def test_a_split_that_is_not_tested_on_needs_no_labels(prepared):

@@ -41,6 +41,18 @@ def test_nothing_hidden_and_nothing_that_programs_leave_is_read_at_any_depth(tmp
   assert said == f"passed over: {2 * len(LITTER)} hidden, or left by another program (such as #recycle)"
 
 
+def test_a_folder_may_be_called_as_only_files_are_left(tmp_path, monkeypatch):
+  folders = ["Recycled", "b.bak", "c~", "films.tmp", "recycler"]
+  made(tmp_path, *(f"{name}/0.jpg" for name in folders), "b.bak/1.jpg.bak", "c~/1.jpg~")
+  walking = walk.Walk(tmp_path)
+  assert walking.children(tmp_path).folders == folders
+  assert walking.images(tmp_path / "b.bak") == walking.images(tmp_path / "c~") == ["0.jpg"]
+  monkeypatch.chdir(tmp_path)
+  passed = walk.Passed()
+  assert [str(path) for path in walk.matches("**/*.jpg*", passed)] == [f"{name}/0.jpg" for name in folders]
+  assert passed.line() == "passed over: 2 hidden, or left by another program (such as b.bak/1.jpg.bak)"
+
+
 def test_a_hidden_folder_that_was_asked_for_is_read(tmp_path):
   assert found(made(tmp_path / ".cache" / "@eaDir", "0.jpg")) == (["0.jpg"], None)
 

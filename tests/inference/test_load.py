@@ -250,3 +250,14 @@ def test_a_run_is_a_classifier_too(tmp_path):
   said = [predict.Predictor(each, 1)(picture).probabilities for each in (found, again)]
   np.testing.assert_array_equal(*said)
   assert jnp.isfinite(said[0]).all()
+
+
+def test_names_of_another_number_of_classes_are_not_the_networks(tmp_path, monkeypatch):
+  data = DataConfig("cifar10", tmp_path)
+  monkeypatch.setattr(load.archives, "classes", lambda name, folder: ("airplane", "automobile"))
+  assert load._prepared_classes(data, 2) == ("airplane", "automobile")
+  assert load._prepared_classes(data, 10) is None
+  monkeypatch.setattr(load.tfds, "newest_version", lambda name, folder: tmp_path)
+  monkeypatch.setattr(load.tfds, "described", lambda version: load.tfds.Described({}, CLASSES))
+  assert load._prepared_classes(data, 3) == CLASSES
+  assert load._prepared_classes(data, 10) is None
