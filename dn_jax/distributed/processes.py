@@ -318,12 +318,12 @@ def agree(flags: dict[str, Any]) -> None:
 
 
 def _gather(text: str) -> list[str]:
-  """Every process's text, in all of them."""
+  """Every process's text, in all of them; names of files that are not UTF-8 have lone surrogates."""
   from jax.experimental import multihost_utils
 
-  content = np.frombuffer(text.encode(), np.uint8)
+  content = np.frombuffer(text.encode(errors="surrogatepass"), np.uint8)
   sizes = np.ravel(multihost_utils.process_allgather(np.int32(content.size)))
   padded = np.zeros(max(1, sizes.max()), np.uint8)
   padded[: content.size] = content
   rows = multihost_utils.process_allgather(padded)
-  return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+  return [row[:size].tobytes().decode(errors="surrogatepass") for row, size in zip(rows, sizes, strict=True)]

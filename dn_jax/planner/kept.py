@@ -13,6 +13,7 @@ from typing import Any
 from dn_jax.config.check import to_dict
 from dn_jax.config.network import policy_of
 from dn_jax.config.schema import RematPolicy
+from dn_jax.errors import UserError
 from dn_jax.planner.plan import Plan, Question, plan_of, sources
 from dn_jax.planner.targets import CHIPS
 from dn_jax.system import folders
@@ -87,10 +88,17 @@ def keep(answer: Answer, path: pathlib.Path) -> None:
 
 
 def answer(network: str, target: str, question: Question, said: tuple[str, float, Plan | None]) -> Answer:
-  """An answer to keep: `said` is the compiler's name, its minutes, and the plan; None where it was not finished."""
+  """An answer to keep: `said` is the compiler's name, its minutes, and the plan; None where it was not finished.
+
+  Raises:
+    UserError: the code that it would be an answer for may not be the one that was compiled.
+  """
   compiler, minutes, found = said
+  # Unchanged since this process began, and so since the one that asked the compiler began.
+  if (code := sources()) is None:
+    raise UserError("files of the package changed while the compiler was asked; nothing is kept, start again")
   policy = policy_of(question.model)
-  return Answer(network, target, policy, asked(question), compiler, sources(), round(minutes, 1), found)
+  return Answer(network, target, policy, asked(question), compiler, code, round(minutes, 1), found)
 
 
 def _place(answer: Answer) -> tuple[str, ...]:
@@ -128,8 +136,9 @@ def of_chip(question: Question, devices: Sequence[Any], kind: str, path: pathlib
   share = question.batch_size // max(len(devices), 1)
   sizes = {each.question["batch_size"] for each in answers(path)}
   fitting = [size for size in sorted(sizes, reverse=True) if filled(size) == filled(share)]
-  # Groups are of the whole batch; one device has those of its share.
-  return near(dataclasses.replace(question, batch_size=fitting[0], groups=1), kind, path) if fitting else []
+  # Groups are of the whole batch; one device has those of its share. A size may be of other networks or chips alone.
+  found = (near(dataclasses.replace(question, batch_size=size, groups=1), kind, path) for size in fitting)
+  return next(filter(None, found), [])
 
 
 def _size(question: dict[str, Any]) -> dict[str, Any]:

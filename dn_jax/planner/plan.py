@@ -22,7 +22,7 @@ from dn_jax.distributed.layout import AXIS, Layout, make_layout_of_one, placed
 from dn_jax.models import build
 from dn_jax.planner import account, program
 from dn_jax.planner.targets import Target
-from dn_jax.system import compilation, folders
+from dn_jax.system import compilation, folders, provenance
 from dn_jax.training import optimizer, step
 
 _SGD = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 1.0)
@@ -103,10 +103,13 @@ def plan(question: Question, where: Target) -> Plan:
     "model": to_dict(dataclasses.replace(question.model, name=None, remat=policy_of(question.model))),
     "target": where.name,
     "compiler": where.compiler,
-    "flags": os.environ.get("XLA_FLAGS", ""),
+    "options": dict(where.options),
+    "flags": {name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")},
     "x64": jax.config.jax_enable_x64,
     "sources": sources(),
   }
+  if asked["sources"] is None:
+    return compile_step(question, where)
   digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
   path = compilation.folder("plans") / f"{digest[:32]}.json"
   if known := _read(path):
@@ -134,6 +137,11 @@ def compile_step(question: Question, where: Target) -> Plan:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     return Plan(refusal=str(error).splitlines()[0])
+  return _told(question, where, compiled)
+
+
+def _told(question: Question, where: Target, compiled: jax.stages.Compiled) -> Plan:
+  """What a compiled step says of itself."""
   memory, costs, platform = compiled.memory_analysis(), compiled.cost_analysis() or {}, where.devices[0].platform
   text = program.read(compiled.as_text())
   found = Plan(
@@ -151,7 +159,8 @@ def compile_step(question: Question, where: Target) -> Plan:
   if platform == "tpu":
     return dataclasses.replace(found, cycles=work.cycles or None, hbm=work.hbm, fast=work.fast)
   policy = policy_of(question.model)
-  flops = found.flops or flops_by_policy(question, [policy])[policy] / len(where.devices)
+  # Of calls to libraries, such as convolutions, the compiler counts nothing.
+  flops = flops_by_policy(question, [policy])[policy] / len(where.devices)
   return dataclasses.replace(found, flops=flops, hbm=work.hbm, kernels=account.kernels(text))
 
 
@@ -183,16 +192,25 @@ def _step(question: Question, layout: Layout) -> tuple[Any, Any, Any, Any]:
   return step.make_train_step(network, sgd, layout, question.accumulation), state, batch, key
 
 
-@functools.cache
-def sources() -> str:
-  """A digest of the code that defines a training step and its account; comments and docstrings do not count.
+def sources() -> str | None:
+  """A digest of the code that defines a training step and its account, as it was loaded; None: a file changed since.
 
-  With another version the compiler is asked again.
+  Comments and docstrings do not count. With another version the compiler is asked again.
   """
-  package = pathlib.Path(__file__).parent.parent
+  files = _files()
+  digest = _digest_of(files)  # Before the look: what is read then is what was loaded.
+  return digest if provenance.as_loaded(files) else None
+
+
+def _files() -> tuple[pathlib.Path, ...]:
+  package = provenance.PACKAGE
   planner = ("planner/plan.py", "planner/account.py", "planner/program.py")
   beside = ("config/network.py", "distributed/layout.py", "training/step.py", "training/optimizer.py", *planner)
-  files = [*sorted((package / "models").glob("*.py")), *(package / name for name in beside)]
+  return (*sorted((package / "models").glob("*.py")), *(package / name for name in beside))
+
+
+@functools.cache
+def _digest_of(files: tuple[pathlib.Path, ...]) -> str:
   return hashlib.sha256("\n".join(_code(path.read_text()) for path in files).encode()).hexdigest()
 
 

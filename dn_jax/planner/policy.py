@@ -91,10 +91,11 @@ def on_tpu(question: Question) -> RematPolicy:
 def _fastest_kept(question: Question, where: Target, kind: str, beside: int) -> tuple[RematPolicy, str] | None:
   """Of the policies whose answers are kept, the fastest that fits; None where there are not two to compare."""
   times = {}
-  of_float32 = 1 if question.model.dtype == "bfloat16" else 2
   for answer in kept.of_chip(question, where.devices, kind):
     found = estimate(answer.plan, targets.kept(kind, answer.compiler), question.model) if answer.plan else None
-    if found and (where.memory is None or of_float32 * answer.plan.peak + beside <= where.memory):
+    # In float32 a step takes twice the memory that it takes in bfloat16.
+    wider = question.model.dtype == "float32" and answer.question["model"]["dtype"] == "bfloat16"
+    if found and answer.plan.fits(where.memory, beside + (answer.plan.peak if wider else 0)):
       times[answer.policy] = (found.seconds, answer)
   if len(times) < 2:
     return None

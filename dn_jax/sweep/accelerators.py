@@ -75,7 +75,8 @@ def found() -> Accelerators:
   if "rocm" in jax.extend.backend.get_backend().platform_version.lower():
     return Accelerators("rocm", first.device_kind, number)
   named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-  if all(name.strip().startswith("MIG-") for name in named):
+  opened = os.environ.get("JAX_CUDA_VISIBLE_DEVICES", "all")
+  if opened == "all" and all(name.strip().startswith("MIG-") for name in named):
     number = len(named)  # A process sees one part of a GPU, however many it is given (NVIDIA's MIG user guide).
   return Accelerators("cuda", first.device_kind, number)
 

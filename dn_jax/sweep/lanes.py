@@ -17,6 +17,8 @@ _VISIBLE = {
   "rocm": ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
   "tpu": ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"),
 }
+# JAX's own variable for a platform: indices into those, of which it then opens these alone.
+_OPENED = {"cuda": "JAX_CUDA_VISIBLE_DEVICES", "rocm": "JAX_ROCM_VISIBLE_DEVICES"}
 # How so many chips lie, of so many on a host; neighbours have neighbouring numbers. (JAX, `_get_tpu_bounds` of
 # jax/_src/test_multiprocess.py, for TPU v2 to v7x.)
 _BOUNDS = {(2, 4): "1,2,1", (4, 8): "2,2,1"}
@@ -53,7 +55,7 @@ def divide(found: Accelerators, sweep: Sweep, asked: int | None, environment: Ma
   given = (sweep.at_once, sweep.devices_per_run)
   if given == (None, None) and (found.platform == "cpu" or found.number == 1):
     return Lanes()
-  per_run = _per_run(found, sweep.devices_per_run, asked)
+  per_run = _per_run(found, sweep.devices_per_run, asked, environment)
   most = found.number // per_run
   at_once = sweep.at_once or (1 if found.platform == "cpu" else most)
   # A processor may have any number of processes; devices that somebody made of it are as good as accelerators.
@@ -68,12 +70,16 @@ def divide(found: Accelerators, sweep: Sweep, asked: int | None, environment: Ma
   return Lanes(environments, per_run * found.devices, said if at_once > 1 or per_run < found.number else "")
 
 
-def _per_run(found: Accelerators, given: int | None, asked: int | None) -> int:
+def _per_run(found: Accelerators, given: int | None, asked: int | None, environment: Mapping[str, str]) -> int:
   """Accelerators of each run."""
   if given is None:
     per_run = -(-(asked or 1) // found.devices)
     if per_run > found.number:
       raise ConfigurationError("devices", asked, f"this machine has {found.number * found.devices}; at most that")
+    if per_run > 1 and " MIG " in found.kind:
+      raise ConfigurationError("devices", asked, "a process sees one part of a GPU; 1")
+    if _undivided(found, per_run, environment):
+      return found.number
   else:
     per_run = given
     if per_run > found.number:
@@ -81,9 +87,23 @@ def _per_run(found: Accelerators, given: int | None, asked: int | None) -> int:
     if asked and asked > per_run * found.devices:
       fits = f"a run asks for --devices {asked}; give at least as many, or leave one of the two out"
       raise ConfigurationError("devices-per-run", per_run, fits)
-  if per_run > 1 and " MIG " in found.kind:
-    raise ConfigurationError("devices-per-run", per_run, "a process sees one part of a GPU; 1")
+    if per_run > 1 and " MIG " in found.kind:
+      raise ConfigurationError("devices-per-run", per_run, "a process sees one part of a GPU; 1")
+    if why := _undivided(found, per_run, environment):
+      raise ConfigurationError("devices-per-run", per_run, why)
   return per_run
+
+
+def _undivided(found: Accelerators, per_run: int, environment: Mapping[str, str]) -> str | None:
+  """Why a run cannot have so many accelerators for itself, with what fits; None where it can."""
+  if per_run == found.number or found.platform == "cpu":
+    return None
+  if found.platform not in _VISIBLE:
+    return f"how a process gets {per_run} of these {found.number} x {found.kind} is not known; all {found.number}"
+  named = any(environment.get(name) for name in _VISIBLE[found.platform])
+  if found.platform == "tpu" and per_run > 1 and (named or (per_run, found.number) not in _BOUNDS):
+    return f"how {per_run} of these {found.number} TPU chips lie is not known; 1, or all {found.number}"
+  return None
 
 
 def _lane(found: Accelerators, per_run: int, number: int, environment: Mapping[str, str]) -> Lane:
@@ -94,17 +114,25 @@ def _lane(found: Accelerators, per_run: int, number: int, environment: Mapping[s
     others = [flag for flag in environment.get("XLA_FLAGS", "").split() if not flag.startswith(_VIRTUAL)]
     return {"XLA_FLAGS": " ".join([*others, f"{_VIRTUAL}{per_run}"])}
   variable, *others = _VISIBLE[found.platform]
-  named = next((environment[name] for name in _VISIBLE[found.platform] if environment.get(name)), None)
-  names = [name.strip() for name in named.split(",")] if named else [str(each) for each in range(found.number)]
+  names = _names(found, environment)
   own = names[number * per_run : (number + 1) * per_run]
   lane: dict[str, str | None] = {variable: ",".join(own), **dict.fromkeys(others)}
+  if (opened := _OPENED.get(found.platform)) in environment:
+    lane[opened] = None  # Its indices were into what the sweep sees.
   if found.platform == "tpu":
-    bounds = "1,1,1" if per_run == 1 else _BOUNDS.get((per_run, found.number))
-    if bounds is None or (per_run > 1 and named):
-      fits = f"how {per_run} of these {found.number} TPU chips lie is not known; 1, or all {found.number}"
-      raise ConfigurationError("devices-per-run", per_run, fits)
+    bounds = "1,1,1" if per_run == 1 else _BOUNDS[per_run, found.number]
     lane |= _tpu_process(bounds, _TPU_PORT + int(own[0]))
   return lane
+
+
+def _names(found: Accelerators, environment: Mapping[str, str]) -> list[str]:
+  """The names of the accelerators that JAX opened here, as the variable of their platform takes them."""
+  named = next((environment[name] for name in _VISIBLE[found.platform] if environment.get(name)), None)
+  names = [name.strip() for name in named.split(",")] if named else None
+  opened = environment.get(_OPENED.get(found.platform, ""), "all")
+  if opened == "all":
+    return names or [str(each) for each in range(found.number)]
+  return [names[int(index)] if names else index.strip() for index in opened.split(",")]
 
 
 def _tpu_process(bounds: str, port: int) -> Lane:

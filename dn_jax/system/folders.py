@@ -10,12 +10,15 @@ import logging
 import os
 import pathlib
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 
 from dn_jax.errors import ConfigurationError
 
 _BUCKET = "gs"
+# Ends the names of files that are not whole yet.
+TEMPORARY = ".tmp"
 # Else epath imports TensorFlow where that happens to be installed.
 os.environ.setdefault("EPATH_USE_TF", "false")
 
@@ -116,21 +119,25 @@ def size(path: pathlib.Path) -> int:
 
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:
-  """Replaces a file atomically: a reader, or a process killed here, leaves the old file or the new one."""
+  """Replaces a file atomically: a reader, or a process killed here, leaves the old file or the new one.
+
+  Of several processes that write it at the same time, the last one's content stands.
+  """
   content = content.encode(errors="backslashreplace") if isinstance(content, str) else content
   if is_bucket(path):
     path.write_bytes(content)
     return
-  temporary = path.with_name(path.name + ".tmp")
-  try:
-    with temporary.open("wb") as file:
+  # Nobody else has this name, nor a link that stands there: `x` makes a new file or fails.
+  temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(8)}{TEMPORARY}")
+  with temporary.open("xb") as file:
+    try:
       file.write(content)
       file.flush()
       os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except OSError:
-    temporary.unlink(missing_ok=True)
-    raise
+      os.replace(temporary, path)
+    except BaseException:
+      temporary.unlink(missing_ok=True)
+      raise
 
 
 def move(old: pathlib.Path, new: pathlib.Path) -> None:

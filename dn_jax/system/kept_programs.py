@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dn_jax.system import folders, made_of
+from dn_jax.system import folders, made_of, provenance
 
 # The most bytes of all files together. Those that were used least recently go.
 MOST_BYTES = 2**30
@@ -73,7 +73,9 @@ class Program:
         (jax.typeof(leaf).str_short(), jax.typeof(leaf).weak_type, getattr(leaf, "sharding", None)) for leaf in leaves
       ]
       trees = [str(tree), str(jax.tree.structure(self.like))]
-      return made_of.digest([self.made_of, self.donate, trees, placed, self.mesh, _surroundings()])
+      return made_of.digest(
+        [self.made_of, self.donate, trees, placed, self.mesh, _topology(self.mesh), _surroundings()]
+      )
     except (made_of.UnknownError, metadata.PackageNotFoundError, OSError):
       return None
 
@@ -95,6 +97,7 @@ class Program:
     with _passing_the_cache() as passed:
       compiled = lowered.compile()
     with contextlib.suppress(Exception):  # As in `find`; the program itself is there.
+      _sources()  # Tracing may have loaded more of them.
       # In processes but the first JAX may write nothing; what it did not read is whole.
       executable = passed[-1] if passed else compiled.runtime_executable().serialize()
       if content := self._written(compiled, executable):
@@ -228,6 +231,18 @@ def _remove_oldest(folder: pathlib.Path) -> None:
       path.unlink(missing_ok=True)
 
 
+def _topology(mesh: Mesh) -> int | None:
+  """The fingerprint of how devices lie, as JAX's own cache has it; None: the back end has none, their kinds suffice."""
+  try:
+    from jax._src.lib import xla_client
+
+    return xla_client.get_topology_for_devices(list(mesh.devices.flat)).fingerprint()
+  except jax.errors.JaxRuntimeError:
+    return None
+  except (ImportError, AttributeError):  # Another JAX.
+    raise made_of.UnknownError("topology") from None
+
+
 def _surroundings() -> list[Any]:
   """Everything beside a program that its compiled form depends on."""
   client = jax.devices()[0].client
@@ -262,11 +277,23 @@ def _processor() -> list[Any]:
   return found
 
 
-@functools.cache
 def _sources() -> str:
-  """The digest of all files of this package."""
-  package = pathlib.Path(__file__).parent.parent
+  """The digest of all files of this package, as they were loaded.
+
+  Raises:
+    made_of.UnknownError: one has changed since.
+  """
+  if (found := _on_disk()) != _AT_IMPORT or not provenance.as_loaded(provenance.PACKAGE.rglob("*.py")):
+    raise made_of.UnknownError("files of the package have changed")
+  return found
+
+
+def _on_disk() -> str:
+  """The digest of all files of this package, as they are now."""
   found = hashlib.sha256()
-  for path in sorted(package.rglob("*.py")):
-    found.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+  for path in sorted(provenance.PACKAGE.rglob("*.py")):
+    found.update(path.relative_to(provenance.PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
   return found.hexdigest()
+
+
+_AT_IMPORT = _on_disk()

@@ -3,8 +3,12 @@
 import functools
 import pathlib
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 
+import dn_jax
+
+PACKAGE = pathlib.Path(dn_jax.__file__).parent
 _VERSIONS_OF = ("dn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -13,11 +17,15 @@ def versions() -> dict[str, str]:
   return {name: metadata.version(name) for name in _VERSIONS_OF}
 
 
+def as_loaded(files: Iterable[pathlib.Path]) -> bool:
+  """Whether files of the package are what this process has loaded: none has changed since it began."""
+  return all(max(status.st_mtime_ns, status.st_ctime_ns) < dn_jax.LOADED for status in map(pathlib.Path.stat, files))
+
+
 def commit() -> str | None:
   """The commit of a git checkout, with a "+" where files differ from it; None elsewhere."""
-  here = pathlib.Path(__file__).parent.parent
   try:
-    git = functools.partial(subprocess.run, cwd=here, capture_output=True, text=True, check=True, timeout=10)
+    git = functools.partial(subprocess.run, cwd=PACKAGE, capture_output=True, text=True, check=True, timeout=10)
     changed = git(["git", "status", "--porcelain", "--untracked-files=no", "."]).stdout
     return git(["git", "rev-parse", "HEAD"]).stdout.strip() + ("+" if changed else "")
   except (OSError, subprocess.SubprocessError):

@@ -51,8 +51,8 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 
 def seal(folder: pathlib.Path) -> None:
   """Writes a finished checkpoint's digests into it, atomically."""
-  found = _digests(folder)
-  found.pop(_DIGESTS + ".tmp", None)  # From a seal that was cut off.
+  cut_off = lambda name: name.startswith(_DIGESTS) and name.endswith(folders.TEMPORARY)  # An earlier seal.
+  found = {name: digest for name, digest in _digests(folder).items() if not cut_off(name)}
   folders.write_whole(folder / _DIGESTS, json.dumps(found, indent=1))
 
 

@@ -10,8 +10,10 @@ import sys
 import time
 
 import jax
+import numpy as np
 import pytest
 from conftest import HANGS, ROOT, metrics, run, small_run, wait_for
+from jax.experimental import multihost_utils
 
 from dn_jax.distributed import processes
 from dn_jax.errors import UserError
@@ -263,6 +265,12 @@ def test_flags_that_differ_between_processes_are_named_in_all(monkeypatch):
     else:
       with pytest.raises(processes.AgreedError, match=f"^process 1 was not started as process 0 was: {words}$"):
         processes.agree(first)
+
+
+def test_words_with_a_name_that_is_not_utf8_reach_all(monkeypatch):
+  monkeypatch.setattr(multihost_utils, "process_allgather", lambda row: np.stack([row, row]))
+  words = f"{os.fsdecode(b'caf\xe9')}: cannot be read; ü"
+  assert processes._gather(words) == [words, words]
 
 
 def test_something_holds_in_everyone_only_where_all_say_so(monkeypatch):

@@ -5,9 +5,11 @@ import json
 
 import pytest
 
+import dn_jax
 from dn_jax.config import zoo
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
+from dn_jax.errors import UserError
 from dn_jax.planner import kept, targets
 from dn_jax.planner.plan import Plan, Question
 
@@ -69,6 +71,28 @@ def test_near_answers_are_of_the_same_size_and_batch(path):
   assert (
     kept.near(other, "v5e", path) == kept.near(question(128), "v5e", path) == kept.near(question(), "v6e", path) == []
   )
+
+
+def test_a_full_lane_of_another_network_or_chip_hides_no_answer(path):
+  small = question(64, dtype="bfloat16", remat="none")
+  put(path, small)
+  put(path, Question(complete_model(ModelConfig(depth=100, remat="none")), 10, (32, 32, 3), 128))
+  put(path, question(128, dtype="bfloat16", remat="none"), target="v6e")
+  for batch_size, devices in ((64, 1), (512, 4)):
+    (found,) = kept.of_chip(question(batch_size, dtype="bfloat16"), "d" * devices, "v5e", path)
+    assert (found.target, found.question["batch_size"]) == ("v5e", 64)
+  assert kept.of_chip(question(256), "d", "v5e", path) == []
+
+
+def test_an_answer_is_not_kept_for_code_that_changed_meanwhile(path, monkeypatch):
+  put(path, question(remat="none"))
+  (found,) = kept.answers(path)
+  # As if files were written since this process began.
+  monkeypatch.setattr(dn_jax, "LOADED", 0)
+  with pytest.raises(UserError, match="changed while the compiler was asked; nothing is kept"):
+    put(path, question(remat="block"))
+  assert kept.answers(path) == (found,)
+  assert not found.current
 
 
 def test_an_answer_of_another_version_of_the_step_says_so(path, monkeypatch):

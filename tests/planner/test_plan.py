@@ -4,10 +4,12 @@ import dataclasses
 import importlib.util
 import json
 import math
+from types import SimpleNamespace
 
 import jax
 import pytest
 
+import dn_jax
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
@@ -80,9 +82,33 @@ def test_an_answer_is_kept_and_only_for_the_same_question(monkeypatch):
     ("none", "bfloat16", 8, 1),
     ("none", "float32", 8, 2),
   ]
-  monkeypatch.setattr(planning, "sources", lambda: "another version")
+  monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_scoped_vmem_limit_kib=1024")
+  plan(8)
   plan(8)
   assert len(asked) == 6
+  where = dataclasses.replace(targets.here(), options={"xla_gpu_autotune_level": 0})
+  planning.plan(planning.Question(MODEL, 10, SHAPE, 8), where)
+  assert len(asked) == 7
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(planning, "sources", lambda: "another version")
+    plan(8)
+  assert len(asked) == 8
+  # Code that has changed since it was loaded has no answer, and gets none.
+  monkeypatch.setattr(dn_jax, "LOADED", 0)
+  for _ in range(2):
+    plan(8)
+  assert len(asked) == 10
+
+
+def test_a_gpus_flops_are_the_lowered_programs_whatever_its_compiler_counts(monkeypatch):
+  memory = SimpleNamespace(
+    temp_size_in_bytes=1, argument_size_in_bytes=2, output_size_in_bytes=3, alias_size_in_bytes=3
+  )
+  text = "HloModule step\n\nENTRY %main (a: f32[8]) -> f32[8] {\n  ROOT %a = f32[8]{0} parameter(0)\n}\n"
+  compiled = SimpleNamespace(memory_analysis=lambda: memory, cost_analysis=lambda: {"flops": 7.0}, as_text=lambda: text)
+  monkeypatch.setattr(planning, "flops_by_policy", lambda question, policies: dict.fromkeys(policies, 1000.0))
+  where = targets.Target("here", (SimpleNamespace(platform="gpu"),) * 2, None, None, "a compiler")
+  assert planning._told(planning.Question(MODEL, 10, SHAPE, 8), where, compiled).flops == 500
 
 
 def test_an_answer_that_was_cut_short_is_asked_again(tmp_path, monkeypatch):

@@ -104,6 +104,11 @@ def test_on_a_tpu_kept_answers_decide_by_their_estimate(monkeypatch):
   # In float32 it takes twice the memory.
   _, why = policy.unless_told(question(64, name="densenet-bc-100-12"), on("TPU v5 lite", 2 * GIB - 1))
   assert "kept with" not in why
+  # Where the answer is in float32 itself, it does so already.
+  wide = question(64, name="densenet-bc-100-12")
+  keep(monkeypatch, wide, plans)
+  assert policy.unless_told(wide, on("TPU v5 lite", 2 * GIB - 1))[1].startswith("the fastest of 2 by the estimate")
+  keep(monkeypatch, asked, plans)
   # Other networks, other chips and other batches have no answer, and one answer alone is none to compare with.
   for other, kind in ((question(64, depth=40), "TPU v5 lite"), (asked, "TPU v6 lite")):
     assert "kept" not in policy.unless_told(other, on(kind, 16 * GIB))[1]

@@ -62,3 +62,5 @@ def test_parts_of_a_gpu_are_counted_by_their_names_since_a_process_sees_one(monk
   machine(monkeypatch, "gpu", "NVIDIA A100 MIG 1g.5gb", [None])
   monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1, MIG-2, MIG-3")
   assert accelerators.found() == Accelerators("cuda", "NVIDIA A100 MIG 1g.5gb", 3)
+  monkeypatch.setenv("JAX_CUDA_VISIBLE_DEVICES", "0")  # Somebody leaves the others out.
+  assert accelerators.found().number == 1

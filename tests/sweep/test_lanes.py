@@ -56,6 +56,37 @@ def test_gpus_are_chosen_out_of_those_that_a_scheduler_gave(given, flags, own):
   assert found.environments == [{"CUDA_VISIBLE_DEVICES": names} for names in own]
 
 
+@pytest.mark.parametrize(
+  ("visible", "opened", "own"),
+  [
+    (None, "1, 3", ["1", "3"]),
+    ("4,5,6,7", "3,1", ["7", "5"]),
+    ("GPU-a,GPU-b,GPU-c", "0,2", ["GPU-a", "GPU-c"]),
+  ],
+)
+def test_gpus_are_chosen_out_of_those_that_jax_was_given(visible, opened, own):
+  given = {"JAX_CUDA_VISIBLE_DEVICES": opened} | ({"CUDA_VISIBLE_DEVICES": visible} if visible else {})
+  found = lanes(Accelerators("cuda", "NVIDIA H100", 2), environment=given)
+  assert found.environments == [{"CUDA_VISIBLE_DEVICES": name, "JAX_CUDA_VISIBLE_DEVICES": None} for name in own]
+  amd = {name.replace("CUDA_VIS", "HIP_VIS").replace("JAX_HIP", "JAX_ROCM"): value for name, value in given.items()}
+  found = lanes(Accelerators("rocm", "AMD Instinct MI300X", 2), environment=amd)
+  assert [each["HIP_VISIBLE_DEVICES"] for each in found.environments] == own
+  assert all(each["JAX_ROCM_VISIBLE_DEVICES"] is None for each in found.environments)
+
+
+def test_accelerators_that_cannot_be_divided_so_have_one_run_at_a_time():
+  chosen = {"TPU_VISIBLE_CHIPS": "0,1,2,3"}
+  for found, asked, environment in (
+    (V5E, 3, {}),
+    (Accelerators("tpu", "TPU v4", 4), 2, chosen),
+    (Accelerators("METAL", "Metal", 2), None, {}),
+    (Accelerators("METAL", "Metal", 4), 2, {}),
+  ):
+    division = lanes(found, asked, environment)
+    assert list(division.environments) == [{}]
+    assert (division.devices, division.said) == (found.number, "")
+
+
 def test_gpus_of_amd_have_their_own_variable_and_the_other_must_not_contradict_it():
   found = lanes(Accelerators("rocm", "AMD Instinct MI300X", 2), environment={"CUDA_VISIBLE_DEVICES": "4,6"})
   assert found.environments == [
@@ -153,7 +184,15 @@ def test_runs_that_ask_for_devices_themselves_get_so_many(asked, own):
       {"devices_per_run": 2},
       "--devices-per-run 2: how 2 of these 8 TPU chips lie is not known; 1, or all 8",
     ),
-    (V5E, 3, {}, "--devices-per-run 3: how 3 of these 8 TPU chips lie is not known; 1, or all 8"),
+    (V5E, 3, {"devices_per_run": 3}, "--devices-per-run 3: how 3 of these 8 TPU chips lie is not known; 1, or all 8"),
+    (V5E, 3, {"at_once": 2}, "--at-once 2: this machine has 8 x TPU v5 lite, and each run takes 8; at most 1"),
+    (
+      Accelerators("METAL", "Metal", 4),
+      None,
+      {"devices_per_run": 2},
+      "--devices-per-run 2: how a process gets 2 of these 4 x Metal is not known; all 4",
+    ),
+    (Accelerators("cuda", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", 2), 2, {}, "--devices 2: a process sees one part"),
     (
       Accelerators("cuda", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", 2),
       None,

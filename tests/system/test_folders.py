@@ -48,6 +48,39 @@ def test_a_file_is_replaced_whole_and_nothing_stays_beside_it(folder):
   assert (folders.size(folder / "record"), folders.size(folder / "none")) == (6, 0)
 
 
+def test_a_link_that_waits_for_the_temporary_file_is_not_written_through(tmp_path):
+  elsewhere, record = tmp_path / "elsewhere", tmp_path / "metrics.jsonl"
+  elsewhere.write_text("mine")
+  (tmp_path / "metrics.jsonl.tmp").symlink_to(elsewhere)
+  folders.write_whole(record, "text")
+  assert (elsewhere.read_text(), record.read_text(), record.is_symlink()) == ("mine", "text", False)
+
+
+def test_writers_at_the_same_time_leave_one_whole_file(tmp_path, monkeypatch):
+  record, replace = tmp_path / "record", folders.os.replace
+
+  def after_another(old, new):
+    monkeypatch.setattr(folders.os, "replace", replace)
+    folders.write_whole(record, "the other's")
+    replace(old, new)
+
+  monkeypatch.setattr(folders.os, "replace", after_another)
+  folders.write_whole(record, "text")
+  assert record.read_text() == "text"
+  assert list(tmp_path.iterdir()) == [record]
+
+
+def test_a_write_that_fails_removes_its_own_temporary_file_alone(tmp_path, monkeypatch):
+  def full(number):
+    raise OSError(28, "No space left on device")
+
+  (tmp_path / "record.tmp").write_text("another's")
+  monkeypatch.setattr(folders.os, "fsync", full)
+  with pytest.raises(OSError, match="No space"):
+    folders.write_whole(tmp_path / "record", "text")
+  assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("record.tmp", "another's")]
+
+
 def test_folders_and_files_are_moved_and_removed(folder):
   content = {"a": "1", "b/c": "22", "b/d/e": "333"}
   for name, text in content.items():

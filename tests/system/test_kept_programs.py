@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 from conftest import bits
 from jax.sharding import PartitionSpec
 
+import dn_jax
 from dn_jax.distributed.layout import Layout, make_layout_of_one, replicate
 from dn_jax.system import compilation, folders, kept_programs
 
@@ -179,6 +182,7 @@ def test_a_program_is_found_by_all_that_it_depends_on(folder, monkeypatch):
     "processor": lambda patch: patch.setattr(kept_programs, "_processor", lambda: ["another"]),
     "sources": lambda patch: patch.setattr(kept_programs, "_sources", lambda: "others"),
     "versions": lambda patch: patch.setattr(kept_programs.metadata, "version", lambda name: "0.0"),
+    "topology": lambda patch: patch.setattr(kept_programs, "_topology", lambda mesh: 7),
     "python": lambda patch: patch.setattr(kept_programs.platform, "python_version", lambda: "3.0"),
   }.items():
     with pytest.MonkeyPatch.context() as patch:
@@ -193,14 +197,51 @@ def test_the_digest_of_sources_covers_every_file_of_the_package(tmp_path, monkey
   package = tmp_path / "dn_jax"
   (package / "system").mkdir(parents=True)
   (package / "models").mkdir()
-  monkeypatch.setattr(kept_programs, "__file__", str(package / "system" / "kept_programs.py"))
+  monkeypatch.setattr(kept_programs.provenance, "PACKAGE", package)
   found = set()
   for text in ("a = 1", "a = 2"):
     (package / "models" / "densenet.py").write_text(text)
-    found.add(kept_programs._sources.__wrapped__())
+    found.add(kept_programs._on_disk())
   (package / "models" / "densenet.py").rename(package / "models" / "resnet.py")
-  found.add(kept_programs._sources.__wrapped__())
+  found.add(kept_programs._on_disk())
   assert len(found) == 3
+
+
+def test_code_that_has_changed_since_it_was_loaded_is_neither_found_nor_kept(folder, tmp_path, monkeypatch):
+  layout, package = make_layout_of_one(), tmp_path / "dn_jax"
+  package.mkdir()
+  (package / "step.py").write_text("a = 1")
+  monkeypatch.setattr(kept_programs.provenance, "PACKAGE", package)
+  monkeypatch.setattr(kept_programs, "_AT_IMPORT", kept_programs._on_disk())
+  monkeypatch.setattr(dn_jax, "LOADED", time.time_ns() + 10**10)
+  assert program(layout).key
+  # While it is traced.
+  late = program(layout)
+  assert late.find() is None
+  (package / "step.py").write_text("a = 2")
+  late.compile(jax.jit(descend).lower(*arguments(layout)))
+  assert program(layout).key is None
+  compiled(layout)
+  assert files(folder) == []
+  # Between a module's import and the first digest.
+  monkeypatch.setattr(kept_programs, "_AT_IMPORT", kept_programs._on_disk())
+  assert program(layout).key
+  monkeypatch.setattr(dn_jax, "LOADED", (package / "step.py").stat().st_mtime_ns)
+  assert program(layout).key is None
+
+
+def test_how_devices_lie_is_told_as_jax_tells_it():
+  mesh = make_layout_of_one().mesh
+  found = SimpleNamespace(fingerprint=lambda: 12345)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr("jax._src.lib.xla_client.get_topology_for_devices", lambda devices: found)
+    assert kept_programs._topology(mesh) == 12345
+
+    def unknown(devices):
+      raise jax.errors.JaxRuntimeError("UNIMPLEMENTED")
+
+    patch.setattr("jax._src.lib.xla_client.get_topology_for_devices", unknown)
+    assert kept_programs._topology(mesh) is None
 
 
 def with_effects(state, x, unused):
