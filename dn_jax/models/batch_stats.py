@@ -24,7 +24,7 @@ from dn_jax.models import cpu
 # The name by which `jax.checkpoint` keeps statistics: a few numbers per channel, each from reading a whole map.
 STATISTICS = "statistics"
 # Squared distance of the mean from the shift, in variances, from which a second pass takes the variance.
-_FAR = 30.0
+_FAR = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
