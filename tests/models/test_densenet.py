@@ -40,10 +40,11 @@ def test_a_transition_keeps_the_floor_of_its_share(compression, kept):
 
 
 @functools.cache
-def loss_and_gradients(policy, dropout):
+def loss_and_gradients(policy, dropout, bottleneck_width=4):
   """A loss, statistics after it and gradients, in float64."""
+  wide = {"dtype": jnp.float64, "param_dtype": jnp.float64}
   with jax.enable_x64(True):
-    network = DenseNet((1, 2), 4, 10, 8, remat=policy, dropout_rate=dropout, dtype=jnp.float64, param_dtype=jnp.float64)
+    network = DenseNet((1, 2), 4, 10, 8, remat=policy, dropout_rate=dropout, bottleneck_width=bottleneck_width, **wide)
     x = jnp.asarray(np.random.RandomState(0).randn(4, 8, 8, 3))
     variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables_of(network, size=8))
 
@@ -67,6 +68,19 @@ def loss_and_gradients(policy, dropout):
 def test_every_remat_policy_is_the_same_function(policy, dropout):
   (plain, plain_stats), plain_grads = loss_and_gradients("none", dropout)
   (loss, stats), grads = loss_and_gradients(policy, dropout)
+  assert relative(loss, plain) < 1e-12
+  for a, b in zip(jax.tree.leaves((stats, grads)), jax.tree.leaves((plain_stats, plain_grads)), strict=True):
+    assert relative(a, b) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("policy", "width"), [("bottleneck", 4), ("layer_by_layer", 4), ("layer_by_layer", 0)])
+def test_what_other_devices_run_instead_of_a_cpus_programs_is_the_same_function(policy, width, monkeypatch):
+  # Outside of a CPU: statistics in two passes, as on a GPU, and maps that are read one by one.
+  other = lambda *arguments, default, cpu=None, cuda=None, rocm=None: (cuda or default)(*arguments)
+  (plain, plain_stats), plain_grads = loss_and_gradients("none", 0.2, width)
+  monkeypatch.setattr(jax.lax, "platform_dependent", other)
+  (loss, stats), grads = loss_and_gradients.__wrapped__(policy, 0.2, width)
   assert relative(loss, plain) < 1e-12
   for a, b in zip(jax.tree.leaves((stats, grads)), jax.tree.leaves((plain_stats, plain_grads)), strict=True):
     assert relative(a, b) < 1e-10
