@@ -8,12 +8,9 @@ from dn_jax.commands.flags import parse
 from dn_jax.commands.network import DataName, input_of
 from dn_jax.config import zoo
 from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
-from dn_jax.config.schema import Count, ModelConfig, Positive, RematPolicy, Size
+from dn_jax.config.schema import Count, ModelConfig, Positive, Size
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.planner import targets
-
-# That `--zoo` asks for, unless one is given.
-_POLICIES: tuple[RematPolicy, ...] = ("none", "dense_layer", "layer_by_layer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +104,8 @@ def of_zoo(asked: Step) -> None:
   """The table of the paper's DenseNets for CIFAR on each target; asks for what --keep lacks."""
   for name in asked.target:
     targets.check_chip(name)
-  policies = _POLICIES if asked.model.remat in (None, "auto") else (asked.model.remat,)
-  from dn_jax.planner import asking, kept
+  one_policy = asked.model.remat not in (None, "auto")
+  from dn_jax.planner import asking, kept, policy
   from dn_jax.planner.plan import Question
   from dn_jax.report.zoo_plans import zoo_table
 
@@ -123,23 +120,24 @@ def of_zoo(asked: Step) -> None:
   }
   for target in asked.target:
     for name, question in questions.items() if asked.keep else ():
-      for policy in policies:
-        there = kept.exact(question.under(policy), target, path)
+      chosen = (asked.model.remat,) if one_policy else policy.ladder(question)
+      for remat in (each for each in chosen if each in remat_policies(question.model)):
+        there = kept.exact(question.under(remat), target, path)
         if there and there.current and (there.plan or there.minutes >= asked.minutes):
           continue
         try:
-          with console.status(f"compiling for {target}: {name}, {policy}"):
-            found, compiler, minutes = asking.ask(question.under(policy), target, asked.minutes)
+          with console.status(f"compiling for {target}: {name}, {remat}"):
+            found, compiler, minutes = asking.ask(question.under(remat), target, asked.minutes)
         except asking.Unfinished as late:
           found, compiler, minutes = None, late.compiler, asked.minutes
         except ConfigurationError:
           raise
         except UserError as error:
-          console.print(f"{name}, {policy}: {error}", highlight=False)
+          console.print(f"{name}, {remat}: {error}", highlight=False)
           continue
-        kept.keep(kept.answer(name, target, question.under(policy), (compiler, minutes, found)), path)
+        kept.keep(kept.answer(name, target, question.under(remat), (compiler, minutes, found)), path)
         took = f"{minutes:.1f} minutes" if found else f"not finished in {minutes:.0f} minutes"
-        console.print(f"{target}: {name}, {policy}: {took}", highlight=False)
+        console.print(f"{target}: {name}, {remat}: {took}", highlight=False)
     answers = {name: kept.near(question, target, path) for name, question in questions.items()}
     table = zoo_table(answers, target, asked.batch_size)
     print(table.markdown()) if asked.markdown else console.print(table.rich())

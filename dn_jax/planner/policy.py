@@ -63,14 +63,14 @@ def on_chip(question: Question, name: str) -> tuple[RematPolicy, str]:
 
 def _smallest_needed(question: Question, first: RematPolicy, devices: int, room: int | None) -> tuple[RematPolicy, str]:
   """The first policy, or where it may not fit into so many bytes the next smaller one that does."""
-  ladder = _ladder(question)
-  for policy in (ladder := ladder[ladder.index(first) :]):
+  policies = ladder(question)
+  for policy in (policies := policies[policies.index(first) :]):
     if room is None or memory.FACTOR * memory.needed(question, policy, devices) <= room:
       return policy, "the fastest by its estimates" if policy == first else f"{first} may not fit"
-  return ladder[-1], "the smallest"
+  return policies[-1], "the smallest"
 
 
-def _ladder(question: Question) -> tuple[RematPolicy, ...]:
+def ladder(question: Question) -> tuple[RematPolicy, ...]:
   """A network's policies from the one that needs most memory to the smallest, without those that are beaten in both."""
   policies = remat_policies(question.model)
   if "layer_by_layer" not in policies:
@@ -84,8 +84,8 @@ def on_tpu(question: Question) -> RematPolicy:
   Bottlenecks that are kept, and gradients by hand: for a v5e, bfloat16, k=12, 128 images libtpu 0.0.50 estimates 2.0,
   3.9 and 14.9 million cycles at L=22, 40 and 100; plain Flax takes 7.1 at L=40 and 30.7 at L=100.
   """
-  ladder = _ladder(question)
-  return "none" if "layer_by_layer" not in ladder else ladder[1]
+  policies = ladder(question)
+  return policies[1] if "layer_by_layer" in policies else "none"
 
 
 def _fastest_kept(question: Question, where: Target, kind: str, beside: int) -> tuple[RematPolicy, str] | None:

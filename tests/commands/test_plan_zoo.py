@@ -88,22 +88,22 @@ def test_the_zoo_is_asked_for_as_it_goes_and_goes_on(path, monkeypatch):
   assert done.returncode == 130
   # One network after another, the small ones first; what is kept already is not asked for.
   assert asked[:4] == [
-    *((40, 12, policy, "bfloat16") for policy in ("none", "dense_layer", "layer_by_layer")),
-    (100, 12, "layer_by_layer", "bfloat16"),
+    *((40, 12, policy, "bfloat16") for policy in ("none", "layer_by_layer")),
+    *((100, 12, policy, "bfloat16") for policy in ("bottleneck", "layer_by_layer")),
   ]
   first, asked[:] = list(asked), []
   done = call(*words)
   assert done.returncode == 0, done.stderr
   # What did not finish in as many minutes stays so; a process that died is asked again.
   again = {(depth, rate) for depth, rate, *_ in first} & {(depth, rate) for depth, rate, *_ in asked}
-  assert again == {(40, 60), (100, 24)}
+  assert again == {(40, 60), (190, 40)}
   text = done.stdout
   # 10 ms by HBM under none; 2 ms under the others: 300 epochs of 781 steps are 0.13 hours.
   assert cells(text, "DenseNet-BC (L=100, k=12)") == [
-    *("DenseNet-BC (L=100, k=12)", "dense_layer", "256", "3.00 M", "1.0", "2.0, 1.2", "2.0", "0.1"),
+    *("DenseNet-BC (L=100, k=12)", "bottleneck", "256", "3.00 M", "1.0", "2.0, 1.2", "2.0", "0.1"),
   ]
   assert cells(text, "DenseNet-BC (L=250, k=24)")[1] == "not finished"
-  assert "DenseNet-BC (L=250, k=24): dense_layer not finished in 40 minutes" in " ".join(text.split())
+  assert "DenseNet-BC (L=250, k=24): bottleneck not finished in 40 minutes" in " ".join(text.split())
   assert cells(text, "Wide-DenseNet-BC (L=40, k=60)")[1] == "not asked"
   # With more time it is asked again; and after a change of the step everything.
   asked.clear()
