@@ -178,7 +178,7 @@ def test_a_process_that_dies_has_refused_and_none_is_left(monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_asked_ends_with_its_sweep(number):
   code = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # Not there in a shell's background.
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # For a background.
     f"sys.path[:0] = [{str(ROOT / 'tests' / 'sweep')!r}, {str(ROOT / 'tests')!r}]\n"
     "import fabricated, questions, rich.console\nfrom dn_jax.sweep import forecast\n"
     "forecast.answer = questions.sleeps\n"
