@@ -24,7 +24,7 @@ class WeightsError(UserError):
 
 
 def about(path: pathlib.Path) -> About:
-  """The description that `dn_jax.models.weights.write` wrote into a file, with all fields unset where there is none.
+  """The description that `dn_jax.weights.write` wrote into a file, with all fields unset where there is none.
 
   Raises:
     WeightsError: it cannot be read.
