@@ -15,6 +15,7 @@ from annotated_types import Ge, Le
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
+from dn_jax.config import weights_file
 from dn_jax.config.schema import BitDepth, Count, DataConfig, Rate
 from dn_jax.config.trained import Asked, Which
 from dn_jax.errors import ConfigurationError, UserError
@@ -48,7 +49,7 @@ class Evaluation:
   checkpoint: Which = "reported"
   """Of a run, the network whose error it reports, the last, or the best on validation."""
   weights: pathlib.Path | None = None
-  """A file of weights (.safetensors, .pth) in PyTorch's names."""
+  """A file of weights (.safetensors, .pth, ...; docs/weights.md)."""
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked()
   crops: Literal[1, 10] = 1
   """1: the middle of each image; 10: its corners, its middle and their mirror images, probabilities averaged."""
@@ -66,6 +67,7 @@ def evaluate(flags: Evaluation) -> None:
     raise UserError(f"{run}: a run knows its network, pictures and sizes; those flags are for --weights")
   if weights is not None and weights.is_dir():
     raise ConfigurationError("weights", weights, "is a folder; of a run, give it without --weights")
+  weights_file.refuse_missing(weights)
   from dn_jax.inference import load
   from dn_jax.inference.evaluate import of_classifier, of_run
   from dn_jax.system import compilation

@@ -72,7 +72,7 @@ def draw_reuse(
   """Mean absolute weights from each layer of a dense block to each later one (the paper's figure 5).
 
   Args:
-    source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
+    source: a run's folder, or a file of weights (.safetensors, .pth, ...; docs/weights.md).
     to: file, .svg, .png or .pdf.
     model: the DenseNet of a file of weights; a run knows its own.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
@@ -95,7 +95,7 @@ def draw_reuse(
     title = f"{slug(loaded.config)}, epoch {loaded.epoch}"
     network, params = loaded.network, loaded.params
   else:
-    _, network, variables = load.network_of_file(source, model, "train", lambda _: None)
+    _, network, variables = load.network_of_file(source, model, "train", lambda line: print(line, file=sys.stderr))
     params = variables["params"]
     title = source.name
   _save(reuse_map.draw(reuse.mean_absolute_weights(network, params), title), to)

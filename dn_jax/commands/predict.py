@@ -39,7 +39,7 @@ class Files(Moved):
 @dataclasses.dataclass(frozen=True)
 class Prediction:
   source: Annotated[pathlib.Path, tyro.conf.Positional]
-  """A run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names."""
+  """A run's folder, or a file of weights (.safetensors, .pth, ...; docs/weights.md)."""
   files: Annotated[tuple[str, ...], tyro.conf.Positional]
   """Images, folders of images, and patterns such as 'photos/*.jpg'."""
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked()

@@ -19,11 +19,12 @@ def main() -> None:
 def train() -> None:
   """Reads flags, trains, and prints the result."""
   from dn_jax.commands.flags import parse
-  from dn_jax.config import datasets
+  from dn_jax.config import datasets, weights_file
   from dn_jax.config.resolve import resolve
   from dn_jax.config.schema import RunConfig
 
   config = resolve(parse(RunConfig, __doc__))  # Before JAX is imported, and before this process joins others.
+  weights_file.refuse_missing(config.weights, config.out)
   import rich.console
   import rich.table
 

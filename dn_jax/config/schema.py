@@ -232,7 +232,7 @@ class RunConfig:
   seed: Annotated[int, Ge(0), Lt(2**32)] = 0
   """Of weights, order, augmentation and dropout."""
   weights: Path | None = None
-  """Start from a file of weights (.safetensors, .pth) in PyTorch's names, which may describe its network."""
+  """Start from a file of weights (.safetensors, .pth, ...; docs/weights.md), which may describe its network."""
   reset_classifier: bool = False
   """With --weights: a fresh classifier, for other classes."""
   freeze: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ import safetensors
 
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.schema import About, ModelConfig
-from dn_jax.errors import UserError
+from dn_jax.errors import ConfigurationError, UserError
 
 # The entry of a safetensors file's metadata.
 METADATA = "dn_jax"
@@ -16,12 +16,6 @@ METADATA = "dn_jax"
 class WeightsError(UserError):
   """Weights that do not fit; the message names every wrong tensor."""
 
-  def of_file(self, path: pathlib.Path) -> UserError:
-    """The same in one line: the first wrong tensor, and how many more."""
-    first, *rest = str(self).splitlines()
-    more = f", and {len(rest) - 1} more" if len(rest) > 1 else ""
-    return UserError(f"{path}: {first} ({''.join(rest[:1]).strip()}{more}); give --model.name")
-
 
 def about(path: pathlib.Path) -> About:
   """The description that `dn_jax.weights.write` wrote into a file, with all fields unset where there is none.
@@ -29,13 +23,27 @@ def about(path: pathlib.Path) -> About:
   Raises:
     WeightsError: it cannot be read.
   """
-  if path.suffix != ".safetensors":
+  if path.suffix.lower() != ".safetensors":
     return About()
   try:
     with safetensors.safe_open(path, "numpy") as file:
       return from_json(About, (file.metadata() or {}).get(METADATA, "{}"))
   except (OSError, safetensors.SafetensorError, Misfit) as error:
     raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
+
+
+def refuse_missing(path: pathlib.Path | None, out: pathlib.Path | None = None) -> None:
+  """Refuses a file of weights that is not there, before anything else is done.
+
+  Args:
+    path: of the file.
+    out: of a run that starts from it; one that has begun needs it no more.
+
+  Raises:
+    ConfigurationError: the file is missing.
+  """
+  if path is not None and not path.is_file() and not (out and (out / "checkpoints").exists()):
+    raise ConfigurationError("weights", path, "is a folder" if path.is_dir() else "there is no such file")
 
 
 def model_of(path: pathlib.Path | None, model: ModelConfig) -> ModelConfig:

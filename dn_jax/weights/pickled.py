@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from dn_jax.config.weights_file import WeightsError
@@ -30,7 +30,7 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _WEIGHTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
 _DTYPES: Mapping[str, np.dtype] = {
   "Half": np.dtype(np.float16),
-  "BFloat16": np.dtype(ml_dtypes.bfloat16),
+  "BFloat16": np.dtype(jnp.bfloat16),
   "Float": np.dtype(np.float32),
   "Double": np.dtype(np.float64),
   "ComplexFloat": np.dtype(np.complex64),
@@ -52,7 +52,7 @@ def read(path: pathlib.Path, say: Callable[[str], None]) -> State:
     say: receives a line about which part was taken, and one that names the objects that were left unread.
 
   Returns:
-    Arrays by name, read-only views of the file's bytes; bfloat16 as `ml_dtypes` has it.
+    Arrays by name, read-only views of the file's bytes; bfloat16 as JAX has it.
 
   Raises:
     WeightsError: it is damaged, is another kind of file, or its weights are no tensors.

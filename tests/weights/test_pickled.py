@@ -163,6 +163,7 @@ def test_an_object_that_would_run_runs_neither_beside_the_weights_nor_among_them
   names = {"call": "os.system", "eval": "builtins.eval", "object": "argparse.Namespace, os.system"}
   names["nested"] = "builtins.getattr, os.path"
   assert said == ["its state_dict is read", f"objects of {names[kind]} are left unread"]
+  saved = Saved()
   among = saved.content({"state_dict": {**saved.tensors(SAVED), "it": hostile}}, legacy)
   answer = refused(tmp_path / "among.pth", among)
   assert answer == f"it is of {names[kind].split(',')[0]}, not a plain tensor"
