@@ -121,7 +121,7 @@ def _difference(found: ModelConfig, asked: ModelConfig) -> str | None:
     return f"it has {len(found.blocks)} dense blocks, not {len(asked.blocks)}"
   for b, (layers, others) in enumerate(zip(found.blocks, asked.blocks, strict=True), start=1):
     if layers != others:
-      return f"its dense block {b} has {layers} layers, not {others}"
+      return f"its dense block {b} has {layers} layer{'s' * (layers > 1)}, not {others}"
   if found.bottleneck != asked.bottleneck:
     return f"its layers have {'' if found.bottleneck else 'no '}bottlenecks"
   words = {
