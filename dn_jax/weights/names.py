@@ -21,7 +21,7 @@ from dn_jax.errors import shown
 _WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod)\.")
 # Such layers every DenseNet has, and hardly another network.
 _DENSE = re.compile(
-  r"(?P<prefix>(?:.+\.)??)(?P<features>(?:features\.)?)(?:denseblock\d+\.denselayer|(?P<pytorchcv>stage)\d+\.unit)\d+\..*"
+  r"(?P<prefix>(?:.+?\.)??)(?P<features>(?:features\.)?)(?:denseblock\d+\.denselayer|(?P<pytorchcv>stage)\d+\.unit)\d+\..*"
 )
 _KIND = {"bn": "norm", "conv": "conv"}
 # A layer's name below `features.`, and torchvision's for it.

@@ -68,27 +68,27 @@ def _compression(transitions: list[tuple[int, int]]) -> float | None:
 
 def flags_of(model: ModelConfig) -> str:
   """The flags that ask for a network: its published name, or the fewest that do."""
-  same = lambda **fields: _fields(complete_model(ModelConfig(**fields))) == _fields(model)
   for name, published in zoo.NETWORKS.items():
-    if published.model.get("family", "densenet") == "densenet" and same(name=name):
+    if published.model.get("family", "densenet") == "densenet" and _ask_for({"name": name}, model):
       return f"--model.name {name}"
-  fields = _fields(model) | {"depth": model.depth}
-  if model.depth:
-    del fields["blocks"]
+  # A depth says the layers of all blocks, where they are as many as it takes for granted.
+  fields = {name: getattr(model, name) for name in (*_FIELDS, "depth")}
   for name in tuple(fields):
     fewer = {key: value for key, value in fields.items() if key != name}
-    try:
-      fields = fewer if same(**fewer) else fields
-    except UserError:
-      continue
+    fields = fewer if _ask_for(fewer, model) else fields
   words = {
     name: " ".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in fields.items()
   }
   return " ".join(f"--model.{name.replace('_', '-')} {value}" for name, value in words.items())
 
 
-def _fields(model: ModelConfig) -> dict[str, Any]:
-  return {name: getattr(model, name) for name in _FIELDS}
+def _ask_for(fields: Mapping[str, Any], model: ModelConfig) -> bool:
+  """Whether flags ask for a network."""
+  try:
+    asked = complete_model(ModelConfig(**fields))
+  except UserError:
+    return False
+  return all(getattr(asked, name) == getattr(model, name) for name in _FIELDS)
 
 
 def refusal(path: pathlib.Path, error: WeightsError, state: Mapping[str, Any], model: ModelConfig) -> UserError:
