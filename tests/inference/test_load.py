@@ -89,9 +89,7 @@ def test_a_file_that_says_nothing_has_the_sizes_of_its_stem(known, tmp_path):
   assert (found.input.size, found.input.resize, found.classes) == (224, 256, None)
   np.testing.assert_allclose(found.input.mean / 255, [0.485, 0.456, 0.406], rtol=1e-9)
   np.testing.assert_allclose(found.input.std / 255, [0.229, 0.224, 0.225], rtol=1e-9)
-  with pytest.raises(
-    UserError, match=r"is of another network: its stem is that for ImageNet, not cifar's; give --model"
-  ):
+  with pytest.raises(UserError, match=r"of another network: its stem is that for ImageNet, not cifar's; give --model"):
     loaded(tmp_path / "w.safetensors")
 
 
