@@ -74,7 +74,7 @@ def test_flags_are_the_fewest_that_ask_for_a_network(model, words):
 @pytest.mark.parametrize(
   ("file", "asked", "said"),
   [
-    (SMALL, ModelConfig(name="densenet-bc-100-12"), "it has 2 dense blocks, not 3"),
+    (SMALL, ModelConfig(depth=10), "it has 2 dense blocks, not 3"),
     (SMALL, ModelConfig(blocks=(2, 3), growth_rate=4), "its dense block 2 has 1 layer, not 3"),
     (SMALL, ModelConfig(blocks=(2, 1), growth_rate=5), "its growth rate is 4, not 5"),
     (SMALL, ModelConfig(blocks=(2, 1), growth_rate=4, bottleneck=False), "its layers have bottlenecks"),
@@ -104,7 +104,7 @@ def refused(path, state, model=SMALL):
 
 def test_where_no_name_is_known_one_stands_beside_one_that_was_expected(tmp_path):
   state = {"layer1.0.conv1.weight": np.zeros((4, 3, 3, 3), np.float32), "fc.weight": np.zeros((10, 4), np.float32)}
-  answer = refused(tmp_path / "w.safetensors", state, ModelConfig(name="densenet-bc-100-12"))
+  answer = refused(tmp_path / "w.safetensors", state)
   begin = "the weights do not fit the network (it has fc.weight, where features.conv0.weight was expected, and "
   assert answer.startswith(begin)
   assert "give" not in answer
