@@ -59,6 +59,10 @@ SPELLINGS = {
     lambda name: name.replace("features.", "features.module."),
     ["names of weights: module. taken off"],
   ),
+  "compiled within": (
+    lambda name: re.sub(r"(denseblock\d)", r"\1._orig_mod", name),
+    ["names of weights: _orig_mod. taken off"],
+  ),
   "bare": (bare, ["names of weights: features. put before"]),
   "a backbone, and a classifier beside it": (
     lambda name: name.replace("features.", "encoder."),
@@ -127,6 +131,7 @@ def test_names_given_twice_are_refused(more, fault, variables, state):
     (lambda state: {f"teacher.{name}": value for name, value in state.items()}, "teacher.features.conv0.weight"),
     (lambda state: {"other.classifier.bias": state["classifier.bias"]}, "other.classifier.bias"),
     (lambda state: {"classifier.3.bias": state["classifier.bias"]}, "classifier.3.bias"),
+    (lambda state: {"conv0.bias": state["classifier.bias"]}, "conv0.bias"),
     (lambda state: {"features.conv0.bias": state["classifier.bias"]}, "features.conv0.bias"),
     (lambda state: {"features.conv1.weight": state["features.conv0.weight"]}, "features.conv1.weight"),
   ],

@@ -24,6 +24,7 @@ MODELS = {
   "halved": ModelConfig(blocks=(2, 1), growth_rate=3, bottleneck=False, compression=0.5, initial_channels=6),
   "b": ModelConfig(blocks=(1, 1, 1), growth_rate=4, compression=1.0),
   "third": ModelConfig(blocks=(3, 2, 1), growth_rate=5, compression=0.3, initial_channels=11),
+  "of two digits": ModelConfig(blocks=(3, 1), growth_rate=12, compression=0.45, initial_channels=40),
   "wide": ModelConfig(blocks=(2, 1), growth_rate=4, bottleneck_width=2),
   "one": ModelConfig(blocks=(2,), growth_rate=4),
   "imagenet": ModelConfig(blocks=(1, 2, 1, 1), growth_rate=4, stem="imagenet"),
