@@ -73,6 +73,10 @@ SPELLINGS = {
     lambda name: "module.densenet121." + first_files(name),
     ["names of weights: module.densenet121. taken off"],
   ),
+  "all of it": (
+    lambda name: "module.densenet121." + first_files(of_a_sequential(0)(name)),
+    ["names of weights: module.densenet121. taken off, classifier.0 read as classifier"],
+  ),
   "a sequential": (of_a_sequential(0), ["names of weights: classifier.0 read as classifier"]),
   "dropout before it": (
     lambda name: "net." + of_a_sequential(1)(name),
@@ -109,6 +113,11 @@ def test_a_spelling_is_read_as_torchvisions_and_what_changed_is_said_once(spelli
   read = weights.read(tmp_path / "w.SAFETENSORS", said.append)
   assert exact(weights.from_pytorch(NETWORK, read, variables, say=said.append), variables)
   assert said == [f"{tmp_path}/w.SAFETENSORS: {line}" for line in expected]
+
+
+def test_an_averaged_model_of_pytorchs_is_the_network_within(variables, state):
+  averaged = {"n_averaged": np.array(7), **{f"module.{name}": value for name, value in state.items()}}
+  assert exact(weights.from_pytorch(NETWORK, averaged, variables), variables)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,18 @@ def test_where_no_name_is_known_one_stands_beside_one_that_was_expected(tmp_path
   assert "give" not in answer
 
 
+def test_a_deep_stem_is_no_network_that_flags_ask_for(tmp_path):
+  # As timm's densenetblur121d has it: three 3x3 convolutions.
+  state = state_of(MODELS["imagenet"])
+  state["features.conv0.weight"] = np.zeros((4, 3, 3, 3), np.float32)
+  state |= {
+    f"features.norm0.{part}": np.ones(4, np.float32) for part in ("weight", "bias", "running_mean", "running_var")
+  }
+  state["features.conv2.weight"] = np.zeros((8, 4, 3, 3), np.float32)
+  answer = refused(tmp_path / "w.safetensors", state, ModelConfig(blocks=(1, 2, 1, 1), growth_rate=4, stem="imagenet"))
+  assert answer == "the weights do not fit the network (unknown: features.conv2.weight, and 5 more)"
+
+
 def test_where_the_network_is_right_the_wrong_tensor_is_named_and_no_flag(tmp_path):
   state = state_of(SMALL)
   state["features.norm5.bias"][0] = np.nan
