@@ -14,7 +14,7 @@ from dn_jax.config.schema import ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.inference import load
 from dn_jax.models import build
-from dn_jax.weights import network as of_shapes
+from dn_jax.weights import shapes
 
 SMALL = ModelConfig(blocks=(2, 1), growth_rate=4)
 MODELS = {
@@ -43,9 +43,9 @@ def asked_for(words):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_shapes_tell_the_network_and_its_flags_ask_for_it(name):
-  found = of_shapes.model_of(state_of(MODELS[name]))
+  found = shapes.model_of(state_of(MODELS[name]))
   assert found == complete_model(MODELS[name])
-  assert asked_for(of_shapes.flags_of(found)) == found
+  assert asked_for(shapes.flags_of(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_shapes_tell_the_network_and_its_flags_ask_for_it(name):
   ],
 )
 def test_flags_are_the_fewest_that_ask_for_a_network(model, words):
-  assert of_shapes.flags_of(complete_model(model)) == words
+  assert shapes.flags_of(complete_model(model)) == words
   assert asked_for(words) == dataclasses.replace(complete_model(model), name=None)
 
 
@@ -92,7 +92,7 @@ def test_a_wrong_flag_is_answered_with_the_first_difference_and_the_flags_that_f
   weights.write(path, {f"module.{name}": value for name, value in state_of(file).items()})
   with pytest.raises(UserError) as error:
     load.network_of_file(path, asked, "inference", lambda line: None)
-  right = of_shapes.flags_of(complete_model(file))
+  right = shapes.flags_of(complete_model(file))
   assert str(error.value) == f"{path}: is of another network: {said}; give {right}"
 
 
