@@ -186,6 +186,19 @@ class _Unpickler(Unpickler):
     super().__init__(stream, size, _TORCH)
     self._seen = seen
 
+  def find_class(self, module: str, name: str) -> Any:
+    found = super().find_class(module, name)
+    if not isinstance(found, Function):
+      return found
+    return Function(functools.partial(self._called, f"{module}.{name}", found))
+
+  def _called(self, name: str, function: Callable[..., Any], *arguments: Any, **by_name: Any) -> Any:
+    """What a function makes; numpy's objects that are no numbers are foreign."""
+    try:
+      return function(*arguments, **by_name)
+    except BadPickleError:
+      return self.foreign(name)
+
   def foreign(self, name: str) -> Foreign:
     return self._seen.foreign.setdefault(name, Foreign(name))
 

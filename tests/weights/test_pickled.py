@@ -1,7 +1,9 @@
 """PyTorch's files are read without PyTorch, and nothing in them is run or taken at its word."""
 
+import collections
 import contextlib
 import dataclasses
+import datetime
 import pickle
 import struct
 import sys
@@ -185,6 +187,32 @@ def test_an_object_that_would_run_runs_neither_beside_the_weights_nor_among_them
   answer = refused(tmp_path / "among.pth", among)
   assert answer == f"it is of {names[kind].split(',')[0]}, not a plain tensor"
   assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+  ("value", "name"),
+  [
+    (np.array([None]), "numpy.dtype"),
+    (np.zeros(1, [("a", "u1")]), "numpy.dtype"),
+    (np.array(["2026-01-01"], np.datetime64), "numpy.dtype"),
+    (np.str_("densenet"), "numpy._core.multiarray.scalar"),
+    (np.matrix([[1]]), "numpy.matrix, numpy._core.multiarray._reconstruct"),
+    (np.float64(0.5), None),
+    (np.random.RandomState(0).get_state(), None),
+    (collections.defaultdict(list), "collections.defaultdict"),
+    (datetime.date(2026, 1, 1), "datetime.date"),
+    ({(1, (2, 3)): 4}, None),
+  ],
+)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_an_object_that_is_not_read_does_not_stand_in_the_weights_way(value, name, protocol, tmp_path):
+  saved = Saved()
+  content = saved.zipped({"state_dict": saved.tensors(SAVED), "other": value}, protocol)
+  found, said = read(tmp_path / "w.pth", content)
+  assert same(found, SAVED)
+  assert said[0] == "its state_dict is read"
+  if name:
+    assert all(each in said[1] for each in name.split(", "))
 
 
 ROW = view(Storage("Float", "0", 6), (6,), (1,))
