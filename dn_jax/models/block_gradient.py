@@ -24,6 +24,10 @@ import jax.numpy as jnp
 from dn_jax.models.batch_stats import BatchCut, FeatureMap, Features, concatenate, statistics_gradient
 from dn_jax.models.cpu import Prefix
 
+# Bytes of a gradient in float32 up to which it is kept so; a TPU has 128 MiB of fast memory. Of 48, 64 and 96 MiB the
+# first gives the fewest cycles at L=100 (docs/history.md).
+_WIDE = 3 * 2**24
+
 
 def train_block(block: nn.Module, layers: Sequence[nn.Module], features: Features) -> Features:
   """Runs a `dn_jax.models.densenet.DenseBlock` in training, and updates its running averages.
@@ -81,9 +85,11 @@ def _backward(how: _How, residuals: Any, gradients: Any) -> tuple[Any, None, Fea
     its_variables, narrow = variables[index], bottlenecks[index]
     growth_rate = made[index].values.shape[-1]
     rest = gradient.values.shape[-1] - growth_rate
-    gradient, own = _split(gradient, rest)
+    gradient, own = _split(_wide(gradient), rest)
     output, _ = _split(_split(whole, rest)[1], growth_rate)
-    of_output = own.values + statistics_gradient(output, own.mean, own.variance, how.cut)
+    # Rounded before the sum: a TPU's compiler then fuses both with the convolutions that read it.
+    own_values = own.values.astype(output.values.dtype)
+    of_output = own_values + statistics_gradient(output, own.mean, own.variance, how.cut)
     values, gradient, of_output, parts = _in_order(how, whole.values, gradient, of_output, parts[: len(given) + index])
     whole = whole._replace(values=values)
     mean, variance = _split(whole, rest)[0][1:]
@@ -105,6 +111,7 @@ def _backward(how: _How, residuals: Any, gradients: Any) -> tuple[Any, None, Fea
     of_earlier = of_earlier._replace(values=of_earlier.values.port)
     gradient = jax.tree.map(lambda total, more: (total + more).astype(total.dtype), gradient, of_earlier)
     of_variables.append({**jax.tree.map(jnp.zeros_like, its_variables), "params": of_params})
+  gradient = gradient._replace(values=gradient.values.astype(given[0].values.dtype))
   of_given = []
   for one in reversed(given):
     gradient, part = _split(gradient, gradient.values.shape[-1] - one.values.shape[-1])
@@ -118,6 +125,17 @@ _run.defvjp(_forward, _backward)
 def _half(layer: nn.Module, variables: Any, rngs: Any, method: str) -> Callable[[Any, FeatureMap], jax.Array]:
   """One half of a dense layer, as a function of its parameters and of the map that it reads."""
   return lambda params, read: layer.apply({**variables, "params": params}, (read,), True, rngs=rngs, method=method)
+
+
+def _wide(gradient: FeatureMap) -> FeatureMap:
+  """The gradient in float32 as soon as it is so small that a TPU keeps it beside its units.
+
+  It is more exact, and cheaper there: the units compute in float32, and writing bfloat16 takes longer than the sum.
+  The barrier has it written so from the start.
+  """
+  if gradient.values.dtype != jnp.bfloat16 or 4 * gradient.values.size > _WIDE:
+    return gradient
+  return gradient._replace(values=jax.lax.optimization_barrier(gradient.values.astype(jnp.float32)))
 
 
 def _in_order(how: _How, whole: jax.Array, gradient: FeatureMap, of_output: jax.Array, parts: Any) -> Any:

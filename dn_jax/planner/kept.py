@@ -14,6 +14,7 @@ from dn_jax.config.check import to_dict
 from dn_jax.config.network import policy_of
 from dn_jax.config.schema import RematPolicy
 from dn_jax.errors import UserError
+from dn_jax.planner.asking import Told
 from dn_jax.planner.plan import Plan, Question, plan_of, sources
 from dn_jax.planner.targets import CHIPS
 from dn_jax.system import folders
@@ -33,6 +34,7 @@ class Answer:
   target:   one chip
   question: the step, see `asked`
   compiler: its name and versions
+  program:  see `dn_jax.planner.plan.program_of`
   sources:  see `dn_jax.planner.plan.sources`
   minutes:  that the compiler took, or after which it was stopped
   plan:     None where it was not finished
@@ -43,6 +45,7 @@ class Answer:
   policy: RematPolicy
   question: dict[str, Any]
   compiler: str
+  program: str
   sources: str
   minutes: float
   plan: Plan | None
@@ -87,18 +90,24 @@ def keep(answer: Answer, path: pathlib.Path) -> None:
   _read.cache_clear()
 
 
-def answer(network: str, target: str, question: Question, said: tuple[str, float, Plan | None]) -> Answer:
-  """An answer to keep: `said` is the compiler's name, its minutes, and the plan; None where it was not finished.
+def answer(network: str, target: str, question: Question, told: Told, minutes: float) -> Answer:
+  """An answer to keep.
+
+  Args:
+    network: its name in the zoo.
+    target: one chip.
+    question: with its policy.
+    told: by the compiler.
+    minutes: that it took, or after which it was stopped.
 
   Raises:
     UserError: the code that it would be an answer for may not be the one that was compiled.
   """
-  compiler, minutes, found = said
   # Unchanged since this process began, and so since the one that asked the compiler began.
   if (code := sources()) is None:
     raise UserError("files of the package changed while the compiler was asked; nothing is kept, start again")
-  policy = policy_of(question.model)
-  return Answer(network, target, policy, asked(question), compiler, code, round(minutes, 1), found)
+  policy, asked_ = policy_of(question.model), asked(question)
+  return Answer(network, target, policy, asked_, told.compiler, told.program, code, round(minutes, 1), told.plan)
 
 
 def _place(answer: Answer) -> tuple[str, ...]:

@@ -121,23 +121,32 @@ def plan(question: Question, where: Target) -> Plan:
 
 def compile_step(question: Question, where: Target) -> Plan:
   """Compiles the training step and runs nothing; as `plan`, which keeps the answers."""
-  layout = Layout(tuple(where.devices), question.groups)
-  layout.check("batch-size", question.batch_size)
-  layout.check_accumulation(question.accumulation)
-  train_step, state, batch, key = _step(question, layout)
-  everywhere, in_parts = PartitionSpec(), PartitionSpec(AXIS)
-  lowered = jax.jit(layout.mapped(train_step, (everywhere, in_parts, everywhere)), donate_argnums=0).lower(
-    placed(state, everywhere, layout.mesh),
-    placed(batch, in_parts, layout.mesh),
-    placed(key, everywhere, layout.mesh),
-  )
   try:
-    compiled = lowered.compile(compiler_options=dict(where.options))
+    compiled = _lowered(question, where).compile(compiler_options=dict(where.options))
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     return Plan(refusal=str(error).splitlines()[0])
   return _told(question, where, compiled)
+
+
+def program_of(question: Question, where: Target) -> str:
+  """A digest of what the compiler is given: of two versions of the code that make one program, it is the same."""
+  asked = [_lowered(question, where).as_text(), dict(where.options)]
+  return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _lowered(question: Question, where: Target) -> jax.stages.Lowered:
+  layout = Layout(tuple(where.devices), question.groups)
+  layout.check("batch-size", question.batch_size)
+  layout.check_accumulation(question.accumulation)
+  train_step, state, batch, key = _step(question, layout)
+  everywhere, in_parts = PartitionSpec(), PartitionSpec(AXIS)
+  return jax.jit(layout.mapped(train_step, (everywhere, in_parts, everywhere)), donate_argnums=0).lower(
+    placed(state, everywhere, layout.mesh),
+    placed(batch, in_parts, layout.mesh),
+    placed(key, everywhere, layout.mesh),
+  )
 
 
 def _told(question: Question, where: Target, compiled: jax.stages.Compiled) -> Plan:

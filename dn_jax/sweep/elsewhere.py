@@ -58,8 +58,8 @@ def seconds(config: RunConfig, where: Chips, console: rich.console.Console) -> d
 
 
 def _seconds(question: Question, name: str, asked: bool, console: rich.console.Console) -> float | None:
-  told = question.model.remat not in (None, "auto")
-  answers = [each for each in kept.near(question, name) if not told or each.policy == question.model.remat]
+  one_policy = question.model.remat not in (None, "auto")
+  answers = [each for each in kept.near(question, name) if not one_policy or each.policy == question.model.remat]
   times = []
   for each in answers:
     where = targets.kept(name, each.compiler)
@@ -67,11 +67,11 @@ def _seconds(question: Question, name: str, asked: bool, console: rich.console.C
       times.append(time.seconds)
   if times or not asked:
     return min(times, default=None)
-  chosen = question.model.remat if told else policy.on_chip(question, name)[0]
+  chosen = question.model.remat if one_policy else policy.on_chip(question, name)[0]
   title = rich.markup.escape(f"{name_of(question.model)}, {chosen}, for {name}")
   try:
     with console.status(f"compiling {title}"):
-      plan, compiler, _ = asking.ask(question.under(chosen), name, _MINUTES)
+      told = asking.ask(question.under(chosen), name, _MINUTES)
   except asking.Unfinished:
     console.print(f"{title}: not finished in {_MINUTES:.0f} minutes", highlight=False)
     return None
@@ -80,9 +80,9 @@ def _seconds(question: Question, name: str, asked: bool, console: rich.console.C
   except UserError as error:
     console.print(f"{title}: {error}", highlight=False)
     return None
-  where = targets.kept(name, compiler)
-  if not plan.fits(where.memory):
+  where = targets.kept(name, told.compiler)
+  if not told.plan.fits(where.memory):
     console.print(f"{title}: does not fit", highlight=False)
     return None
-  time = estimate(plan, where, question.model)
+  time = estimate(told.plan, where, question.model)
   return time.seconds if time else None

@@ -26,7 +26,9 @@ def path(tmp_path, monkeypatch):
   path = tmp_path / "kept.json"
   question = Question(complete_model(ModelConfig(name=NAME, dtype="bfloat16")), 10, (32, 32, 3), 64)
   for policy, plan in {"none": SLOW, "dense_layer": FAST, "block": None}.items():
-    kept.keep(kept.answer(NAME, "v5e", question.under(policy), ("libtpu 1", 40.0, plan)), path)
+    kept.keep(
+      kept.answer(NAME, "v5e", question.under(policy), asking.Told(plan, "libtpu 1", "a program", 40.0), 40.0), path
+    )
   monkeypatch.setattr(kept, "FILE", path)
   return path
 
@@ -72,15 +74,17 @@ def test_a_chip_that_lacks_the_memory_is_one_line(monkeypatch):
 def test_the_zoo_is_asked_for_as_it_goes_and_goes_on(path, monkeypatch):
   asked = []
 
-  def ask(question, target, minutes):
+  def ask(question, target, minutes, known):
     asked.append((question.model.depth, question.model.growth_rate, question.model.remat, question.model.dtype))
+    if known and known.program == "a program":
+      return asking.Told(known.plan, "libtpu 1", "a program", None)
     if question.model.depth == 250:
-      raise asking.Unfinished("libtpu 1")
+      raise asking.Unfinished("libtpu 1", "a program")
     if question.model.growth_rate == 60:
       raise UserError("the process died")
     if len(asked) > 20:
       raise KeyboardInterrupt
-    return (SLOW if question.model.remat == "none" else FAST), "libtpu 1", 2.0
+    return asking.Told(SLOW if question.model.remat == "none" else FAST, "libtpu 1", "a program", 2.0)
 
   monkeypatch.setattr(asking, "ask", ask)
   words = ("dn_jax", "plan", "--zoo", "--target", "v5e", "--keep", path)
@@ -105,16 +109,20 @@ def test_the_zoo_is_asked_for_as_it_goes_and_goes_on(path, monkeypatch):
   assert cells(text, "DenseNet-BC (L=250, k=24)")[1] == "not finished"
   assert "DenseNet-BC (L=250, k=24): bottleneck not finished in 40 minutes" in " ".join(text.split())
   assert cells(text, "Wide-DenseNet-BC (L=40, k=60)")[1] == "not asked"
-  # With more time it is asked again; and after a change of the step everything.
+  # With more time it is asked again; and after a change of the code everything, though a program that is the same
+  # is not compiled again.
   asked.clear()
   call(*words, "--minutes", "60", "--model.remat", "none")
   assert {depth for depth, *_ in asked} == {250, 40}
-  asked.clear()
-  records = json.loads(path.read_text())
-  path.write_text(json.dumps([record | {"sources": "another version"} for record in records]))
-  kept._read.cache_clear()
-  call(*words, "--model.remat", "none")
-  assert len(asked) == 9
+  for program, lines in (("a program", 8), ("another program", 0)):
+    asked.clear()
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps([record | {"sources": "another version", "program": program} for record in records]))
+    kept._read.cache_clear()
+    done = call(*words, "--model.remat", "none")
+    assert len(asked) == 9
+    assert done.stdout.count("for an earlier version of the code, which made the same program") == lines
+    assert all(each.current for each in kept.answers(path) if each.policy == "none")
 
 
 def test_mistakes_are_one_line():

@@ -8,7 +8,7 @@ from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.planner import asking
-from dn_jax.planner.plan import Question
+from dn_jax.planner.plan import Plan, Question
 
 ASKED = Question(complete_model(ModelConfig(blocks=(1,), growth_rate=4, remat="none")), 10, (8, 8, 1), 8)
 
@@ -16,15 +16,21 @@ ASKED = Question(complete_model(ModelConfig(blocks=(1,), growth_rate=4, remat="n
 @pytest.mark.slow
 def test_a_process_answers_or_says_why_not_or_is_stopped(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  found, compiler, minutes = asking.ask(ASKED, "here", 10)
-  assert found.temporaries > 0
-  assert "1 x cpu" in compiler
-  assert 0 < minutes < 10
+  told = asking.ask(ASKED, "here", 10)
+  assert told.plan.temporaries > 0
+  assert "1 x cpu" in told.compiler
+  assert 0 < told.minutes < 10
+  # What is known of the same program by the same compiler is the answer; of another program it is none.
+  known = asking.Known(told.compiler, told.program, Plan(temporaries=7))
+  assert asking.ask(ASKED, "here", 10, known) == (known.plan, told.compiler, told.program, None)
+  again = asking.ask(ASKED, "here", 10, known._replace(program="another"))
+  assert (again.plan, again.program) == (told.plan, told.program)
   # A mistake comes through as one, with its flag; the platform is one that this machine does not have.
   with pytest.raises(ConfigurationError, match="--target v5: did you mean"):
     asking.ask(ASKED, "v5", 10)
   begin = time.monotonic()
   with pytest.raises(asking.Unfinished) as late:
-    asking.ask(Question(ASKED.model, 10, (9, 9, 1), 8), "here", 1e-4)
+    asking.ask(Question(ASKED.model, 10, (9, 9, 1), 8), "here", 1e-6)
   assert "1 x cpu" in late.value.compiler
+  assert late.value.program != told.program
   assert time.monotonic() - begin < 60

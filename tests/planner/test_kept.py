@@ -11,6 +11,7 @@ from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import UserError
 from dn_jax.planner import kept, targets
+from dn_jax.planner.asking import Told
 from dn_jax.planner.plan import Plan, Question
 
 PLAN = Plan(5, 1, 2, 3.0, 4.0, 5, {"all-reduce": (2, 80)}, 1, None, 6, 7, {"copy": 8})
@@ -21,7 +22,7 @@ def question(batch_size=64, classes=10, **model):
 
 
 def put(path, asked, plan=PLAN, target="v5e", minutes=3.14159):
-  kept.keep(kept.answer("densenet-40-12", target, asked, ("libtpu 1", minutes, plan)), path)
+  kept.keep(kept.answer("densenet-40-12", target, asked, Told(plan, "libtpu 1", "a program", minutes), minutes), path)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from dn_jax.config.network import FAMILIES, complete_model, remat_policies
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.planner import kept, policy, targets
+from dn_jax.planner.asking import Told
 from dn_jax.planner.plan import Plan, Question
 
 SHAPE = (8, 8, 1)
@@ -76,7 +77,7 @@ def keep(monkeypatch, asked, plans):
     kept,
     "answers",
     lambda path=None: tuple(
-      kept.answer("densenet-bc-100-12", "v5e", asked.under(name), ("libtpu 1", 2.0, plan))
+      kept.answer("densenet-bc-100-12", "v5e", asked.under(name), Told(plan, "libtpu 1", "a program", 2.0), 2.0)
       for name, plan in plans.items()
     ),
   )

@@ -26,7 +26,8 @@ def of_v5e(monkeypatch, plans):
   model = cells[0].config.model
   question = elsewhere.Question(model, 10, (8, 8, 1), 64)
   found = tuple(
-    kept.answer("a-network", "v5e", question.under(policy), ("libtpu 1", 1.0, plan)) for policy, plan in plans.items()
+    kept.answer("a-network", "v5e", question.under(policy), asking.Told(plan, "libtpu 1", "a program", 1.0), 1.0)
+    for policy, plan in plans.items()
   )
   monkeypatch.setattr(kept, "answers", lambda path=None: found)
 
@@ -71,11 +72,11 @@ def test_a_chip_that_is_named_is_asked_for_what_is_not_kept(monkeypatch, tmp_pat
     asked.append((question.model.growth_rate, question.model.remat, target))
     match question.model.growth_rate:
       case 8:
-        return SLOW, "libtpu 1", 1.0
+        return asking.Told(SLOW, "libtpu 1", "a program", 1.0)
       case 16:
-        return Plan(2**40, cycles=1, hbm=1), "libtpu 1", 1.0
+        return asking.Told(Plan(2**40, cycles=1, hbm=1), "libtpu 1", "a program", 1.0)
       case 20:
-        raise asking.Unfinished("libtpu 1")
+        raise asking.Unfinished("libtpu 1", "a program")
     raise UserError("the process died")
 
   monkeypatch.setattr(asking, "ask", ask)
