@@ -34,7 +34,7 @@ def export(
   """Writes a network into a file.
 
   Args:
-    source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names.
+    source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names; also of the hub, hf://OWNER/NAME[@REVISION][/FILE].
     to: file, .safetensors or .jaxexport.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
     platforms: of a .jaxexport.

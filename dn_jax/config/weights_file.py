@@ -2,15 +2,19 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 import safetensors
 
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.schema import About, ModelConfig
-from dn_jax.errors import UserError
+from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.system import folders, hub
 
 # The entry of a safetensors file's metadata.
 METADATA = "dn_jax"
+# Suffixes of the files that `dn_jax.models.weights.read` reads.
+SUFFIXES = (".safetensors", ".pth", ".pt", ".dat", ".bin")
 
 
 class WeightsError(UserError):
@@ -38,16 +42,43 @@ def about(path: pathlib.Path) -> About:
     raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
 
 
-def model_of(path: pathlib.Path | None, model: ModelConfig) -> ModelConfig:
+def of(flag: str, path: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
+  """The path that a flag gave, as `dn_jax.system.folders.of` has it, and of the hub's file its place in the cache.
+
+  Args:
+    say: told before a file is fetched from the hub.
+
+  Raises:
+    ConfigurationError: there is none.
+  """
+  if hub.is_address(path):
+    return hub.fetch(flag, hub.address_of(flag, path), SUFFIXES, say).path
+  return folders.of(flag, path)
+
+
+def place(path: pathlib.PurePath) -> pathlib.Path:
+  """A run's file of weights on this machine: the path itself, or of the hub's file its place in the cache.
+
+  Raises:
+    ConfigurationError: the cache does not have it.
+  """
+  if not hub.is_address(path):
+    return path
+  address = hub.address_of("weights", path)
+  if not address.is_pinned or (found := hub.cached(address)) is None:
+    raise ConfigurationError("weights", address, "is not in the cache of the hub's files")
+  return found
+
+
+def model_of(path: pathlib.PurePath | None, model: ModelConfig) -> ModelConfig:
   """The network of flags, or where they name none, of a file of weights that describes itself.
 
   Raises:
     WeightsError: the file's description cannot be read.
+    ConfigurationError: see `place`.
   """
-  if path is None or not path.is_file():
-    return model
   # These do not name a network.
   own = {name: getattr(model, name) for name in ("remat", "dtype", "precision", "dropout")}
-  if model != ModelConfig(**own):
+  if path is None or model != ModelConfig(**own) or not (file := place(path)).is_file():
     return model
-  return dataclasses.replace(about(path).model or model, **own)
+  return dataclasses.replace(about(file).model or model, **own)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dn_jax.config import weights_file
 from dn_jax.config.schema import RunConfig
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.errors import ConfigurationError
@@ -47,7 +48,7 @@ def _loaded(
   config: RunConfig, network: DenseNet, image_shape: tuple[int, int, int], say: Callable[[str], None]
 ) -> dict[str, Any]:
   path = config.weights
-  state = weights.read(path)
+  state = weights.read(weights_file.place(path))
   heads = [name for name in state if name.removeprefix("module.") == "classifier.weight"]
   classes = state[heads[0]].shape[0] if heads and state[heads[0]].ndim == 2 else network.num_classes
   if classes != network.num_classes and not config.reset_classifier:
