@@ -13,8 +13,8 @@ from dn_jax.system import folders, hub
 
 # The entry of a safetensors file's metadata.
 METADATA = "dn_jax"
-# Suffixes of the files that `dn_jax.models.weights.read` reads.
-SUFFIXES = (".safetensors", ".pth", ".pt", ".dat", ".bin")
+# Ends of the names of files that `dn_jax.weights.read` reads.
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".dat", ".tar")
 
 
 class WeightsError(UserError):
@@ -28,7 +28,7 @@ class WeightsError(UserError):
 
 
 def about(path: pathlib.Path) -> About:
-  """The description that `dn_jax.models.weights.write` wrote into a file, with all fields unset where there is none.
+  """The description that `dn_jax.weights.write` wrote into a file, with all fields unset where there is none.
 
   Raises:
     WeightsError: it cannot be read.

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
+from dn_jax import weights
 from dn_jax.config import datasets, weights_file
 from dn_jax.config.network import complete_model, smallest_map
 from dn_jax.config.schema import About, AboutInput, DataConfig, ModelConfig, RunConfig
@@ -21,7 +22,7 @@ from dn_jax.config.weights_file import WeightsError
 from dn_jax.data import archives, catalog, tfds
 from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError
-from dn_jax.models import build, weights
+from dn_jax.models import build
 from dn_jax.models.densenet import DenseNet
 from dn_jax.runs import records
 from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config, read_data
@@ -76,7 +77,7 @@ def load(
   """Reads a network.
 
   Args:
-    source: a run's folder, or a file of weights (see `dn_jax.models.weights.read`).
+    source: a run's folder, or a file of weights (see `dn_jax.weights.read`).
     asked: overrides of the source.
     which: of a run's networks.
     data_dir: the folder of a run's data set, if it has moved; it is needed for a mean image.
@@ -151,9 +152,9 @@ def network_of_file(
   """The network of a file of weights, as flags or the file name it.
 
   Args:
-    path: see `dn_jax.models.weights.read`.
+    path: see `dn_jax.weights.read`.
     model: flags; without flags, and where the file says nothing, DenseNet-BC (L=100, k=12).
-    disagreement, say: see `dn_jax.models.weights.from_pytorch`.
+    disagreement, say: see `dn_jax.weights.from_pytorch`.
 
   Returns:
     The completed configuration, the network and its variables.

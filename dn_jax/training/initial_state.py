@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dn_jax import weights
 from dn_jax.config import weights_file
 from dn_jax.config.schema import RunConfig
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.errors import ConfigurationError
-from dn_jax.models import initial, weights
+from dn_jax.models import initial
 from dn_jax.models.densenet import DenseNet
 
 

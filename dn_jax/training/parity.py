@@ -17,11 +17,11 @@ import numpy as np
 import optax
 from annotated_types import MinLen
 
+from dn_jax import weights
 from dn_jax.config.check import STRICT, Misfit, from_json
 from dn_jax.config.schema import Count, OptimizerConfig, Share, Size
 from dn_jax.data.augment import normalise
 from dn_jax.errors import UserError
-from dn_jax.models import weights
 from dn_jax.models.batch_stats import BatchNorm
 from dn_jax.models.densenet import DenseNet
 from dn_jax.training import optimizer, step

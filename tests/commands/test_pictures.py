@@ -10,10 +10,11 @@ import pytest
 import untrained
 from conftest import FIXTURES, call
 
+from dn_jax import weights
 from dn_jax.config.network import complete_model
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
-from dn_jax.models import build, weights
+from dn_jax.models import build
 from dn_jax.report import curves, diagram, heat, reuse_map, tradeoff
 from dn_jax.runs.records import CHECKPOINTS, write_records
 from dn_jax.training import loop, optimizer, step

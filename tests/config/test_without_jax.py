@@ -6,8 +6,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+from dn_jax import weights
 from dn_jax.config.schema import About, ModelConfig
-from dn_jax.models import weights
 
 # Whatever takes long to import.
 HEAVY = {"jax", "flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "sklearn", "matplotlib"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, call, relative, run
 
-from dn_jax.models import weights
+from dn_jax import weights
 from dn_jax.models.densenet import DenseNet, blocks_of_depth
 
 IMAGES = np.random.RandomState(0).randn(4, 32, 32, 3).astype(np.float32)

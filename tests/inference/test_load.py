@@ -12,13 +12,14 @@ from photographs import class_folders, jpeg, photograph
 from untrained import refused, script
 from variables import variables_of
 
+from dn_jax import weights
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import DataConfig, ModelConfig
 from dn_jax.data import image_files
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.inference import evaluate, load, predict
 from dn_jax.inference.load import Asked, Classifier, Input
-from dn_jax.models import build, weights
+from dn_jax.models import build
 
 MODEL = ModelConfig(blocks=(2, 1, 1, 2), growth_rate=4, stem="imagenet", epsilon=1.001e-5)
 MEAN, STD = np.array([120.0, 110.0, 100.0]), np.array([60.0, 61.0, 62.0])
@@ -190,7 +191,7 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
   [
     (["predict", "FILE", "/nowhere/*.jpg"], "error: /nowhere/*.jpg: there is no such file, and no pattern"),
     (["predict", "FILE"], "error: pictures: give files, folders or patterns"),
-    (["predict", "/nowhere", "PHOTOS"], "error: /nowhere: weights are read from .safetensors and .pth files"),
+    (["predict", "/nowhere", "PHOTOS"], "error: /nowhere: cannot be read; there is no such file"),
     (["predict", "FILE", "PHOTOS", "--top", "0"], "error: --top 0: must be at least 1"),
     (["predict", "FILE", "PHOTOS", "--size", "0"], "error: --size 0: must be at least 1"),
     (["predict", "FILE", "PHOTOS", "--model.depth", "0"], "error: --model.depth 0: must be at least 1"),

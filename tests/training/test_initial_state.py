@@ -8,12 +8,13 @@ import pytest
 from conftest import call, metrics
 from photographs import class_folders, halves
 
+from dn_jax import weights
 from dn_jax.config import weights_file
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.inference.load import trained_by
-from dn_jax.models import build, weights
+from dn_jax.models import build
 from dn_jax.training import initial_state
 
 

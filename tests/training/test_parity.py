@@ -10,8 +10,8 @@ import pytest
 from conftest import RECORDS, call
 from variables import variables_of
 
+from dn_jax import weights
 from dn_jax.errors import UserError
-from dn_jax.models import weights
 from dn_jax.models.densenet import DenseNet
 from dn_jax.training import parity
 

@@ -14,9 +14,9 @@ import safetensors.numpy
 from conftest import RECORDS, relative
 from variables import variables_of
 
-from dn_jax.models import weights
+from dn_jax import weights
+from dn_jax.config.weights_file import WeightsError
 from dn_jax.models.densenet import DenseNet
-from dn_jax.models.weights import WeightsError
 from dn_jax.training import parity
 
 NETWORKS = {
@@ -226,7 +226,8 @@ def test_files_that_are_not_what_they_say_are_one_line(tmp_path):
       weights.read(path)
   with pytest.raises(WeightsError, match="nowhere"):
     weights.read(tmp_path / "nowhere.safetensors")
-  with pytest.raises(WeightsError, match=r"weights are read from \.safetensors and \.pth"):
+  (tmp_path / "weights.h5").touch()
+  with pytest.raises(WeightsError, match=r"weights are read from files that end in \.safetensors, \.pth"):
     weights.read(tmp_path / "weights.h5")
 
 

@@ -1,0 +1,54 @@
+"""Files of weights: a reader for each suffix, and the one kind that is written."""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from dn_jax.config.check import adapter
+from dn_jax.config.schema import About
+from dn_jax.config.weights_file import METADATA, WeightsError
+from dn_jax.weights import pickled
+from dn_jax.weights.table import State
+
+Say = Callable[[str], None]
+# By the end of a file's name, in lower case; the first that fits.
+READERS: dict[str, Callable[[pathlib.Path, Say], State]] = {
+  ".safetensors": lambda path, say: safetensors.numpy.load_file(path),
+  **dict.fromkeys((".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".dat", ".tar"), pickled.read),
+}
+
+
+def read(path: pathlib.Path, say: Say = print) -> State:
+  """Arrays by name from a `.safetensors` file, or one of PyTorch's (see `dn_jax.weights.pickled`).
+
+  Args:
+    path: of the file; its suffix, in any case, says of which kind it is (`READERS`).
+    say: receives a line about what was taken from the file, or left.
+
+  Raises:
+    WeightsError: no such file, cut short, or not what its name says.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise WeightsError(f"{path}: cannot be read; there is no such file")
+  reader = next((each for end, each in READERS.items() if path.name.lower().endswith(end)), None)
+  if reader is None:
+    raise WeightsError(f"{path}: weights are read from files that end in {', '.join(READERS)}")
+  try:
+    return reader(path, say)
+  except (OSError, safetensors.SafetensorError, TypeError, KeyError, AttributeError) as error:
+    raise WeightsError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
+
+
+def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: About | None = None) -> None:
+  """Writes a state dict as safetensors; `about` goes into the file's metadata."""
+  # As ASCII: a class's name need not be UTF-8.
+  said = (
+    json.dumps(adapter(About).dump_python(about, mode="json", exclude_none=True, warnings=False)) if about else None
+  )
+  metadata = {"format": "pt"} | ({METADATA: said} if said else {})
+  safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in state.items()}, path, metadata)

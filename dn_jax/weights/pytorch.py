@@ -1,0 +1,163 @@
+"""The variables of a DenseNet as a PyTorch state dict, and from one.
+
+PyTorch's batch norms keep their own running averages; here a feature map has them once (`dn_jax.models.batch_stats`).
+Export writes a map's averages into every reader. Import takes a file whose readers agree as it is; `from_pytorch` has
+two ways for any other.
+"""
+
+import typing
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax.core import unfreeze
+from flax.traverse_util import unflatten_dict
+
+from dn_jax.config.weights_file import WeightsError
+from dn_jax.models.densenet import DenseNet
+from dn_jax.weights import names, running_averages
+from dn_jax.weights.running_averages import Disagreement
+from dn_jax.weights.table import PARTS, Path, State, Unit, at, units
+
+
+def to_pytorch(network: DenseNet, params: Any, batch_stats: Any, last_norm: str = "norm5") -> State:
+  """A state dict that PyTorch's own network loads with `strict=True`.
+
+  Args:
+    network: the DenseNet.
+    params, batch_stats: its variables.
+    last_norm: see `units`.
+
+  Returns:
+    Arrays by name; convolution kernels [out, in, height, width].
+  """
+  state: State = {}
+  for unit in units(network, last_norm):
+    own = at(params, unit.path)
+    if unit.kind == "conv":
+      state[f"{unit.name}.weight"] = np.ascontiguousarray(np.transpose(own["kernel"], (3, 2, 0, 1)))
+    elif unit.kind == "linear":
+      state[f"{unit.name}.weight"] = np.ascontiguousarray(np.transpose(own["kernel"]))
+      state[f"{unit.name}.bias"] = np.asarray(own["bias"])
+    else:
+      state[f"{unit.name}.weight"], state[f"{unit.name}.bias"] = np.asarray(own["scale"]), np.asarray(own["bias"])
+      for theirs, ours in (("running_mean", "mean"), ("running_var", "var")):
+        state[f"{unit.name}.{theirs}"] = np.concatenate([at(batch_stats, path)[ours] for path, _ in unit.maps])
+      state[f"{unit.name}.num_batches_tracked"] = np.asarray(0, np.int64)
+  return state
+
+
+def from_pytorch(
+  network: DenseNet,
+  state: Mapping[str, np.ndarray],
+  template: Mapping[str, Any],
+  disagreement: Disagreement = "inference",
+  say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+  """The variables of a network from a PyTorch state dict.
+
+  It knows both spellings of a layer's parts (`norm1`, `norm.1`) and of the last norm (`norm5`, `norm_final`), and the
+  prefix `module.` of a parallel wrapper; it ignores `num_batches_tracked`.
+
+  Args:
+    network: the DenseNet.
+    state: arrays by name.
+    template: shapes of its variables, `params` and `batch_stats`, e.g. from `jax.eval_shape`.
+    disagreement: for readers of one map with different running averages. `inference` folds the difference into the
+      readers' scale and bias, exactly: evaluation gives the file's outputs. `train` keeps scale and bias, and the map
+      gets the mean of its readers' averages.
+    say: receives a line about a disagreement.
+
+  Returns:
+    {"params": ..., "batch_stats": ...} of numpy arrays, in the template's types.
+
+  Raises:
+    WeightsError: names missing, unknown or given twice, shapes or types that differ, values that are not finite
+      in the template's types; it lists all of them.
+    ValueError: `disagreement` is neither, or the template is of another network.
+  """
+  if disagreement not in typing.get_args(Disagreement):
+    raise ValueError(f"disagreement {disagreement!r}: one of {', '.join(typing.get_args(Disagreement))}")
+  last_norm = "norm_final" if any(name.endswith("features.norm_final.weight") for name in state) else "norm5"
+  table = units(network, last_norm)
+  state = _arrays(state, {f"{unit.name}.num_batches_tracked" for unit in table if unit.kind == "norm"})
+  _check(state, table, template["params"])
+
+  params: dict[Path, np.ndarray] = {}
+  readings: dict[Path, list[tuple[Unit, slice]]] = {}
+  for unit in table:
+    weight = state[f"{unit.name}.weight"]
+    if unit.kind == "conv":
+      own = {"kernel": np.transpose(weight, (2, 3, 1, 0))}
+    elif unit.kind == "linear":
+      own = {"kernel": weight.T, "bias": state[f"{unit.name}.bias"]}
+    else:
+      own = {"scale": weight, "bias": state[f"{unit.name}.bias"]}
+      first = 0
+      for path, channels in unit.maps:
+        readings.setdefault(path, []).append((unit, slice(first, first + channels)))
+        first += channels
+    params |= {(*unit.path, name): value for name, value in own.items()}
+  batch_stats = running_averages.share(state, readings, params, network.epsilon, disagreement, say)
+  variables = {"params": unflatten_dict(params), "batch_stats": unflatten_dict(batch_stats)}
+  with np.errstate(over="ignore"):  # Overflow is named below.
+    cast = lambda like, value: np.ascontiguousarray(value).astype(like.dtype, copy=False)
+    loaded = jax.tree.map(cast, {name: unfreeze(template[name]) for name in variables}, variables)
+  for path, leaf in jax.tree.leaves_with_path(loaded):
+    if not np.isfinite(leaf).all():
+      where = jax.tree_util.keystr(path, simple=True, separator="/")
+      raise WeightsError(f"the weights do not fit the network\n  values: {where} has some beyond {leaf.dtype}")
+  return loaded
+
+
+def _arrays(state: Mapping[str, Any], ignored: Container[str]) -> State:
+  """A state dict in today's names, half-precision numbers in float32: sums of them are not rounded back."""
+  result: State = {}
+  faults = []
+  for name, value in state.items():
+    modern = names.modern(str(name))
+    if modern in ignored:
+      continue
+    if modern in result:
+      faults.append(f"twice: {modern}, as {name} too")
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+      faults.append(f"type: {name} is a {type(value).__name__}, not an array")
+      continue
+    value = np.asarray(value)
+    result[modern] = value.astype(np.float32) if value.dtype.name in ("float16", "bfloat16") else value
+  if faults:
+    raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
+  return result
+
+
+def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) -> None:
+  """Raises an error that lists every misfit of a state dict and the network."""
+  expected: dict[str, tuple[int, ...]] = {}
+  for unit in table:
+    try:
+      own = at(params, unit.path)
+    except KeyError:
+      raise ValueError(f"the template is of another network: it has no {'/'.join(unit.path)}") from None
+    if unit.kind == "norm":
+      expected |= {f"{unit.name}.{part}": own["scale"].shape for part in PARTS["norm"]}
+    else:
+      kernel = own["kernel"].shape
+      expected[f"{unit.name}.weight"] = (*kernel[:1:-1], *kernel[:2]) if unit.kind == "conv" else kernel[::-1]
+      if unit.kind == "linear":
+        expected[f"{unit.name}.bias"] = own["bias"].shape
+  faults = [f"missing: {name}" for name in expected if name not in state]
+  faults += [f"unknown: {name}" for name in state if name not in expected]
+  for name in expected:
+    if name in state:
+      value = state[name]
+      if value.shape != expected[name]:
+        faults.append(f"shape: {name} is {value.shape}, not {expected[name]}")
+      elif not np.issubdtype(value.dtype, np.floating) and value.dtype.name != "bfloat16":
+        faults.append(f"type: {name} is {value.dtype}, not floating point")
+      elif not np.isfinite(value.astype(np.float64)).all():
+        faults.append(f"values: {name} has some that are not finite")
+      elif name.endswith("running_var") and value.min() < 0:
+        faults.append(f"values: {name} has negative variances")
+  if faults:
+    raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
