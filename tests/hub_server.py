@@ -126,7 +126,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if what == "preupload":
       return self._preupload(json.loads(body))
     if what == "commit":
-      return self._commit(repository, revision, body)
+      return self._commit(name, repository, revision, body)
     files = repository.commits.get(commit, {})
     return self._file(files, commit, file[0]) if file else self._info(name, repository, commit, files)
 
@@ -182,7 +182,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     files = [{"path": each["path"], "uploadMode": mode(each["path"]), "shouldIgnore": False} for each in asked["files"]]
     self._answer(200, {"files": files})
 
-  def _commit(self, repository: Repository, branch: str, body: bytes) -> None:
+  def _commit(self, where: str, repository: Repository, branch: str, body: bytes) -> None:
     files = {}
     for line in map(json.loads, body.splitlines()):
       value = line["value"]
@@ -191,7 +191,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       elif line["key"] == "lfsFile":
         files[value["path"]] = self.server.sent[value["oid"]]
     name = repository.add(files, branch)
-    self._answer(200, {"commitUrl": f"{self.server.address}/commit/{name}", "commitOid": name})
+    self._answer(200, {"commitUrl": f"{self.server.address}/{where}/commit/{name}", "commitOid": name})
 
   def log_message(self, *_: object) -> None:
     pass

@@ -31,7 +31,7 @@ def resolved(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
   asked = hub.address_of("weights", config.weights)
   begun = config.out and _begun(folders.of("out", config.out), asked)
   result = resolve(_with_weights(config, asked, begun, say))
-  if config.out is None and (begun := _begun(result.out, asked)) and begun.weights != result.weights:
+  if config.out is None and (begun := _begun(result.out, asked)):
     result = resolve(_with_weights(config, asked, begun, say))
   return result
 

@@ -145,16 +145,19 @@ def fetch(flag: str, address: Address, suffixes: Sequence[str], say: Callable[[s
     pinned = Address(address.repository, info.sha, _chosen(flag, address, list(files), suffixes))
     if not pinned.is_pinned:
       raise ConfigurationError(flag, address, f"{where()} does not name the commit")
-    if path := cached(pinned):
-      say(f"{shown(address)}: {shown(pinned)}, which the cache has")
-      return Fetched(pinned, path, digest_of(path))
     about = files[pinned.file]
     size = f" ({about.size / 2**20:.1f} MiB)" if about.size else ""
-    say(f"fetching {shown(pinned)}{size} from {where()} into {hub.constants.HF_HUB_CACHE}")
+    if cached(pinned):
+      say(f"{shown(address)}: {shown(pinned)}, which the cache has")
+    else:
+      say(f"fetching {shown(pinned)}{size} from {where()} into {hub.constants.HF_HUB_CACHE}")
     with _shown_progress(shown(pinned.file)) as bar:
+      # By the branch's name, so that the cache knows its commit later, offline.
       path = hub.hf_hub_download(
-        pinned.repository, pinned.file, revision=pinned.revision, etag_timeout=PATIENCE, tqdm_class=bar
+        pinned.repository, pinned.file, revision=address.branch, etag_timeout=PATIENCE, tqdm_class=bar
       )
+    if pathlib.Path(path) != cached(pinned):
+      raise ConfigurationError(flag, address, "moved on to another commit meanwhile; start again")
   found = Fetched(pinned, pathlib.Path(path), digest_of(pathlib.Path(path)))
   told = getattr(about.lfs, "sha256", None)
   if told and told != found.digest:
@@ -214,8 +217,11 @@ def asking(flag: str, address: Address) -> Iterator[ModuleType]:
     try:
       import huggingface_hub
       import huggingface_hub.constants
+      import huggingface_hub.hf_api
+      import huggingface_hub.utils
     except ImportError:
       raise ConfigurationError(flag, address, "needs an extra: pip install -e '.[hub]'") from None
+    huggingface_hub.utils.disable_progress_bars()
     # Some of its requests have no bound of their own.
     huggingface_hub.get_session().timeout = 6 * PATIENCE
     try:

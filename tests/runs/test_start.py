@@ -18,9 +18,9 @@ from dn_jax.sweep import cells
 DIGITS = RunConfig(DataConfig("digits"), epochs=1)
 
 
-def of_depth(depth, path):
+def of_depth(depth, path, value=0.0):
   """A file of weights that says which network it is of."""
-  weights.write(path, {"a": np.zeros(1)}, About(ModelConfig(depth=depth, growth_rate=4)))
+  weights.write(path, {"a": np.full(1, value)}, About(ModelConfig(depth=depth, growth_rate=4)))
   return path.read_bytes()
 
 
@@ -63,7 +63,7 @@ def test_a_run_that_goes_on_keeps_its_commit_where_the_branch_has_moved_on_also_
   given = {"out": pathlib.Path(out)} if out else {}
   first = started("hf://some/net", **given)
   records.claim(first.out, first)
-  repository.commit(m__safetensors=of_depth(10, tmp_path / "second.safetensors") + b"")
+  repository.commit(m__safetensors=of_depth(10, tmp_path / "second.safetensors", 1.0))
   repository.commit(n__pth=b"another")
   lines = []
   assert started("hf://some/net", lines.append, **given) == first
