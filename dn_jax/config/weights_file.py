@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import safetensors
 
+from dn_jax.config import keras_file
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.schema import About, ModelConfig
 from dn_jax.errors import ConfigurationError, UserError
@@ -14,7 +15,7 @@ from dn_jax.system import folders, hub
 # The entry of a safetensors file's metadata.
 METADATA = "dn_jax"
 # Ends of the names of files that `dn_jax.weights.read` reads.
-SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".dat", ".tar")
+SUFFIXES = (".safetensors", *keras_file.SUFFIXES, ".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".dat", ".tar")
 
 
 class WeightsError(UserError):
@@ -62,23 +63,39 @@ def place(path: pathlib.PurePath) -> pathlib.Path:
   Raises:
     ConfigurationError: the cache does not have it.
   """
+  if (found := _there(path)) is None:
+    raise ConfigurationError("weights", path, "is not in the cache of the hub's files")
+  return found
+
+
+def _there(path: pathlib.PurePath) -> pathlib.Path | None:
   if not hub.is_address(path):
     return path
   address = hub.address_of("weights", path)
-  if not address.is_pinned or (found := hub.cached(address)) is None:
-    raise ConfigurationError("weights", address, "is not in the cache of the hub's files")
-  return found
+  return hub.cached(address) if address.is_pinned else None
 
 
 def model_of(path: pathlib.PurePath | None, model: ModelConfig) -> ModelConfig:
   """The network of flags, or where they name none, of a file of weights that describes itself.
 
+  Batch norm's epsilon is that of a Keras file, or its networks' where the file does not say.
+
   Raises:
-    WeightsError: the file's description cannot be read.
-    ConfigurationError: see `place`.
+    UserError: the file's description cannot be read, or it has another epsilon than the flag says.
   """
   # These do not name a network.
   own = {name: getattr(model, name) for name in ("remat", "dtype", "precision", "dropout")}
-  if path is None or model != ModelConfig(**own) or not (file := place(path)).is_file():
+  is_named = model != ModelConfig(**own)
+  if path is None or (is_named and not keras_file.is_keras(path)):
     return model
-  return dataclasses.replace(about(file).model or model, **own)
+  file = _there(path)
+  if file is None or not file.is_file():
+    return model
+  if not keras_file.is_keras(file):
+    return dataclasses.replace(about(file).model or model, **own)
+  epsilon, is_said = keras_file.epsilon_of(file)
+  if model.epsilon == ModelConfig().epsilon:
+    return dataclasses.replace(model, epsilon=epsilon)
+  if is_said and model.epsilon != epsilon:
+    raise ConfigurationError("model.epsilon", model.epsilon, f"{file} says {epsilon} of its batch norms")
+  return model

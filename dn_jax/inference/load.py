@@ -165,7 +165,7 @@ def network_of_file(
   Raises:
     UserError: the file cannot be read, or holds another network.
   """
-  state = weights.read(path)
+  state = weights.read(path, say)
   complete = complete_model(dataclasses.replace(weights_file.model_of(path, model), remat=None))
   if complete.family != "densenet":
     raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")

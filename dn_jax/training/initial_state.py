@@ -49,7 +49,7 @@ def _loaded(
   config: RunConfig, network: DenseNet, image_shape: tuple[int, int, int], say: Callable[[str], None]
 ) -> dict[str, Any]:
   path = config.weights
-  state = weights.read(weights_file.place(path))
+  state = weights.read(weights_file.place(path), say)
   heads = [name for name in state if name.removeprefix("module.") == "classifier.weight"]
   classes = state[heads[0]].shape[0] if heads and state[heads[0]].ndim == 2 else network.num_classes
   if classes != network.num_classes and not config.reset_classifier:
