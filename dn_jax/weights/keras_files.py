@@ -207,23 +207,23 @@ def _places(convolutions: Sequence[tuple[int, ...]], norms: Sequence[int]) -> It
       return
     widths.pop(0)
     yield "norm", "features.norm0"
+  # All layers have a bottleneck, or none has: then a 1x1 convolution is a transition's, whatever its shape.
+  parts = 2 if kernels and kernels[0][0] == 1 else 1
   block = layer = 1
   while kernels and widths[:1] == [channels] and kernels[0][2] == channels:
-    height, _, _, outputs = kernels[0]
-    here = f"features.denseblock{block}.denselayer{layer}"
-    # The next norm but one tells a bottleneck from a transition before a layer without one: it reads the old maps too.
-    if height > 1:
-      parts, added = 1, outputs
-    elif len(kernels) > 1 and kernels[1][0] > 1 and widths[1:3] == [outputs, channels + kernels[1][3]]:
-      parts, added = 2, kernels[1][3]
-    else:
+    here, inner = f"features.denseblock{block}.denselayer{layer}", [kernel[0] for kernel in kernels[:parts]]
+    if inner == [1, 3][-parts:]:
+      if parts == 2 and (widths[1:2] != [kernels[0][3]] or kernels[1][2] != kernels[0][3]):
+        return
+      for part in range(1, parts + 1):
+        yield from (("norm", f"{here}.norm{part}"), ("conv", f"{here}.conv{part}"))
+      layer, channels = layer + 1, channels + kernels[parts - 1][3]
+      del kernels[:parts], widths[:parts]
+    elif kernels[0][0] == 1:
       yield from (("norm", f"features.transition{block}.norm"), ("conv", f"features.transition{block}.conv"))
+      block, layer, channels = block + 1, 1, kernels[0][3]
       del kernels[0], widths[0]
-      block, layer, channels = block + 1, 1, outputs
-      continue
-    for part in range(1, parts + 1):
-      yield from (("norm", f"{here}.norm{part}"), ("conv", f"{here}.conv{part}"))
-    del kernels[:parts], widths[:parts]
-    layer, channels = layer + 1, channels + added
+    else:
+      return
   if not kernels and widths == [channels]:
     yield "norm", "features.norm5"

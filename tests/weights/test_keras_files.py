@@ -110,7 +110,7 @@ def test_a_densenet_within_another_model_is_read_and_what_else_that_does_is_name
   import keras
   from keras.src.applications import densenet
 
-  folder, images, _ = saved
+  _, images, _ = saved
   base = densenet.DenseNet(BLOCKS, include_top=False, weights=None, input_shape=(64, 64, 3), pooling="avg")
   whole = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Rescaling(1.0), base, keras.layers.Dense(5)])
   randomised(whole)
