@@ -84,7 +84,7 @@ def test_a_file_of_weights_alone_says_which_epsilon_is_taken_and_others_have_the
   other = changed(folder / "net.keras", tmp_path / "other.keras", '"epsilon": 1.001e-05', '"epsilon": 0.001')
   complete, *_ = loaded(other)
   assert complete.epsilon == 0.001
-  config = RunConfig(DataConfig("digits"), MODEL, weights=other)
+  config = RunConfig(DataConfig("cifar10"), MODEL, weights=other)
   assert resolve(config).model.epsilon == 0.001
   with pytest.raises(ConfigurationError, match=r"--model.epsilon 0.01: .*other.keras says 0.001 of its batch norms"):
     loaded(other, ModelConfig(blocks=BLOCKS, growth_rate=32, stem="imagenet", epsilon=0.01))
