@@ -1,14 +1,14 @@
 """Unpickles numbers, bytes, strings, lists, dictionaries and numpy arrays; refuses every other object by name.
 
 A pickle names functions and gives their arguments. Here the names that numpy's arrays need stand for functions of this
-file, and no other name is looked up: nothing that a pickle brings is run.
+file, and no other name is looked up: nothing that a pickle brings is run. `dn_jax.weights.pickled` adds PyTorch's.
 """
 
 import io
 import pickle
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,18 +32,22 @@ def unpickle(content: bytes) -> dict[Any, Any]:
     BadPickleError: it is damaged, is no dictionary, or holds an object of another kind (named as MODULE.NAME).
   """
   try:
-    found = _Unpickler(content).load()
+    found = Unpickler(io.BytesIO(content), len(content)).load()
     if not isinstance(found, dict):
       raise BadPickleError("is no pickled dictionary")
-    return {key: value.read() if isinstance(value, _Array) else value for key, value in found.items()}
+    return {key: value.read() if isinstance(value, Array) else value for key, value in found.items()}
   except BadPickleError:
     raise
   except Exception as error:  # A damaged pickle raises nearly any.
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    raise BadPickleError(f"is no pickle, or a damaged one ({first_line})") from None
+    raise BadPickleError(f"is no pickle, or a damaged one ({first_line(error)})") from None
 
 
-class _Function:
+def first_line(error: Exception) -> str:
+  """What an error says, or its kind where it says nothing."""
+  return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+class Function:
   """Stands for a function that a pickle names; the pickle can call it, and change nothing about it."""
 
   __slots__ = ("_function",)
@@ -78,7 +82,7 @@ class _Dtype:
       self.value = self.value.newbyteorder(byte_order)
 
 
-class _Array:
+class Array:
   """An array before it is read; its state is what `numpy.ndarray.__reduce__` gives."""
 
   __slots__ = ("_data", "_dtype", "_order", "_shape")
@@ -97,16 +101,16 @@ class _Array:
 _NDARRAY = object()
 
 
-def _reconstruct(kind: Any, shape: Any, typecode: Any) -> _Array:
+def _reconstruct(kind: Any, shape: Any, typecode: Any) -> Array:
   """As numpy's: an empty array, whose state comes next."""
   if kind is not _NDARRAY:
     raise BadPickleError("holds an array of another class than numpy.ndarray")
-  return _Array()
+  return Array()
 
 
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
   """As numpy's, for protocol 5."""
-  array = _Array()
+  array = Array()
   array.__setstate__((shape, dtype, order == "F", data))
   return array
 
@@ -119,32 +123,53 @@ def _scalar(dtype: Any, data: Any) -> bool | int | float:
 
 
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_NAMES: dict[str, Any] = {
+NAMES: Mapping[str, Any] = {
   "numpy.ndarray": _NDARRAY,
-  "numpy.dtype": _Function(_Dtype),
-  "numpy.core.numeric._frombuffer": _Function(_from_buffer),
-  "numpy._core.numeric._frombuffer": _Function(_from_buffer),
-  **{f"{module}._reconstruct": _Function(_reconstruct) for module in _NUMPY},
-  **{f"{module}.scalar": _Function(_scalar) for module in _NUMPY},
+  "numpy.dtype": Function(_Dtype),
+  "numpy.core.numeric._frombuffer": Function(_from_buffer),
+  "numpy._core.numeric._frombuffer": Function(_from_buffer),
+  **{f"{module}._reconstruct": Function(_reconstruct) for module in _NUMPY},
+  **{f"{module}.scalar": Function(_scalar) for module in _NUMPY},
   # Python 3 writes empty bytes so in protocols below 3.
-  "__builtin__.bytes": _Function(lambda: b""),
-  "builtins.bytes": _Function(lambda: b""),
+  "__builtin__.bytes": Function(lambda: b""),
+  "builtins.bytes": Function(lambda: b""),
 }
 
 
 # The one in C allocates what an opcode asks for before it has read so much.
-class _Unpickler(pickle._Unpickler):
-  def __init__(self, content: bytes):
-    super().__init__(io.BytesIO(content), encoding="bytes")
-    self._bytes_left = len(content)
+class Unpickler(pickle._Unpickler):
+  """Reads one pickle of a stream.
+
+  Args:
+    stream: of bytes; it gives no more of them than it has, whatever is asked for.
+    size: how many bytes it has.
+    names: what names in the pickle stand for; `find_class` refuses all others.
+  """
+
+  def __init__(self, stream: Any, size: int, names: Mapping[str, Any] = NAMES):
+    super().__init__(stream, encoding="bytes")
+    self._names, self._bytes_left = names, size
 
   def find_class(self, module: str, name: str) -> Any:
     asked = f"{module}.{name}"
     if asked == "_codecs.encode":
-      return _Function(self._encode)
-    if asked not in _NAMES:
-      raise BadPickleError(f"holds an object of {asked[:80]!r}, which is not built")
-    return _NAMES[asked]
+      return Function(self._encode)
+    return self._names[asked] if asked in self._names else self.foreign(asked)
+
+  def foreign(self, name: str) -> Any:
+    """What stands for a name that is not known."""
+    raise BadPickleError(f"holds an object of {name[:80]!r}, which is not built")
+
+  def get_extension(self, code: int) -> None:
+    raise BadPickleError("holds an object by a number of copyreg, which is not built")
+
+  def key(self, value: Any) -> Any:
+    """A dictionary's key or a set's member: Python hashes tuples by recursion, without a bound on their depth."""
+    if not isinstance(value, _PLAIN) and not (
+      isinstance(value, tuple) and all(isinstance(each, _PLAIN) for each in value)
+    ):
+      raise BadPickleError(f"has a key that is a {type(value).__name__} of objects")
+    return value
 
   def _encode(self, text: Any, encoding: Any) -> bytes:
     """Bytes, as Python 3 writes them in protocols below 3; together no more than the pickle itself."""
@@ -159,4 +184,46 @@ class _Unpickler(pickle._Unpickler):
     (size,) = struct.unpack("<Q", self.read(8))
     self.append(bytearray(self.read(size)))
 
-  dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: _load_bytearray}
+  def _load_dict(self) -> None:
+    items = self.pop_mark()
+    self.append({self.key(key): value for key, value in zip(items[::2], items[1::2], strict=True)})
+
+  def _load_item(self) -> None:
+    value, key = self.stack.pop(), self.stack.pop()
+    self.stack[-1][self.key(key)] = value
+
+  def _load_items(self) -> None:
+    items = self.pop_mark()
+    for key, value in zip(items[::2], items[1::2], strict=True):
+      self.stack[-1][self.key(key)] = value
+
+  def _load_members(self) -> None:
+    members = self.pop_mark()
+    for each in members:
+      self.stack[-1].add(self.key(each))
+
+  def _load_frozen(self) -> None:
+    self.append(frozenset(map(self.key, self.pop_mark())))
+
+  def _load_object(self) -> None:
+    """As a call: no class is at hand whose object could be made otherwise."""
+    arguments, made = self.stack.pop(), self.stack.pop()
+    self.append(made(*arguments))
+
+  def _load_object_by_names(self) -> None:
+    by_name, arguments, made = self.stack.pop(), self.stack.pop(), self.stack.pop()
+    self.append(made(*arguments, **by_name))
+
+  dispatch = pickle._Unpickler.dispatch | {
+    pickle.BYTEARRAY8[0]: _load_bytearray,
+    pickle.DICT[0]: _load_dict,
+    pickle.SETITEM[0]: _load_item,
+    pickle.SETITEMS[0]: _load_items,
+    pickle.ADDITEMS[0]: _load_members,
+    pickle.FROZENSET[0]: _load_frozen,
+    pickle.NEWOBJ[0]: _load_object,
+    pickle.NEWOBJ_EX[0]: _load_object_by_names,
+  }
+
+
+_PLAIN = (str, bytes, int, float, bool, type(None))

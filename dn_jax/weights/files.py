@@ -12,7 +12,7 @@ from dn_jax.config import keras_file
 from dn_jax.config.check import adapter
 from dn_jax.config.schema import About
 from dn_jax.config.weights_file import METADATA, WeightsError
-from dn_jax.weights import keras_files, pickled
+from dn_jax.weights import keras_files, names, pickled
 from dn_jax.weights.table import State
 
 Say = Callable[[str], None]
@@ -25,14 +25,14 @@ READERS: dict[str, Callable[[pathlib.Path, Say], State]] = {
 
 
 def read(path: pathlib.Path, say: Say = print) -> State:
-  """Arrays by name from a `.safetensors` file, one of PyTorch's (see `dn_jax.weights.pickled`), or one of Keras's.
+  """Arrays by torchvision's names from a `.safetensors` file, PyTorch's (`dn_jax.weights.pickled`), or Keras's.
 
   Args:
     path: of the file; its suffix, in any case, says of which kind it is (`READERS`).
-    say: receives a line about what was taken from the file, or left.
+    say: receives a line about what was taken from the file or left, and about names that were translated.
 
   Raises:
-    WeightsError: no such file, cut short, or not what its name says.
+    WeightsError: no such file, cut short, or not what its name says; names that are the same when translated.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -40,8 +40,9 @@ def read(path: pathlib.Path, say: Say = print) -> State:
   reader = next((each for end, each in READERS.items() if path.name.lower().endswith(end)), None)
   if reader is None:
     raise WeightsError(f"{path}: weights are read from files that end in {', '.join(READERS)}")
+  told = lambda line: say(f"{path}: {line}")
   try:
-    return reader(path, say)
+    return names.translated(reader(path, told), told)
   except (OSError, safetensors.SafetensorError, TypeError, KeyError, AttributeError) as error:
     raise WeightsError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
 

@@ -48,7 +48,7 @@ def read(path: pathlib.Path, say: Callable[[str], None]) -> State:
   state = _named(path, layers)
   epsilon, is_said = keras_file.epsilon_of(path)
   if not is_said:
-    say(f"{path}: does not say what its batch norms add to variances; {epsilon} as in Keras's DenseNets, unless told")
+    say(f"does not say what its batch norms add to variances; {epsilon} as in Keras's DenseNets, unless told")
   return state
 
 
@@ -76,7 +76,7 @@ class _Layers:
         raise KerasFileError(f"{self.path}: is of several models or kinds of layers, whose order it does not say")
     yield from found
     if self.unknown:
-      self.say(f"{self.path}: what these layers do is left out: {', '.join(map(shown, self.unknown))}")
+      self.say(f"what these layers do is left out: {', '.join(map(shown, self.unknown))}")
 
   def _below(self, group: "h5py.Group", place: str) -> Iterator[Layer]:
     for name in sorted(group, key=_numbered):

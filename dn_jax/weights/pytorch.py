@@ -6,7 +6,7 @@ two ways for any other.
 """
 
 import typing
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from flax.core import unfreeze
 from flax.traverse_util import unflatten_dict
 
 from dn_jax.config.weights_file import WeightsError
+from dn_jax.errors import shown
 from dn_jax.models.densenet import DenseNet
 from dn_jax.weights import names, running_averages
 from dn_jax.weights.running_averages import Disagreement
@@ -57,8 +58,7 @@ def from_pytorch(
 ) -> dict[str, Any]:
   """The variables of a network from a PyTorch state dict.
 
-  It knows both spellings of a layer's parts (`norm1`, `norm.1`) and of the last norm (`norm5`, `norm_final`), and the
-  prefix `module.` of a parallel wrapper; it ignores `num_batches_tracked`.
+  It takes the names that `dn_jax.weights.names` knows, and ignores `num_batches_tracked`.
 
   Args:
     network: the DenseNet.
@@ -67,7 +67,7 @@ def from_pytorch(
     disagreement: for readers of one map with different running averages. `inference` folds the difference into the
       readers' scale and bias, exactly: evaluation gives the file's outputs. `train` keeps scale and bias, and the map
       gets the mean of its readers' averages.
-    say: receives a line about a disagreement.
+    say: receives a line about a disagreement, and one about names that were translated.
 
   Returns:
     {"params": ..., "batch_stats": ...} of numpy arrays, in the template's types.
@@ -79,10 +79,13 @@ def from_pytorch(
   """
   if disagreement not in typing.get_args(Disagreement):
     raise ValueError(f"disagreement {disagreement!r}: one of {', '.join(typing.get_args(Disagreement))}")
-  last_norm = "norm_final" if any(name.endswith("features.norm_final.weight") for name in state) else "norm5"
-  table = units(network, last_norm)
-  state = _arrays(state, {f"{unit.name}.num_batches_tracked" for unit in table if unit.kind == "norm"})
+  table = units(network)
+  counts = {f"{unit.name}.num_batches_tracked" for unit in table if unit.kind == "norm"}
+  state = _arrays({name: value for name, value in names.translated(state, say).items() if name not in counts})
   _check(state, table, template["params"])
+  # Sums of halves are not rounded back.
+  halves = ("float16", "bfloat16")
+  state = {name: value.astype(np.float32) if value.dtype.name in halves else value for name, value in state.items()}
 
   params: dict[Path, np.ndarray] = {}
   readings: dict[Path, list[tuple[Unit, slice]]] = {}
@@ -111,24 +114,16 @@ def from_pytorch(
   return loaded
 
 
-def _arrays(state: Mapping[str, Any], ignored: Container[str]) -> State:
-  """A state dict in today's names, half-precision numbers in float32: sums of them are not rounded back."""
-  result: State = {}
-  faults = []
-  for name, value in state.items():
-    modern = names.modern(str(name))
-    if modern in ignored:
-      continue
-    if modern in result:
-      faults.append(f"twice: {modern}, as {name} too")
-    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
-      faults.append(f"type: {name} is a {type(value).__name__}, not an array")
-      continue
-    value = np.asarray(value)
-    result[modern] = value.astype(np.float32) if value.dtype.name in ("float16", "bfloat16") else value
+def _arrays(state: Mapping[str, Any]) -> State:
+  """Raises an error that lists every value that is no array."""
+  faults = [
+    f"type: {shown(name)} is a {type(value).__name__}, not an array"
+    for name, value in state.items()
+    if not hasattr(value, "dtype") or not hasattr(value, "shape")
+  ]
   if faults:
     raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
-  return result
+  return {name: np.asarray(value) for name, value in state.items()}
 
 
 def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) -> None:
@@ -147,7 +142,7 @@ def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) 
       if unit.kind == "linear":
         expected[f"{unit.name}.bias"] = own["bias"].shape
   faults = [f"missing: {name}" for name in expected if name not in state]
-  faults += [f"unknown: {name}" for name in state if name not in expected]
+  faults += [f"unknown: {shown(name)}" for name in state if name not in expected]
   for name in expected:
     if name in state:
       value = state[name]

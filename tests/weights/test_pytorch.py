@@ -1,10 +1,7 @@
 """Weights of other programs, in and out."""
 
 import functools
-import pathlib
 import re
-import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -229,60 +226,6 @@ def test_files_that_are_not_what_they_say_are_one_line(tmp_path):
   (tmp_path / "weights.h5").touch()
   with pytest.raises(WeightsError, match=r"weights are read from files that end in \.safetensors, \.pth"):
     weights.read(tmp_path / "weights.h5")
-
-
-def test_a_pth_file_is_read_as_tensors_alone_and_its_faults_are_one_line(tmp_path, monkeypatch):
-  # PyTorch is an extra; here a stand-in with the one function that is called, so that how it is called is seen.
-  class Tensor:
-    dtype = "float32"
-    detach = lambda self: self
-    numpy = lambda self: np.arange(3.0, dtype=np.float32)
-
-  def load(path, **options):
-    assert options == {"map_location": "cpu", "weights_only": True}
-    return files[path.name]
-
-  files = {"plain.pth": {"a": Tensor()}, "wrapped.pth": {"state_dict": {"a": Tensor()}, "epoch": 3}}
-  files |= {"list.pth": [Tensor()], "more.pth": {"a": Tensor(), "b": 3}}
-  for name in (*files, "damaged.pth"):
-    (tmp_path / name).touch()
-  monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load, Tensor=Tensor, bfloat16="bfloat16"))
-  for name in ("plain.pth", "wrapped.pth"):
-    assert {key: value.tolist() for key, value in weights.read(tmp_path / name).items()} == {"a": [0.0, 1.0, 2.0]}
-  for name in ("list.pth", "more.pth"):
-    with pytest.raises(WeightsError, match="is not a state dict of tensors"):
-      weights.read(tmp_path / name)
-  with pytest.raises(WeightsError, match="cannot be read as a state dict"):
-    weights.read(tmp_path / "damaged.pth")
-  with pytest.raises(WeightsError, match=r"nowhere\.pth: cannot be read; there is no such file"):
-    weights.read(tmp_path / "nowhere.pth")
-  monkeypatch.setitem(sys.modules, "torch", None)
-  with pytest.raises(WeightsError, match="needs PyTorch; or convert it to"):
-    weights.read(tmp_path / "plain.pth")
-
-
-def test_pytorch_itself_reads_pth_files_and_runs_nothing_in_them(tmp_path):
-  torch = pytest.importorskip("torch", reason="PyTorch is the extra `pytorch`; the tests do without it")
-  state = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7), "c": torch.ones(2, dtype=torch.bfloat16)}
-  torch.save(state, tmp_path / "good.pth")
-  found = weights.read(tmp_path / "good.pth")
-  assert {name: value.tolist() for name, value in found.items()} == {
-    "a": [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]],
-    "b": 7,
-    "c": [1.0, 1.0],
-  }
-  trace = tmp_path / "was_run"
-
-  class Runs:
-    def __reduce__(self):
-      return (pathlib.Path.touch, (trace,))
-
-  torch.save({"a": Runs()}, tmp_path / "bad.pth")
-  (tmp_path / "cut.pth").write_bytes((tmp_path / "good.pth").read_bytes()[:100])
-  for name in ("bad.pth", "cut.pth"):
-    with pytest.raises(WeightsError, match=rf"{name}: cannot be read as a state dict"):
-      weights.read(tmp_path / name)
-  assert not trace.exists()
 
 
 @pytest.mark.slow
