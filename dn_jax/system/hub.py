@@ -10,7 +10,6 @@ import io
 import logging
 import pathlib
 import re
-import sys
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -151,7 +150,7 @@ def fetch(flag: str, address: Address, suffixes: Sequence[str], say: Callable[[s
       say(f"{shown(address)}: {shown(pinned)}, which the cache has")
     else:
       say(f"fetching {shown(pinned)}{size} from {where()} into {hub.constants.HF_HUB_CACHE}")
-    with _shown_progress(shown(pinned.file)) as bar:
+    with _shown_progress() as bar:
       # By the branch's name, so that the cache knows its commit later, offline.
       path = hub.hf_hub_download(
         pinned.repository, pinned.file, revision=address.branch, etag_timeout=PATIENCE, tqdm_class=bar
@@ -274,26 +273,22 @@ def _silent() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _shown_progress(what: str) -> Iterator[type]:
-  """A class that `huggingface_hub` takes for tqdm's, whose bar is ours, on a terminal."""
+def _shown_progress() -> Iterator[type]:
+  """A class that `huggingface_hub` takes for tqdm's, whose bars are ours, on a terminal."""
   import rich.console
   import tqdm
   from rich import progress
 
-  columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn())
-  with progress.Progress(
-    *columns, console=rich.console.Console(stderr=True, markup=False), disable=not sys.stderr.isatty()
-  ) as bars:
-    task = bars.add_task(what, total=None)
+  columns = (progress.TextColumn("{task.description}", markup=False), progress.BarColumn(), progress.DownloadColumn())
+  console = rich.console.Console(stderr=True)
+  with progress.Progress(*columns, console=console, disable=not console.is_terminal) as bars:
 
     class Bar(tqdm.tqdm):
-      def __init__(self, *args: Any, **options: Any):
+      def __init__(self, *args: Any, desc: str = "", **options: Any):
+        self.task = bars.add_task(shown(desc), total=None)
         super().__init__(*args, **options | {"file": io.StringIO(), "disable": False, "leave": False})
 
       def display(self, *_: Any, **__: Any) -> None:
-        bars.update(task, completed=self.n, total=self.total)
-
-      def update_transfer(self, _: float) -> None:
-        """Of files in pieces, the bytes over the network; the bar has those that are whole."""
+        bars.update(self.task, completed=self.n, total=self.total)
 
     yield Bar

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import pathlib
 import sys
+import types
 
 import pytest
 from hub_server import TOKEN, Repository
@@ -178,3 +179,34 @@ def test_a_file_whose_sum_is_not_the_hubs_is_deleted(the_hub, tmp_path):
 def test_without_its_extra_an_address_is_refused(monkeypatch):
   monkeypatch.setitem(sys.modules, "huggingface_hub", None)
   assert refused("hf://some/net") == "--weights hf://some/net: needs an extra: pip install -e '.[hub]'"
+
+
+def test_our_bars_take_the_place_of_the_librarys_also_where_files_come_in_pieces(the_hub, capsys, monkeypatch):
+  from huggingface_hub.utils import _xet_progress_reporting
+  from rich import progress
+
+  monkeypatch.setenv("FORCE_COLOR", "1")  # As a terminal to rich.
+  drawn = []
+  update = progress.Progress.update
+  monkeypatch.setattr(progress.Progress, "update", lambda *given, **how: (drawn.append(how), update(*given, **how)))
+  the_hub.repositories["some/net"] = repository = Repository()
+  repository.commit(m__safetensors=bytes(2**20))
+  fetched("hf://some/net")
+  assert {"completed": 2**20, "total": 2**20} in drawn
+  assert "m.safetensors" in capsys.readouterr().err
+  drawn.clear()
+  with hub._shown_progress() as bar:
+    reporter = _xet_progress_reporting.XetDownloadProgressReporter(
+      reconstruction_desc="a: file", transfer_desc="a: bytes", total=100, log_level=logging.WARNING, tqdm_class=bar
+    )
+    with reporter as told:
+      report = types.SimpleNamespace(
+        total_bytes=100,
+        total_bytes_completed=100,
+        total_transfer_bytes_completed=60,
+        total_bytes_completion_rate=1.0,
+        total_transfer_bytes_completion_rate=1.0,
+      )
+      told.update_progress(report)
+      told.reconstruction_bar.refresh()
+  assert {"completed": 100, "total": 100} in drawn
