@@ -49,7 +49,7 @@ class Evaluation:
   checkpoint: Which = "reported"
   """Of a run, the network whose error it reports, the last, or the best on validation."""
   weights: pathlib.Path | None = None
-  """A file of weights (.safetensors, .pth) in PyTorch's names; also of the hub, hf://OWNER/NAME[@REVISION][/FILE]."""
+  """A file of weights (.safetensors, .pth, .keras, ...) or hf://OWNER/NAME[@REVISION][/FILE]."""
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked()
   crops: Literal[1, 10] = 1
   """1: the middle of each image; 10: its corners, its middle and their mirror images, probabilities averaged."""

@@ -51,7 +51,7 @@ def export(
   """Writes a network into a file.
 
   Args:
-    source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names; also of the hub,
+    source: a run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or
       hf://OWNER/NAME[@REVISION][/FILE].
     to: file, .safetensors or .jaxexport; or hf://OWNER/NAME[@BRANCH][/FILE], a repository of the Hugging Face hub.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.

@@ -72,7 +72,7 @@ def draw_reuse(
   """Mean absolute weights from each layer of a dense block to each later one (the paper's figure 5).
 
   Args:
-    source: a run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names; also of the hub, hf://OWNER/NAME[@REVISION][/FILE].
+    source: a run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or hf://OWNER/NAME[@REVISION][/FILE].
     to: file, .svg, .png or .pdf.
     model: the DenseNet of a file of weights; a run knows its own.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.

@@ -39,7 +39,7 @@ class Files(Moved):
 @dataclasses.dataclass(frozen=True)
 class Prediction:
   source: Annotated[pathlib.Path, tyro.conf.Positional]
-  """A run's folder, or a file of weights (.safetensors, .pth) in PyTorch's names; also of the hub, hf://OWNER/NAME[@REVISION][/FILE]."""
+  """A run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or hf://OWNER/NAME[@REVISION][/FILE]."""
   files: Annotated[tuple[str, ...], tyro.conf.Positional]
   """Images, folders of images, and patterns such as 'photos/*.jpg'."""
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked()

@@ -105,7 +105,7 @@ def changed(path, new, old_text, new_text, count=-1):
   return new
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_densenet_within_another_model_is_read_and_what_else_that_does_is_named(saved, tmp_path):
   import keras
   from keras.src.applications import densenet
@@ -122,7 +122,7 @@ def test_a_densenet_within_another_model_is_read_and_what_else_that_does_is_name
   assert any("what these layers do is left out: rescaling" in line for line in said)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_keras_bfloat16_is_read(saved, tmp_path):
   import keras
 
