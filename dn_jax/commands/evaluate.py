@@ -67,6 +67,7 @@ def evaluate(flags: Evaluation) -> None:
     raise UserError(f"{run}: a run knows its network, pictures and sizes; those flags are for --weights")
   if weights is not None and weights.is_dir():
     raise ConfigurationError("weights", weights, "is a folder; of a run, give it without --weights")
+  weights_file.refuse_missing(weights)
   from dn_jax.inference import load
   from dn_jax.inference.evaluate import of_classifier, of_run
   from dn_jax.system import compilation

@@ -95,7 +95,7 @@ def draw_reuse(
     title = f"{slug(loaded.config)}, epoch {loaded.epoch}"
     network, params = loaded.network, loaded.params
   else:
-    _, network, variables = load.network_of_file(source, model, "train", lambda _: None)
+    _, network, variables = load.network_of_file(source, model, "train", lambda line: print(line, file=sys.stderr))
     params = variables["params"]
     title = source.name
   _save(reuse_map.draw(reuse.mean_absolute_weights(network, params), title), to)

@@ -19,12 +19,13 @@ def main() -> None:
 def train() -> None:
   """Reads flags, trains, and prints the result."""
   from dn_jax.commands.flags import parse
-  from dn_jax.config import datasets
+  from dn_jax.config import datasets, weights_file
   from dn_jax.config.schema import RunConfig
   from dn_jax.runs import start
 
   # Before JAX is imported, and before this process joins others.
   config = start.resolved(parse(RunConfig, __doc__), lambda line: print(line, flush=True))
+  weights_file.refuse_missing(config.weights, config.out)
   import rich.console
   import rich.table
 

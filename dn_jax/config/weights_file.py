@@ -21,12 +21,6 @@ SUFFIXES = (".safetensors", *keras_file.SUFFIXES, ".pth", ".pt", ".pth.tar", ".c
 class WeightsError(UserError):
   """Weights that do not fit; the message names every wrong tensor."""
 
-  def of_file(self, path: pathlib.Path) -> UserError:
-    """The same in one line: the first wrong tensor, and how many more."""
-    first, *rest = str(self).splitlines()
-    more = f", and {len(rest) - 1} more" if len(rest) > 1 else ""
-    return UserError(f"{path}: {first} ({''.join(rest[:1]).strip()}{more}); give --model.name")
-
 
 def about(path: pathlib.Path) -> About:
   """The description that `dn_jax.weights.write` wrote into a file, with all fields unset where there is none.
@@ -34,13 +28,29 @@ def about(path: pathlib.Path) -> About:
   Raises:
     WeightsError: it cannot be read.
   """
-  if path.suffix != ".safetensors":
+  if path.suffix.lower() != ".safetensors":
     return About()
   try:
     with safetensors.safe_open(path, "numpy") as file:
       return from_json(About, (file.metadata() or {}).get(METADATA, "{}"))
   except (OSError, safetensors.SafetensorError, Misfit) as error:
     raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
+
+
+def refuse_missing(path: pathlib.PurePath | None, out: pathlib.Path | None = None) -> None:
+  """Refuses a file of weights that is not there, before anything else is done.
+
+  Args:
+    path: of the file; the hub's files are asked for elsewhere (`of`, `place`).
+    out: of a run that starts from it; one that has begun needs it no more.
+
+  Raises:
+    ConfigurationError: the file is missing.
+  """
+  if path is None or hub.is_address(path):
+    return
+  if not path.is_file() and not (out and (out / "checkpoints").exists()):
+    raise ConfigurationError("weights", path, "is a folder" if path.is_dir() else "there is no such file")
 
 
 def of(flag: str, path: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:

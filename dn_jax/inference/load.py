@@ -28,6 +28,7 @@ from dn_jax.runs import records
 from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config, read_data
 from dn_jax.training import optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
+from dn_jax.weights import network as of_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,17 +170,14 @@ def network_of_file(
   complete = complete_model(dataclasses.replace(weights_file.model_of(path, model), remat=None))
   if complete.family != "densenet":
     raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
-  shapes = {name.removeprefix("module."): value.shape for name, value in state.items()}
-  head, stem = shapes.get("classifier.weight", ()), shapes.get("features.conv0.weight", ())
   # From the file; where it lacks them, the comparison below names what is missing.
-  classes, channels = head[0] if len(head) == 2 else 1000, stem[1] if len(stem) == 4 else 3
-  network = build.build(complete, classes)
-  images = jnp.zeros((1, 256, 256, channels))
+  network = build.build(complete, of_shapes.classes_of(state) or 1000)
+  images = jnp.zeros((1, 256, 256, of_shapes.channels_of(state) or 3))
   template = jax.eval_shape(lambda key: network.init(key, images, False), jax.random.key(0))
   try:
     variables = weights.from_pytorch(network, state, template, disagreement, say)
   except WeightsError as error:
-    raise error.of_file(path) from None
+    raise of_shapes.refusal(path, error, state, complete) from None
   return complete, network, variables
 
 

@@ -15,6 +15,7 @@ from dn_jax.config.weights_file import WeightsError
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import initial
 from dn_jax.models.densenet import DenseNet
+from dn_jax.weights import network as of_shapes
 
 
 def variables(
@@ -31,17 +32,19 @@ def variables(
     network: of the run.
     key: for drawing them.
     image_shape: (height, width, channels).
-    say: receives a line where a file's running averages disagree.
+    say: receives a line about what a file is taken for, and where its running averages disagree.
 
   Raises:
     UserError: the file cannot be read or does not fit the network, or has another number of classes.
   """
+  # Before the rest is drawn, which takes longer.
+  loaded = _loaded(config, network, image_shape, say) if config.weights else None
+  if loaded and not config.reset_classifier:
+    return loaded
   fresh = initial.variables(network, key, image_shape)
-  if config.weights is None:
+  if loaded is None:
     return fresh
-  loaded = _loaded(config, network, image_shape, say)
-  if config.reset_classifier:
-    loaded["params"]["classifier"] = fresh["params"]["classifier"]
+  loaded["params"]["classifier"] = fresh["params"]["classifier"]
   return loaded
 
 
@@ -50,15 +53,15 @@ def _loaded(
 ) -> dict[str, Any]:
   path = config.weights
   state = weights.read(weights_file.place(path), say)
-  heads = [name for name in state if name.removeprefix("module.") == "classifier.weight"]
-  classes = state[heads[0]].shape[0] if heads and state[heads[0]].ndim == 2 else network.num_classes
-  if classes != network.num_classes and not config.reset_classifier:
-    raise ConfigurationError(
-      "weights", path, f"are of {classes} classes, and the pictures of {network.num_classes}; give --reset-classifier"
-    )
-  source = network.clone(num_classes=classes)
+  classes = of_shapes.classes_of(state)
+  if classes is None and of_shapes.model_of(state) and not config.reset_classifier:
+    raise ConfigurationError("weights", path, "have no classifier; give --reset-classifier")
+  if classes not in (None, network.num_classes) and not config.reset_classifier:
+    fits = f"are of {classes} classes, and the pictures of {network.num_classes}; give --reset-classifier"
+    raise ConfigurationError("weights", path, fits)
+  source = network.clone(num_classes=classes or network.num_classes)
   template = jax.eval_shape(lambda key: source.init(key, jnp.zeros((1, *image_shape)), False), jax.random.key(0))
-  if config.reset_classifier and not heads:  # A file of all but the classifier.
+  if config.reset_classifier and classes is None:  # A file of all but the classifier.
     kernel = template["params"]["classifier"]["kernel"].shape
     state |= {
       "classifier.weight": np.zeros(kernel[::-1], np.float32),
@@ -68,4 +71,4 @@ def _loaded(
   try:
     return weights.from_pytorch(source, state, template, disagreement, say)
   except WeightsError as error:
-    raise error.of_file(path) from None
+    raise of_shapes.refusal(path, error, state, config.model) from None

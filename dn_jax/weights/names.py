@@ -21,7 +21,7 @@ from dn_jax.errors import shown
 _WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod)\.")
 # Such layers every DenseNet has, and hardly another network.
 _DENSE = re.compile(
-  r"(?P<prefix>(?:.+\.)??)(?P<features>(?:features\.)?)(?:denseblock\d+\.denselayer|(?P<pytorchcv>stage)\d+\.unit)\d+\..*"
+  r"(?P<prefix>(?:.+?\.)??)(?P<features>(?:features\.)?)(?:denseblock\d+\.denselayer|(?P<pytorchcv>stage)\d+\.unit)\d+\..*"
 )
 _KIND = {"bn": "norm", "conv": "conv"}
 # A layer's name below `features.`, and torchvision's for it.
@@ -59,7 +59,7 @@ def translated(state: Mapping[Any, Any], say: Callable[[str], None]) -> dict[str
   for (name, value), short in zip(state.items(), bare, strict=True):
     own = classifier.get(short) or (dense and _layer(short, prefix + features))
     core = short.removeprefix(prefix) if own else short
-    off |= {str(name).removesuffix(core)} if str(name).endswith(core) else set(_WRAPPER.findall(name))
+    off |= {str(name).removesuffix(core)} if str(name).endswith(core) else set(_WRAPPER.findall(str(name)))
     own = own or short
     if own in result:
       faults.append(f"twice: {shown(own)}, as {shown(name)} too")
@@ -67,6 +67,8 @@ def translated(state: Mapping[Any, Any], say: Callable[[str], None]) -> dict[str
   if faults:
     raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
   changes = [f"{' and '.join(sorted(off - {''}))} taken off"] if off - {""} else []
+  heads = {name.removeprefix(prefix).rpartition(".")[0] for name in classifier} - {"classifier", "output"}
+  changes += [f"{' and '.join(sorted(heads))} read as classifier"] if heads else []
   changes += ["pytorchcv's read as torchvision's"] if pytorchcv else []
   changes += ["features. put before"] if dense and not features else []
   if changes:

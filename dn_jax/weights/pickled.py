@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from dn_jax.config.weights_file import WeightsError
@@ -30,7 +30,7 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _WEIGHTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
 _DTYPES: Mapping[str, np.dtype] = {
   "Half": np.dtype(np.float16),
-  "BFloat16": np.dtype(ml_dtypes.bfloat16),
+  "BFloat16": np.dtype(jnp.bfloat16),
   "Float": np.dtype(np.float32),
   "Double": np.dtype(np.float64),
   "ComplexFloat": np.dtype(np.complex64),
@@ -52,7 +52,7 @@ def read(path: pathlib.Path, say: Callable[[str], None]) -> State:
     say: receives a line about which part was taken, and one that names the objects that were left unread.
 
   Returns:
-    Arrays by name, read-only views of the file's bytes; bfloat16 as `ml_dtypes` has it.
+    Arrays by name, read-only views of the file's bytes; bfloat16 as JAX has it.
 
   Raises:
     WeightsError: it is damaged, is another kind of file, or its weights are no tensors.
@@ -293,10 +293,18 @@ def _weights(found: Any) -> tuple[tuple[str, ...], dict[Any, Any], list[tuple[st
   return first, functools.reduce(lambda inside, key: inside[key], first, found), others
 
 
-def _places(found: Any, deep: int = 3) -> list[tuple[str, ...]]:
+def _places(found: Any) -> list[tuple[str, ...]]:
   """The keys that lead to dictionaries with tensors; one that holds others is a checkpoint, and none itself."""
-  inside = [(key, *rest) for key, value in _items(found) if deep for rest in _places(value, deep - 1)]
-  return inside or ([()] if any(isinstance(value, _Tensor | Array) for _, value in _items(found)) else [])
+  inside: dict[int, tuple[tuple[str, ...], Any]] = {id(found): ((), found)}
+  for place, each in (walk := list(inside.values())):  # Each dictionary once, however often the file names it.
+    for key, value in _items(each):
+      if isinstance(value, dict) and id(value) not in inside and len(place) < 3:
+        inside[id(value)] = ((*place, key), value)
+        walk.append(inside[id(value)])
+  # Numbers alone, such as errors so far, are no weights.
+  arrays = lambda each: any(isinstance(value, Array) or getattr(value, "size", ()) != () for _, value in _items(each))
+  places = [place for place, each in walk if arrays(each)]
+  return [place for place in places if not any(other[: len(place)] == place != other for other in places)]
 
 
 def _items(found: Any) -> list[tuple[str, Any]]:
@@ -314,7 +322,7 @@ def _array(name: Any, value: Any, bytes_of: Callable[[str], Any]) -> np.ndarray:
     raise BadPickleError(f"{name} is of {kind}, not a plain tensor")
   storage, size, stride = value.storage, value.size, value.stride
   numbers = (storage.first, storage.count, value.offset, *size, *stride)
-  if len(size) != len(stride) or not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
+  if not len(size) == len(stride) <= 32 or not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
     raise BadPickleError(f"{name} has a shape that no tensor has")
   elements = math.prod(size)
   if not elements:

@@ -211,7 +211,7 @@ def test_bad_input_is_one_line_that_names_it(table, tmp_path, capsys):
     (("diagram", "--model.name", "densenet-12", *to), "did you mean densenet-121"),
     (("reuse", tmp_path / "none.pth", *to), "there is no such file"),
     (("reuse", table, *to), "not a run's folder"),
-    (("reuse", tmp_path / "w.safetensors", *to), "the weights do not fit the network"),
+    (("reuse", tmp_path / "w.safetensors", *to), "its dense block 1 has 3 layers, not 16; give --model.depth 22"),
     (("reuse", begun, "--model.depth", 10, *to), "is a run's folder, which knows its network"),
     (("curves", tmp_path / "none", *to), "is not a folder"),
     (("curves", empty, *to), "holds no run"),

@@ -37,6 +37,7 @@ MISTAKES = [
   (["--checkpoint.keep", "1"], "--checkpoint.keep 1: must be at least 2"),
   (["--model.stem", "imagenet", "--model.depth", "12"], "--model.depth 12: 4 equal blocks with bottlenecks need depth"),
   (["--model.blocks", "1", "1", "1", "1"], "give --model.depth or --model.blocks, not both"),
+  (["--weights", "nowhere.pth"], "--weights nowhere.pth: there is no such file"),
   (["--out", "setup.cfg"], "--out setup.cfg: is not a run's folder"),
   (["--out", "tests"], "--out tests: is not a run's folder, and not empty"),
   (["--out", "setup.cfg/run"], "--out setup.cfg/run: cannot be written"),

@@ -154,3 +154,18 @@ def test_bytes_of_a_text_that_is_named_again_and_again_are_counted():
   assert len(content) < 2000
   with pytest.raises(BadPickleError, match="holds more bytes than its size"):
     unpickle(content)
+
+
+def test_a_key_that_is_nested_deep_is_refused():
+  # Python hashes a tuple by recursion, and crashes in one as deep as the first.
+  for content in (
+    b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.",
+    b"\x80\x02(" + b")" + b"\x85" * 9 + b"K\x01d.",
+    b"\x80\x02}(" + b")" + b"\x85" * 9 + b"K\x01u.",
+    b"\x80\x04\x8f()" + b"\x85" * 9 + b"\x90.",
+    b"\x80\x04()" + b"\x85" * 9 + b"\x91.",
+  ):
+    with pytest.raises(BadPickleError, match="has a key that is a tuple of objects"):
+      unpickle(content)
+  values = {"it": {(1, "a"): 2, None: {1, b"x"}}}
+  assert unpickle(pickle.dumps(values)) == values

@@ -49,7 +49,7 @@ def test_keras_peer_is_the_same_network():
 
 @pytest.mark.parametrize("options", [(), ("checkpointed",)])
 def test_pytorch_peer_is_the_same_network(options):
-  torch = pytest.importorskip("torch", reason="PyTorch is an extra; the benchmark takes it from a Python of its own")
+  torch = pytest.importorskip("torch", reason="the benchmark takes PyTorch from a Python of its own")
   import torch_peer
 
   network, variables = network_with_weights()

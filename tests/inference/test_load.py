@@ -89,7 +89,7 @@ def test_a_file_that_says_nothing_has_the_sizes_of_its_stem(known, tmp_path):
   assert (found.input.size, found.input.resize, found.classes) == (224, 256, None)
   np.testing.assert_allclose(found.input.mean / 255, [0.485, 0.456, 0.406], rtol=1e-9)
   np.testing.assert_allclose(found.input.std / 255, [0.229, 0.224, 0.225], rtol=1e-9)
-  with pytest.raises(UserError, match=r"the weights do not fit the network .*give --model.name"):
+  with pytest.raises(UserError, match=r"of another network: its stem is that for ImageNet, not cifar's; give --model"):
     loaded(tmp_path / "w.safetensors")
 
 
@@ -200,6 +200,7 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
       "error: --modl.depth 8: there is no such flag; did you mean --model.depth",
     ),
     (["evaluate"], "error: give a run's folder, or --weights FILE"),
+    (["evaluate", "--weights", "/nowhere.pth"], "error: --weights /nowhere.pth: there is no such file"),
     (["evaluate", "--weights", "FILE"], "error: --data.dir (unset): --data.name folder needs the folder"),
     (
       ["evaluate", "--weights", "FILE", "--data.name", "cifar10"],

@@ -114,6 +114,20 @@ def test_a_file_of_all_but_the_classifier_will_do(trained_file, tmp_path):
   found = initial_state.variables(config, build.build(config.model, 7), jax.random.key(0), (32, 32, 3), pytest.fail)
   assert found["params"]["classifier"]["kernel"].shape[1] == 7
   assert found["params"]["classifier"]["kernel"].any()
+  config = resolved(tmp_path / "rest.safetensors")
+  with pytest.raises(ConfigurationError, match=r"rest\.safetensors: have no classifier; give --reset-classifier"):
+    initial_state.variables(config, build.build(config.model, 2), jax.random.key(0), (32, 32, 3), pytest.fail)
+
+
+def test_a_file_of_a_wrapped_network_starts_a_run_and_it_is_said(trained_file, tmp_path):
+  wrapped = {f"module.net.{name}": value for name, value in weights.read(trained_file).items()}
+  weights.write(tmp_path / "wrapped.SAFETENSORS", wrapped, weights_file.about(trained_file))
+  config, said = resolved(tmp_path / "wrapped.SAFETENSORS"), []
+  network = build.build(config.model, 2)
+  found = initial_state.variables(config, network, jax.random.key(0), (32, 32, 3), said.append)
+  plain = initial_state.variables(resolved(trained_file), network, jax.random.key(0), (32, 32, 3), pytest.fail)
+  jax.tree.map(np.testing.assert_array_equal, found, plain)
+  assert said == [f"{tmp_path}/wrapped.SAFETENSORS: names of weights: module.net. taken off"]
 
 
 def test_a_file_of_other_classes_or_another_network_is_refused(trained_file):
@@ -121,7 +135,8 @@ def test_a_file_of_other_classes_or_another_network_is_refused(trained_file):
   with pytest.raises(ConfigurationError, match="are of 2 classes, and the pictures of 5; give --reset-classifier"):
     initial_state.variables(config, build.build(config.model, 5), jax.random.key(0), (32, 32, 3), pytest.fail)
   other = resolved(trained_file, model=ModelConfig(depth=16, growth_rate=4))
-  with pytest.raises(UserError, match=r"the weights do not fit the network \(missing: .*give --model.name"):
+  said = r"of another network: its dense block 1 has 1 layer, not 2; give --model.growth-rate 4 --model.depth 10$"
+  with pytest.raises(UserError, match=said):
     initial_state.variables(other, build.build(other.model, 2), jax.random.key(0), (32, 32, 3), pytest.fail)
 
 
