@@ -43,7 +43,7 @@ class Server(http.server.ThreadingHTTPServer):
   """repositories by name.
 
   asked:     method and path of each request
-  mute:      whether it leaves requests unanswered
+  mute:      whether it leaves requests unanswered; mute_files: those for files
   status:    that it answers with, whatever is asked
   says:      in a header, what the library would print
   wrong_sum: whether it names another SHA-256 than a file has
@@ -61,7 +61,7 @@ class Server(http.server.ThreadingHTTPServer):
     self.asked: list[str] = []
     self.created: list[dict[str, Any]] = []
     self.sent: dict[str, bytes] = {}
-    self.mute, self.wrong_sum, self.status = False, False, 0
+    self.mute, self.mute_files, self.wrong_sum, self.status = False, False, False, 0
     self.go_on = threading.Event()
 
   @property
@@ -90,7 +90,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if path == "/api/agent-harnesses":
       return self._answer(404)
     server.asked.append(f"{self.command} {path}")
-    if server.mute:
+    if server.mute or (server.mute_files and "/resolve/" in path):
       server.go_on.wait(60)
       self.close_connection = True
       return None

@@ -21,9 +21,9 @@ from dn_jax.errors import ConfigurationError, near, shown
 FORM = "hf://OWNER/NAME[@REVISION][/FILE]"
 # Seconds to wait for the hub's answer.
 PATIENCE = 10
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_NAME = r"\w(?:[\w.-]{0,94}\w)?"
 # As in huggingface_hub's own addresses, two kinds of revisions have slashes; in others these are written %2F.
-_ADDRESS = re.compile(rf"hf:/+({_NAME}/{_NAME})(?:@(refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(.+))?")
+_ADDRESS = re.compile(rf"hf:/+({_NAME}/{_NAME})(?:@(refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(.+))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _OTHER_KINDS = ("models", "datasets", "spaces", "kernels", "buckets")
 
@@ -96,9 +96,10 @@ def address_of(flag: str, path: pathlib.PurePath) -> Address:
   """
   text = str(HubPath(path))
   match = _ADDRESS.fullmatch(text)
-  if match is None or ".." in text.split("/"):
+  repository, revision, file = match.groups() if match else ("--", None, None)
+  # As huggingface_hub has it.
+  if "--" in repository or ".." in repository or repository.endswith(".git") or ".." in (file or "").split("/"):
     raise ConfigurationError(flag, text, FORM)
-  repository, revision, file = match.groups()
   if (owner := repository.split("/")[0]) in _OTHER_KINDS:
     raise ConfigurationError(flag, text, f"{FORM} of a repository of models; {owner} is no owner")
   return Address(repository, urllib.parse.unquote(revision) if revision else None, file)
@@ -149,6 +150,8 @@ def fetch(flag: str, address: Address, suffixes: Sequence[str], say: Callable[[s
     if cached(pinned):
       say(f"{shown(address)}: {shown(pinned)}, which the cache has")
     else:
+      # Of its own accord the library would wait six minutes for an answer to this.
+      hub.get_hf_file_metadata(hub.hf_hub_url(address.repository, pinned.file, revision=info.sha), timeout=PATIENCE)
       say(f"fetching {shown(pinned)}{size} from {where()} into {hub.constants.HF_HUB_CACHE}")
     with _shown_progress() as bar:
       # By the branch's name, so that the cache knows its commit later, offline.
@@ -184,12 +187,12 @@ def _offline(flag: str, address: Address, suffixes: Sequence[str]) -> Fetched:
 
 def _chosen(flag: str, address: Address, files: Sequence[str], suffixes: Sequence[str]) -> str:
   """The file that is meant, of those that a repository has."""
-  if address.file:
-    if address.file not in files:
-      fits = near(address.file, map(shown, files)) if files else "it has no files"
-      raise ConfigurationError(flag, address, f"there is no such file; {fits}")
-    return address.file
   readable = [file for file in files if file.lower().endswith(tuple(suffixes))]
+  if address.file in files:
+    return address.file
+  if address.file:
+    fits = near(address.file, map(shown, readable)) if readable else "it has no files of weights"
+    raise ConfigurationError(flag, address, f"there is no such file; {fits}")
   found = [file for file in readable if file.lower().endswith(".safetensors")] or readable
   if len(found) == 1:
     return found[0]

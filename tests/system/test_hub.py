@@ -44,7 +44,16 @@ def test_an_address_is_read_and_written_as_a_person_gives_it(text, parts):
 
 
 @pytest.mark.parametrize(
-  "text", ["hf://owner", "hf://datasets/owner/name", "hf://owner/na me", "hf://o/n/../m.pth", "hf://o/n@/m.pth"]
+  "text",
+  [
+    "hf://owner",
+    "hf://datasets/owner/name",
+    "hf://owner/na me",
+    "hf://o/n/../m.pth",
+    "hf://o/n@/m.pth",
+    "hf://a--b/c",
+    "hf://a/..b",
+  ],
 )
 def test_what_is_no_address_is_refused(text):
   with pytest.raises(ConfigurationError, match=r"^--to hf://.*OWNER/NAME\[@REVISION\]\[/FILE\]"):
@@ -59,7 +68,7 @@ def test_the_only_safetensors_is_fetched_once_and_what_and_whence_are_said_befor
 
   def say(line):
     lines.append(line)
-    assert not any("resolve" in each for each in the_hub.asked)
+    assert not any(each.startswith("GET") and "resolve" in each for each in the_hub.asked)
 
   found = fetched("hf://some/net", say)
   assert found.path.read_bytes() == content
@@ -158,6 +167,10 @@ def test_a_hub_that_does_not_answer_or_fails_is_one_line(the_hub, monkeypatch):
   the_hub.status = 503
   assert refused("hf://some/net").endswith("answers 503")
   the_hub.status, the_hub.mute = 0, True
+  assert "does not answer; HF_HUB_OFFLINE=1" in refused("hf://some/net")
+  the_hub.mute, the_hub.mute_files = False, True
+  the_hub.repositories["some/net"] = Repository()
+  the_hub.repositories["some/net"].commit(m__safetensors=b"m")
   assert "does not answer; HF_HUB_OFFLINE=1" in refused("hf://some/net")
   # A port where nobody listens.
   monkeypatch.setattr(constants, "ENDPOINT", "http://user:hf_password@127.0.0.1:9")
