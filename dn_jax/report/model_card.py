@@ -20,7 +20,8 @@ from dn_jax.runs import records
 from dn_jax.runs.records import EpochRecord, Summary
 from dn_jax.system import hub
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&:@$^=])")
+# What is markup anywhere, or begins a list or a heading at the start of a line.
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&!$^@:]|^[-+=])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ def text(network: Network, training: Training | None, licence: str | None, addre
 
 def escaped(name: str) -> str:
   """A name as text in Markdown, whatever characters it has."""
-  return _MARKUP.sub(r"\\\1", shown(name))
+  return re.sub(r"^(\d+)([.)])", r"\1\\\2", _MARKUP.sub(r"\\\1", shown(name)))
 
 
 def _header(network: Network, training: Training | None, licence: str | None) -> dict[str, Any]:
@@ -155,8 +156,10 @@ def _words(words: list[str]) -> str:
 
 
 def _code(*lines: str) -> str:
-  """Lines as they are; indented, so that no name in them can end the block."""
-  return "\n".join(f"    {line}" for each in lines for line in each.splitlines())
+  """Lines as they are, in a fence that is longer than any in them."""
+  text = "\n".join(lines)
+  fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
+  return f"{fence}\n{text}\n{fence}"
 
 
 def _classes(classes: Sequence[str]) -> list[str]:

@@ -32,8 +32,8 @@ def test_a_finished_runs_card_has_its_error_command_protocol_and_images(tmp_path
   assert header["license"] == "apache-2.0"
   for words in ("769,162 parameters", "L=100, k=12", "c0ffee", "8 x TPU v5e", "CVPR 2017", "(published: 300)"):
     assert words in body.replace("\\", "")
-  command = next(line for line in body.splitlines() if line.startswith("    python -m dn_jax train"))
-  assert command.startswith("    python -m dn_jax train")
+  command = next(line for line in body.splitlines() if line.startswith("python -m dn_jax train"))
+  assert body.splitlines()[body.splitlines().index(command) - 1] == "```"
   assert "--seed 7" in body
   assert "--model.name densenet-bc-100-12" in body
   assert f"python -m dn_jax predict {ADDRESS}" in body
@@ -66,7 +66,21 @@ def test_no_folder_of_this_machine_is_in_the_card(tmp_path):
 
 @pytest.mark.parametrize(
   "name",
-  ["*b*", "[x](http://y)", "<script>", "a\nb", "`c`", "# d", "| e |", "\udce9", "&amp;", "![i](j)", "1. f", "\u202e"],
+  [
+    "*b*",
+    "[x](http://y)",
+    "<script>",
+    "a\nb",
+    "`c`",
+    "# d",
+    "| e |",
+    "\udce9",
+    "&amp;",
+    "![i](j)",
+    "12. f",
+    "- g",
+    "\u202e",
+  ],
 )
 def test_a_classes_name_is_text_whatever_characters_it_has(name):
   network = model_card.Network(NETWORK.model, 1, 2, (name, "other"), 32)
@@ -77,7 +91,9 @@ def test_a_classes_name_is_text_whatever_characters_it_has(name):
   bare = rest.replace("\\\\", "")
   # Each character that Markdown or HTML could take for its own has a backslash before it.
   for place, each in enumerate(bare):
-    assert each not in "*_`[]()<>#|&!" or bare[place - 1] == "\\"
+    assert each not in "*_`[]<>#|&!" or bare[place - 1] == "\\"
+  assert bare[0] not in "-+="
+  assert not bare.startswith("12. ")
   body.encode()
   assert "\u202e" not in body
 
@@ -86,3 +102,11 @@ def test_a_licence_is_stated_only_where_it_is_given():
   header, body = card(None)
   assert "license" not in header
   assert "None is stated." in body
+
+
+def test_a_name_in_the_command_does_not_end_its_block(tmp_path):
+  config = RunConfig(CONFIG.data, CONFIG.model, epochs=1, weights=tmp_path / "a```b\n# c.pth")
+  _, body = card(model_card.training_of(untrained.run(tmp_path, config, 5.0), 1))
+  fences = [line for line in body.splitlines() if set(line) == {"`"}]
+  assert fences[:2] == ["````", "````"]
+  assert "# c.pth" not in body.splitlines()
