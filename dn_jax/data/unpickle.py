@@ -136,6 +136,14 @@ NAMES: Mapping[str, Any] = {
 }
 
 
+def is_flat(value: Any) -> bool:
+  """Whether a value may be hashed: Python hashes tuples by recursion, without a bound on their depth."""
+  return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(isinstance(each, _PLAIN) for each in value))
+
+
+_PLAIN = (str, bytes, int, float, bool, type(None))
+
+
 # The one in C allocates what an opcode asks for before it has read so much.
 class Unpickler(pickle._Unpickler):
   """Reads one pickle of a stream.
@@ -164,10 +172,8 @@ class Unpickler(pickle._Unpickler):
     raise BadPickleError("holds an object by a number of copyreg, which is not built")
 
   def key(self, value: Any) -> Any:
-    """A dictionary's key or a set's member: Python hashes tuples by recursion, without a bound on their depth."""
-    if not isinstance(value, _PLAIN) and not (
-      isinstance(value, tuple) and all(isinstance(each, _PLAIN) for each in value)
-    ):
+    """What stands for a dictionary's key or a set's member."""
+    if not is_flat(value):
       raise BadPickleError(f"has a key that is a {type(value).__name__} of objects")
     return value
 
@@ -224,6 +230,3 @@ class Unpickler(pickle._Unpickler):
     pickle.NEWOBJ[0]: _load_object,
     pickle.NEWOBJ_EX[0]: _load_object_by_names,
   }
-
-
-_PLAIN = (str, bytes, int, float, bool, type(None))

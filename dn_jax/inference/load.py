@@ -28,7 +28,7 @@ from dn_jax.runs import records
 from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config, read_data
 from dn_jax.training import optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
-from dn_jax.weights import network as of_shapes
+from dn_jax.weights import shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,13 +171,13 @@ def network_of_file(
   if complete.family != "densenet":
     raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
   # From the file; where it lacks them, the comparison below names what is missing.
-  network = build.build(complete, of_shapes.classes_of(state) or 1000)
-  images = jnp.zeros((1, 256, 256, of_shapes.channels_of(state) or 3))
+  network = build.build(complete, shapes.classes_of(state) or 1000)
+  images = jnp.zeros((1, 256, 256, shapes.channels_of(state) or 3))
   template = jax.eval_shape(lambda key: network.init(key, images, False), jax.random.key(0))
   try:
     variables = weights.from_pytorch(network, state, template, disagreement, say)
   except WeightsError as error:
-    raise of_shapes.refusal(path, error, state, complete) from None
+    raise shapes.refusal(path, error, state, complete) from None
   return complete, network, variables
 
 
@@ -262,8 +262,8 @@ def trained_by(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=None))
   network = build.build(config.model, num_classes)
   sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0), config.freeze)
-  shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), jax.random.key(0))
-  template = layout.placed(shapes, PartitionSpec(), mesh)
+  of_state = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), jax.random.key(0))
+  template = layout.placed(of_state, PartitionSpec(), mesh)
   with Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, say, read_only=True) as checkpoints:
     state, records, begun, _ = checkpoints.restore(template)
     if which == "best" or (which == "reported" and config.report == "best"):

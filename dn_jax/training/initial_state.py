@@ -15,7 +15,7 @@ from dn_jax.config.weights_file import WeightsError
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import initial
 from dn_jax.models.densenet import DenseNet
-from dn_jax.weights import network as of_shapes
+from dn_jax.weights import shapes
 
 
 def variables(
@@ -53,8 +53,8 @@ def _loaded(
 ) -> dict[str, Any]:
   path = config.weights
   state = weights.read(weights_file.place(path), say)
-  classes = of_shapes.classes_of(state)
-  if classes is None and of_shapes.model_of(state) and not config.reset_classifier:
+  classes = shapes.classes_of(state)
+  if classes is None and shapes.model_of(state) and not config.reset_classifier:
     raise ConfigurationError("weights", path, "have no classifier; give --reset-classifier")
   if classes not in (None, network.num_classes) and not config.reset_classifier:
     fits = f"are of {classes} classes, and the pictures of {network.num_classes}; give --reset-classifier"
@@ -71,4 +71,4 @@ def _loaded(
   try:
     return weights.from_pytorch(source, state, template, disagreement, say)
   except WeightsError as error:
-    raise of_shapes.refusal(path, error, state, config.model) from None
+    raise shapes.refusal(path, error, state, config.model) from None

@@ -55,7 +55,7 @@ def translated(state: Mapping[Any, Any], say: Callable[[str], None]) -> dict[str
   classifier = _classifier(bare, prefix, "output" if pytorchcv else "classifier")
 
   result: dict[str, Any] = {}
-  faults, off = [], set[str]()
+  faults, off = [], {""}
   for (name, value), short in zip(state.items(), bare, strict=True):
     own = classifier.get(short) or (dense and _layer(short, prefix + features))
     core = short.removeprefix(prefix) if own else short
@@ -66,11 +66,15 @@ def translated(state: Mapping[Any, Any], say: Callable[[str], None]) -> dict[str
     result[own] = value
   if faults:
     raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
-  changes = [f"{' and '.join(sorted(off - {''}))} taken off"] if off - {""} else []
   heads = {name.removeprefix(prefix).rpartition(".")[0] for name in classifier} - {"classifier", "output"}
-  changes += [f"{' and '.join(sorted(heads))} read as classifier"] if heads else []
-  changes += ["pytorchcv's read as torchvision's"] if pytorchcv else []
-  changes += ["features. put before"] if dense and not features else []
+  off.remove("")
+  more = f" and {len(off) - 4} more" if len(off) > 4 else ""
+  changes = [
+    *([f"{', '.join(sorted(off)[:4])}{more} taken off"] if off else []),
+    *(f"{head} read as classifier" for head in heads),
+    *(["pytorchcv's read as torchvision's"] if pytorchcv else []),
+    *(["features. put before"] if dense and not features else []),
+  ]
   if changes:
     say(shown(f"names of weights: {', '.join(changes)}"))
   return result

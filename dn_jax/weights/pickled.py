@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dn_jax.config.weights_file import WeightsError
-from dn_jax.data.unpickle import NAMES, Array, BadPickleError, Function, Unpickler, first_line
+from dn_jax.data.unpickle import NAMES, Array, BadPickleError, Function, Unpickler, first_line, is_flat
 from dn_jax.errors import shown
 from dn_jax.weights.table import State
 
@@ -101,6 +101,18 @@ class _Dict(dict):
     pass
 
 
+def _ordered(items: Any = ()) -> _Dict:
+  """collections.OrderedDict, which Python 2 calls with its items."""
+  return _Dict((_key(key), value) for key, value in items)
+
+
+def _key(value: Any) -> Any:
+  """Text where it is text, also Python 2's; a key that cannot be one is kept apart."""
+  with contextlib.suppress(UnicodeDecodeError):
+    value = value.decode() if isinstance(value, bytes) else value
+  return value if is_flat(value) and not isinstance(value, bytes) else Foreign(type(value).__name__)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Unchanging:
   """A pickle that has made it cannot change it."""
@@ -148,7 +160,7 @@ def _rebuild_as(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
 
 _TORCH: Mapping[str, Any] = {
   **NAMES,
-  "collections.OrderedDict": Function(lambda *items: _Dict(*items)),
+  "collections.OrderedDict": Function(_ordered),
   "torch._utils._rebuild_tensor": Function(_rebuild_tensor),
   "torch._utils._rebuild_tensor_v2": Function(_rebuild_tensor),
   "torch._utils._rebuild_parameter": Function(lambda data, *others: data),
@@ -178,11 +190,7 @@ class _Unpickler(Unpickler):
     return self._seen.foreign.setdefault(name, Foreign(name))
 
   def key(self, value: Any) -> Any:
-    """Text where it is text, also Python 2's; a key that cannot be one is kept apart."""
-    try:
-      return value.decode() if isinstance(value, bytes) else super().key(value)
-    except (UnicodeDecodeError, BadPickleError):
-      return Foreign(type(value).__name__)
+    return _key(value)
 
   def persistent_load(self, pid: Any) -> _Storage | Foreign:
     """torch/serialization.py: a storage's kind, key, device, elements, and in old files the part of another."""

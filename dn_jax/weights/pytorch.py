@@ -58,7 +58,8 @@ def from_pytorch(
 ) -> dict[str, Any]:
   """The variables of a network from a PyTorch state dict.
 
-  It takes the names that `dn_jax.weights.names` knows, and ignores `num_batches_tracked`.
+  It takes the names that `dn_jax.weights.names` knows, and ignores two counters: `num_batches_tracked` of batch norms,
+  and `n_averaged` of `torch.optim.swa_utils.AveragedModel`.
 
   Args:
     network: the DenseNet.
@@ -80,7 +81,7 @@ def from_pytorch(
   if disagreement not in typing.get_args(Disagreement):
     raise ValueError(f"disagreement {disagreement!r}: one of {', '.join(typing.get_args(Disagreement))}")
   table = units(network)
-  counts = {f"{unit.name}.num_batches_tracked" for unit in table if unit.kind == "norm"}
+  counts = {f"{unit.name}.num_batches_tracked" for unit in table if unit.kind == "norm"} | {"n_averaged"}
   state = _arrays({name: value for name, value in names.translated(state, say).items() if name not in counts})
   _check(state, table, template["params"])
   # Sums of halves are not rounded back.

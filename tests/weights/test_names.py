@@ -59,6 +59,10 @@ SPELLINGS = {
     lambda name: name.replace("features.", "features.module."),
     ["names of weights: module. taken off"],
   ),
+  "compiled within": (
+    lambda name: re.sub(r"(denseblock\d)", r"\1._orig_mod", name),
+    ["names of weights: _orig_mod. taken off"],
+  ),
   "bare": (bare, ["names of weights: features. put before"]),
   "a backbone, and a classifier beside it": (
     lambda name: name.replace("features.", "encoder."),
@@ -68,6 +72,10 @@ SPELLINGS = {
   "old in a wrapper": (
     lambda name: "module.densenet121." + first_files(name),
     ["names of weights: module.densenet121. taken off"],
+  ),
+  "all of it": (
+    lambda name: "module.densenet121." + first_files(of_a_sequential(0)(name)),
+    ["names of weights: module.densenet121. taken off, classifier.0 read as classifier"],
   ),
   "a sequential": (of_a_sequential(0), ["names of weights: classifier.0 read as classifier"]),
   "dropout before it": (
@@ -107,6 +115,11 @@ def test_a_spelling_is_read_as_torchvisions_and_what_changed_is_said_once(spelli
   assert said == [f"{tmp_path}/w.SAFETENSORS: {line}" for line in expected]
 
 
+def test_an_averaged_model_of_pytorchs_is_the_network_within(variables, state):
+  averaged = {"n_averaged": np.array(7), **{f"module.{name}": value for name, value in state.items()}}
+  assert exact(weights.from_pytorch(NETWORK, averaged, variables), variables)
+
+
 @pytest.mark.parametrize(
   ("more", "fault"),
   [
@@ -127,6 +140,7 @@ def test_names_given_twice_are_refused(more, fault, variables, state):
     (lambda state: {f"teacher.{name}": value for name, value in state.items()}, "teacher.features.conv0.weight"),
     (lambda state: {"other.classifier.bias": state["classifier.bias"]}, "other.classifier.bias"),
     (lambda state: {"classifier.3.bias": state["classifier.bias"]}, "classifier.3.bias"),
+    (lambda state: {"conv0.bias": state["classifier.bias"]}, "conv0.bias"),
     (lambda state: {"features.conv0.bias": state["classifier.bias"]}, "features.conv0.bias"),
     (lambda state: {"features.conv1.weight": state["features.conv0.weight"]}, "features.conv1.weight"),
   ],

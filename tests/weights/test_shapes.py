@@ -14,7 +14,7 @@ from dn_jax.config.schema import ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.inference import load
 from dn_jax.models import build
-from dn_jax.weights import network as of_shapes
+from dn_jax.weights import shapes
 
 SMALL = ModelConfig(blocks=(2, 1), growth_rate=4)
 MODELS = {
@@ -24,6 +24,7 @@ MODELS = {
   "halved": ModelConfig(blocks=(2, 1), growth_rate=3, bottleneck=False, compression=0.5, initial_channels=6),
   "b": ModelConfig(blocks=(1, 1, 1), growth_rate=4, compression=1.0),
   "third": ModelConfig(blocks=(3, 2, 1), growth_rate=5, compression=0.3, initial_channels=11),
+  "of two digits": ModelConfig(blocks=(3, 1), growth_rate=12, compression=0.45, initial_channels=40),
   "wide": ModelConfig(blocks=(2, 1), growth_rate=4, bottleneck_width=2),
   "one": ModelConfig(blocks=(2,), growth_rate=4),
   "imagenet": ModelConfig(blocks=(1, 2, 1, 1), growth_rate=4, stem="imagenet"),
@@ -42,9 +43,9 @@ def asked_for(words):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_shapes_tell_the_network_and_its_flags_ask_for_it(name):
-  found = of_shapes.model_of(state_of(MODELS[name]))
+  found = shapes.model_of(state_of(MODELS[name]))
   assert found == complete_model(MODELS[name])
-  assert asked_for(of_shapes.flags_of(found)) == found
+  assert asked_for(shapes.flags_of(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_shapes_tell_the_network_and_its_flags_ask_for_it(name):
   ],
 )
 def test_flags_are_the_fewest_that_ask_for_a_network(model, words):
-  assert of_shapes.flags_of(complete_model(model)) == words
+  assert shapes.flags_of(complete_model(model)) == words
   assert asked_for(words) == dataclasses.replace(complete_model(model), name=None)
 
 
@@ -91,7 +92,7 @@ def test_a_wrong_flag_is_answered_with_the_first_difference_and_the_flags_that_f
   weights.write(path, {f"module.{name}": value for name, value in state_of(file).items()})
   with pytest.raises(UserError) as error:
     load.network_of_file(path, asked, "inference", lambda line: None)
-  right = of_shapes.flags_of(complete_model(file))
+  right = shapes.flags_of(complete_model(file))
   assert str(error.value) == f"{path}: is of another network: {said}; give {right}"
 
 
@@ -108,6 +109,18 @@ def test_where_no_name_is_known_one_stands_beside_one_that_was_expected(tmp_path
   begin = "the weights do not fit the network (it has fc.weight, where features.conv0.weight was expected, and "
   assert answer.startswith(begin)
   assert "give" not in answer
+
+
+def test_a_deep_stem_is_no_network_that_flags_ask_for(tmp_path):
+  # As timm's densenetblur121d has it: three 3x3 convolutions.
+  state = state_of(MODELS["imagenet"])
+  state["features.conv0.weight"] = np.zeros((4, 3, 3, 3), np.float32)
+  state |= {
+    f"features.norm0.{part}": np.ones(4, np.float32) for part in ("weight", "bias", "running_mean", "running_var")
+  }
+  state["features.conv2.weight"] = np.zeros((8, 4, 3, 3), np.float32)
+  answer = refused(tmp_path / "w.safetensors", state, ModelConfig(blocks=(1, 2, 1, 1), growth_rate=4, stem="imagenet"))
+  assert answer == "the weights do not fit the network (unknown: features.conv2.weight, and 5 more)"
 
 
 def test_where_the_network_is_right_the_wrong_tensor_is_named_and_no_flag(tmp_path):

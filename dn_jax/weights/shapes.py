@@ -38,6 +38,9 @@ def model_of(state: Mapping[str, Any]) -> ModelConfig | None:
   kernel = lambda name: state[f"features.{name}.weight"].shape
   try:
     stem, first = kernel("conv0"), kernel("denseblock1.denselayer1.conv1")
+    imagenet = "features.norm0.weight" in state
+    if stem[2:] != ((7, 7) if imagenet else (3, 3)) or stem[0] != first[1]:  # Such as timm's deep stems.
+      return None
     bottleneck = "features.denseblock1.denselayer1.conv2.weight" in state
     growth_rate = kernel("denseblock1.denselayer1.conv2")[0] if bottleneck else first[0]
     transitions = [kernel(f"transition{b}.conv")[:2] for b in range(1, len(counts))]
@@ -49,7 +52,7 @@ def model_of(state: Mapping[str, Any]) -> ModelConfig | None:
         bottleneck_width=first[0] // growth_rate if bottleneck else None,
         compression=_compression(transitions),
         initial_channels=stem[0],
-        stem="imagenet" if "features.norm0.weight" in state else "cifar",
+        stem="imagenet" if imagenet else "cifar",
       )
     )
   except (KeyError, IndexError, ZeroDivisionError, AttributeError, UserError):
