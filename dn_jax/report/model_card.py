@@ -57,7 +57,10 @@ class Training:
 def training_of(folder: pathlib.Path, epoch: int | None) -> Training:
   """Reads the records of the run whose network after an epoch is described; None: within an epoch."""
   tested = next((each for each in records.read_records(folder) if each.epoch == epoch), None)
-  return Training(records.read_config(folder), records.read_data(folder), tested, records.read_summary(folder))
+  config = records.read_config(folder)
+  if config.weights and not hub.is_address(config.weights):  # Its folder is nobody else's business.
+    config = dataclasses.replace(config, weights=pathlib.Path(config.weights.name))
+  return Training(config, records.read_data(folder), tested, records.read_summary(folder))
 
 
 def text(network: Network, training: Training | None, licence: str | None, address: hub.Address) -> str:
@@ -149,10 +152,7 @@ def _training(training: Training) -> list[str]:
 
 
 def _words(words: list[str]) -> str:
-  flag, *values = words
-  if flag == "--weights" and not values[0].startswith("hf://"):  # Its folder is nobody else's business.
-    values = [pathlib.PurePath(values[0]).name]
-  return shlex.join([flag, *map(shown, values)])
+  return shlex.join(map(shown, words))
 
 
 def _code(*lines: str) -> str:

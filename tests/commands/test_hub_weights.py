@@ -159,6 +159,12 @@ def test_a_network_without_a_run_has_a_card_that_says_less(known, the_hub, tmp_p
   assert "None is stated." in body
   assert f"{sum(leaf.size for leaf in jax.tree.leaves(known.params)):,} parameters" in body
   assert "1. \\*night\\*\\\\n\\# \\<b\\>" in body
+  (line,) = done.stderr.splitlines()  # And none of the library's bars.
+  assert line.startswith("uploading net.safetensors and README.md")
+  for _ in range(2):  # A new one, and one that is there.
+    done = call("experiments/export.py", tmp_path / "network.safetensors", "--to", "hf://me/hidden")
+    assert done.returncode == 0, done.stderr
+    assert the_hub.repositories["me/hidden"].private
   # A second time it is a commit more; the repository stays public, which has to be said again.
   again = call("experiments/export.py", tmp_path / "network.safetensors", "--to", "hf://me/mine")
   assert (again.returncode, again.stdout) == (2, "")
