@@ -14,7 +14,7 @@ import rich.console
 
 from dn_jax.config import protocol
 from dn_jax.config.network import name_of
-from dn_jax.config.resolve import data_name, resolve, slug
+from dn_jax.config.resolve import data_name, slug
 from dn_jax.config.schema import RunConfig, flags, to_dict
 from dn_jax.data import catalog
 from dn_jax.distributed import processes
@@ -26,6 +26,7 @@ from dn_jax.planner import policy as remat_policy
 from dn_jax.planner import targets
 from dn_jax.planner.plan import Question
 from dn_jax.runs import records as run_records
+from dn_jax.runs import start
 from dn_jax.runs.records import EpochRecord
 from dn_jax.system import folders, provenance
 from dn_jax.system.signals import Interrupted, Interruption
@@ -127,7 +128,9 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
 
 
 def _train(config: RunConfig, console: rich.console.Console, interruption: Interruption | None) -> dict[str, Any]:
-  config = resolve(config)
+  # It says names of files.
+  say = functools.partial(console.print, markup=False)
+  config = start.resolved(config, say)
   if said := protocol.of_streamed(config):
     console.print(said, highlight=False)
   folder = config.out
@@ -158,8 +161,6 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   config = with_remat_policy(config, dataset, console)
   if said := remat_policy.empty_lanes(config.batch_size, layout.devices, config.accumulation):
     console.print(said, highlight=False)
-  # It says names of files.
-  say = functools.partial(console.print, markup=False)
   parts = processes.together(lambda: assemble(config, dataset, say))
   processes.by_first(lambda: run_records.create(folder, config, data))
 

@@ -26,6 +26,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import emulator
+import hub_server
 import jax
 import several_devices
 
@@ -111,6 +112,18 @@ def bucket():
     for name, value in environment.items():
       patch.setenv(name, value)
     yield environment
+
+
+@pytest.fixture(scope="module")
+def hub_of_a_module() -> Iterator[hub_server.Server]:
+  with hub_server.serving() as server:
+    yield server
+
+
+@pytest.fixture
+def the_hub(hub_of_a_module, tmp_path, monkeypatch) -> hub_server.Server:
+  """The Hugging Face hub as `huggingface_hub` sees it in this test: empty, and nothing is in the cache."""
+  return hub_server.fresh(hub_of_a_module, tmp_path / "home", monkeypatch)
 
 
 @pytest.fixture(scope="session")

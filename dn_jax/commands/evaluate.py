@@ -49,7 +49,7 @@ class Evaluation:
   checkpoint: Which = "reported"
   """Of a run, the network whose error it reports, the last, or the best on validation."""
   weights: pathlib.Path | None = None
-  """A file of weights (.safetensors, .pth, ...; docs/weights.md)."""
+  """A file of weights (.safetensors, .pth, .keras, ...) or hf://OWNER/NAME[@REVISION][/FILE]."""
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked()
   crops: Literal[1, 10] = 1
   """1: the middle of each image; 10: its corners, its middle and their mirror images, probabilities averaged."""
@@ -81,7 +81,7 @@ def evaluate(flags: Evaluation) -> None:
     print(f"{flags.split}, {found.pictures:,} pictures, network of epoch {found.epoch}{within}")
   else:
     pictures = DataConfig(**{"name": "folder"} | given)
-    known = load.load(weights, flags.asked, flags.checkpoint, None, say)
+    known = load.load(weights_file.of("weights", weights, say), flags.asked, flags.checkpoint, None, say)
     found = of_classifier(known, pictures, flags.batch_size, crops, say)
     for line in found.said:
       say(line)

@@ -21,7 +21,7 @@ import tyro
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import choose
 from dn_jax.commands.network import DataName
-from dn_jax.config import datasets
+from dn_jax.config import datasets, weights_file
 from dn_jax.config.network import check_images, complete_model, kind_of, size_of
 from dn_jax.config.resolve import slug
 from dn_jax.config.schema import DataConfig, ModelConfig
@@ -72,7 +72,7 @@ def draw_reuse(
   """Mean absolute weights from each layer of a dense block to each later one (the paper's figure 5).
 
   Args:
-    source: a run's folder, or a file of weights (.safetensors, .pth, ...; docs/weights.md).
+    source: a run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or hf://OWNER/NAME[@REVISION][/FILE].
     to: file, .svg, .png or .pdf.
     model: the DenseNet of a file of weights; a run knows its own.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
@@ -85,7 +85,7 @@ def draw_reuse(
   from dn_jax.system import compilation
 
   compilation.keep_compiled_programs()
-  source = folders.of("source", source)
+  source = weights_file.of("source", source, lambda line: print(line, file=sys.stderr))
   if source.is_dir():
     if model != ModelConfig():
       raise ConfigurationError("model", "(given)", f"{source} is a run's folder, which knows its network")

@@ -22,10 +22,10 @@ import tyro
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
+from dn_jax.config import weights_file
 from dn_jax.config.schema import BitDepth, Count
 from dn_jax.config.trained import Asked, Moved, Which
 from dn_jax.errors import ConfigurationError, UserError, shown
-from dn_jax.system import folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Files(Moved):
 @dataclasses.dataclass(frozen=True)
 class Prediction:
   source: Annotated[pathlib.Path, tyro.conf.Positional]
-  """A run's folder, or a file of weights (.safetensors, .pth, ...; docs/weights.md)."""
+  """A run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or hf://OWNER/NAME[@REVISION][/FILE]."""
   files: Annotated[tuple[str, ...], tyro.conf.Positional]
   """Images, folders of images, and patterns such as 'photos/*.jpg'."""
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked()
@@ -70,7 +70,7 @@ def predict(asked: Prediction) -> None:
   paths = _found(asked.files, say)
   compilation.keep_compiled_programs()
   known = load.load(
-    folders.of("source", asked.source),
+    weights_file.of("source", asked.source, say),
     asked.asked,
     asked.checkpoint,
     asked.data.dir,

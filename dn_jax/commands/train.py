@@ -20,10 +20,11 @@ def train() -> None:
   """Reads flags, trains, and prints the result."""
   from dn_jax.commands.flags import parse
   from dn_jax.config import datasets, weights_file
-  from dn_jax.config.resolve import resolve
   from dn_jax.config.schema import RunConfig
+  from dn_jax.runs import start
 
-  config = resolve(parse(RunConfig, __doc__))  # Before JAX is imported, and before this process joins others.
+  # Before JAX is imported, and before this process joins others.
+  config = start.resolved(parse(RunConfig, __doc__), lambda line: print(line, flush=True))
   weights_file.refuse_missing(config.weights, config.out)
   import rich.console
   import rich.table

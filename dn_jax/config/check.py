@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import annotated_types
 
 from dn_jax.errors import ConfigurationError, nearest
+from dn_jax.system.hub import HubPath
 
 if TYPE_CHECKING:
   import pydantic
@@ -26,16 +27,20 @@ STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
 class _Path:
-  """Has pydantic accept pure paths too: a bucket's are, see `dn_jax.system.folders`."""
+  """Has pydantic accept pure paths too: a bucket's are, and the hub's; see `dn_jax.system`."""
 
   def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
     from pydantic_core import core_schema
 
     return core_schema.json_or_python_schema(
-      core_schema.no_info_after_validator_function(pathlib.Path, core_schema.str_schema()),
+      core_schema.no_info_after_validator_function(_path, core_schema.str_schema()),
       core_schema.is_instance_schema(pathlib.PurePath),
       serialization=core_schema.to_string_ser_schema(),
     )
+
+
+def _path(text: str) -> pathlib.PurePath:
+  return HubPath(text) if text.startswith("hf://") else pathlib.Path(text)
 
 
 Path = Annotated[pathlib.Path, _Path()]

@@ -232,7 +232,12 @@ class RunConfig:
   seed: Annotated[int, Ge(0), Lt(2**32)] = 0
   """Of weights, order, augmentation and dropout."""
   weights: Path | None = None
-  """Start from a file of weights (.safetensors, .pth, ...; docs/weights.md), which may describe its network."""
+  """Start from a file of weights (.safetensors, .pth, .keras, ...), which may describe its network, or from one of the
+  Hugging Face hub, hf://OWNER/NAME[@REVISION][/FILE]."""
+  weights_digest: str | None = added(None)
+  """Its SHA-256 digest: another file is refused. Of the hub's files it is found, and recorded."""
+  weights_revision: str | None = added(None, carried_out=True)
+  """The hub's branch or tag that --weights named; a run that goes on keeps the commit that this was at its start."""
   reset_classifier: bool = False
   """With --weights: a fresh classifier, for other classes."""
   freeze: tuple[str, ...] = ()

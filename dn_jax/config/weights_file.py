@@ -2,15 +2,20 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 import safetensors
 
+from dn_jax.config import keras_file
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.schema import About, ModelConfig
 from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.system import folders, hub
 
 # The entry of a safetensors file's metadata.
 METADATA = "dn_jax"
+# Ends of the names of files that `dn_jax.weights.read` reads.
+SUFFIXES = (".safetensors", *keras_file.SUFFIXES, ".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".dat", ".tar")
 
 
 class WeightsError(UserError):
@@ -32,30 +37,75 @@ def about(path: pathlib.Path) -> About:
     raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
 
 
-def refuse_missing(path: pathlib.Path | None, out: pathlib.Path | None = None) -> None:
+def refuse_missing(path: pathlib.PurePath | None, out: pathlib.Path | None = None) -> None:
   """Refuses a file of weights that is not there, before anything else is done.
 
   Args:
-    path: of the file.
+    path: of the file; the hub's files are asked for elsewhere (`of`, `place`).
     out: of a run that starts from it; one that has begun needs it no more.
 
   Raises:
     ConfigurationError: the file is missing.
   """
-  if path is not None and not path.is_file() and not (out and (out / "checkpoints").exists()):
+  if path is None or hub.is_address(path):
+    return
+  if not path.is_file() and not (out and (out / "checkpoints").exists()):
     raise ConfigurationError("weights", path, "is a folder" if path.is_dir() else "there is no such file")
 
 
-def model_of(path: pathlib.Path | None, model: ModelConfig) -> ModelConfig:
-  """The network of flags, or where they name none, of a file of weights that describes itself.
+def of(flag: str, path: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
+  """The path that a flag gave, as `dn_jax.system.folders.of` has it, and of the hub's file its place in the cache.
+
+  Args:
+    say: told before a file is fetched from the hub.
 
   Raises:
-    WeightsError: the file's description cannot be read.
+    ConfigurationError: there is none.
   """
-  if path is None or not path.is_file():
-    return model
+  if hub.is_address(path):
+    return hub.fetch(flag, hub.address_of(flag, path), SUFFIXES, say).path
+  return folders.of(flag, path)
+
+
+def place(path: pathlib.PurePath) -> pathlib.Path:
+  """A run's file of weights on this machine: the path itself, or of the hub's file its place in the cache.
+
+  Raises:
+    ConfigurationError: the cache does not have it.
+  """
+  if (found := _there(path)) is None:
+    raise ConfigurationError("weights", path, "is not in the cache of the hub's files")
+  return found
+
+
+def _there(path: pathlib.PurePath) -> pathlib.Path | None:
+  if not hub.is_address(path):
+    return path
+  address = hub.address_of("weights", path)
+  return hub.cached(address) if address.is_pinned else None
+
+
+def model_of(path: pathlib.PurePath | None, model: ModelConfig) -> ModelConfig:
+  """The network of flags, or where they name none, of a file of weights that describes itself.
+
+  Batch norm's epsilon is that of a Keras file, or its networks' where the file does not say.
+
+  Raises:
+    UserError: the file's description cannot be read, or it has another epsilon than the flag says.
+  """
   # These do not name a network.
   own = {name: getattr(model, name) for name in ("remat", "dtype", "precision", "dropout")}
-  if model != ModelConfig(**own):
+  is_named = model != ModelConfig(**own)
+  if path is None or (is_named and not keras_file.is_keras(path)):
     return model
-  return dataclasses.replace(about(path).model or model, **own)
+  file = _there(path)
+  if file is None or not file.is_file():
+    return model
+  if not keras_file.is_keras(file):
+    return dataclasses.replace(about(file).model or model, **own)
+  epsilon, is_said = keras_file.epsilon_of(file)
+  if model.epsilon == ModelConfig().epsilon:
+    return dataclasses.replace(model, epsilon=epsilon)
+  if is_said and model.epsilon != epsilon:
+    raise ConfigurationError("model.epsilon", model.epsilon, f"{file} says {epsilon} of its batch norms")
+  return model

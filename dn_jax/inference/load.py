@@ -54,6 +54,7 @@ class Classifier:
 
   model:   its configuration, completed
   classes: their names, where known
+  epoch:   of a run, the epoch after which this was its network; None: within an epoch, or of a file
   """
 
   model: ModelConfig
@@ -62,6 +63,7 @@ class Classifier:
   batch_stats: Any
   input: Input
   classes: tuple[str, ...] | None
+  epoch: int | None = None
 
   @property
   def num_classes(self) -> int:
@@ -113,7 +115,8 @@ def _of_run(
   size = info.image_shape[0]
   model_input = Input(size, info.resize or size, mean, std, data.bit_depth)
   classes = records.read_classes(folder) or _prepared_classes(data, run.network.num_classes)
-  return Classifier(run.config.model, run.network, run.params, run.batch_stats, model_input, classes)
+  epoch = None if run.steps else run.epoch
+  return Classifier(run.config.model, run.network, run.params, run.batch_stats, model_input, classes, epoch)
 
 
 def _prepared_classes(data: DataConfig, count: int) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ import functools
 import io
 import itertools
 import pathlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,9 +20,10 @@ from dn_jax.config.check import in_words
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig, fields, flag_types
+from dn_jax.config.weights_file import SUFFIXES
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.runs import collection
-from dn_jax.system import folders
+from dn_jax.system import folders, hub
 
 Values = tuple[str, ...]
 _TYPES = flag_types(RunConfig)
@@ -193,7 +195,23 @@ def cell_of(chosen: Mapping[str, Values]) -> Cell:
   config = RunConfig()
   for flag, words in chosen.items():
     config = _with(config, flag, _value(flag, words))
+  if hub.is_address(config.weights):
+    found = _fetched(config.weights)
+    config = dataclasses.replace(config, weights=found.address.path, weights_digest=found.digest)
   return Cell(flags, resolve(config), given)
+
+
+@functools.cache
+def _fetched(path: pathlib.PurePath) -> hub.Fetched:
+  """The hub's file of weights that runs start from.
+
+  Raises:
+    ConfigurationError: it is of a branch, which may move on before the sweep is done.
+  """
+  address = hub.address_of("weights", path)
+  if not address.is_of_a_commit:
+    raise ConfigurationError("weights", address, "a sweep's runs start from one commit: hf://OWNER/NAME@COMMIT[/FILE]")
+  return hub.fetch("weights", address, SUFFIXES, lambda line: print(line, file=sys.stderr))
 
 
 def _with(config: Any, flag: str, value: Any) -> Any:
@@ -224,6 +242,8 @@ def _value(flag: str, words: Values) -> Any:
       value = tyro.cli(hint, args=words)
     except SystemExit:
       raise ConfigurationError(flag, " ".join(words), f"takes {in_words(hint)}") from None
+  if flag == "weights" and hub.is_address(value):
+    return hub.address_of(flag, value).path
   # The run may start in another directory.
   return folders.absolute(folders.of(flag, value)) if isinstance(value, pathlib.PurePath) else value
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dn_jax import weights
+from dn_jax.config import weights_file
 from dn_jax.config.schema import RunConfig
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.errors import ConfigurationError
@@ -51,7 +52,7 @@ def _loaded(
   config: RunConfig, network: DenseNet, image_shape: tuple[int, int, int], say: Callable[[str], None]
 ) -> dict[str, Any]:
   path = config.weights
-  state = weights.read(path, say)
+  state = weights.read(weights_file.place(path), say)
   classes = shapes.classes_of(state)
   if classes is None and shapes.model_of(state) and not config.reset_classifier:
     raise ConfigurationError("weights", path, "have no classifier; give --reset-classifier")

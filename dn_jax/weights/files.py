@@ -8,22 +8,24 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from dn_jax.config import keras_file
 from dn_jax.config.check import adapter
 from dn_jax.config.schema import About
 from dn_jax.config.weights_file import METADATA, WeightsError
-from dn_jax.weights import names, pickled
+from dn_jax.weights import keras_files, names, pickled
 from dn_jax.weights.table import State
 
 Say = Callable[[str], None]
 # By the end of a file's name, in lower case; the first that fits.
 READERS: dict[str, Callable[[pathlib.Path, Say], State]] = {
   ".safetensors": lambda path, say: safetensors.numpy.load_file(path),
+  **dict.fromkeys(keras_file.SUFFIXES, keras_files.read),
   **dict.fromkeys((".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".dat", ".tar"), pickled.read),
 }
 
 
 def read(path: pathlib.Path, say: Say = print) -> State:
-  """Arrays by torchvision's names from a `.safetensors` file, or one of PyTorch's (see `dn_jax.weights.pickled`).
+  """Arrays by torchvision's names from a `.safetensors` file, PyTorch's (`dn_jax.weights.pickled`), or Keras's.
 
   Args:
     path: of the file; its suffix, in any case, says of which kind it is (`READERS`).
