@@ -48,6 +48,11 @@ def _loaded(
 ) -> dict[str, Any]:
   path = config.weights
   state = weights.read(path)
+  stems = [value.shape for name, value in state.items() if name.removeprefix("module.") == "features.conv0.weight"]
+  if stems and len(stems[0]) == 4 and stems[0][1] != image_shape[2]:
+    needs = "--data.channels 1" if stems[0][1] == 1 else "a run without --data.channels"
+    fits = f"take images of {stems[0][1]} channels, and this run's have {image_shape[2]}; for {needs}"
+    raise ConfigurationError("weights", path, fits)
   heads = [name for name in state if name.removeprefix("module.") == "classifier.weight"]
   classes = state[heads[0]].shape[0] if heads and state[heads[0]].ndim == 2 else network.num_classes
   if classes != network.num_classes and not config.reset_classifier:

@@ -33,7 +33,7 @@ from dn_jax.runs.records import (
   write_summary,
 )
 
-RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)
+RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 2.0, 0.5, 100.0)
 DATA = Data({"train": 10, "test": 5}, "00")
 SUMMARY = Summary(**fabricated.summary(fabricated.config(), 1.0))
 FAILURE = Failure("no luck", None, "now")

@@ -92,7 +92,7 @@ def test_evaluation_counts_every_picture_once(batch_size):
   # A "network" that is right about even pictures, and tells by its loss which ones it saw.
   def eval_step(params, batch_stats, batch):
     numbers = batch.images[:, 0, 0, 0]
-    return step.Totals(
+    return step.Evaluated(
       jnp.sum(batch.weights, dtype=jnp.int32),
       jnp.sum(batch.weights * 2.0**numbers),
       jnp.sum(batch.weights * (numbers % 2), dtype=jnp.int32),
