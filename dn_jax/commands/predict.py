@@ -66,8 +66,9 @@ def predict(asked: Prediction) -> None:
   from dn_jax.inference import load
   from dn_jax.inference.predict import Predictor, prepared
   from dn_jax.report import activation
-  from dn_jax.system import compilation
+  from dn_jax.system import compilation, stderr
 
+  stderr.drop_lines()
   say = lambda line: print(line, file=sys.stderr)
   paths = _found(asked.files, say)
   compilation.keep_compiled_programs()

@@ -48,14 +48,14 @@ class Dataset(NamedTuple):
   rule: int = splits.RULE
 
 
-def known(data: DataConfig) -> DatasetInfo:
-  """`info_of` with the number of classes, for which a streamed data set is opened.
+def known(data: DataConfig, rule: int = splits.RULE) -> DatasetInfo:
+  """`info_of` with the number of classes, for which a streamed data set is opened; `rule` as of `load`.
 
   Raises:
     ConfigurationError: as `load`, except for mistakes that only reading finds.
   """
   info = info_of(data)
-  return dataclasses.replace(info, num_classes=len(sources.opened(data).train.classes)) if info.streamed else info
+  return dataclasses.replace(info, num_classes=len(sources.opened(data, rule).train.classes)) if info.streamed else info
 
 
 def pictures(split: Split | Source) -> int:
@@ -184,15 +184,15 @@ def _shares(info: DatasetInfo, parts: Sequence[Split], count: int, rule: int) ->
   return shares
 
 
-def count(config: DataConfig) -> tuple[int, int, int]:
-  """Numbers of training, held-out and test images; none is read.
+def count(config: DataConfig, rule: int = splits.RULE) -> tuple[int, int, int]:
+  """Numbers of training, held-out and test images; none is read. `rule` as of `load`.
 
   Raises:
     ConfigurationError: as `load`, except for mistakes that only reading finds.
   """
   info = info_of(config)
   if info.streamed:
-    found = sources.opened(config)
+    found = sources.opened(config, rule)
     return len(found.train), len(found.valid or ()), len(found.test)
   source, held_out = _source(config), config.validation or 0
   train = sum(source.count(split) for split in info.train_splits)

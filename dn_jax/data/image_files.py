@@ -9,6 +9,7 @@ import functools
 import io
 import os
 import pathlib
+import warnings
 
 import cv2
 import numpy as np
@@ -27,8 +28,10 @@ _RAW_LIKE = frozenset({"TIFF"})
 
 # `Reading` has the limit.
 Image.MAX_IMAGE_PIXELS = None
-# OpenCV says what is wrong with a damaged file on stderr; here a line names the file.
+# OpenCV and Pillow say what is wrong with a damaged file on stderr; here a line names the file. The libraries within
+# OpenCV do so too, see `dn_jax.system.stderr`.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Most times that a picture may be longer than wide: resized to the network's height, it has to fit memory.
 _LONGEST = 100

@@ -21,7 +21,7 @@ from dn_jax.data import image_files
 from dn_jax.data.image_files import Reading
 from dn_jax.data.sources import Source
 from dn_jax.errors import UserError
-from dn_jax.system import child_processes
+from dn_jax.system import child_processes, stderr
 
 # Pictures to try, the drawn one included, before giving up.
 _MOST_TRIES = 100
@@ -218,6 +218,7 @@ def _stacked(rows: Sequence[dict[str, Any]]) -> Rows:
 
 def _ahead(steps: grain.MapDataset, workers: int) -> Iterator[Rows]:
   """Batches by step, prepared ahead of time; an element is a whole batch, since each costs Grain time."""
+  stderr.drop_lines()
   if not flags.FLAGS.is_parsed():  # Grain asks absl's flags, which nothing here parses.
     flags.FLAGS.mark_as_parsed()
   if not workers:

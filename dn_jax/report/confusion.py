@@ -33,13 +33,14 @@ def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
     names: of the classes.
     title: over the figure.
   """
+  title = _drawable(title)
   rows, columns, counts = np.arange(len(names)), [_label(name) for name in names], np.asarray(matrix, np.int64)
   if len(names) > _NAMED:
     wrong = counts.sum(axis=1) - counts.diagonal()
     rows = np.sort(np.argsort(-wrong, kind="stable")[:_WORST])
     columns = [*(columns[row] for row in rows), "other classes"]
     counts = np.column_stack([matrix[np.ix_(rows, rows)], np.delete(matrix[rows], rows, axis=1).sum(axis=1)])
-    title += f"\nthe {_WORST} classes with the most errors, of {len(names):,}"
+    title = f"{title}\nthe {_WORST} classes with the most errors, of {len(names):,}"
   images = counts.sum(axis=1, keepdims=True)
   shares = np.where(images > 0, 100 * counts / np.maximum(images, 1), np.nan)
   written = len(names) <= _WRITTEN
@@ -97,8 +98,11 @@ def write(path: pathlib.Path, matrix: np.ndarray, names: Sequence[str], title: s
 
 
 def _label(name: str) -> str:
-  """A name as it is drawn: what is no character of the font, and what ends no line, as escapes; shortened."""
-  font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
-  known = font.get_charmap()
-  name = "".join(each if ord(each) in known else ascii(each)[1:-1] for each in shown(name))
+  name = _drawable(name)
   return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
+
+
+def _drawable(text: str) -> str:
+  """A text with escapes for control characters, and for those that the font lacks."""
+  known = font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap()
+  return "".join(each if ord(each) in known else ascii(each)[1:-1] for each in shown(text))
