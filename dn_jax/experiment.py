@@ -26,7 +26,7 @@ from dn_jax.planner import policy as remat_policy
 from dn_jax.planner import targets
 from dn_jax.planner.plan import Question
 from dn_jax.runs import records as run_records
-from dn_jax.runs.contents import EpochRecord, class_errors
+from dn_jax.runs.contents import MOST_CLASSES, EpochRecord, class_errors
 from dn_jax.system import folders, provenance
 from dn_jax.system.signals import Interrupted, Interruption
 from dn_jax.training import loop, step
@@ -179,7 +179,10 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   ):
     records, saving = _drive(config, parts, checkpoints, console, interruption)
   network = build.build(config.model, dataset.info.num_classes)
-  names = processes.by_first(lambda: data.names or catalog.class_names(config.data, dataset.info.num_classes))
+  few = dataset.info.num_classes <= MOST_CLASSES
+  names = processes.by_first(
+    lambda: data.names or (catalog.class_names(config.data, dataset.info.num_classes) if few else None)
+  )
   flops = sum(row.flops for row in layers(network, dataset.info.image_shape))
   summary = _summary(config, records, parameters, flops, names)
   summary = dataclasses.replace(summary, saving_seconds=saving)

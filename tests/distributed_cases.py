@@ -179,7 +179,8 @@ def confused() -> list:
   here = resident.make_evaluate(resident_step, lambda images: images, layout, 10, 5)({}, stats, split, lambda: None)
   rows = {"image": found.reshape(21, 1, 1, 1, 1), "label": labels, "weight": np.ones(21, np.float32)}
   padded = {name: np.pad(values, [(0, 11)] + [(0, 0)] * (values.ndim - 1)) for name, values in rows.items()}
-  batches = lambda: ({name: values[n : n + 16] for name, values in padded.items()} for n in (0, 16))
+  own = np.array(streamed.own_rows(layout, 16))
+  batches = lambda: ({name: values[n + own] for name, values in padded.items()} for n in (0, 16))
   evaluate = streamed.make_evaluate(lambda params, stats, images: say(images), lambda images: images, layout, 5)
   there = evaluate({}, stats, batches, lambda: None)
   expected = [[int(((labels == row) & (found == column)).sum()) for column in range(5)] for row in range(5)]
@@ -243,6 +244,8 @@ def processes(port: int, count: int, number: int) -> dict:
     if number == 0:
       expected = reference("densenet", "float64", groups, STEPS, 16)
       found[f"{groups} groups on {len(layout.devices)} devices by {parallel}"] = distance(ours, expected)
+  here, there, expected = confused()
+  found["a confusion matrix"] = float(not here == there == expected)
   return found
 
 

@@ -299,9 +299,9 @@ def class_names(config: DataConfig, count: int) -> tuple[str, ...] | None:
   None where these are not the names of `count` classes, which are then known by their numbers.
   """
   found = None
-  with contextlib.suppress(ConfigurationError):
+  with contextlib.suppress(ConfigurationError, OSError):
     found = archives.classes(config.name, config.dir)
-  with contextlib.suppress(ConfigurationError):
+  with contextlib.suppress(ConfigurationError, OSError):
     found = tfds.described(tfds.newest_version(config.name, config.dir)).classes
   return found if found and len(found) == count else None
 

@@ -144,8 +144,8 @@ def of_classifier(known: Classifier, data: DataConfig, how: How, say: Callable[[
   )
   params, batch_stats = replicate(jax.device_get((known.params, known.batch_stats)), layout.mesh)
   batches = batches_of(source, data, layout, max(1, how.batch_size // how.crops), say, how.crops)
-  names = tuple(map(known.name_of, range(known.num_classes)))
-  return dataclasses.replace(_measured(measure(params, batch_stats, batches, lambda: None), names), said=said)
+  found = _measured(measure(params, batch_stats, batches, lambda: None), known.classes or tuple(source.classes))
+  return dataclasses.replace(found, said=said)
 
 
 def _matrix_of(classes: int, how: How) -> int:
