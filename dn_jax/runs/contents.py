@@ -21,8 +21,8 @@ Large = Annotated[int, Ge(0), Lt(2**63)]
 
 
 def _may_lack() -> Any:
-  """A field that is not written where it is None."""
-  return dataclasses.field(default=None, metadata={"may_lack": True})
+  """A field that is not written where it is None; it stands anywhere among those that must be there."""
+  return dataclasses.field(default=None, metadata={"may_lack": True}, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +46,11 @@ class EpochRecord:
   valid_error: Fraction | None
   test_loss: float
   test_error: Fraction
+  test_top5_error: Fraction | None = _may_lack()
   seconds: NotNegative
   evaluation_seconds: NotNegative
   images_per_second: NotNegative
   waiting_seconds: NotNegative = 0.0
-  test_top5_error: Fraction | None = _may_lack()
   test_class_errors: tuple[Fraction | None, ...] | None = _may_lack()
 
 
@@ -99,6 +99,7 @@ class Summary:
   __pydantic_config__ = STRICT
 
   test_error: Percent
+  test_top5_error: Percent | None = _may_lack()
   reported: Literal["last", "best"]
   reported_epoch: Count
   valid_error: Percent | None
@@ -116,7 +117,6 @@ class Summary:
   python: str
   versions: dict[str, str]
   commit: str | None = None
-  test_top5_error: Percent | None = _may_lack()
   saving_seconds: NotNegative | None = _may_lack()
   """Time that the run waited for saving."""
   test_class_errors: tuple[ClassError, ...] | None = _may_lack()
