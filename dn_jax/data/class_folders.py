@@ -26,6 +26,8 @@ _NAMES: Mapping[str, Sequence[str]] = {
 }
 # After such a name, as in test_set.
 _SET = re.compile(r"[ _-]?set$")
+# In small letters: a folder within a part, around images without labels.
+_NO_CLASS = frozenset({"all", "data", "image", "images", "img", "imgs", "unknown", "unlabeled", "unlabelled"})
 
 
 def parts_by_name(names: Iterable[str]) -> dict[str, list[str]]:
@@ -116,13 +118,16 @@ def parts_of(folder: pathlib.Path, found: Walk, classes: Sequence[str] | None = 
 def without_classes(folder: pathlib.Path, classes: Sequence[str], found: Walk) -> int:
   """The number of images in a part that has no class folders, as of a test whose labels are not published; else 0.
 
-  They may be in one folder within another, none of them called like a class.
+  They may be in one folder within another, each called like a part or by a word that says nothing.
   """
   while True:
     children = found.children(folder)
     if len(children.folders) != 1 or children.images or children.folders[0] in classes:
       return 0 if children.folders else len(children.images)
-    folder = folder / children.folders[0]
+    (name,) = children.folders
+    if name.casefold() not in (folder.name.casefold(), *_NO_CLASS) and not any(parts_by_name([name]).values()):
+      return 0
+    folder = folder / name
 
 
 def class_folders(

@@ -155,6 +155,12 @@ def test_a_test_part_alone_without_classes_tests_nothing(tmp_path):
     sources.tested_and_said(DataConfig("folder", tmp_path), ("a", "b"))
 
 
+def test_a_test_part_of_another_class_is_not_taken_for_one_without_classes(tmp_path):
+  laid_out(tmp_path, "train/a 5", "train/b 4", "test/A 7")
+  with pytest.raises(ConfigurationError, match=r"/test: lacks a, b and has A besides, unlike the classes"):
+    taken(tmp_path)
+
+
 def test_parts_may_be_called_sets(tmp_path):
   laid_out(tmp_path, "training_set/training_set/a 5", "training_set/training_set/b 4", "test_set/test_set/b 3")
   assert sizes(taken(tmp_path)) == [[5, 4], None, [0, 3]]
