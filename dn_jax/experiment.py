@@ -27,7 +27,7 @@ from dn_jax.planner import targets
 from dn_jax.planner.plan import Question
 from dn_jax.runs import records as run_records
 from dn_jax.runs import start
-from dn_jax.runs.records import EpochRecord
+from dn_jax.runs.contents import MOST_CLASSES, EpochRecord, class_errors
 from dn_jax.system import folders, provenance
 from dn_jax.system.signals import Interrupted, Interruption
 from dn_jax.training import loop, step
@@ -91,7 +91,7 @@ class Recorder:
     self.display.epoch(record)
     if self.events:
       for name, value in dataclasses.asdict(record).items():
-        if value is not None and name not in ("epoch", "step"):
+        if isinstance(value, float) and name not in ("epoch", "step"):
           self.events.add_scalar(name, value, record.step)
       self.events.flush()
     is_best = record.valid_error is not None and run_records.best_record(self.records) is record
@@ -180,8 +180,13 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   ):
     records, saving = _drive(config, parts, checkpoints, console, interruption)
   network = build.build(config.model, dataset.info.num_classes)
+  few = dataset.info.num_classes <= MOST_CLASSES
+  names = processes.by_first(
+    lambda: data.names or (catalog.class_names(config.data, dataset.info.num_classes) if few else None)
+  )
   flops = sum(row.flops for row in layers(network, dataset.info.image_shape))
-  summary = _summary(config, records, parameters, flops, saving)
+  summary = _summary(config, records, parameters, flops, names)
+  summary = dataclasses.replace(summary, saving_seconds=saving)
   with written_to(folder):
     if processes.is_first():
       run_records.write_summary(folder, summary)
@@ -273,14 +278,14 @@ def _drive(
 
 
 def _summary(
-  config: RunConfig, records: Sequence[EpochRecord], parameters: int, flops: int, saving: float
+  config: RunConfig, records: Sequence[EpochRecord], parameters: int, flops: int, names: Sequence[str] | None
 ) -> run_records.Summary:
   reported = run_records.best_record(records) if config.report == "best" else records[-1]
+  errors = reported.test_class_errors
   seconds = sum(record.seconds for record in records)
   pictures = sum(record.seconds * record.images_per_second for record in records)
   return run_records.Summary(
     test_error=100 * reported.test_error,
-    test_top5_error=100 * reported.test_top5_error,
     reported=config.report,
     reported_epoch=reported.epoch,
     valid_error=None if reported.valid_error is None else 100 * reported.valid_error,
@@ -298,7 +303,8 @@ def _summary(
     python=platform.python_version(),
     versions=provenance.versions(),
     commit=provenance.commit(),
-    saving_seconds=saving,
+    test_top5_error=None if reported.test_top5_error is None else 100 * reported.test_top5_error,
+    test_class_errors=None if errors is None else class_errors(errors, names),
   )
 
 

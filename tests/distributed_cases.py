@@ -27,7 +27,7 @@ from dn_jax.models.resnet import ResNet
 from dn_jax.planner.plan import Question, compile_step
 from dn_jax.planner.targets import target
 from dn_jax.system import kept_programs
-from dn_jax.training import optimizer, resident, step
+from dn_jax.training import optimizer, resident, step, streamed
 from dn_jax.training.checkpoint import Checkpoints
 from dn_jax.training.loop import Begun
 
@@ -81,8 +81,8 @@ def keys():
   return jax.random.split(jax.random.key(5), 2)
 
 
-def train(name, network, layout, steps, batch, accumulation=1):
-  state, totals = go_on(name, network, layout, range(steps), steps, batch, accumulation=accumulation)
+def train(name, network, layout, steps, batch, accumulation=1, **options):
+  state, totals = go_on(name, network, layout, range(steps), steps, batch, accumulation=accumulation, **options)
   return jax.tree.map(np.asarray, (state.params, state.batch_stats, state.opt_state, totals))
 
 
@@ -93,11 +93,12 @@ def begun(name, dtype):
   return jax.tree.map(np.asarray, state)
 
 
-def go_on(name, network, layout, numbers, steps, batch, state=None, totals=None, accumulation=1):
+def go_on(name, network, layout, numbers, steps, batch, state=None, totals=None, accumulation=1, weights=None):
   """Some of a run's steps, from its start or from what is given."""
   split, fresh = pictures(steps * batch), begun(name, str(jnp.dtype(network.dtype)))
   specs = step.specs_of(fresh, layout)
-  train_step = step.make_train_step(network, SGD, layout, accumulation, specs.params)
+  objective = step.Objective(class_weights=weights)
+  train_step = step.make_train_step(network, SGD, layout, accumulation, specs.params, objective)
   advance = resident.make_advance(
     train_step, prepare(network.dtype), layout, *keys(), steps_per_dispatch=1, specs=specs
   )
@@ -111,7 +112,7 @@ def go_on(name, network, layout, numbers, steps, batch, state=None, totals=None,
 
 
 @functools.cache
-def reference(name, dtype, groups, steps, batch):
+def reference(name, dtype, groups, steps, batch, weights=(1.0,) * 5):
   network, split, state = made(name, dtype), pictures(steps * batch), begun(name, dtype)
   order = np.random.RandomState(1).permutation(steps * batch)
   params, stats, opt_state, totals = state.params, state.batch_stats, state.opt_state, np.zeros(4)
@@ -122,7 +123,7 @@ def reference(name, dtype, groups, steps, batch):
       variables = {"params": params, "batch_stats": stats}
       logits, updated = network.apply(variables, images, True, mutable=["batch_stats"], rngs=rngs)
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-      return losses.mean(), (updated["batch_stats"], losses, logits)
+      return (losses * jnp.asarray(weights)[labels]).mean(), (updated["batch_stats"], losses, logits)
 
     return jax.grad(loss, has_aux=True)(params)
 
@@ -156,6 +157,34 @@ def steps(policy: str, groups: int, count: int, parallel="jit", accumulation=1, 
   layout = Layout(tuple(jax.devices()[:count]), groups, parallel, shard)
   ours = train("densenet", made("densenet", "float64", remat=policy), layout, STEPS, BATCH, accumulation)
   return distance(ours, reference("densenet", "float64", groups, STEPS, BATCH))
+
+
+@float64
+def weighted(groups: int, count: int, parallel="jit", accumulation=1) -> float:
+  """As `steps`, where the classes have weights, which logged sums have not."""
+  layout, weights = Layout(tuple(jax.devices()[:count]), groups, parallel), (0.25, 0.5, 1.0, 1.5, 3.0)
+  network = made("densenet", "float64", remat="none")
+  ours = train("densenet", network, layout, 2, BATCH, accumulation, weights=weights)
+  return distance(ours, reference("densenet", "float64", groups, 2, BATCH, weights))
+
+
+def confused() -> list:
+  """A confusion matrix over all devices, of images on them and of a stream, and by counting; batches are padded."""
+  rng, layout = np.random.RandomState(0), Layout(tuple(jax.devices()))
+  labels, found = rng.randint(0, 5, 21).astype(np.int32), rng.randint(0, 5, 21).astype(np.uint8)
+  say = lambda images: jax.nn.one_hot(images[:, 0, 0, 0], 5)
+  resident_step = lambda params, stats, batch: step.evaluated_of(say(batch.images), batch, True)
+  split = replicate(resident.DeviceSplit(found.reshape(21, 1, 1, 1), labels), layout.mesh)
+  stats = replicate(np.float32(0), layout.mesh)
+  here = resident.make_evaluate(resident_step, lambda images: images, layout, 10, 5)({}, stats, split, lambda: None)
+  rows = {"image": found.reshape(21, 1, 1, 1, 1), "label": labels, "weight": np.ones(21, np.float32)}
+  padded = {name: np.pad(values, [(0, 11)] + [(0, 0)] * (values.ndim - 1)) for name, values in rows.items()}
+  own = np.array(streamed.own_rows(layout, 16))
+  batches = lambda: ({name: values[n + own] for name, values in padded.items()} for n in (0, 16))
+  evaluate = streamed.make_evaluate(lambda params, stats, images: say(images), lambda images: images, layout, 5)
+  there = evaluate({}, stats, batches, lambda: None)
+  expected = [[int(((labels == row) & (found == column)).sum()) for column in range(5)] for row in range(5)]
+  return [here.confusion.tolist(), there.confusion.tolist(), expected]
 
 
 @float64
@@ -215,6 +244,8 @@ def processes(port: int, count: int, number: int) -> dict:
     if number == 0:
       expected = reference("densenet", "float64", groups, STEPS, 16)
       found[f"{groups} groups on {len(layout.devices)} devices by {parallel}"] = distance(ours, expected)
+  here, there, expected = confused()
+  found["a confusion matrix"] = float(not here == there == expected)
   return found
 
 

@@ -64,9 +64,7 @@ def records_of(config: RunConfig, error: float) -> list[EpochRecord]:
     train = max(0.0, test - 0.03)
     valid = test + 0.002 if config.data.validation else None
     records.append(
-      EpochRecord(
-        n, 10 * n, 0.01 if late else 0.1, 3 * train + 0.01, train, valid, valid, 3 * test, test, 0.0, 1, 1, 500
-      )
+      EpochRecord(n, 10 * n, 0.01 if late else 0.1, 3 * train + 0.01, train, valid, valid, 3 * test, test, 1, 1, 500)
     )
   return records
 

@@ -6,7 +6,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dn_jax.commands.flags import parse
@@ -17,7 +17,9 @@ from dn_jax.system.signals import Interrupted
 if TYPE_CHECKING:
   import rich.console
 
+  from dn_jax.inference.evaluate import Measured
   from dn_jax.runs.collection import Collection
+  from dn_jax.runs.contents import ClassError
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
@@ -66,6 +68,42 @@ def check_file(flag: str, path: pathlib.Path | None) -> None:
   """
   if path and (path.is_dir() or not path.parent.is_dir()):
     raise ConfigurationError(flag, path, "is no file in a folder that exists")
+
+
+def check_confusion(path: pathlib.Path | None) -> None:
+  """Refuses files of a confusion matrix that could not be written, before the work begins."""
+  if path:
+    from dn_jax.report import confusion
+
+    for file in confusion.files(path):
+      check_file("confusion", file)
+
+
+def write_confusion(path: pathlib.Path, found: "Measured", title: str) -> None:
+  """Writes and names the files of a measured network's confusion matrix.
+
+  Raises:
+    ConfigurationError: one cannot be written.
+  """
+  from dn_jax.report import confusion
+
+  try:
+    confusion.write(path, found.confusion, found.classes, f"{title}: {found.error:.2f} % of {found.pictures:,} wrong")
+  except OSError as error:
+    raise ConfigurationError("confusion", path, f"cannot be written ({error.strerror})") from None
+  for file in confusion.files(path):
+    print(file)
+
+
+def class_lines(errors: "Sequence[ClassError]") -> list[str]:
+  """A line for the error of each class; none where there are no classes."""
+  names = [shown(each.name) for each in errors]
+  width = max(map(len, names), default=0)
+  lines = [
+    f"  {name:{width}}  " + ("no image" if each.error is None else f"{each.error:6.2f} %")
+    for name, each in zip(names, errors, strict=True)
+  ]
+  return ["error by class:", *lines] if lines else []
 
 
 def runs_in(folder: pathlib.Path) -> "Collection":

@@ -7,7 +7,7 @@
 The second runs so:
 
   run = jax.export.deserialize(bytearray(pathlib.Path("network.jaxexport").read_bytes()))
-  logits = run.call(images)    # uint8 [n, size, size, 3], any n
+  logits = run.call(images)    # uint8 [n, size, size, 3], or 1 for grey images; any n
 """
 
 import dataclasses

@@ -88,7 +88,9 @@ def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
     case events.MissingArgs(missing_arguments=[missing, *_]):
       raise UserError(f"{_name(missing.arg)}: has to be given: {in_words(missing.arg.field.type)}")
     case events.InvalidChoice(argument=argument, value=value, choices=choices):
-      raise UserError(f"{_name(argument)} {_quoted(value)}: {' or '.join(choices)}")
+      # Of a flag that may be unset tyro has the choices in any order, with None among them.
+      fits = in_words(argument.field.type) if "None" in choices else " or ".join(choices)
+      raise UserError(f"{_name(argument)} {_quoted(value)}: {fits}")
     case events.BadValue(argument=argument) | events.InstantiationFailure(argument=argument) if argument:
       value = " ".join(map(_quoted, _values_of(argument.lowered.name_or_flags, words)))
       given = f" {value}: " if value else ": needs a value, "

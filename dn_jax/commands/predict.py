@@ -23,7 +23,7 @@ import tyro
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.config import weights_file
-from dn_jax.config.schema import BitDepth, Count
+from dn_jax.config.schema import BitDepth, Channels, Count
 from dn_jax.config.trained import Asked, Moved, Which
 from dn_jax.errors import ConfigurationError, UserError, shown
 
@@ -34,6 +34,8 @@ class Files(Moved):
   """Pixels of an image file, above which it counts as unreadable."""
   bit_depth: BitDepth | None = None
   """Bits that the values of 16-bit files use; by default as the network was trained, else 16."""
+  channels: Channels | None = None
+  """1 for grey images; a network takes those that it was trained on, and no others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +66,9 @@ def predict(asked: Prediction) -> None:
   from dn_jax.inference import load
   from dn_jax.inference.predict import Predictor, prepared
   from dn_jax.report import activation
-  from dn_jax.system import compilation
+  from dn_jax.system import compilation, stderr
 
+  stderr.drop_lines()
   say = lambda line: print(line, file=sys.stderr)
   paths = _found(asked.files, say)
   compilation.keep_compiled_programs()
@@ -76,6 +79,7 @@ def predict(asked: Prediction) -> None:
     asked.data.dir,
     say,
   )
+  known.input.check(asked.data.channels)
   cam = asked.cam
   predictor = Predictor(known, asked.batch_size, activations=cam is not None)
   if cam:
@@ -84,7 +88,8 @@ def predict(asked: Prediction) -> None:
     except OSError as error:
       raise ConfigurationError("cam", cam, f"cannot be written ({error.strerror})") from None
   places = _places(cam, paths) if cam else {}
-  how = image_files.Reading(asked.data.max_pixels, asked.data.bit_depth or known.input.bit_depth)
+  bit_depth = asked.data.bit_depth or known.input.bit_depth
+  how = image_files.Reading(asked.data.max_pixels, bit_depth, known.input.channels)
   warned, bad = how.bit_depth is not None, 0
   for part in itertools.batched(paths, asked.batch_size):
     good, seen = [], []

@@ -5,7 +5,16 @@
 Unset flags have the values published for the network and the data set.
 """
 
+from typing import TYPE_CHECKING
+
 from dn_jax.system import signals
+
+if TYPE_CHECKING:
+  import pathlib
+
+  import rich.console
+
+  from dn_jax.config.schema import RunConfig
 
 
 def main() -> None:
@@ -18,13 +27,17 @@ def main() -> None:
 
 def train() -> None:
   """Reads flags, trains, and prints the result."""
+  from dn_jax.commands import command_line
   from dn_jax.commands.flags import parse
+  from dn_jax.commands.training import Training
   from dn_jax.config import datasets, weights_file
-  from dn_jax.config.schema import RunConfig
   from dn_jax.runs import start
+  from dn_jax.runs.contents import ClassError
 
+  asked = parse(Training, __doc__)
+  command_line.check_confusion(asked.confusion)
   # Before JAX is imported, and before this process joins others.
-  config = start.resolved(parse(RunConfig, __doc__), lambda line: print(line, flush=True))
+  config = start.resolved(asked.run, lambda line: print(line, flush=True))
   weights_file.refuse_missing(config.weights, config.out)
   import rich.console
   import rich.table
@@ -38,8 +51,8 @@ def train() -> None:
   # A folder may have brackets in its name.
   console = rich.console.Console(quiet=not processes.is_first(), markup=False)
   summary = experiment.train(config, console)
-  # With few classes it means nothing.
-  top5 = datasets.info_of(config.data).streamed
+  # Of the small data sets nobody reports it.
+  top5 = datasets.info_of(config.data).streamed and summary.get("test_top5_error") is not None
   cells = {
     "test error": f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
     **({"top-5": f"{summary['test_top5_error']:.2f} %"} if top5 else {}),
@@ -52,5 +65,25 @@ def train() -> None:
     table.add_column(name, overflow="fold")
   table.add_row(*cells.values())
   console.print(table)
+  errors = [ClassError(**each) for each in summary.get("test_class_errors") or ()]
+  for line in command_line.class_lines(errors):
+    console.print(line, highlight=False, soft_wrap=True, emoji=False)
+  if asked.confusion:
+    _confusion(asked.confusion, config, console)
   if processes.is_first():
     print(f"test error: {summary['test_error']:.2f} %")
+
+
+def _confusion(path: "pathlib.Path", config: "RunConfig", console: "rich.console.Console") -> None:
+  """Tests the reported network of a finished run once more, for its confusion matrix."""
+  from dn_jax.commands import command_line
+  from dn_jax.config.resolve import slug
+  from dn_jax.distributed import processes
+  from dn_jax.inference.evaluate import How, of_run
+
+  own = {name: getattr(config.data, name) for name in ("dir", "workers", "bad_share", "max_pixels")}
+  how = How(config.evaluation_batch_size, confusion=True)
+  with processes.ending_together():
+    found = of_run(config.out, "test", "reported", own, how, console.print)
+    if processes.is_first():
+      command_line.write_confusion(path, found, f"{slug(config)}, test")

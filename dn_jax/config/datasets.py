@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -73,6 +74,9 @@ CATALOG: Mapping[str, DatasetInfo] = {
 }
 
 
+# Red's, green's and blue's share of a grey value (ITU-R BT.601).
+LUMA = (0.299, 0.587, 0.114)
+
 # ImageNet's, as for every published network.
 _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # Sizes of ImageNet's protocol: the crop, and the shorter side of a test image before it.
@@ -83,8 +87,22 @@ def info_of(data: "DataConfig") -> DatasetInfo:
   """The properties of a data set that are known before it is opened.
 
   Raises:
-    ConfigurationError: its name is unknown (near names are offered), or --data.size does not apply.
+    ConfigurationError: its name is unknown (near names are offered), or --data.size or --data.channels does not apply.
   """
+  info = _named(data)
+  own = info.image_shape[2]
+  if data.channels in (None, own):
+    return info
+  if data.channels > own:
+    raise ConfigurationError("data.channels", data.channels, f"images of {data.name} are grey; {own}")
+  # The mean of grey values is this sum of the means. The deviation is this sum if the channels vary together, as they
+  # nearly do; else it is a little less.
+  mean, std = ((round(math.sumprod(LUMA, each), 3),) for each in (info.mean, info.std))
+  return dataclasses.replace(info, image_shape=(*info.image_shape[:2], 1), mean=mean, std=std, column="")
+
+
+def _named(data: "DataConfig") -> DatasetInfo:
+  """`info_of`, in the data set's own colours."""
   if data.name in CATALOG:
     for flag, value in (("data.size", data.size), ("data.resize", data.resize)):
       if value is not None:

@@ -24,6 +24,8 @@ def resolve(config: RunConfig) -> RunConfig:
   # A named network keeps its protocol where parts of it were changed.
   whose = config.protocol or (zoo.published(asked.name).protocol if asked.name else protocol_of(model))
   config = dataclasses.replace(config, model=model, protocol=whose)
+  if info == datasets.info_of(dataclasses.replace(config.data, channels=None)):  # As without the flag.
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=None))
   if info.streamed:
     data = dataclasses.replace(config.data, size=info.image_shape[0], resize=info.resize)
     config = dataclasses.replace(config, data=data)

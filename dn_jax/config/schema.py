@@ -28,6 +28,8 @@ Rate = Annotated[float, Ge(0), Lt(1)]
 Positive = Annotated[float, Gt(0)]
 # Of a value in an image file of 16.
 BitDepth = Annotated[int, Ge(9), Le(16)]
+# Of an image: grey, or red, green and blue.
+Channels = Literal[1, 3]
 
 
 def carried_out(default: Any) -> Any:
@@ -75,6 +77,11 @@ class DataConfig:
   """Pixels of an image file, above which it counts as unreadable."""
   bit_depth: BitDepth | None = added(None)
   """Bits that the values of 16-bit files use (published: 16), such as 12 of a camera's."""
+
+  class_weights: Literal["balanced"] | None = added(None)
+  """Multiply an image's loss by n / (classes * n_c) of n training images, n_c of its class. Errors have no weights."""
+  channels: Channels | None = added(None)
+  """1: turn images to grey, for a network with one input channel. By default as the data set has them, or 3."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +297,7 @@ class AboutInput:
   mean: PixelValues | None = None
   std: PixelValues | None = None
   bit_depth: BitDepth | None = None
+  channels: Channels | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import jax
 import jax.numpy as jnp
 
+from dn_jax.config.datasets import LUMA
+
 if TYPE_CHECKING:
   from dn_jax.config.schema import DataConfig
   from dn_jax.data import catalog
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 # 2012; the numbers of fb.resnet.torch).
 _LIGHT_DEVIATIONS = (0.2175, 0.0188, 0.0045)
 _LIGHT_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
-# Shares of red, green and blue in a grey value.
-_GREY = (0.299, 0.587, 0.114)
 
 # Of `padding`, in numpy's words.
 _MODES = {"zero": "constant", "reflect": "reflect"}
@@ -114,16 +114,17 @@ def jitter_light_mirror(
   Brightness, contrast and saturation, in an order drawn for each image, blend the image with black, with its mean grey
   value and with its grey image, by a factor uniform in [1 - jitter, 1 + jitter] (nothing is clipped). Lighting adds
   along each principal component of colour N(0, lighting) times its standard deviation. Mirroring has probability 1/2.
-  An image's draws depend on the key and its number alone, as in `mirror_and_shift`.
+  An image's draws depend on the key and its number alone, as in `mirror_and_shift`. A grey image becomes the grey image
+  of what its colours would have become.
 
   Args:
-    images: uint8 [batch, height, width, 3].
+    images: uint8 [batch, height, width, channels].
     key: one for each training step.
     picture: int32 [batch], the images' numbers in the data set.
     jitter, lighting: strengths; 0: none.
 
   Returns:
-    float32 [batch, height, width, 3], scaled as the pixels (0 to 255), not normalised.
+    float32 [batch, height, width, channels], scaled as the pixels (0 to 255), not normalised.
   """
 
   def one(image: jax.Array, number: jax.Array) -> jax.Array:
@@ -134,13 +135,15 @@ def jitter_light_mirror(
     flip = jax.random.bits(keys[3], dtype=jnp.uint32) >> 31 == 1
     # Mirroring comes first, in bytes: nothing else here depends on a pixel's place.
     image = jnp.where(flip, image[:, ::-1], image).astype(jnp.float32)
-    return jittered(image, factors, order) + 255 * light(multiples)
+    colour = light(multiples)
+    colour = colour if image.shape[-1] == 3 else jnp.sum(colour * jnp.asarray(LUMA, jnp.float32), keepdims=True)
+    return jittered(image, factors, order) + 255 * colour
 
   return jax.vmap(one)(images, picture)
 
 
 def jittered(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
-  """Blends one image [height, width, 3] of any scale with black, its mean grey value and its grey image.
+  """Blends one image [height, width, channels] of any scale with black, its mean grey value and its grey image.
 
   Args:
     image: the image.
@@ -148,7 +151,8 @@ def jittered(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Arra
     order: int [3], the permutation in which they are applied.
   """
   # The CPU back end takes five times as long for a sum over an axis of three.
-  grey = sum(weight * image[..., channel : channel + 1] for channel, weight in enumerate(_GREY))
+  shares = LUMA if image.shape[-1] == 3 else (1.0,)
+  grey = sum(weight * image[..., channel : channel + 1] for channel, weight in enumerate(shares))
   mean = jnp.mean(grey)
   # In any order the result is a * image + b * grey + c, whose grey image is (a + b) * grey + c.
   a, b, c = jnp.ones((), image.dtype), jnp.zeros((), image.dtype), jnp.zeros((), image.dtype)

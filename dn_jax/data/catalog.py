@@ -5,6 +5,7 @@ folders of pictures, and every other name that TFDS prepared. Splits and held-ou
 Nothing is downloaded here; `experiments/prepare.py` does that.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -12,12 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dn_jax.config.datasets import DatasetInfo, info_of
+from dn_jax.config.datasets import LUMA, DatasetInfo, info_of
 from dn_jax.config.schema import ClassImages, DataConfig
-from dn_jax.data import archives, sources, splits, tfds
+from dn_jax.data import archives, image_files, sources, splits, tfds
 from dn_jax.data import labels as label_check
 from dn_jax.data.sources import Source
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, shown
+
+# Images turned to grey at a time.
+_CHUNK = 10_000
 
 
 class Split(NamedTuple):
@@ -44,14 +48,14 @@ class Dataset(NamedTuple):
   rule: int = splits.RULE
 
 
-def known(data: DataConfig) -> DatasetInfo:
-  """`info_of` with the number of classes, for which a streamed data set is opened.
+def known(data: DataConfig, rule: int = splits.RULE) -> DatasetInfo:
+  """`info_of` with the number of classes, for which a streamed data set is opened; `rule` as of `load`.
 
   Raises:
     ConfigurationError: as `load`, except for mistakes that only reading finds.
   """
   info = info_of(data)
-  return dataclasses.replace(info, num_classes=len(sources.opened(data).train.classes)) if info.streamed else info
+  return dataclasses.replace(info, num_classes=len(sources.opened(data, rule).train.classes)) if info.streamed else info
 
 
 def pictures(split: Split | Source) -> int:
@@ -62,14 +66,43 @@ def pictures(split: Split | Source) -> int:
 def load(config: DataConfig, rule: int = splits.RULE) -> Dataset:
   """Reads a data set and holds out the validation images.
 
+  In grey where `config.channels` says so.
+
   Args:
     config: the data set.
     rule: by which a run splits it, 1 or 2, see `dn_jax.data.splits`.
 
   Raises:
     ConfigurationError: the data set is unknown, not prepared (the message has the command that prepares it), of other
-      images than its name says, or too small for the validation split.
+      images than its name says, or too small for the validation split; its classes cannot be weighted.
   """
+  dataset = _loaded(config, rule)
+  lines = [_weights_line(dataset)] if config.class_weights else []
+  if config.channels == 1 and config.name != "digits":
+    lines.append(_grey_line(config, dataset.info))
+  return dataset._replace(said=(*dataset.said, *lines))
+
+
+def _grey_line(config: DataConfig, info: DatasetInfo) -> str:
+  """Says how images are turned to grey, and how they are normalised then."""
+  said = "images are turned to grey: " + " + ".join(
+    f"{share:g} {each}" for share, each in zip(LUMA, "RGB", strict=True)
+  )
+  if config.normalise not in (None, "channel"):
+    return said + "; normalised by the mean grey image"
+  return f"{said}; mean {info.mean[0]:g} and deviation {info.std[0]:g} are these sums of the published ones"
+
+
+def _weights_line(dataset: Dataset) -> str:
+  """Says which class has the least weight, and which the most."""
+  weights = class_weights(dataset)
+  names = map(str, range(len(weights))) if isinstance(dataset.train, Split) else dataset.train.classes
+  pairs = sorted((weight, name) for weight, name in zip(weights.tolist(), names, strict=True) if weight)
+  (least, rarer), (most, rarest) = pairs[0], pairs[-1]
+  return f"class weights: from {least:.3g} ({shown(rarer)}) to {most:.3g} ({shown(rarest)})"
+
+
+def _loaded(config: DataConfig, rule: int) -> Dataset:
   info = info_of(config)
   if info.streamed:
     found, said = sources.taken(config, rule)
@@ -151,15 +184,15 @@ def _shares(info: DatasetInfo, parts: Sequence[Split], count: int, rule: int) ->
   return shares
 
 
-def count(config: DataConfig) -> tuple[int, int, int]:
-  """Numbers of training, held-out and test images; none is read.
+def count(config: DataConfig, rule: int = splits.RULE) -> tuple[int, int, int]:
+  """Numbers of training, held-out and test images; none is read. `rule` as of `load`.
 
   Raises:
     ConfigurationError: as `load`, except for mistakes that only reading finds.
   """
   info = info_of(config)
   if info.streamed:
-    found = sources.opened(config)
+    found = sources.opened(config, rule)
     return len(found.train), len(found.valid or ()), len(found.test)
   source, held_out = _source(config), config.validation or 0
   train = sum(source.count(split) for split in info.train_splits)
@@ -240,6 +273,39 @@ def hold_out(split: Split, count: int, rule: int = splits.RULE) -> tuple[Split, 
   return _apart(split, splits.evenly(split.labels, count, keep=0 if rule == 1 else 1))
 
 
+def class_weights(dataset: Dataset) -> np.ndarray:
+  """float64 [classes]: n / (classes * n_c), of all training images and of a class's; their mean over the images is 1.
+
+  As scikit-learn's `balanced`. Classes without a training image are not counted, and have 0.
+
+  Raises:
+    ConfigurationError: labels are known only once the images are read.
+  """
+  if isinstance(dataset.train, Split):
+    sizes = np.bincount(dataset.train.labels, minlength=dataset.info.num_classes)
+  else:
+    sizes = sources.class_sizes(dataset.train)
+  if sizes is None:
+    fits = f"labels of {dataset.info.name} are known only once its images are read; leave this flag out"
+    raise ConfigurationError("data.class-weights", "balanced", fits)
+  weights = np.zeros(len(sizes))
+  weights[sizes > 0] = sizes.sum() / ((sizes > 0).sum() * sizes[sizes > 0])
+  return weights
+
+
+def class_names(config: DataConfig, count: int) -> tuple[str, ...] | None:
+  """The names of the classes in the data set that TFDS prepared, or in its makers' files, if they are still there.
+
+  None where these are not the names of `count` classes, which are then known by their numbers.
+  """
+  found = None
+  with contextlib.suppress(ConfigurationError, OSError):
+    found = archives.classes(config.name, config.dir)
+  with contextlib.suppress(ConfigurationError, OSError):
+    found = tfds.described(tfds.newest_version(config.name, config.dir)).classes
+  return found if found and len(found) == count else None
+
+
 def normalisation(dataset: Dataset, how: str) -> tuple[np.ndarray, np.ndarray]:
   """Mean and standard deviation for normalising images; both broadcast over [height, width, channels].
 
@@ -267,6 +333,8 @@ def check(info: DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray)
   where = f"{info.name}, split {split}"
   if not len(images):
     raise ConfigurationError("data.dir", where, "has no pictures")
+  if info.image_shape[2] == 1 and images.shape[3:] == (3,) and images.dtype == np.uint8:
+    images = _grey(images)
   if images.shape[1:] != info.image_shape or images.dtype != np.uint8:
     raise ConfigurationError(
       "data.dir", where, f"pictures are {images.dtype} {images.shape[1:]}; they should be uint8 {info.image_shape}"
@@ -275,6 +343,15 @@ def check(info: DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray)
     fits = f"labels run from {labels.min()} to {labels.max()}; they should be 0 to {info.num_classes - 1} ({fault})"
     raise ConfigurationError("data.dir", where, fits)
   return Split(images, labels.astype(np.int32))
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+  """uint8 [n, height, width, 1]: the grey images of RGB [n, height, width, 3]."""
+  found = np.empty((*images.shape[:3], 1), np.uint8)
+  for first in range(0, len(images), _CHUNK):
+    some = images[first : first + _CHUNK]
+    found[first : first + _CHUNK] = image_files.grey(some.reshape(-1, *some.shape[2:])).reshape(*some.shape[:3], 1)
+  return found
 
 
 def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -23,12 +24,16 @@ _NAMES: Mapping[str, Sequence[str]] = {
   VALIDATION: ("val", "valid", "validation"),
   TEST: ("test", "testing"),
 }
+# After such a name, as in test_set.
+_SET = re.compile(r"[ _-]?set$")
+# In small letters: a folder within a part, around images without labels.
+_NO_CLASS = frozenset({"all", "data", "image", "images", "img", "imgs", "unknown", "unlabeled", "unlabelled"})
 
 
 def parts_by_name(names: Iterable[str]) -> dict[str, list[str]]:
   """Those of some names that usually say `TRAIN`, `VALIDATION` or `TEST`, in any case."""
-  names = list(names)
-  return {part: [name for name in names if name.casefold() in usual] for part, usual in _NAMES.items()}
+  plain = {name: _SET.sub("", name.casefold()) for name in names}
+  return {part: [name for name in plain if plain[name] in usual] for part, usual in _NAMES.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +115,21 @@ def parts_of(folder: pathlib.Path, found: Walk, classes: Sequence[str] | None = 
   return Parts({part: whole / name for part, name in of_part.items()}, whole)
 
 
+def without_classes(folder: pathlib.Path, classes: Sequence[str], found: Walk) -> int:
+  """The number of images in a part that has no class folders, as of a test whose labels are not published; else 0.
+
+  They may be in one folder within another, each called like a part or by a word that says nothing.
+  """
+  while True:
+    children = found.children(folder)
+    if len(children.folders) != 1 or children.images or children.folders[0] in classes:
+      return 0 if children.folders else len(children.images)
+    (name,) = children.folders
+    if name.casefold() not in (folder.name.casefold(), *_NO_CLASS) and not any(parts_by_name([name]).values()):
+      return 0
+    folder = folder / name
+
+
 def class_folders(
   flag: str, folder: pathlib.Path, classes: Sequence[str] | None = None, found: Walk | None = None
 ) -> ClassFolders:
@@ -151,6 +171,9 @@ def class_folders(
       fits = f"folders in it ({some(holders)}) hold the same folders ({some(alike)}): they look like parts of a "
       fits += "data set, not like classes; call parts train and test, or train, val and test"
       raise ConfigurationError(flag, folder, fits)
+    if said := _like_parts(by_class):
+      fits = f"{said}: it looks like parts of a data set, not like classes; call parts train and test"
+      raise ConfigurationError(flag, folder, fits)
   elif not any(by_class.values()):
     raise ConfigurationError(flag, folder, "has no pictures")
   labels = [label for label, files in enumerate(by_class.values()) for _ in files]
@@ -172,7 +195,7 @@ def _looked_through(folder: pathlib.Path, found: Walk, classes: Sequence[str] | 
       return folder
     (name,) = children.folders
     # A training part alone is refused, unless it is in a folder of its own name.
-    is_part = any(name.casefold() in usual for usual in _NAMES.values()) and name.casefold() != folder.name.casefold()
+    is_part = any(parts_by_name([name]).values()) and name.casefold() != folder.name.casefold()
     if is_part or not _is_around_classes(folder / name, found):
       return folder
     folder = folder / name
@@ -202,6 +225,18 @@ def _alike(by_class: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]
     if not shared:
       break
   return [], []
+
+
+def _like_parts(by_class: Mapping[str, Sequence[str]]) -> str | None:
+  """What makes a folder of folders, each called like one of them, and another one look like parts; else None.
+
+  A training part holds two folders or more, and no images beside them.
+  """
+  words = {name: set(re.split(r"[^a-z]+", name.casefold())) for name in by_class}
+  saying = lambda part: [name for name in by_class if words[name] & set(_NAMES[part])]
+  train = [name for name in saying(TRAIN) if len(held := _unwrapped(by_class[name])) > 1 and () not in held]
+  other = [name for name in (*saying(TEST), *saying(VALIDATION)) if name not in train]
+  return f"{some(train)} holds folders, and {some(other)} is beside it" if train and other else None
 
 
 def _unwrapped(files: Sequence[str]) -> collections.Counter[tuple[str, ...]]:

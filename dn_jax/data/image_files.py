@@ -9,10 +9,11 @@ import functools
 import io
 import os
 import pathlib
+import warnings
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from dn_jax.errors import UserError
 
@@ -27,8 +28,10 @@ _RAW_LIKE = frozenset({"TIFF"})
 
 # `Reading` has the limit.
 Image.MAX_IMAGE_PIXELS = None
-# OpenCV says what is wrong with a damaged file on stderr; here a line names the file.
+# OpenCV and Pillow say what is wrong with a damaged file on stderr; here a line names the file. The libraries within
+# OpenCV do so too, see `dn_jax.system.stderr`.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Most times that a picture may be longer than wide: resized to the network's height, it has to fit memory.
 _LONGEST = 100
@@ -48,10 +51,12 @@ class Reading:
 
   max_pixels: of a file; more make it a bad one, known from its header
   bit_depth:  bits that the values of 16-bit files use; None: all
+  channels:   of the image: 3, or 1 for grey
   """
 
   max_pixels: int = 100_000_000
   bit_depth: int | None = None
+  channels: int = 3
 
 
 @functools.cache
@@ -78,7 +83,8 @@ def is_image(path: str) -> bool:
 def decode(content: bytes, name: object, how: Reading = Reading()) -> np.ndarray:
   """Decodes a picture file; of several pictures in it, the first.
 
-  Grey becomes three equal channels, transparency is dropped, 16 bits become 8, and EXIF's orientation is followed.
+  Grey becomes three equal channels, or with `how.channels` 1 colours become grey. Transparency is dropped, 16 bits
+  become 8, and EXIF's orientation is followed.
 
   Args:
     content: of the file.
@@ -86,7 +92,7 @@ def decode(content: bytes, name: object, how: Reading = Reading()) -> np.ndarray
     how: its limit, and the depth of 16 bits.
 
   Returns:
-    uint8 [height, width, 3], RGB.
+    uint8 [height, width, channels], RGB or grey.
 
   Raises:
     BadPictureError: the file is empty, damaged, no picture, too large, more than 100 times as long as wide, or of
@@ -95,8 +101,10 @@ def decode(content: bytes, name: object, how: Reading = Reading()) -> np.ndarray
   check_size(content, name, how.max_pixels)
   if content.startswith(_FLOATS):
     raise BadPictureError(f"{name}: {_NO_RANGE.format('floating-point')}")
-  picture = _by_opencv(content, cv2.IMREAD_ANYDEPTH if how.bit_depth else 0)
+  picture = _whole_depth(content) if how.bit_depth else _by_opencv(content, cv2.IMREAD_COLOR_RGB)
   if picture is not None and picture.dtype == np.uint16:
+    if _in_planes(content):
+      raise BadPictureError(f"{name}: is a TIFF of separate planes, of which no depth can be read; save it otherwise")
     picture = np.minimum(picture >> (how.bit_depth - 8), 255).astype(np.uint8)
   if picture is None:
     picture = _by_pillow(content, name)
@@ -108,7 +116,12 @@ def decode(content: bytes, name: object, how: Reading = Reading()) -> np.ndarray
   height, width = picture.shape[:2]
   if max(height, width) > _LONGEST * min(height, width):
     raise BadPictureError(f"{name}: is {width}x{height} pixels, more than {_LONGEST} times as long as wide")
-  return picture
+  return grey(picture) if how.channels == 1 else picture
+
+
+def grey(picture: np.ndarray) -> np.ndarray:
+  """uint8 [height, width, 1]: the grey values of RGB [height, width, 3] by ITU-R BT.601."""
+  return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
 
 
 def check_size(content: bytes, name: object, limit: int) -> None:
@@ -126,7 +139,7 @@ def bits_used(content: bytes) -> int | None:
   """The bits that a 16-bit file's values use; None for one of 8 bits, and one that cannot be read."""
   if content[:2] == b"\xff\xd8" or (content[1:4] == b"PNG" and content[24:25] != b"\x10"):
     return None
-  picture = _by_opencv(content, cv2.IMREAD_ANYDEPTH)
+  picture = None if _in_planes(content) else _whole_depth(content)
   return int(picture.max()).bit_length() if picture is not None and picture.dtype == np.uint16 else None
 
 
@@ -143,9 +156,30 @@ def shallow(bits: int | None) -> str | None:
 def _by_opencv(content: bytes, flags: int) -> np.ndarray | None:
   """[height, width, 3]; None for what OpenCV cannot read."""
   try:
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | flags)
+    return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
   except cv2.error:
     return None
+
+
+def _whole_depth(content: bytes) -> np.ndarray | None:
+  """RGB [height, width, 3] with all bits of the file; None for what OpenCV cannot read.
+
+  OpenCV 5.0 returns other values of a 16-bit RGB TIFF when it is asked for RGB.
+  """
+  picture = _by_opencv(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+  return None if picture is None else np.ascontiguousarray(picture[..., ::-1])
+
+
+def _in_planes(content: bytes) -> bool:
+  """Whether a file is a TIFF whose channels lie one after another, which OpenCV takes for pixels at 16 bits."""
+  if content[:2] not in (b"II", b"MM"):
+    return False
+  try:
+    with Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
+      tags = image.tag_v2
+      return tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > 1 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) != 1
+  except Exception:  # Of many kinds, for a damaged file.
+    return False
 
 
 def _by_pillow(content: bytes, name: object) -> np.ndarray | None:
@@ -178,17 +212,18 @@ def read(path: pathlib.Path, how: Reading = Reading()) -> np.ndarray:
 
 
 def with_short_side(picture: np.ndarray, size: int) -> np.ndarray:
-  """Resizes uint8 [height, width, 3] to a shorter side of `size` pixels; the longer is rounded down (torchvision)."""
+  """Resizes uint8 [height, width, channels] to a shorter side of `size`; the longer is rounded down (torchvision)."""
   height, width = picture.shape[:2]
   short = min(height, width)
   if short == size:
     return picture
-  resized = Image.fromarray(picture).resize((size * width // short, size * height // short), Image.Resampling.BILINEAR)
-  return np.asarray(resized)
+  whole = Image.fromarray(picture if picture.shape[2] > 1 else picture[..., 0])
+  resized = whole.resize((size * width // short, size * height // short), Image.Resampling.BILINEAR)
+  return np.asarray(resized).reshape(resized.height, resized.width, -1)
 
 
 def centre_crop(picture: np.ndarray, size: int) -> np.ndarray:
-  """The central [size, size, 3], rounded as torchvision does.
+  """The central [size, size, channels], rounded as torchvision does.
 
   Raises:
     ValueError: the picture is smaller.
@@ -202,7 +237,7 @@ def ten_crops(picture: np.ndarray, size: int) -> np.ndarray:
   """The crops of the paper's 10-crop test: four corners and the centre, and their mirror images.
 
   Returns:
-    uint8 [10, size, size, 3]: top left, top right, bottom left, bottom right, centre; then each mirrored.
+    uint8 [10, size, size, channels]: top left, top right, bottom left, bottom right, centre; then each mirrored.
 
   Raises:
     ValueError: the picture is smaller.
@@ -220,7 +255,7 @@ def _check_larger(picture: np.ndarray, size: int) -> None:
 
 
 def random_area_crop(picture: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-  """ImageNet's training crop (Szegedy et al. 2015), as fb.resnet.torch draws it, resized to [size, size, 3].
+  """ImageNet's training crop (Szegedy et al. 2015), as fb.resnet.torch draws it, resized to [size, size, channels].
 
   Area: uniform from 8 % to all of the picture's; aspect: uniform from 3/4 to 4/3, turned by a quarter with probability
   1/2; place: uniform. After ten draws that do not fit, the middle of the picture.
@@ -231,7 +266,7 @@ def random_area_crop(picture: np.ndarray, size: int, rng: np.random.Generator) -
   crop = picture[top : top + height, left : left + width]
   # Averages when it shrinks, interpolates when it enlarges.
   how = cv2.INTER_AREA if min(height, width) > size else cv2.INTER_LINEAR
-  return cv2.resize(crop, (size, size), interpolation=how)
+  return cv2.resize(crop, (size, size), interpolation=how).reshape(size, size, -1)
 
 
 def random_area(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

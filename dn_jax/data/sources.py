@@ -13,11 +13,11 @@ import numpy as np
 
 from dn_jax.config.schema import DataConfig
 from dn_jax.data import image_files, labels, prepared, rule_one, splits, tfds
-from dn_jax.data.class_folders import TEST, TRAIN, VALIDATION, class_folders, parts_of, some
+from dn_jax.data.class_folders import TEST, TRAIN, VALIDATION, class_folders, parts_of, some, without_classes
 from dn_jax.data.image_files import BadPictureError
 from dn_jax.data.walk import Walk
 from dn_jax.errors import ConfigurationError, shown
-from dn_jax.system import folders
+from dn_jax.system import folders, stderr
 
 FOLDER = "folder"
 # Images of a source of which the bits are counted.
@@ -174,10 +174,13 @@ def tested_and_said(data: DataConfig, classes: Sequence[str] | None) -> tuple[So
     raise ConfigurationError("data.dir", folder, "is not a folder")
   walk = Walk(folder)
   parts = parts_of(folder, walk, classes or ())
-  place = parts.folders.get(TEST) or parts.folders.get(VALIDATION) or parts.whole
+  places = [parts.folders[part] for part in (TEST, VALIDATION) if part in parts.folders] or [parts.whole]
+  unlabelled = [place for place in places if without_classes(place, classes or (), walk)]
+  remarks = [f"{shown(place)} is passed over: its images are in no class folders" for place in unlabelled]
+  place = next((place for place in places if place not in unlabelled), places[0])
   source = class_folders("data.dir", place, classes, walk)
-  passed = walk.passed.line()
-  remarks = [passed] if passed else []
+  if passed := walk.passed.line():
+    remarks.append(passed)
   return source, (f"test images: {shown(source.folder)}", *remarks, *_shallow(data, source))
 
 
@@ -185,6 +188,7 @@ def _shallow(data: DataConfig, source: Source) -> list[str]:
   """A warning where values of 16-bit files use fewer bits, by some of a source's images."""
   if data.bit_depth is not None or (data.name != FOLDER and folders.is_bucket(folders.of("data.dir", data.dir or "."))):
     return []
+  stderr.drop_lines()
   bits = []
   for number in sorted({len(source) * n // _LOOKED_AT for n in range(_LOOKED_AT)}):
     try:
@@ -212,13 +216,15 @@ def _in_folder(data: DataConfig) -> _Found:
   walk = Walk(folder)
   places = parts_of(folder, walk)
   train = class_folders("data.dir", places.folders.get(TRAIN, places.whole), None, walk)
-  parts = {TRAIN: train}
+  parts, remarks = {TRAIN: train}, []
   for part, place in places.folders.items():
-    if part != TRAIN:
+    if unlabelled := 0 if part == TRAIN else without_classes(place, train.classes, walk):
+      where = shown(os.path.relpath(place, folder))
+      remarks.append(f"{where} is passed over: its {unlabelled:,} images are in no class folders")
+    elif part != TRAIN:
       parts[part] = class_folders("data.dir", place, train.classes, walk)
   origins = {part: shown(os.path.relpath(source.folder, folder)) for part, source in parts.items()}
   origins = {part: shown(folder) if place == "." else place for part, place in origins.items()}
-  remarks = []
   if VALIDATION in parts and TEST not in parts:
     parts[TEST], origins[TEST] = parts.pop(VALIDATION), origins.pop(VALIDATION)
     remarks.append(f"{origins[TEST]} is the test set, as published for ImageNet: there is no test part")

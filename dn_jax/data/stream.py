@@ -21,7 +21,7 @@ from dn_jax.data import image_files
 from dn_jax.data.image_files import Reading
 from dn_jax.data.sources import Source
 from dn_jax.errors import UserError
-from dn_jax.system import child_processes
+from dn_jax.system import child_processes, stderr
 
 # Pictures to try, the drawn one included, before giving up.
 _MOST_TRIES = 100
@@ -69,7 +69,7 @@ class Training:
     """One row of a step's batch; the next picture in the data set replaces one that cannot be read.
 
     Returns:
-      image: uint8 [size, size, 3]; label; number: of the picture; bad: the number of the replaced one, or -1.
+      image: uint8 [size, size, channels]; label; number: of the picture; bad: the number of the replaced one, or -1.
 
     Raises:
       UserError: a hundred pictures in a row cannot be read.
@@ -132,8 +132,8 @@ class Testing:
     """One picture, or padding after the last one.
 
     Returns:
-      image: uint8 [crops, size, size, 3]; label; weight: 1, or 0 for padding and unreadable pictures; bad: the number
-      of an unreadable picture, else -1.
+      image: uint8 [crops, size, size, channels]; label; weight: 1, or 0 for padding and unreadable pictures; bad: the
+      number of an unreadable picture, else -1.
     """
     bad = -1
     if number < len(self.source):
@@ -148,7 +148,7 @@ class Testing:
         return {"image": image, "label": np.int32(label), "weight": np.float32(1), "bad": np.int32(-1)}
       except (image_files.BadPictureError, OSError):
         bad = number
-    nothing = np.zeros((self.crops, self.size, self.size, 3), np.uint8)
+    nothing = np.zeros((self.crops, self.size, self.size, self.how.channels), np.uint8)
     return {"image": nothing, "label": np.int32(0), "weight": np.float32(0), "bad": np.int32(bad)}
 
   def batches(self, workers: int) -> Iterator[Rows]:
@@ -204,7 +204,7 @@ class Bad:
 
 def reading(data: DataConfig) -> Reading:
   """How a configuration's files are decoded."""
-  return Reading(data.max_pixels, data.bit_depth)
+  return Reading(data.max_pixels, data.bit_depth, data.channels or 3)
 
 
 def _read(source: Source, number: int, how: Reading) -> tuple[np.ndarray, int]:
@@ -218,6 +218,7 @@ def _stacked(rows: Sequence[dict[str, Any]]) -> Rows:
 
 def _ahead(steps: grain.MapDataset, workers: int) -> Iterator[Rows]:
   """Batches by step, prepared ahead of time; an element is a whole batch, since each costs Grain time."""
+  stderr.drop_lines()
   if not flags.FLAGS.is_parsed():  # Grain asks absl's flags, which nothing here parses.
     flags.FLAGS.mark_as_parsed()
   if not workers:

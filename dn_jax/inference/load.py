@@ -1,6 +1,5 @@
 """Loads a trained network and the preparation of its input, from a run or from a file of weights."""
 
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from dn_jax.config.network import complete_model, smallest_map
 from dn_jax.config.schema import About, AboutInput, DataConfig, ModelConfig, RunConfig
 from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError
-from dn_jax.data import archives, catalog, tfds
+from dn_jax.data import catalog
 from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.models import build
@@ -37,8 +36,9 @@ class Input:
 
   size:      side of the central crop that the network sees, in pixels
   resize:    the picture's shorter side before cropping
-  mean, std: for normalising pixel values (0 to 255); each broadcasts over [size, size, 3]
+  mean, std: for normalising pixel values (0 to 255); each broadcasts over [size, size, channels]
   bit_depth: bits that the values of 16-bit files use; None: all
+  channels:  3, or 1 for grey
   """
 
   size: int
@@ -46,6 +46,17 @@ class Input:
   mean: np.ndarray
   std: np.ndarray
   bit_depth: int | None = None
+  channels: int = 3
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """Of an image."""
+    return self.size, self.size, self.channels
+
+  def check(self, channels: int | None) -> None:
+    """Refuses other channels than the network's, where a flag asks for them."""
+    if channels not in (None, self.channels):
+      raise ConfigurationError("data.channels", channels, f"the network takes images of {self.channels}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,47 +117,41 @@ def _of_run(
   run = trained_by(folder, which, say)
   data = dataclasses.replace(run.config.data, dir=data_dir or run.config.data.dir)
   info = datasets.info_of(data)
-  if info.image_shape[2] != 3:
+  if data.name == "digits":
     raise UserError(f"{folder}: is of {data.name}, whose pictures are no files: 8x8 values from 0 to 16")
   if data.normalise == "channel":
     mean, std = np.asarray(info.mean), np.asarray(info.std)
   else:
     mean, std = catalog.normalisation(catalog.load(data, records.split_rule(folder)), data.normalise)
-  size = info.image_shape[0]
-  model_input = Input(size, info.resize or size, mean, std, data.bit_depth)
-  classes = records.read_classes(folder) or _prepared_classes(data, run.network.num_classes)
+  size, _, channels = info.image_shape
+  model_input = Input(size, info.resize or size, mean, std, data.bit_depth, channels)
+  classes = records.read_classes(folder) or catalog.class_names(data, run.network.num_classes)
   epoch = None if run.steps else run.epoch
   return Classifier(run.config.model, run.network, run.params, run.batch_stats, model_input, classes, epoch)
-
-
-def _prepared_classes(data: DataConfig, count: int) -> tuple[str, ...] | None:
-  """The names of the classes in the data set that TFDS prepared, or in its makers' files, if they are still there.
-
-  None where these are not the names of `count` classes, which are then known by their numbers.
-  """
-  found = None
-  with contextlib.suppress(ConfigurationError):
-    found = archives.classes(data.name, data.dir)
-  with contextlib.suppress(ConfigurationError):
-    found = tfds.described(tfds.newest_version(data.name, data.dir)).classes
-  return found if found and len(found) == count else None
 
 
 def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None]) -> Classifier:
   complete, network, variables = network_of_file(path, model, "inference", say)
   about = weights_file.about(path)
-  like = datasets.info_of(DataConfig("imagenet2012" if complete.stem == "imagenet" else "cifar10"))
+  channels = variables["params"]["stem"]["conv"]["kernel"].shape[2]
+  if channels not in (1, 3) or about.input.channels not in (None, channels):
+    says = f", and it says {about.input.channels}" if about.input.channels else ""
+    raise WeightsError(f"{path}: its network takes images of {channels} channels{says}; 1 or 3 can be read")
+  name = "imagenet2012" if complete.stem == "imagenet" else "cifar10"
+  like = datasets.info_of(DataConfig(name, channels=channels))
   size = about.input.size or like.image_shape[0]
   resize = about.input.resize or like.resize or size
   try:
     mean, std = np.asarray(about.input.mean or like.mean), np.asarray(about.input.std or like.std)
-    np.broadcast_shapes(mean.shape, std.shape, (size, size, 3))
+    if np.broadcast_shapes(mean.shape, std.shape, (size, size, channels))[2] != channels:
+      raise ValueError
   except ValueError:  # Rows of different lengths, or of another image.
-    raise WeightsError(f"{path}: its mean or std is not of {size}x{size}x3 values, nor of 3") from None
+    said = f"its mean or std is not of {size}x{size}x{channels} values, nor of {channels}"
+    raise WeightsError(f"{path}: {said}") from None
   classes = about.classes or None
   if classes and len(classes) != network.num_classes:
     raise WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
-  known = Input(size, resize, mean, std, about.input.bit_depth)
+  known = Input(size, resize, mean, std, about.input.bit_depth, channels)
   return Classifier(complete, network, variables["params"], variables["batch_stats"], known, classes)
 
 
@@ -192,7 +197,8 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
   # Only training has these.
   model = dataclasses.replace(classifier.model, remat=None, dropout=None)
   known = classifier.input
-  of_input = AboutInput(known.size, known.resize, known.mean.tolist(), known.std.tolist(), known.bit_depth)
+  normalised = known.mean.tolist(), known.std.tolist()
+  of_input = AboutInput(known.size, known.resize, *normalised, known.bit_depth, known.channels)
   about = About(model, classifier.classes, of_input)
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:

@@ -41,14 +41,14 @@ class Predictor:
   def __init__(self, classifier: Classifier, batch_size: int, *, activations: bool = False):
     if activations and not isinstance(classifier.network, DenseNet):
       raise UserError(f"class activation maps are made of a DenseNet alone, not of {classifier.model.family}")
-    self._batch_size, self._size = batch_size, classifier.input.size
+    self._batch_size, self._shape = batch_size, classifier.input.shape
     self._activations = activations
     self._run = jax.jit(_with_activations(classifier) if activations else logits_of(classifier))
 
   def __call__(self, images: np.ndarray) -> Predicted:
-    """images: uint8 [n, size, size, 3], n at most the batch size."""
+    """images: uint8 [n, size, size, channels], n at most the batch size."""
     count = len(images)
-    filled = np.zeros((self._batch_size, self._size, self._size, 3), np.uint8)
+    filled = np.zeros((self._batch_size, *self._shape), np.uint8)
     filled[:count] = images
     result = self._run(filled)
     logits, activations = result if self._activations else (result, None)
@@ -57,7 +57,7 @@ class Predictor:
 
 
 def logits_of(classifier: Classifier) -> Callable[[jax.Array], jax.Array]:
-  """The function of uint8 images [n, size, size, 3] -> logits [n, classes], with the weights as constants.
+  """The function of uint8 images [n, size, size, channels] -> logits [n, classes], with the weights as constants.
 
   A DenseNet's norms are folded into its convolutions where that is exact.
   """
@@ -94,13 +94,12 @@ def _normalised(classifier: Classifier, images: jax.Array) -> jax.Array:
 
 
 def prepared(picture: np.ndarray, how: Input) -> np.ndarray:
-  """Resizes and crops a picture to the network's image, uint8 [size, size, 3]."""
+  """Resizes and crops a picture to the network's image, uint8 [size, size, channels]."""
   return image_files.centre_crop(image_files.with_short_side(picture, how.resize), how.size)
 
 
 def exported(classifier: Classifier, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> bytes:
   """`logits_of` by `jax.export`, for any number of images: `jax.export.deserialize(...).call(images)` runs it."""
   (count,) = jax.export.symbolic_shape("n")
-  size = classifier.input.size
-  shape = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8)
+  shape = jax.ShapeDtypeStruct((count, *classifier.input.shape), jnp.uint8)
   return jax.export.export(jax.jit(logits_of(classifier)), platforms=platforms)(shape).serialize()

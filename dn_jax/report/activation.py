@@ -12,13 +12,13 @@ def draw(image: np.ndarray, activation: np.ndarray, title: str) -> Figure:
   """Draws the image, and beside it the image under the map, in units of the logit; white adds nothing.
 
   Args:
-    image: uint8 [size, size, 3], as the network saw it.
+    image: uint8 [size, size, channels], as the network saw it.
     activation: [height, width], each place's share of a class's logit.
     title: the class.
   """
   figure = Figure(figsize=(7.2, 3.3), layout="constrained")
   plain, mapped = figure.subplots(1, 2)
-  plain.imshow(image)
+  plain.imshow(np.broadcast_to(image, (*image.shape[:2], 3)))
   size = len(image)
   mapped.imshow(np.mean(image, axis=-1), cmap="gray", vmin=0, vmax=255, extent=(0, size, size, 0))
   largest = float(np.abs(activation).max()) or 1.0

@@ -49,6 +49,7 @@ def text(config: RunConfig) -> str:
     *([f"the rate scaled by the batch over {sgd.rate_batch}"] if sgd.rate_batch else []),
     *([f"rising to it in {sgd.warmup_epochs:g} epochs"] if sgd.warmup_epochs else []),
     *([f"labels smoothed by {sgd.label_smoothing:g}"] if sgd.label_smoothing else []),
+    *(["losses weighted so that each class counts the same"] if data.class_weights else []),
     *([f"a moving average of the parameters tested, decay {sgd.average:g}"] if sgd.average else []),
     *([f"the classifier at {sgd.classifier_rate:g} times the rate"] if sgd.classifier_rate != 1 else []),
     *(
@@ -61,6 +62,7 @@ def text(config: RunConfig) -> str:
     f"momentum {sgd.momentum:g}" + (" (Nesterov)" if sgd.nesterov else ""),
     f"weight decay {sgd.weight_decay:g}",
     f"dropout {model.dropout:g}" if model.dropout else "no dropout",
+    *(["images turned to grey"] if data.channels == 1 else []),
     f"input {_normalised(data)}",
     *_augmented(data),
     f"{data.validation:,} pictures held out" if data.validation else "nothing held out",

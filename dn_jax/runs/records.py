@@ -23,122 +23,18 @@ import os
 import pathlib
 import socket
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from annotated_types import Ge, Le, Lt
-
-from dn_jax.config.check import STRICT, Misfit, from_json, to_dict
-from dn_jax.config.schema import RETIRED, ClassImages, Count, RunConfig, Whole, difference, identity, is_unsaid
+from dn_jax.config.check import Misfit, from_json, to_dict
+from dn_jax.config.schema import RETIRED, RunConfig, difference, identity, is_unsaid
 from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.runs.contents import Data, EpochRecord, Failure, Summary
 from dn_jax.system import folders
 
 CHECKPOINTS = "checkpoints"
 # The name of config.json while it is written.
 CLAIM = "config.json.new"
 RESULTS_COLUMNS = ("epoch", "train_loss", "train_error", "valid_loss", "valid_error", "test_error")
-
-NotNegative = Annotated[float, Ge(0)]
-Fraction = Annotated[float, Ge(0), Le(1)]
-Percent = Annotated[float, Ge(0), Le(100)]
-# Steps, parameters, FLOPs: may be beyond int32.
-Large = Annotated[int, Ge(0), Lt(2**63)]
-
-
-def _may_lack() -> Any:
-  """A field that is not written where it is None."""
-  return dataclasses.field(default=None, metadata={"may_lack": True})
-
-
-@dataclasses.dataclass(frozen=True)
-class EpochRecord:
-  """One line of metrics.jsonl.
-
-  Errors are fractions of 1; `epoch` and `step` count from 1; None where there is no such split. `seconds` are of
-  training, and contain `waiting_seconds`, in which a streamed data set's images were not ready.
-  """
-
-  __pydantic_config__ = STRICT
-
-  epoch: Count
-  step: Large
-  learning_rate: NotNegative
-  train_loss: float
-  train_error: Fraction
-  valid_loss: float | None
-  valid_error: Fraction | None
-  test_loss: float
-  test_error: Fraction
-  test_top5_error: Fraction
-  seconds: NotNegative
-  evaluation_seconds: NotNegative
-  images_per_second: NotNegative
-  waiting_seconds: NotNegative = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-  """data.json: identifies the images of a run."""
-
-  __pydantic_config__ = STRICT
-
-  pictures: dict[str, Whole]
-  """By split."""
-  labels: str
-  """A digest."""
-  classes: tuple[ClassImages, ...] | tuple[str, ...] | None = _may_lack()
-  """Of a streamed data set: names and numbers of images; names alone by the first rule."""
-  unverified: tuple[str, ...] | None = _may_lack()
-  """Files whose MD5 sum is not their makers', where the images come from such files; no part of what the images are."""
-  split_rule: Literal[2] | None = _may_lack()
-  """See `dn_jax.data.splits`; without it the first rule."""
-
-  @property
-  def names(self) -> tuple[str, ...] | None:
-    """The classes' names, where known."""
-    if self.classes is None:
-      return None
-    return tuple(each.name if isinstance(each, ClassImages) else each for each in self.classes)
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-  """summary.json: the results of a finished run. Errors are in percent; times, in seconds, are of the whole run."""
-
-  __pydantic_config__ = STRICT
-
-  test_error: Percent
-  test_top5_error: Percent
-  reported: Literal["last", "best"]
-  reported_epoch: Count
-  valid_error: Percent | None
-  parameters: Large
-  flops: Large
-  epochs: Count
-  seconds: NotNegative
-  evaluation_seconds: NotNegative
-  images_per_second: NotNegative
-  network: str
-  data: str
-  seed: Annotated[int, Ge(0), Lt(2**32)]
-  remat: str
-  devices: str
-  python: str
-  versions: dict[str, str]
-  commit: str | None = None
-  saving_seconds: NotNegative | None = _may_lack()
-  """Time that the run waited for saving."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-  """failure.json: how a run that a sweep started last failed."""
-
-  __pydantic_config__ = STRICT
-
-  error: str
-  exit_code: int | None
-  """None for a run that was never started."""
-  at: str
 
 
 class RunError(UserError):
@@ -262,7 +158,7 @@ def _without_retired(path: pathlib.Path, text: bytes) -> bytes:
 
 def write_records(folder: pathlib.Path, records: Sequence[EpochRecord]) -> None:
   """Rewrites metrics.jsonl and results.csv from all records so far."""
-  lines = (json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
+  lines = (json.dumps(_said(record, dataclasses.asdict(record))) + "\n" for record in records)
   folders.write_whole(folder / "metrics.jsonl", "".join(lines))
   table = io.StringIO()
   writer = csv.writer(table, lineterminator="\n")

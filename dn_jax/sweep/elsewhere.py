@@ -42,14 +42,14 @@ def chips(names: Sequence[str]) -> Chips:
   return Chips(tuple(names), asked=True) if names else Chips(tuple(there))
 
 
-def seconds(config: RunConfig, where: Chips, console: rich.console.Console) -> dict[str, float]:
+def seconds(config: RunConfig, rule: int, where: Chips, console: rich.console.Console) -> dict[str, float]:
   """Seconds of a resolved run's training step on one chip by its name; without those that are unknown.
 
-  A kept answer in another dtype, or of another number of classes, counts.
+  Its images are split by `rule`. A kept answer in another dtype, or of another number of classes, counts.
   """
   if not where.names:
     return {}
-  info = catalog.known(config.data)
+  info = catalog.known(config.data, rule)
   question = Question(
     config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
   )

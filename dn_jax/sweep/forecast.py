@@ -19,7 +19,7 @@ import rich.table
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import RunConfig
-from dn_jax.data import catalog
+from dn_jax.data import catalog, splits
 from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.models import build, summary
@@ -96,16 +96,20 @@ class Row:
     return len(self.cells) * steps * self.chips[chip] if chip in self.chips else None
 
 
-def size_of(config: RunConfig) -> Size:
+def size_of(config: RunConfig, rule: int = splits.RULE) -> Size:
   """The size of a resolved run, without reading its images.
+
+  Args:
+    config: of the run.
+    rule: by which it splits its images, see `dn_jax.data.splits`.
 
   Raises:
     ConfigurationError: its data set is missing, or too small for a batch.
   """
-  info = catalog.known(config.data)
+  info = catalog.known(config.data, rule)
   network = build.build(dataclasses.replace(config.model, remat="none"), info.num_classes)
   rows = summary.layers(network, info.image_shape)
-  train, valid, test = catalog.count(config.data)
+  train, valid, test = catalog.count(config.data, rule)
   if config.batch_size > train:
     raise ConfigurationError("batch-size", config.batch_size, f"there are {train} training pictures; at most that")
   if config.last_batch == "drop":
@@ -145,14 +149,15 @@ def look(
   grouped: dict[str, list[Cell]] = {}
   for cell in cells:
     grouped.setdefault(collection.cell_key(cell.config), []).append(cell)
-  sizes = [size_of(group[0].config) for group in grouped.values()]
+  rules = [_rule_of(group, there) for group in grouped.values()]
+  sizes = [size_of(group[0].config, rule) for group, rule in zip(grouped.values(), rules, strict=True)]
   answers, described = [(None, "")] * len(grouped), None
   if memory:
     configs = [group[0].config for group in grouped.values()]
     own = [dataclasses.replace(config, devices=config.devices or devices) for config in configs]
-    answers, described = _ask(own, console)
+    answers, described = _ask(own, rules, console)
   rows = []
-  for group, size, answer in zip(grouped.values(), sizes, answers, strict=True):
+  for group, size, rule, answer in zip(grouped.values(), sizes, rules, answers, strict=True):
     found = [run for cell in group if (run := there.of_key(cell.key))]
     rows.append(
       Row(
@@ -162,10 +167,16 @@ def look(
         size,
         *answer,
         *_time(group, found, None if elsewhere else described),
-        absent.seconds(group[0].config, chips, console),
+        absent.seconds(group[0].config, rule, chips, console),
       )
     )
   return rows
+
+
+def _rule_of(cells: Sequence[Cell], there: Collection) -> int:
+  """The rule by which a cell's first run that has begun splits its images; the newest where none has."""
+  begun = (run for cell in cells if (run := there.of_key(cell.key)))
+  return next((records.split_rule(run.folder) for run in begun), splits.RULE)
 
 
 def _time(cells: Sequence[Cell], found: Sequence[Run], devices: str | None) -> tuple[int, float | None, frozenset[str]]:
@@ -187,7 +198,7 @@ def _time(cells: Sequence[Cell], found: Sequence[Run], devices: str | None) -> t
   return to_do, statistics.median(seconds) if seconds else None, frozenset(seen)
 
 
-def _ask(configs: Sequence[RunConfig], console: rich.console.Console) -> tuple[list[Answer], str]:
+def _ask(configs: Sequence[RunConfig], rules: Sequence[int], console: rich.console.Console) -> tuple[list[Answer], str]:
   """Asks a process for each run's `step_memory`; returns its answers, and this machine's devices for a run.
 
   The process holds the accelerator, and ends before this returns, so that the runs can have the devices. If it dies,
@@ -208,7 +219,7 @@ def _ask(configs: Sequence[RunConfig], console: rich.console.Console) -> tuple[l
       for number in range(len(answers), len(configs)):
         config = configs[number]
         with console.status(f"memory of {number + 1} of {len(configs)}: {rich.markup.escape(_title(config))}"):
-          answers.append(pool.submit(answer, config).result())
+          answers.append(pool.submit(answer, config, rules[number]).result())
     except BrokenProcessPool:
       answers.append((None, "the process that was asked died (out of memory?)"))
     except KeyboardInterrupt:  # Do not wait for the compiler.
@@ -236,28 +247,28 @@ def _devices(count: int | None) -> tuple[int, str]:
   return os.getpid(), targets.here(count).described
 
 
-def answer(config: RunConfig) -> Answer:
+def answer(config: RunConfig, rule: int = splits.RULE) -> Answer:
   """In the process: the result of `step_memory`, or its error."""
   try:
-    return step_memory(config), ""
+    return step_memory(config, rule), ""
   except (UserError, MemoryError, jax.errors.JaxRuntimeError) as error:
     return None, str(error)
 
 
-def step_memory(config: RunConfig) -> int:
+def step_memory(config: RunConfig, rule: int = splits.RULE) -> int:
   """Bytes of a run's training step on each of its devices of this machine.
 
   Raises:
     UserError: the compiler refuses the step, or the devices do not fit the run.
   """
-  info = catalog.known(config.data)
+  info = catalog.known(config.data, rule)
   layout.make_layout(config.statistics_groups, devices=config.devices)
   question = planning.Question(
     config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
   )
   where = targets.here(config.devices)
   of_a_picture = math.prod(info.image_shape) + 4  # Bytes, its label included.
-  beside = 0 if info.streamed else sum(catalog.count(config.data)) * of_a_picture
+  beside = 0 if info.streamed else sum(catalog.count(config.data, rule)) * of_a_picture
   policy, _ = remat_policy.settle(question, where, beside)
   plan = planning.plan(question.under(policy), where)
   if plan.refusal:

@@ -25,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from dn_jax.config.check import from_json
 from dn_jax.distributed import processes
 from dn_jax.errors import UserError
 from dn_jax.runs.records import EpochRecord
@@ -286,13 +287,13 @@ class Checkpoints:
   def _check_room(self, arrays: Any, records: int) -> None:
     """Refuses a checkpoint that the disk cannot hold, before TensorStore ends in a hundred tracebacks.
 
-    A leaf takes its bytes and less than 2 KiB, a record less than 512 bytes, the rest less than 64 KiB.
+    A leaf takes its bytes and less than 2 KiB, a record less than 1 KiB, the rest less than 64 KiB.
     """
     if folders.is_bucket(self._folder):
       return
     leaves = jax.tree.leaves(arrays)
     with written_to(self._run):
-      if shutil.disk_usage(self._folder).free < sum(leaf.nbytes + 2048 for leaf in leaves) + 512 * records + 65536:
+      if shutil.disk_usage(self._folder).free < sum(leaf.nbytes + 2048 for leaf in leaves) + 1024 * records + 65536:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   def _wait_and_seal(self, step: int) -> None:
@@ -342,7 +343,7 @@ class Checkpoints:
     )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"state": template, "totals": totals})
     arrays = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
-    records = [EpochRecord(**record) for record in position["history"]]
+    records = [from_json(EpochRecord, json.dumps(record)) for record in position["history"]]
     return arrays["state"], records, Begun(**position["begun"]), arrays["totals"]
 
   def close(self) -> None:

@@ -53,6 +53,11 @@ def _loaded(
 ) -> dict[str, Any]:
   path = config.weights
   state = weights.read(weights_file.place(path), say)
+  channels = shapes.channels_of(state)
+  if channels not in (None, image_shape[2]):
+    needs = "--data.channels 1" if channels == 1 else "a run without --data.channels"
+    fits = f"take images of {channels} channels, and this run's have {image_shape[2]}; for {needs}"
+    raise ConfigurationError("weights", path, fits)
   classes = shapes.classes_of(state)
   if classes is None and shapes.model_of(state) and not config.reset_classifier:
     raise ConfigurationError("weights", path, "have no classifier; give --reset-classifier")

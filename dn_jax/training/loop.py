@@ -14,10 +14,10 @@ import jax
 import numpy as np
 
 from dn_jax.errors import UserError
-from dn_jax.runs.records import EpochRecord
+from dn_jax.runs.contents import MEANINGLESS_TOP5, EpochRecord
 from dn_jax.training import optimizer
 from dn_jax.training.resident import Advance, DeviceSplit, Evaluate
-from dn_jax.training.step import Totals, TrainState
+from dn_jax.training.step import Evaluated, Totals, TrainState
 from dn_jax.training.streamed import Batches, Feed
 
 
@@ -104,6 +104,7 @@ class Assembly:
   """
 
   plan: Plan
+  num_classes: int
   splits: Splits
   advance: Advance
   evaluate: Evaluate
@@ -189,8 +190,8 @@ def train_epoch(parts: Assembly, position: Position, watcher: Watcher) -> Positi
   return Position(state, epoch, Begun(plan.steps_per_epoch, time.perf_counter() - begin), totals)
 
 
-def evaluate(parts: Assembly, position: Position, watcher: Watcher) -> dict[str, dict[str, float]]:
-  """The means over `validation`, if there is one, and `test`, at an epoch's end."""
+def evaluate(parts: Assembly, position: Position, watcher: Watcher) -> dict[str, Evaluated]:
+  """What is found on `validation`, if there is one, and `test`, at an epoch's end; on the host."""
   state, last = position.state, (position.epochs + 1) * parts.plan.steps_per_epoch
   params = optimizer.tested(state.params, state.opt_state)
 
@@ -199,7 +200,7 @@ def evaluate(parts: Assembly, position: Position, watcher: Watcher) -> dict[str,
       watcher.save(last, state, position.totals, position.begun)
 
   return {
-    name: parts.evaluate(params, state.batch_stats, split, stop_if_asked).means()
+    name: jax.device_get(parts.evaluate(params, state.batch_stats, split, stop_if_asked))
     for name, split in (("validation", parts.splits.valid), ("test", parts.splits.test))
     if split
   }
@@ -208,20 +209,21 @@ def evaluate(parts: Assembly, position: Position, watcher: Watcher) -> dict[str,
 def record_of(
   parts: Assembly,
   position: Position,
-  measured: Mapping[str, Mapping[str, float]],
+  measured: Mapping[str, Evaluated],
   evaluation_seconds: float,
   waiting_seconds: float,
 ) -> EpochRecord:
-  """The record of an epoch, from the position at its end and the means of `evaluate`.
+  """The record of an epoch, from the position at its end and what `evaluate` found.
 
   Raises:
     NotFiniteError: a mean is not finite.
   """
   last, seconds = (position.epochs + 1) * parts.plan.steps_per_epoch, position.begun.seconds
-  for split, means in measured.items():
+  means_of = {split: found.means() for split, found in measured.items()}
+  for split, means in means_of.items():
     if not np.isfinite(means["loss"]):
       raise _not_finite(f"the loss on the {split} pictures", means["loss"], last - 1, parts)
-  train, valid, test = position.totals.means(), measured.get("validation"), measured["test"]
+  train, valid, test = position.totals.means(), means_of.get("validation"), means_of["test"]
   return EpochRecord(
     epoch=position.epochs + 1,
     step=last,
@@ -232,11 +234,12 @@ def record_of(
     valid_error=valid["error"] if valid else None,
     test_loss=test["loss"],
     test_error=test["error"],
-    test_top5_error=test["top5_error"],
+    test_top5_error=test["top5_error"] if parts.num_classes > MEANINGLESS_TOP5 else None,
     seconds=seconds,
     evaluation_seconds=evaluation_seconds,
     images_per_second=parts.plan.pictures_per_epoch / seconds,
     waiting_seconds=waiting_seconds,
+    test_class_errors=measured["test"].class_errors(),
   )
 
 

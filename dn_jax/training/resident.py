@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from dn_jax.distributed.layout import Layout, cut, gathered, place, replicate
-from dn_jax.training.step import Batch, Keys, Prepare, Totals, TrainState, TrainStep, make_prepared_step
+from dn_jax.training.step import Batch, Evaluated, Keys, Prepare, Totals, TrainState, TrainStep, make_prepared_step
 
 
 class DeviceSplit(NamedTuple):
@@ -24,7 +24,7 @@ class DeviceSplit(NamedTuple):
 # (state, totals, split, order, first, steps, batch_size=...) -> (state, totals, losses), see `make_advance`
 Advance = Callable[..., tuple[TrainState, Totals, jax.Array]]
 # (params, batch_stats, split, called after each batch) -> totals over every image of the split
-Evaluate = Callable[[Any, Any, DeviceSplit, Callable[[], None]], Totals]
+Evaluate = Callable[[Any, Any, DeviceSplit, Callable[[], None]], Evaluated]
 
 
 class _Which(NamedTuple):
@@ -101,10 +101,11 @@ def make_advance(
 
 
 def make_evaluate(
-  eval_step: Callable[[Any, Any, Batch], Totals],
+  eval_step: Callable[[Any, Any, Batch], Evaluated],
   normalise: Callable[[jax.Array], jax.Array],
   layout: Layout,
   batch_size: int,
+  classes: int = 0,
 ) -> Evaluate:
   """Compiles the evaluation of a split, so many images at a time or a few more; the last batch is filled up.
 
@@ -113,20 +114,21 @@ def make_evaluate(
     normalise: uint8 images -> the network's input.
     layout: the devices that share a batch.
     batch_size: rounded up to a multiple of their number.
+    classes: of the confusion matrix that the step makes; 0: it makes none.
   """
   mesh = layout.mesh
   batch_size = math.ceil(batch_size / mesh.size) * mesh.size
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
-  def one(params: Any, batch_stats: Any, totals: Totals, split: DeviceSplit, first: jax.Array) -> Totals:
+  def one(params: Any, batch_stats: Any, totals: Evaluated, split: DeviceSplit, first: jax.Array) -> Evaluated:
     numbers = first + jnp.arange(batch_size, dtype=jnp.int32)
     weights = (numbers < split.labels.shape[0]).astype(jnp.float32)
     numbers = jnp.minimum(numbers, split.labels.shape[0] - 1)
     batch = cut(Batch(normalise(split.images[numbers]), split.labels[numbers], weights), mesh)
-    return totals + eval_step(gathered(params, mesh), batch_stats, batch)
+    return gathered(totals + eval_step(gathered(params, mesh), batch_stats, batch), mesh)
 
-  def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Totals:
-    totals = Totals.zero_beside(split.labels)
+  def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Evaluated:
+    totals = Evaluated.none_yet(classes, split.labels)
     for first in range(0, split.labels.shape[0], batch_size):
       totals = one(params, batch_stats, totals, split, place(np.int32(first), split.labels.sharding))
       between()

@@ -15,6 +15,7 @@ from dn_jax.data.augment import epoch_order, normalised, prepared
 from dn_jax.distributed import layout as distribution
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
+from dn_jax.runs.contents import MOST_CLASSES
 from dn_jax.training import initial_state, loop, optimizer, resident, step, streamed
 
 # Fewer images than these are tested without worker processes, which take seconds to start.
@@ -56,7 +57,8 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   else:
     shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), weights_key)
   specs = step.specs_of(shapes, layout)
-  objective = step.Objective(config.optimizer.label_smoothing, config.freeze_statistics)
+  weights = tuple(catalog.class_weights(dataset).tolist()) if config.data.class_weights else None
+  objective = step.Objective(config.optimizer.label_smoothing, config.freeze_statistics, weights)
   train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params, objective)
   of_a_step = (train_step, prepared(config.data, dataset), layout, augmentation_key, dropout_key)
   if dataset.info.streamed:
@@ -72,6 +74,7 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   rate = jax.jit(schedule)
   return loop.Assembly(
     plan=plan,
+    num_classes=info.num_classes,
     splits=splits,
     advance=advance,
     evaluate=evaluator(config, dataset, config.evaluation_batch_size, layout),
@@ -170,13 +173,17 @@ def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.La
 
 
 def evaluator(
-  config: RunConfig, dataset: catalog.Dataset, batch_size: int, layout: distribution.Layout
+  config: RunConfig, dataset: catalog.Dataset, batch_size: int, layout: distribution.Layout, confusion: bool = False
 ) -> resident.Evaluate:
-  """Measures a resolved configuration's network on a split, so many images at a time or a few more."""
+  """Measures a resolved configuration's network on a split, so many images at a time or a few more.
+
+  It makes a confusion matrix where that is asked for, and of few classes anyway: their errors are recorded.
+  """
   network, plain = build.build(config.model, dataset.info.num_classes), normalised(config.data, dataset)
+  classes = dataset.info.num_classes if confusion or dataset.info.num_classes <= MOST_CLASSES else 0
   if dataset.info.streamed:
-    return streamed.make_evaluate(step.make_logits(network), plain, layout)
-  return resident.make_evaluate(step.make_eval_step(network), plain, layout, batch_size)
+    return streamed.make_evaluate(step.make_logits(network), plain, layout, classes)
+  return resident.make_evaluate(step.make_eval_step(network, classes > 0), plain, layout, batch_size, classes)
 
 
 def on_devices(dataset: catalog.Dataset, mesh: jax.sharding.Mesh) -> loop.Splits:

@@ -75,6 +75,27 @@ class Totals:
     }
 
 
+@flax.struct.dataclass
+class Evaluated(Totals):
+  """Totals of a test.
+
+  confusion: int32 [classes, classes], images by their class (rows) and by the likeliest one (columns); None unless
+    asked for. An image whose logits are not all numbers is left out.
+  """
+
+  confusion: jax.Array | None = None
+
+  @classmethod
+  def none_yet(cls, classes: int, array: jax.Array) -> "Evaluated":
+    """Zeros, on the devices that an array lies on; with a matrix of so many classes, if any."""
+    matrix = np.zeros((classes, classes), np.int32) if classes else None
+    return place(cls(*dataclasses.astuple(Totals.zero()), matrix), array.sharding)
+
+  def class_errors(self) -> tuple[float | None, ...] | None:
+    """See `errors_by_class`; None without `confusion`."""
+    return None if self.confusion is None else errors_by_class(jax.device_get(self.confusion))
+
+
 # (state, batch, dropout key) -> (new state, the batch's totals before its update)
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]]
 # (uint8 images, a step's augmentation key, the images' numbers in their split) -> the network's input
@@ -117,21 +138,42 @@ def totals_of(logits: jax.Array, batch: Batch) -> Totals:
   )
 
 
+def errors_by_class(confusion: np.ndarray) -> tuple[float | None, ...]:
+  """The error of each class as a fraction of 1, from a confusion matrix; None for a class without images."""
+  found = zip(confusion.sum(axis=1).tolist(), confusion.diagonal().tolist(), strict=True)
+  return tuple((images - right) / images if images else None for images, right in found)
+
+
+def evaluated_of(logits: jax.Array, batch: Batch, confusion: bool) -> Evaluated:
+  """`totals_of` a test's batch, and on request who is taken for whom."""
+  totals = totals_of(logits, batch)
+  matrix = None
+  if confusion:
+    found = jnp.argmax(logits, axis=1)
+    counts = (batch.weights > 0) & ~jnp.isnan(jnp.max(logits, axis=1))
+    matrix = jnp.zeros((logits.shape[1],) * 2, jnp.int32).at[batch.labels, found].add(counts.astype(jnp.int32))
+  return Evaluated(totals.count, totals.loss, totals.top1_errors, totals.top5_errors, matrix)
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
   """Changes to the published loss.
 
   label_smoothing:   share of each label that is spread over all classes
   freeze_statistics: whether batch norm uses its running averages, and nothing is dropped out
+  class_weights:     of each class; an image's loss is multiplied by its class's. None: by 1
   """
 
   label_smoothing: float = 0.0
   freeze_statistics: bool = False
+  class_weights: tuple[float, ...] | None = None
 
 
 def make_loss(network: nn.Module, objective: Objective = Objective()) -> Callable[..., Any]:
   """(params, batch_stats, batch, key, group) -> (mean cross-entropy, (logits, new batch_stats)).
 
+  Weighted losses are divided by the number of images too, not by their weights: then the mean over devices, groups and
+  pieces of a batch is that of the batch.
   `group` is the number of a statistics group, each of which has its own dropout; None: the batch is whole.
   """
   smoothing, frozen = objective.label_smoothing, objective.freeze_statistics
@@ -145,6 +187,8 @@ def make_loss(network: nn.Module, objective: Objective = Objective()) -> Callabl
       losses = optax.softmax_cross_entropy(logits, labels)
     else:
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    if objective.class_weights:
+      losses *= jnp.asarray(objective.class_weights, losses.dtype)[batch.labels]
     return jnp.mean(losses), (logits, batch_stats if frozen else updated["batch_stats"])
 
   return loss
@@ -273,8 +317,8 @@ def make_logits(network: nn.Module) -> Callable[[Any, Any, jax.Array], jax.Array
   )
 
 
-def make_eval_step(network: nn.Module) -> Callable[[Any, Any, Batch], Totals]:
-  """The evaluation step: (params, batch_stats, batch) -> totals, with running averages."""
+def make_eval_step(network: nn.Module, confusion: bool = False) -> Callable[[Any, Any, Batch], Evaluated]:
+  """The evaluation step: (params, batch_stats, batch) -> see `evaluated_of`, with running averages."""
 
   logits_of = make_logits(network)
-  return lambda params, batch_stats, batch: totals_of(logits_of(params, batch_stats, batch.images), batch)
+  return lambda params, batch_stats, batch: evaluated_of(logits_of(params, batch_stats, batch.images), batch, confusion)

@@ -14,7 +14,17 @@ from jax.sharding import NamedSharding, PartitionSpec
 from dn_jax.data import stream
 from dn_jax.distributed.layout import AXIS, Layout, gathered
 from dn_jax.training.resident import Advance
-from dn_jax.training.step import Batch, Keys, Prepare, Totals, TrainState, TrainStep, make_prepared_step, totals_of
+from dn_jax.training.step import (
+  Batch,
+  Evaluated,
+  Keys,
+  Prepare,
+  Totals,
+  TrainState,
+  TrainStep,
+  evaluated_of,
+  make_prepared_step,
+)
 
 Columns = stream.Rows
 # Opens a split for a test: this process's rows of every batch.
@@ -132,8 +142,11 @@ def make_advance(
 
 
 def make_evaluate(
-  logits_of: Callable[[Any, Any, jax.Array], jax.Array], normalise: Callable[[jax.Array], jax.Array], layout: Layout
-) -> Callable[..., Totals]:
+  logits_of: Callable[[Any, Any, jax.Array], jax.Array],
+  normalise: Callable[[jax.Array], jax.Array],
+  layout: Layout,
+  classes: int = 0,
+) -> Callable[..., Evaluated]:
   """`dn_jax.training.resident.Evaluate` of a split that gives batches; several crops of an image vote by the mean of
   their probabilities.
 
@@ -141,11 +154,12 @@ def make_evaluate(
     logits_of: see `dn_jax.training.step.make_logits`.
     normalise: uint8 images -> the network's input.
     layout: the devices that share a batch.
+    classes: of the network, for a confusion matrix; 0: for none.
   """
   place = placer(layout)
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
-  def one(params: Any, batch_stats: Any, totals: Totals, rows: dict[str, jax.Array]) -> Totals:
+  def one(params: Any, batch_stats: Any, totals: Evaluated, rows: dict[str, jax.Array]) -> Evaluated:
     images = rows["image"]  # [batch, crops, height, width, channels]
     crops = images.shape[1]
     flat = normalise(images.reshape(-1, *images.shape[2:]))
@@ -154,10 +168,11 @@ def make_evaluate(
       each = jax.nn.log_softmax(logits).reshape(-1, crops, logits.shape[-1])
       # The log of the mean probability serves cross-entropy as a logit.
       logits = jax.nn.logsumexp(each, axis=1) - jnp.log(crops)
-    return totals + totals_of(logits, Batch(images, rows["label"], rows["weight"]))
+    found = evaluated_of(logits, Batch(images, rows["label"], rows["weight"]), classes > 0)
+    return gathered(totals + found, layout.mesh)
 
-  def evaluate(params: Any, batch_stats: Any, split: Batches, between: Callable[[], None]) -> Totals:
-    totals = Totals.zero_beside(jax.tree.leaves(batch_stats)[0])
+  def evaluate(params: Any, batch_stats: Any, split: Batches, between: Callable[[], None]) -> Evaluated:
+    totals = Evaluated.none_yet(classes, jax.tree.leaves(batch_stats)[0])
     for columns in split():
       totals = one(params, batch_stats, totals, place(columns))
       between()

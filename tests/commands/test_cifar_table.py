@@ -101,7 +101,7 @@ def test_flags_that_divide_this_machine_are_refused_for_a_cluster():
 def test_what_is_done_is_set_beside_what_was_published_and_can_be_made_again_from_the_records(
   tmp_path, capsys, monkeypatch
 ):
-  monkeypatch.setattr(forecast, "size_of", lambda config: forecast.Size(10**6, 10**8, 50_000, 10_000))
+  monkeypatch.setattr(forecast, "size_of", lambda config, rule: forecast.Size(10**6, 10**8, 50_000, 10_000))
   out, rows, columns = tmp_path / "runs", ("densenet-40-12", "wide-16-8"), ("c10+", "c100+")
   cells = cells_of(rows=rows, columns=columns, seeds=2, scale=0.01)
   for (name, column), group in cells.items():

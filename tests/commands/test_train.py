@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import traced_once
 from conftest import HANGS, ROOT, call, metrics, small_run, wait_for
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from dn_jax import experiment
 from dn_jax.training.checkpoint import Checkpoints
@@ -241,6 +243,61 @@ def test_evaluate_agrees_with_the_record(undisturbed):
   done = call("experiments/evaluate.py", folder, "--split", "valid", "--checkpoint", "last", "--batch-size", "33")
   assert f"top-1 error: {100 * lines[-1]['valid_error']:.2f} %" in done.stdout
   assert "100 pictures" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_error_of_each_class_is_printed_and_recorded_and_who_is_taken_for_whom_written(undisturbed, tmp_path):
+  folder, printed = undisturbed
+  summary = json.loads((folder / "summary.json").read_text())
+  again = call(*small_run(folder, *FLAGS), "--confusion", tmp_path / "after")
+  assert again.returncode == 0, again.stderr
+  assert again.stdout.splitlines()[-3:-1] == [f"{tmp_path}/after.svg", f"{tmp_path}/after.csv"]
+  done = call("experiments/evaluate.py", folder, "--confusion", tmp_path / "of.evaluate.csv", "--batch-size", "33")
+  assert (tmp_path / "after.csv").read_text() == (tmp_path / "of.evaluate.csv").read_text()
+  assert (tmp_path / "of.evaluate.svg").read_text().startswith("<?xml")
+  matrix = np.array([row[1:] for row in csv.reader((tmp_path / "after.csv").open())][1:], int)
+  # Of scikit-learn's digits 500 are tested, of each class its share.
+  assert matrix.sum(axis=1).tolist() == np.bincount(load_digits().target[_tested()]).tolist()
+  assert summary["test_error"] == pytest.approx(100 - matrix.trace() / 5)
+  errors = 100 - 100 * matrix.diagonal() / matrix.sum(axis=1)
+  assert summary["test_class_errors"] == [{"name": str(n), "error": pytest.approx(e)} for n, e in enumerate(errors)]
+  lines = ["error by class:", *(f"  {n}  {error:6.2f} %" for n, error in enumerate(errors))]
+  for text in (printed, again.stdout, done.stdout):
+    assert "\n".join(lines) in text
+
+
+def _tested():
+  return train_test_split(range(1797), test_size=500, stratify=load_digits().target, random_state=0)[1]
+
+
+@pytest.mark.parametrize(
+  ("where", "answer"),
+  [
+    ("nowhere/x", "--confusion {}/nowhere/x.svg: is no file in a folder that exists"),
+    ("full", "--confusion {}/full.csv: is no file in a folder that exists"),
+  ],
+)
+def test_a_confusion_matrix_that_could_not_be_written_is_refused_before_the_run(tmp_path, where, answer):
+  (tmp_path / "full.csv").mkdir()
+  for command in (small_run(tmp_path / "run"), ["experiments/evaluate.py", tmp_path / "run"]):
+    done = call(*command, "--confusion", tmp_path / where)
+    assert (done.returncode, done.stderr) == (2, f"error: {answer.format(tmp_path)}\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_weighted_classes_are_part_of_what_a_run_is_and_are_no_part_of_its_errors(undisturbed, tmp_path):
+  folder = tmp_path / "run"
+  flags = ("--data.class-weights", "balanced", "--epochs", "1", "--optimizer.drops", "1.0")
+  done = call(*small_run(folder, *FLAGS, *flags))
+  assert done.returncode == 0, done.stderr
+  assert re.search(r"^class weights: from 0\.9\d+ \(\d\) to 1\.0\d+ \(\d\)$", done.stdout, re.MULTILINE)
+  assert json.loads((folder / "config.json").read_text())["data"]["class_weights"] == "balanced"
+  mine, theirs = metrics(folder)[0], metrics(undisturbed[0])[0]
+  assert mine["test_loss"] != theirs["test_loss"]
+  done = call(*small_run(undisturbed[0], *FLAGS, "--data.class-weights", "balanced"))
+  assert done.returncode == 2
+  assert "--data.class-weights: (absent) -> balanced" in done.stderr
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from conftest import call, greys, metrics
 
 from dn_jax import experiment
 from dn_jax.config.schema import DataConfig
-from dn_jax.inference import load
+from dn_jax.data import catalog
 
 traced_once = traced_once.traced_once
 
@@ -66,5 +66,5 @@ def test_a_run_that_began_with_tfds_goes_on_with_the_archives_of_the_same_images
 def test_a_network_of_svhn_names_its_classes_where_its_files_are(tmp_path):
   splits = {split: (greys()["test"][0], greys()["test"][1]) for split in ("train", "test", "extra")}
   data = DataConfig("svhn_cropped", makers_files.write_svhn(tmp_path, splits))
-  assert load._prepared_classes(data, 10) == tuple("0123456789")
-  assert load._prepared_classes(DataConfig("cifar10", tmp_path), 10) is None
+  assert catalog.class_names(data, 10) == tuple("0123456789")
+  assert catalog.class_names(DataConfig("cifar10", tmp_path), 10) is None

@@ -144,6 +144,26 @@ def test_lighting_adds_multiples_of_the_principal_components():
 
 
 @pytest.mark.slow
+def test_a_grey_image_is_augmented_to_the_grey_image_of_its_colours():
+  images = np.random.RandomState(0).randint(0, 256, (8, 6, 5, 3)).astype(np.uint8)
+  draw = jax.jit(lambda images: augment.jitter_light_mirror(images, jax.random.key(4), jnp.arange(8, dtype=jnp.int32)))
+  # Grey values are whole numbers here, so that none is rounded.
+  images[..., 1], images[..., 2] = images[..., 0], images[..., 0]
+  found = np.asarray(draw(images[..., :1]))
+  assert found.shape == (8, 6, 5, 1)
+  np.testing.assert_allclose(found[..., 0], grey(np.asarray(draw(images), np.float64)), rtol=1e-4, atol=1e-3)
+
+
+def test_colours_and_their_grey_image_are_jittered_alike():
+  image = np.random.RandomState(0).uniform(size=(5, 4, 3))
+  factors, order = jnp.asarray([1.3, 0.7, 1.2]), jnp.asarray([2, 0, 1])
+  with jax.enable_x64(True):
+    of_grey = augment.jittered(jnp.asarray(grey(image)[..., None]), factors, order)
+    of_colours = augment.jittered(jnp.asarray(image), factors, order)
+  np.testing.assert_allclose(np.asarray(of_grey)[..., 0], grey(np.asarray(of_colours)), rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_draws_of_jitter_lighting_and_mirror_are_as_published():
   # Of a constant grey picture, brightness alone changes the mean; of black, lighting alone.
   count = 4000

@@ -4,10 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight
 
 from dn_jax.config import datasets
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import catalog
+from dn_jax.data import catalog, sources
 from dn_jax.data.catalog import Split
 from dn_jax.errors import ConfigurationError
 
@@ -179,6 +181,59 @@ def test_what_cannot_be_loaded_is_refused_by_flag(config, message):
 def test_a_split_that_is_not_what_its_name_says_is_refused(images, labels, message):
   with pytest.raises(ConfigurationError, match=message):
     catalog.check(datasets.info_of(DataConfig("cifar10")), "train", images, labels)
+
+
+def test_class_weights_are_scikit_learns_and_one_on_average(tmp_path):
+  data = catalog.load(DataConfig("digits", validation=100))
+  labels = data.train.labels
+  expected = compute_class_weight("balanced", classes=np.arange(10), y=labels)
+  found = catalog.class_weights(data)
+  np.testing.assert_allclose(found, expected, rtol=1e-14)
+  assert found[labels].mean() == pytest.approx(1, rel=1e-14)
+  # Of a folder, after the test images are held out; a class with none left is no part of the mean.
+  for name, count in (("a", 20), ("b", 50), ("c", 1)):
+    (tmp_path / name).mkdir()
+    for n in range(count):
+      (tmp_path / name / f"{n}.png").write_bytes(b"")
+  data = catalog.load(DataConfig("folder", tmp_path, class_weights="balanced"))
+  labels = data.train.known_labels()
+  assert np.bincount(labels).tolist() == [18, 45, 1]
+  np.testing.assert_allclose(
+    catalog.class_weights(data), compute_class_weight("balanced", classes=np.arange(3), y=labels), rtol=1e-14
+  )
+  assert data.said[-1] == "class weights: from 0.474 (b) to 21.3 (c)"
+  lacking = data._replace(train=sources.Part(data.train, np.flatnonzero(labels < 2)))
+  assert catalog.class_weights(lacking).tolist() == pytest.approx([63 / 36, 63 / 90, 0])
+
+
+def test_classes_whose_labels_are_unknown_cannot_be_weighted(monkeypatch):
+  monkeypatch.setattr(sources, "class_sizes", lambda source: None)
+  data = catalog.Dataset(datasets.info_of(DataConfig("own")), None, None, None)
+  with pytest.raises(ConfigurationError, match=r"--data.class-weights balanced: labels of own are known only once"):
+    catalog.class_weights(data)
+
+
+def test_colour_images_turn_grey_for_a_network_of_one_channel(monkeypatch):
+  colours = np.random.RandomState(0).randint(0, 256, (50, 32, 32, 3)).astype(np.uint8)
+  opened = catalog.tfds.Opened(lambda split: (colours, np.arange(50) % 10), lambda split: 50)
+  monkeypatch.setattr(catalog.tfds, "opened", lambda name, folder: opened)
+  monkeypatch.setattr(catalog, "_CHUNK", 20)
+  data = catalog.load(DataConfig("cifar10", channels=1))
+  assert data.info.image_shape == data.train.images.shape[1:] == (32, 32, 1)
+  expected = np.stack([np.asarray(Image.fromarray(each).convert("L")) for each in colours])
+  assert np.abs(data.train.images[..., 0].astype(int) - expected).max() <= 1
+  assert np.abs(data.test.images[..., 0].astype(int) - expected).mean() < 0.01  # Of equal remainders alone.
+  mean, std = catalog.normalisation(data, "channel")
+  assert mean == pytest.approx(0.299 * 125.3 + 0.587 * 123.0 + 0.114 * 113.9, abs=1e-3)
+  assert std == pytest.approx(0.299 * 63.0 + 0.587 * 62.1 + 0.114 * 66.7, abs=1e-3)
+  assert data.said[-1] == (
+    "images are turned to grey: 0.299 R + 0.587 G + 0.114 B; mean 122.65 and deviation 62.893 are these sums of the "
+    "published ones"
+  )
+  mean, _ = catalog.normalisation(data, "mean")
+  np.testing.assert_allclose(mean[..., 0], data.train.images[..., 0].mean(axis=0))
+  assert catalog.load(DataConfig("cifar10", channels=1, normalise="mean")).said[-1].endswith("the mean grey image")
+  assert "grey" not in " ".join(catalog.load(DataConfig("cifar10")).said)
 
 
 def test_a_mean_picture_and_one_deviation_are_those_of_the_training_pictures():

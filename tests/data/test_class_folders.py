@@ -127,6 +127,45 @@ def test_a_test_part_without_a_class_is_said_and_one_with_others_refused(tmp_pat
     taken(tmp_path)
 
 
+@pytest.mark.parametrize("test", ["test_set/test_set", "test_set", "test-set/images/all", "TestSet"])
+def test_a_test_part_without_classes_is_passed_over_and_that_is_said(tmp_path, test):
+  laid_out(tmp_path, "training_set/training_set/a 30", "training_set/training_set/b 20", f"{test} 7")
+  found = taken(tmp_path)
+  assert found.splits.train.classes == ("a", "b")
+  assert sizes(found) == [[27, 18], None, [3, 2]]
+  top = test.split("/")[0]
+  assert found.said[1:] == (
+    "images: 45 for training (training_set/training_set), none for validation, 5 for test (a tenth of each class of "
+    "these)",
+    f"{top} is passed over: its 7 images are in no class folders",
+  )
+  # With a validation part, that is what there is to test on.
+  found = taken(laid_out(tmp_path, "val/a 2", "val/b 3"))
+  assert sizes(found) == [[30, 20], None, [2, 3]]
+  source, said = sources.tested_and_said(DataConfig("folder", tmp_path), ("a", "b"))
+  assert (len(source), said[:2]) == (
+    5,
+    (f"test images: {tmp_path}/val", f"{tmp_path}/{top} is passed over: its images are in no class folders"),
+  )
+
+
+def test_a_test_part_alone_without_classes_tests_nothing(tmp_path):
+  laid_out(tmp_path, "train/a 5", "train/b 4", "test 7")
+  with pytest.raises(ConfigurationError, match=r"/test: has no class folders"):
+    sources.tested_and_said(DataConfig("folder", tmp_path), ("a", "b"))
+
+
+def test_a_test_part_of_another_class_is_not_taken_for_one_without_classes(tmp_path):
+  laid_out(tmp_path, "train/a 5", "train/b 4", "test/A 7")
+  with pytest.raises(ConfigurationError, match=r"/test: lacks a, b and has A besides, unlike the classes"):
+    taken(tmp_path)
+
+
+def test_parts_may_be_called_sets(tmp_path):
+  laid_out(tmp_path, "training_set/training_set/a 5", "training_set/training_set/b 4", "test_set/test_set/b 3")
+  assert sizes(taken(tmp_path)) == [[5, 4], None, [0, 3]]
+
+
 @pytest.mark.parametrize(
   ("layout", "answer"),
   [
@@ -136,13 +175,8 @@ def test_a_test_part_without_a_class_is_said_and_one_with_others_refused(tmp_pat
     ),
     (["Fold1/a 2", "Fold1/b 2", "Fold1/c 2", "Fold2/a 1", "Fold2/b 1"], "hold the same folders (a, b): they look"),
     (
-      [
-        "training_set/training_set/a 2",
-        "training_set/training_set/b 2",
-        "test_set/test_set/a 1",
-        "test_set/test_set/b 1",
-      ],
-      ": folders in it (test_set, training_set) hold the same folders (a, b): they look like parts",
+      ["seg_train/seg_train/x 2", "seg_train/seg_train/y 2", "seg_test 9"],
+      ": seg_train holds folders, and seg_test is beside it: it looks like parts of a data set, not like classes",
     ),
     (
       [

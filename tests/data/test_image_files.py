@@ -180,6 +180,76 @@ def test_what_uses_all_bits_or_has_eight_is_not_warned_of():
 RAMP = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
 
 
+def tiff(values, order="<", planar=False):
+  """An uncompressed TIFF of uint16 [height, width, channels], as the standard has it."""
+  height, width, channels = values.shape
+  strips = [plane.tobytes() for plane in values.astype(f"{order}u2").transpose(2, 0, 1)]
+  strips = strips if planar else [values.astype(f"{order}u2").tobytes()]
+  place, at, extra = 8 + len(b"".join(strips)), 8, b""
+  offsets = []
+  for strip in strips:
+    offsets.append(at)
+    at += len(strip)
+  tags = [(256, [width]), (257, [height]), (258, [16] * channels), (259, [1]), (262, [2]), (273, offsets)]
+  tags += [(277, [channels]), (278, [height]), (279, list(map(len, strips))), (284, [2 if planar else 1])]
+  entries = b""
+  for tag, numbers in tags:
+    packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+    if len(packed) > 4:
+      packed, extra = struct.pack(f"{order}I", place + 6 + 12 * len(tags) + len(extra)), extra + packed
+    entries += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + packed
+  head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HI", 42, place)
+  return head + b"".join(strips) + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + extra
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_sixteen_bit_tiff_has_its_own_colours(order):
+  values = np.random.RandomState(0).randint(0, 4096, (20, 30, 3)).astype(np.uint16)
+  content = tiff(values, order)
+  # Pillow reads the upper eight bits of it: the file is what it should be.
+  assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), values >> 8)
+  assert np.array_equal(image_files.decode(content, "x", image_files.Reading(bit_depth=12)), values >> 4)
+  assert np.abs(image_files.decode(content, "x").astype(int) - values / 257).max() < 1
+  assert image_files.bits_used(content) == 12
+
+
+def test_a_sixteen_bit_tiff_of_separate_planes_is_refused_rather_than_taken_for_others():
+  values = np.random.RandomState(0).randint(0, 4096, (20, 30, 3)).astype(np.uint16)
+  content = tiff(values, planar=True)
+  assert np.abs(image_files.decode(content, "x").astype(int) - values / 257).max() < 1
+  with pytest.raises(image_files.BadPictureError, match="x: is a TIFF of separate planes, of which no depth can be"):
+    image_files.decode(content, "x", image_files.Reading(bit_depth=12))
+  assert image_files.bits_used(content) is None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "gif"])
+def test_colours_turn_to_the_grey_values_of_pillow(mode, kind):
+  try:
+    content = encoded(Image.fromarray(PICTURE).convert("RGBA" if mode == "LA" else "RGB").convert(mode), kind)
+  except OSError:
+    pytest.skip(f"there is no {kind} of mode {mode}")
+  expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB").convert("L")).astype(int)
+  found = image_files.decode(content, "x", image_files.Reading(channels=1))
+  assert (found.dtype, found.shape) == (np.uint8, (60, 80, 1))
+  assert np.abs(found[..., 0] - expected).max() <= (3 if kind == "jpeg" else 1)
+
+
+def test_crops_of_grey_images_are_those_of_three_equal_channels():
+  grey = image_files.grey(PICTURE)
+  alike = np.repeat(grey, 3, axis=2)
+  for crop in (
+    lambda image: image_files.with_short_side(image, 40),
+    lambda image: image_files.centre_crop(image, 32),
+    lambda image: image_files.ten_crops(image, 32),
+    lambda image: image_files.random_area_crop(image, 24, np.random.default_rng(3)),
+    lambda image: image_files.random_area_crop(image, 90, np.random.default_rng(3)),
+  ):
+    found = crop(grey)
+    assert found.shape[-1] == 1
+    assert np.array_equal(np.repeat(found, 3, axis=-1), crop(alike))
+
+
 @pytest.mark.parametrize("how", [image_files.Reading(), image_files.Reading(bit_depth=12)])
 @pytest.mark.parametrize(
   ("content", "values"),

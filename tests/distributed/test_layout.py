@@ -85,6 +85,19 @@ def test_ten_steps_on_several_devices_are_those_on_one(eight_devices, case):
   assert eight_devices.case("steps", *case) < 1e-10
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "case", [(4, 6), *(pytest.param(each, marks=thorough) for each in ((1, 8), (4, 8, "pmap"), (4, 1, "jit", 2)))]
+)
+def test_weighted_classes_are_the_same_on_several_devices(eight_devices, case):
+  assert eight_devices.case("weighted", *case) < 1e-10
+
+
+def test_a_confusion_matrix_over_devices_has_each_image_once(eight_devices):
+  resident, streamed, expected = eight_devices.case("confused")
+  assert resident == streamed == expected
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(("policy", "groups"), [("none", 4), ("layer_by_layer", 4), ("layer_by_layer", 1)])
 def test_one_step_in_float32_is_the_same_to_rounding(eight_devices, policy, groups):

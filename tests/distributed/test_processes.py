@@ -68,7 +68,7 @@ def test_steps_of_two_processes_are_those_of_one_device(tmp_path):
   codes = end(start(count, lambda number: [CASES, "processes", port, count, number], tmp_path))
   assert codes == [0] * count, (tmp_path / "0.err").read_text()[-2000:]
   found = json.loads((tmp_path / "0.out").read_text().splitlines()[-1])
-  assert len(found) == 3
+  assert len(found) == 4
   assert {case: distance for case, distance in found.items() if not distance < 1e-10} == {}
 
 

@@ -15,7 +15,7 @@ from variables import variables_of
 from dn_jax import weights
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import DataConfig, ModelConfig
-from dn_jax.data import image_files
+from dn_jax.data import catalog, image_files
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.inference import evaluate, load, predict
 from dn_jax.inference.load import Asked, Classifier, Input
@@ -134,19 +134,23 @@ def test_an_activation_map_is_of_the_likeliest_class(known, photos):
 @pytest.mark.parametrize("crops", [1, 10])
 def test_a_measured_error_is_that_of_crops_by_hand(known, photos, crops):
   (photos / "cat" / "bad.jpg").write_text("no picture")
-  said = []
-  found = evaluate.of_classifier(known, DataConfig("folder", photos, bad_share=0.1), 4, crops, said.append)
-  wrong = 0
+  said, data = [], DataConfig("folder", photos, bad_share=0.1)
+  found = evaluate.of_classifier(known, data, evaluate.How(4, crops), said.append)
+  confusion = np.zeros((3, 3), int)
   for label, name in enumerate(CLASSES):
     for path in sorted((photos / name).glob("[0-9]*.jpg")):
       whole = image_files.with_short_side(image_files.read(path), 56)
       seen = image_files.ten_crops(whole, 48) if crops == 10 else [image_files.centre_crop(whole, 48)]
       each = np.stack([by_hand(known, crop) for crop in seen])
       chances = (np.exp(each) / np.exp(each).sum(axis=1, keepdims=True)).mean(axis=0)
-      wrong += chances.argmax() != label
+      confusion[label, chances.argmax()] += 1
   assert found.pictures == 15
-  assert found.error == pytest.approx(100 * wrong / 15)
-  assert found.top5_error == 0
+  assert found.error == pytest.approx(100 - 100 * confusion.trace() / 15)
+  np.testing.assert_array_equal(found.confusion, confusion)
+  assert [(each.name, each.error) for each in found.class_errors] == [
+    (name, pytest.approx(100 - 20 * confusion[n, n])) for n, name in enumerate(CLASSES)
+  ]
+  assert found.top5_error is None  # Of three classes.
   assert said == [f"skipped: {photos}/cat/bad.jpg: no picture that can be read"]
   (photos / "cat" / "bad.jpg").unlink()
 
@@ -154,12 +158,12 @@ def test_a_measured_error_is_that_of_crops_by_hand(known, photos, crops):
 @pytest.mark.slow
 def test_labels_follow_the_networks_order_of_classes(known, photos):
   turned = Classifier(**{**vars(known), "classes": ("owl", "cat", "dog")})
-  found = evaluate.of_classifier(turned, DataConfig("folder", photos), 8, 1, pytest.fail)
-  other = evaluate.of_classifier(known, DataConfig("folder", photos), 8, 1, pytest.fail)
+  found = evaluate.of_classifier(turned, DataConfig("folder", photos), evaluate.How(8), pytest.fail)
+  other = evaluate.of_classifier(known, DataConfig("folder", photos), evaluate.How(8), pytest.fail)
   assert found.loss != pytest.approx(other.loss, rel=1e-3)
   strange = Classifier(**{**vars(known), "classes": ("cat", "dog", "bat")})
   with pytest.raises(ConfigurationError, match="lacks bat and has owl besides"):
-    evaluate.of_classifier(strange, DataConfig("folder", photos), 8, 1, pytest.fail)
+    evaluate.of_classifier(strange, DataConfig("folder", photos), evaluate.How(8), pytest.fail)
 
 
 @pytest.mark.slow
@@ -256,10 +260,10 @@ def test_a_run_is_a_classifier_too(tmp_path):
 
 def test_names_of_another_number_of_classes_are_not_the_networks(tmp_path, monkeypatch):
   data = DataConfig("cifar10", tmp_path)
-  monkeypatch.setattr(load.archives, "classes", lambda name, folder: ("airplane", "automobile"))
-  assert load._prepared_classes(data, 2) == ("airplane", "automobile")
-  assert load._prepared_classes(data, 10) is None
-  monkeypatch.setattr(load.tfds, "newest_version", lambda name, folder: tmp_path)
-  monkeypatch.setattr(load.tfds, "described", lambda version: load.tfds.Described({}, CLASSES))
-  assert load._prepared_classes(data, 3) == CLASSES
-  assert load._prepared_classes(data, 10) is None
+  monkeypatch.setattr(catalog.archives, "classes", lambda name, folder: ("airplane", "automobile"))
+  assert catalog.class_names(data, 2) == ("airplane", "automobile")
+  assert catalog.class_names(data, 10) is None
+  monkeypatch.setattr(catalog.tfds, "newest_version", lambda name, folder: tmp_path)
+  monkeypatch.setattr(catalog.tfds, "described", lambda version: catalog.tfds.Described({}, CLASSES))
+  assert catalog.class_names(data, 3) == CLASSES
+  assert catalog.class_names(data, 10) is None

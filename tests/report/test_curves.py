@@ -8,7 +8,7 @@ from matplotlib import pyplot
 from dn_jax.report import curves
 from dn_jax.runs.records import EpochRecord
 
-RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)
+RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 2.0, 0.5, 100.0)
 
 
 @pytest.mark.parametrize("epochs", [1, 5])

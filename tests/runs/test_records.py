@@ -11,6 +11,7 @@ import pytest
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError
+from dn_jax.runs import contents
 from dn_jax.runs import records as run_records
 from dn_jax.runs.records import (
   Data,
@@ -33,10 +34,24 @@ from dn_jax.runs.records import (
   write_summary,
 )
 
-RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)
+RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 2.0, 0.5, 100.0)
 DATA = Data({"train": 10, "test": 5}, "00")
 SUMMARY = Summary(**fabricated.summary(fabricated.config(), 1.0))
 FAILURE = Failure("no luck", None, "now")
+
+
+def test_errors_by_class_are_kept_with_names_of_any_bytes_and_what_is_unknown_is_left_out(tmp_path):
+  errors = contents.class_errors((0.25, None), ("caf\udce9", "tea"))
+  write_summary(tmp_path, dataclasses.replace(SUMMARY, test_class_errors=errors, test_top5_error=None))
+  found = read_summary(tmp_path)
+  assert [(each.name, each.error) for each in found.test_class_errors] == [("caf\udce9", 25.0), ("tea", None)]
+  assert "test_top5_error" not in json.loads((tmp_path / "summary.json").read_text())
+  records = [RECORD, dataclasses.replace(RECORD, test_top5_error=0.1, test_class_errors=(0.25, None))]
+  write_records(tmp_path, records)
+  assert read_records(tmp_path) == records
+  plain, told = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+  assert told.keys() - plain.keys() == {"test_top5_error", "test_class_errors"}
+  assert [each.name for each in contents.class_errors((0.5, 0.5), None)] == ["0", "1"]
 
 
 def config(**changes):

@@ -4,13 +4,13 @@ import os
 import time
 
 
-def answer(config):
+def answer(config, rule):
   """Dies of growth rate 4; of others, says which and the process's number."""
   if config.model.growth_rate == 4:
     os.kill(os.getpid(), 9)
   return config.model.growth_rate, str(os.getpid())
 
 
-def sleeps(config):
+def sleeps(config, rule):
   print(os.getpid(), flush=True)
   time.sleep(600)

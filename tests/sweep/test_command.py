@@ -19,7 +19,7 @@ data = test_runner.data  # The fixture.
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
   """Looking at a network takes a second (`test_forecast.py` does), and so does training one."""
-  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+  monkeypatch.setattr(forecast, "size_of", lambda *_: forecast.Size(1, 1, 1, 1))
   monkeypatch.setattr(command, "TRAIN", stand_in.TRAIN)
 
 
@@ -112,7 +112,7 @@ def test_every_accelerator_of_this_machine_has_a_run(tmp_path, data):
 @pytest.mark.usefixtures("gpus")
 def test_the_plan_is_of_the_devices_that_a_run_has(tmp_path, data, monkeypatch):
   asked = []
-  monkeypatch.setattr(forecast, "_ask", lambda configs, _: asked.extend(configs) or ([(2**20, "")], "1 x NVIDIA H100"))
+  monkeypatch.setattr(forecast, "_ask", lambda configs, *_: asked.extend(configs) or ([(2**20, "")], "1 x NVIDIA H100"))
   cells = test_runner.cells(data, 1)
   carry_out(tmp_path / "out", cells, memory=True, dry_run=True)
   carry_out(tmp_path / "out", cells, memory=True, dry_run=True, devices_per_run=2)

@@ -14,6 +14,7 @@ import pytest
 import questions
 import rich.console
 from conftest import ROOT, run
+from photographs import class_folders
 
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.runs import collection
@@ -47,8 +48,24 @@ def test_a_training_image_counts_three_forward_passes_and_a_tested_one_one():
   assert size.total == size.flops * 2 * (3 * (1297 // 64 * 64) + 500)
 
 
+def test_a_run_begun_by_the_first_rule_is_planned_by_it(tmp_path):
+  class_folders(tmp_path / "photos", ("a", "b"), each=10)
+  words = f"--data.name folder --data.dir {tmp_path}/photos --data.size 16 --batch-size 4 --data.validation 1"
+  tokens = ["--model.blocks", "1", "--model.growth-rate", "4", "--epochs", "2", *words.split()]
+  (cell,) = cells_of(tokens)
+  look = lambda: forecast.look([cell], collection.read(tmp_path / "runs"), False, False, rich.console.Console())
+  with pytest.raises(ConfigurationError, match=r"--data.validation 1: there are 18 training pictures"):
+    look()
+  fabricated.begun(tmp_path / "runs" / "a", cell.config)  # Its data.json has no rule.
+  (row,) = look()
+  # By that rule one of twenty images validates, and two test.
+  assert (row.size.pictures, row.size.tested) == (2 * 16, 2 * (1 + 2))
+  assert forecast.answer(cell.config, 1)[1] == ""
+  assert "--data.validation 1" in forecast.answer(cell.config, 2)[1]
+
+
 def test_the_plan_counts_what_is_done_and_takes_times_from_runs_that_are_there(tmp_path, monkeypatch):
-  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+  monkeypatch.setattr(forecast, "size_of", lambda *_: forecast.Size(1, 1, 1, 1))
   fabricated.finished(tmp_path / "a", fabricated.config(growth_rate=4))  # 2 epochs of 2 s, and 0.5 s of evaluation.
   fabricated.failed(tmp_path / "b", fabricated.config(growth_rate=8))  # In its second epoch.
   rows = rows_of("--model.growth-rate 4,8,12", tmp_path)
@@ -69,7 +86,7 @@ def test_the_plan_counts_what_is_done_and_takes_times_from_runs_that_are_there(t
 
 
 def test_runs_at_once_share_the_time_of_all_as_far_as_whole_runs_do(tmp_path, monkeypatch):
-  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+  monkeypatch.setattr(forecast, "size_of", lambda *_: forecast.Size(1, 1, 1, 1))
   fabricated.finished(tmp_path / "a", fabricated.config())  # 2 epochs of 2 s, and 0.5 s of evaluation.
   rows = rows_of("--model.growth-rate 4", tmp_path, seeds=6)
   # Five runs of 5 s each.
@@ -80,14 +97,14 @@ def test_runs_at_once_share_the_time_of_all_as_far_as_whole_runs_do(tmp_path, mo
 
 
 def test_an_epoch_on_other_devices_says_nothing_of_these(tmp_path, monkeypatch):
-  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+  monkeypatch.setattr(forecast, "size_of", lambda *_: forecast.Size(1, 1, 1, 1))
   fabricated.finished(tmp_path / "a", fabricated.config())
   other = fabricated.finished(tmp_path / "b", fabricated.config(seed=1)) / "summary.json"
   other.write_text(other.read_text().replace("1 x cpu", "4 x TPU v4"))
   for line in (lines := tmp_path / "b" / "metrics.jsonl").read_text().splitlines()[:1]:
     lines.write_text(2 * (line.replace('"seconds": 2.0', '"seconds": 0.2') + "\n"))
   for devices, epoch in (("4 x TPU v4", 0.7), ("1 x cpu", 2.5), ("8 x TPU v4", None)):
-    monkeypatch.setattr(forecast, "_ask", lambda configs, _, devices=devices: ([(2**20, "")], devices))
+    monkeypatch.setattr(forecast, "_ask", lambda *_, devices=devices: ([(2**20, "")], devices))
     (row,) = rows_of("--model.growth-rate 4", tmp_path, seeds=3, memory=True)
     assert (row.epoch, row.epochs) == (epoch, 2)
     assert row.devices == ({devices} if epoch else set())
@@ -97,7 +114,7 @@ def test_an_epoch_on_other_devices_says_nothing_of_these(tmp_path, monkeypatch):
 
 
 def test_a_step_that_was_killed_or_refused_does_not_fit_and_the_others_are_asked_still(tmp_path, monkeypatch):
-  def step_memory(config):
+  def step_memory(config, rule):
     match config.model.growth_rate:
       case 4:
         raise BrokenProcessPool("as the executor says it")
@@ -105,7 +122,7 @@ def test_a_step_that_was_killed_or_refused_does_not_fit_and_the_others_are_asked
         raise ConfigurationError("batch-size", 64, "does not fit")
     return 2**20
 
-  monkeypatch.setattr(forecast, "size_of", lambda _: forecast.Size(1, 1, 1, 1))
+  monkeypatch.setattr(forecast, "size_of", lambda *_: forecast.Size(1, 1, 1, 1))
   # Threads in place of processes, which take seconds to start: see `test_a_process_that_dies_...`.
   monkeypatch.setattr(forecast, "_pool", lambda: ThreadPoolExecutor(1))
   monkeypatch.setattr(forecast, "step_memory", step_memory)
@@ -163,7 +180,7 @@ def test_names_with_square_brackets_are_printed_as_they_are():
 def test_a_process_that_dies_has_refused_and_none_is_left(monkeypatch):
   monkeypatch.setattr(forecast, "answer", questions.answer)
   configs = [fabricated.config(growth_rate=rate) for rate in (4, 8, 12)]
-  answers, devices = forecast._ask(configs, rich.console.Console(file=io.StringIO()))
+  answers, devices = forecast._ask(configs, [2] * len(configs), rich.console.Console(file=io.StringIO()))
   assert answers[0] == (None, "the process that was asked died (out of memory?)")
   assert devices == "1 x cpu"
   (second, worker), (third, same) = answers[1:]
@@ -182,7 +199,7 @@ def test_a_process_that_is_asked_ends_with_its_sweep(number):
     f"sys.path[:0] = [{str(ROOT / 'tests' / 'sweep')!r}, {str(ROOT / 'tests')!r}]\n"
     "import fabricated, questions, rich.console\nfrom dn_jax.sweep import forecast\n"
     "forecast.answer = questions.sleeps\n"
-    "forecast._ask([fabricated.config()], rich.console.Console(stderr=True))"
+    "forecast._ask([fabricated.config()], [2], rich.console.Console(stderr=True))"
   )
   sweep = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
   pid = int(sweep.stdout.readline())
@@ -201,7 +218,7 @@ def test_a_process_that_is_asked_ends_with_its_sweep(number):
 def test_no_process_to_ask_is_a_line(monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "tpu")  # Which is not there.
   with pytest.raises(UserError, match=r"could not start \(.*tpu.*\); see --no-memory"):
-    forecast._ask([fabricated.config()], rich.console.Console(file=io.StringIO()))
+    forecast._ask([fabricated.config()], [2], rich.console.Console(file=io.StringIO()))
 
 
 @pytest.mark.thorough

@@ -23,7 +23,7 @@ from dn_jax.training.checkpoint import Checkpoints, Rhythm
 from dn_jax.training.loop import Begun
 from dn_jax.training.step import Totals, TrainState
 
-RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 0.1, 2.0, 0.5, 100.0)
+RECORD = EpochRecord(1, 10, 0.1, 1.5, 0.4, None, None, 1.4, 0.3, 2.0, 0.5, 100.0, test_class_errors=(0.25, None))
 
 
 def state(number):

@@ -4,11 +4,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dn_jax.training import loop
 from dn_jax.training.resident import DeviceSplit
-from dn_jax.training.step import Totals, TrainState
+from dn_jax.training.step import Evaluated, Totals, TrainState
 
 
 def plan(**changes):
@@ -62,7 +63,7 @@ class Watcher:
     return False
 
 
-def drive(losses, position=None, test_loss=5.0, watcher=None):
+def drive(losses, position=None, test_loss=5.0, watcher=None, classes=6):
   """Runs the loop over steps whose losses are given, for one epoch (repeated) or for all."""
   losses = losses * 3 if len(losses) == 5 else losses
 
@@ -79,12 +80,13 @@ def drive(losses, position=None, test_loss=5.0, watcher=None):
   @jax.transfer_guard("allow")
   def evaluate(params, stats, split, between):
     between()
-    return Totals(jnp.int32(10), jnp.float32(test_loss), jnp.int32(3), jnp.int32(1))
+    return Evaluated(jnp.int32(10), jnp.float32(test_loss), jnp.int32(3), jnp.int32(1), CONFUSION)
 
   split = DeviceSplit(jnp.zeros((22, 1, 1, 1), jnp.uint8), jnp.zeros(22, jnp.int32))
   order, watcher, start = jnp.arange(22), watcher or Watcher(), TrainState(jnp.int32(0), {}, {}, ())
   parts = loop.Assembly(
     plan=plan(),
+    num_classes=classes,
     splits=loop.Splits(split, None, split),
     advance=advance,
     evaluate=evaluate,
@@ -94,6 +96,10 @@ def drive(losses, position=None, test_loss=5.0, watcher=None):
     template=start,
   )
   return loop.run(parts, position or loop.Position(start), watcher), watcher.records
+
+
+# Of a class with four test images and of one without.
+CONFUSION = np.array([[3, 1], [0, 0]])
 
 
 class Stopping(Watcher):
@@ -138,6 +144,12 @@ def test_records_say_what_happened():
   assert records[0].train_loss == pytest.approx(3.0)
   assert records[0].train_error == pytest.approx(5 / 20)
   assert (records[0].test_error, records[0].test_top5_error, records[0].valid_error) == (0.3, 0.1, None)
+  assert records[0].test_class_errors == (0.25, None)
+
+
+def test_of_five_classes_no_top5_error_is_recorded():
+  assert drive([1.0] * 5, classes=5)[1][0].test_top5_error is None
+  assert drive([1.0] * 5, classes=6)[1][0].test_top5_error == 0.1
 
 
 def test_a_resumed_loop_does_only_what_is_left():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import bits, relative
+from sklearn.metrics import confusion_matrix
 
 from dn_jax.config.schema import OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
@@ -92,7 +93,7 @@ def test_evaluation_counts_every_picture_once(batch_size):
   # A "network" that is right about even pictures, and tells by its loss which ones it saw.
   def eval_step(params, batch_stats, batch):
     numbers = batch.images[:, 0, 0, 0]
-    return step.Totals(
+    return step.Evaluated(
       jnp.sum(batch.weights, dtype=jnp.int32),
       jnp.sum(batch.weights * 2.0**numbers),
       jnp.sum(batch.weights * (numbers % 2), dtype=jnp.int32),
@@ -104,6 +105,21 @@ def test_evaluation_counts_every_picture_once(batch_size):
   )
   totals = evaluate({}, {}, split, lambda: None)
   assert (int(totals.count), int(totals.top1_errors), float(totals.loss)) == (20, 10, 2.0**20 - 1)
+
+
+@pytest.mark.parametrize("batch_size", [7, 20, 64])
+def test_a_confusion_matrix_has_every_picture_once(batch_size):
+  labels, found = np.arange(20) % 4, np.arange(20) % 3
+  split = resident.DeviceSplit(jnp.asarray(found, jnp.uint8).reshape(20, 1, 1, 1), jnp.asarray(labels))
+  evaluate = resident.make_evaluate(
+    lambda params, batch_stats, batch: step.evaluated_of(jax.nn.one_hot(batch.images[:, 0, 0, 0], 4), batch, True),
+    lambda images: images,
+    make_layout_of_one(),
+    batch_size,
+    classes=4,
+  )
+  totals = evaluate({}, {}, split, lambda: None)
+  np.testing.assert_array_equal(totals.confusion, confusion_matrix(labels, found, labels=range(4)))
 
 
 def test_every_step_augments_and_drops_out_with_keys_of_its_own():

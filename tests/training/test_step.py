@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import relative
+from sklearn.metrics import confusion_matrix
+from sklearn.utils.class_weight import compute_class_weight
 from variables import variables_of
 
 from dn_jax.models.densenet import DenseNet
-from dn_jax.training.step import Batch, Objective, Totals, make_loss
+from dn_jax.training.step import Batch, Evaluated, Objective, Totals, evaluated_of, make_loss
 from dn_jax.training.step import totals_of as totals_of_a_batch
 
 totals_of = jax.jit(totals_of_a_batch)
@@ -69,6 +71,28 @@ def test_ranks_are_those_of_argsort():
   assert int(totals.top5_errors) == np.sum(~(order[:, :5] == labels[:, None]).any(axis=1))
 
 
+def test_who_is_taken_for_whom_is_counted_as_scikit_learn_does():
+  rng = np.random.RandomState(0)
+  logits, labels = rng.randn(300, 7).astype(np.float32), rng.randint(0, 6, 300)  # None of the last class.
+  weights = (rng.rand(300) < 0.9).astype(np.float32)
+  logits[5, 3] = np.nan
+  found = evaluated_of(jnp.asarray(logits), batch(labels, weights), True)
+  counted = (weights > 0) & ~np.isnan(logits).any(axis=1)
+  expected = confusion_matrix(labels[counted], logits[counted].argmax(axis=1), labels=range(7))
+  np.testing.assert_array_equal(found.confusion, expected)
+  assert int(found.count) == counted.sum() + 1  # What is no number counts, and is wrong.
+  assert int(found.top1_errors) == counted.sum() - expected.trace() + 1
+  recalls = expected.diagonal()[:6] / expected.sum(axis=1)[:6]
+  assert found.class_errors() == (*map(pytest.approx, 1 - recalls), None)
+
+
+def test_batches_of_a_test_add_up():
+  pair = Evaluated.none_yet(2, jnp.zeros(())) + evaluated_of(jnp.asarray([[0.0, 1.0]]), batch([0]), True)
+  pair += evaluated_of(jnp.asarray([[0.0, 1.0]]), batch([1]), True)
+  np.testing.assert_array_equal(pair.confusion, [[0, 1], [0, 1]])
+  assert (Evaluated.none_yet(0, jnp.zeros(())) + evaluated_of(jnp.zeros((1, 2)), batch([0]), False)).confusion is None
+
+
 NETWORK = DenseNet((1, 1), 4, 5, 8, dropout_rate=0.3)
 IMAGES = jnp.asarray(np.random.RandomState(0).randn(6, 8, 8, 3), jnp.float32)
 LABELS = np.array([0, 1, 2, 3, 4, 0])
@@ -94,6 +118,20 @@ def test_smoothed_labels_are_spread_over_all_classes():
   labels[np.arange(6), LABELS] += 0.9
   assert float(plain) == pytest.approx(-logs[np.arange(6), LABELS].mean(), rel=1e-5)
   assert float(smoothed) == pytest.approx(-(labels * logs).sum(axis=1).mean(), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_each_image_has_the_weight_of_its_class_in_the_loss(smoothing):
+  training = [0] * 50 + [1] * 20 + [2] * 20 + [3] * 8 + [4] * 2
+  weights = compute_class_weight("balanced", classes=np.arange(5), y=training)
+  loss = make_loss(NETWORK, Objective(smoothing, class_weights=tuple(weights.tolist())))
+  found, (logits, _) = jax.jit(loss)(variables()["params"], variables()["batch_stats"], BATCH, jax.random.key(1))
+  logits = np.asarray(logits, np.float64)
+  logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+  targets = np.full((6, 5), smoothing / 5)
+  targets[np.arange(6), LABELS] += 1 - smoothing
+  assert float(found) == pytest.approx((weights[LABELS] * -(targets * logs).sum(axis=1)).mean(), rel=1e-5)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import bits, relative
+from sklearn.metrics import confusion_matrix
 
 from dn_jax.config.schema import OptimizerConfig
 from dn_jax.data.augment import mirror_and_shift, normalise
@@ -142,6 +143,7 @@ def test_a_test_counts_pictures_by_the_mean_probability_of_their_crops(crops):
     lambda params, batch_stats, pictures: pictures.reshape(-1, classes) * params,
     lambda pictures: pictures.astype(jnp.float32),
     make_layout_of_one(),
+    classes,
   )
   seen = []
   totals = measure(jnp.float32(1), jnp.float32(0), batches, lambda: seen.append(1))
@@ -156,4 +158,8 @@ def test_a_test_counts_pictures_by_the_mean_probability_of_their_crops(crops):
   assert float(totals.loss) == pytest.approx(-np.log(right)[counted].sum(), rel=1e-5)
   assert int(totals.top1_errors) == (better[counted] >= 1).sum()
   assert int(totals.top5_errors) == (better[counted] >= 5).sum()
+  likeliest = chances.argmax(axis=1)
+  np.testing.assert_array_equal(
+    totals.confusion, confusion_matrix(labels[counted], likeliest[counted], labels=range(classes))
+  )
   assert len(seen) == 2

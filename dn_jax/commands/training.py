@@ -1,0 +1,16 @@
+"""Flags of `train`: those of a run, and of what is made of it at its end."""
+
+import dataclasses
+import pathlib
+from typing import Annotated
+
+import tyro
+
+from dn_jax.config.schema import RunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  run: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
+  confusion: pathlib.Path | None = None
+  """At the end, write whom the reported network takes for whom on the test images into FILE.svg and FILE.csv."""
