@@ -1,8 +1,6 @@
 """Checkpoints through Orbax: saving and restoring a run, when one is due, and whether one on disk is whole.
 
-Orbax commits a checkpoint by renaming a finished folder, and silently restores a file whose bits have flipped. So the
-digest of each file is written after the commit, and a checkpoint is whole only where every digest fits. A run uses the
-newest whole one and sets the others aside.
+A run uses the newest whole one (`dn_jax.training.seal`) and sets the others aside.
 """
 
 import concurrent.futures
@@ -10,8 +8,6 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import json
-import logging
 import os
 import pathlib
 import shutil
@@ -28,58 +24,15 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from dn_jax.distributed import processes
 from dn_jax.errors import UserError
 from dn_jax.runs.records import EpochRecord
-from dn_jax.system import folders
+from dn_jax.system import folders, traces
 from dn_jax.training.loop import Begun
+from dn_jax.training.seal import Names, fault, foreign_in, is_checkpoint, seal, steps_on_disk
 from dn_jax.training.step import Totals, TrainState
 
-_DIGESTS = "digests.json"
 # Ends the name of an old checkpoint until the new one of its step is sealed.
 _REPLACED = ".replaced"
 # Seconds, about, between two looks at the first process's clock, which cost an exchange.
 _LOOK_EVERY = 10.0
-
-
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-  """BLAKE2 digest of every file below a folder, by relative path."""
-  result = {}
-  for path in folders.files(folder):
-    if path.name != _DIGESTS:
-      with path.open("rb") as file:
-        result[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "blake2b").hexdigest()
-  return result
-
-
-def seal(folder: pathlib.Path) -> None:
-  """Writes a finished checkpoint's digests into it, atomically."""
-  cut_off = lambda name: name.startswith(_DIGESTS) and name.endswith(folders.TEMPORARY)  # An earlier seal.
-  found = {name: digest for name, digest in _digests(folder).items() if not cut_off(name)}
-  folders.write_whole(folder / _DIGESTS, json.dumps(found, indent=1))
-
-
-def fault(folder: pathlib.Path) -> str | None:
-  """The fault of a checkpoint, in words; None for a whole one."""
-  try:
-    expected = json.loads((folder / _DIGESTS).read_text())
-  except FileNotFoundError:
-    return "it was not finished"
-  except (OSError, ValueError):
-    return f"its {_DIGESTS} is damaged"
-  try:
-    found = _digests(folder)
-  except FileNotFoundError:  # By a run that goes on, to make room for its newest.
-    return "it was removed while it was read"
-  if missing := sorted(set(expected) - set(found)):
-    return f"{missing[0]} is missing"
-  if changed := sorted(name for name, digest in expected.items() if found[name] != digest):
-    return f"{changed[0]} is damaged"
-  return None
-
-
-def steps_on_disk(folder: pathlib.Path) -> list[int]:
-  """Steps that have a committed checkpoint, newest first, whole or not."""
-  if not folder.is_dir():
-    return []
-  return sorted((int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit()), reverse=True)
 
 
 def made_with() -> str:
@@ -182,8 +135,7 @@ class Checkpoints:
   """
 
   def __init__(self, folder: pathlib.Path, keep: int, say: Callable[[str], None], *, read_only: bool = False):
-    # Orbax logs every file; whatever matters here is said or raised.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    traces.hush()  # Orbax logs every file; whatever matters here is said or raised.
     self._run, self._folder = folder.parent, folders.absolute(folder)
     self._damaged = set(processes.by_first(lambda: self._find_damaged(say, set_aside=not read_only)))
     # Of equally good checkpoints the first is the best, as in `best_record`.
@@ -198,6 +150,7 @@ class Checkpoints:
         preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep), best]),
         # Without it Orbax keeps no metrics on disk, and the policy forgets the best at the next start.
         best_fn=lambda metrics: -metrics["valid_error"],
+        step_name_format=Names(),
         create=not read_only,
         read_only=read_only,
         cleanup_tmp_directories=not read_only,
@@ -210,8 +163,10 @@ class Checkpoints:
     """Steps whose checkpoints are not whole; perhaps after setting these aside."""
     if set_aside:
       self._put_back()
-    elif any(self._folder.glob(f"*{_REPLACED}")):
+    elif any(self._replaced()):
       say("a save was cut off; the run, started again, puts the checkpoint back that it was to take the place of")
+    for path in foreign_in(self._folder):
+      say(f"{path} is no checkpoint of this program, and is left alone")
     found = {step: reason for step in steps_on_disk(self._folder) if (reason := fault(self._folder / str(step)))}
     for step, reason in found.items():
       say(f"checkpoint of step {step} is not used: {reason}")
@@ -219,20 +174,24 @@ class Checkpoints:
         self._set_aside(step)
     return list(found)
 
+  def _replaced(self) -> list[pathlib.Path]:
+    """Checkpoints whose place another was taking when the run was cut off."""
+    return [old for old in self._folder.glob(f"*{_REPLACED}") if old.stem.isdecimal() and is_checkpoint(old)]
+
   def _put_back(self) -> None:
     """Finishes or rolls back a save that was interrupted while it replaced another of its step."""
-    for old in self._folder.glob(f"*{_REPLACED}"):
+    for old in self._replaced():
       new = old.with_suffix("")
       if fault(new) is None:
         folders.remove(old)
         continue
-      if new.exists():
+      if is_checkpoint(new):
         self._set_aside(int(new.name))
       folders.move(old, new)
 
   def _set_aside(self, step: int) -> None:
     aside = self._folder.parent / "set-aside"
-    folders.make(aside)
+    folders.make_own(aside)
     target = next(path for n in range(1000) if not (path := aside / f"checkpoint-{step}-{n}").exists())
     folders.move(self._folder / str(step), target)
 
@@ -273,7 +232,7 @@ class Checkpoints:
     }
     arrays = {"state": state, "totals": Totals.zero_beside(state.step) if totals is None else totals}
     what = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(position))
-    processes.by_first(lambda: self._check_room(arrays, len(history)))
+    processes.by_first(lambda: self._check_room(step, arrays, len(history)))
     if step in self._manager.all_steps():
       # Saved when the run was stopped before the epoch's evaluation; this time the evaluation is done.
       where = self._folder / str(step)
@@ -283,11 +242,13 @@ class Checkpoints:
       self._manager.save(step, args=what, metrics=metrics)
     self._sealing = self._sealer.submit(self._wait_and_seal, step)
 
-  def _check_room(self, arrays: Any, records: int) -> None:
-    """Refuses a checkpoint that the disk cannot hold, before TensorStore ends in a hundred tracebacks.
+  def _check_room(self, step: int, arrays: Any, records: int) -> None:
+    """Refuses a checkpoint whose place is taken, or that the disk cannot hold, where TensorStore ends in tracebacks.
 
     A leaf takes its bytes and less than 2 KiB, a record less than 512 bytes, the rest less than 64 KiB.
     """
+    if (place := self._folder / str(step)) in foreign_in(self._folder):
+      raise UserError(f"{place}: is no checkpoint of this program; move it elsewhere, and the same command goes on")
     if folders.is_bucket(self._folder):
       return
     leaves = jax.tree.leaves(arrays)
@@ -299,7 +260,8 @@ class Checkpoints:
     self._manager.wait_until_finished()
     if processes.is_first():
       seal(self._folder / str(step))
-      folders.remove(self._folder / f"{step}{_REPLACED}")
+      if is_checkpoint(old := self._folder / f"{step}{_REPLACED}"):
+        folders.remove(old)
 
   def _finish(self) -> None:
     if self._sealing:

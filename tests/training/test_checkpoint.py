@@ -138,16 +138,6 @@ def test_a_save_in_anothers_place_that_is_cut_off_loses_nothing(tmp_path, monkey
     assert checkpoints.restore(state(0))[1:3] == (history(2), Begun())
 
 
-def test_what_a_seal_that_was_cut_off_left_is_no_part_of_a_checkpoint(tmp_path):
-  (tmp_path / "array").write_text("1")
-  for name in ("digests.json.7-0a1b.tmp", "digests.json.tmp"):
-    (tmp_path / name).write_text("{")
-  checkpoint.seal(tmp_path)
-  for path in tmp_path.glob("*.tmp"):
-    path.unlink()
-  assert checkpoint.fault(tmp_path) is None
-
-
 def test_another_network_or_another_jax_is_one_line_and_nothing_changes(tmp_path, monkeypatch):
   save(tmp_path / "c", 2)
   before = files(tmp_path)
