@@ -108,17 +108,6 @@ def test_a_folder_of_another_run_is_refused_with_the_difference_and_left_alone(t
   assert (tmp_path / "run" / "config.json").read_text() == before
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-  (tmp_path / "notes.txt").write_text("mine")
-  with pytest.raises(ConfigurationError, match="is not a run's folder, and not empty"):
-    create(tmp_path, config(), DATA)
-  with pytest.raises(ConfigurationError, match="is not a run's folder"):
-    create(tmp_path / "notes.txt", config(), DATA)
-  with pytest.raises(ConfigurationError, match="cannot be written"):
-    create(tmp_path / "notes.txt" / "run", config(), DATA)
-  assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
 def test_how_a_resumed_run_is_carried_out_may_change(tmp_path):
   create(tmp_path / "run", config(remat="dense_layer"), DATA)
   create(tmp_path / "run", config(remat="none"), DATA)
