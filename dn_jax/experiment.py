@@ -87,6 +87,7 @@ class Recorder:
   def epoch(self, record: EpochRecord, state: step.TrainState) -> None:
     self.records.append(record)
     if processes.is_first():
+      self.checkpoints.check_there()
       run_records.write_records(self.config.out, self.records)
     self.display.epoch(record)
     if self.events:

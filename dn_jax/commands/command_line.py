@@ -41,6 +41,7 @@ def main(command: Callable[[], object]) -> None:
   if traces.FLAG in sys.argv:
     sys.argv = [word for word in sys.argv if word != traces.FLAG]
     traces.ask()
+  traces.hush()
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="shown")

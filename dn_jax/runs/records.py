@@ -384,7 +384,7 @@ def _text(path: pathlib.Path) -> bytes | None:
   except FileNotFoundError:
     return None
   except OSError as error:
-    raise RunError(f"{path}: cannot be read ({error.strerror or error})") from None
+    raise RunError(f"{path}: cannot be read ({reason(error)})") from None
 
 
 def _parsed[T](path: pathlib.Path, kind: type[T], text: bytes, where: str = "") -> T:

@@ -2,12 +2,19 @@
 
 import logging
 import os
+import sys
+import threading
 import traceback
+import types
+import warnings
 
 FLAG = "--debug"
 _VARIABLE = "DN_JAX_DEBUG"
-# Who logs traces of its own: absl and Orbax's modules under that name, and tasks whose error nobody waits for.
-_LOGGERS = ("absl", "asyncio", "orbax", "concurrent.futures")
+# Who logs traces of its own: absl and Orbax under that name, and tasks whose error nobody waits for. Matplotlib warns
+# where it cannot keep a cache, and goes on without.
+_LOGGERS = ("absl", "asyncio", "orbax", "concurrent.futures", "matplotlib")
+# Of a machine without shared memory, which is not used.
+_REMARK = ".*joblib will operate in serial mode"
 
 
 def ask() -> None:
@@ -24,6 +31,15 @@ def hush() -> None:
   """Keeps libraries' own traces and remarks from the person, unless they were asked for."""
   for name in _LOGGERS:
     logging.getLogger(name).setLevel(logging.ERROR if asked() else logging.CRITICAL + 1)
+  sys.excepthook = _of_main_thread
+  if not asked():
+    warnings.filterwarnings("ignore", _REMARK)
+
+
+def _of_main_thread(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+  """Shows an error that nobody caught. Elsewhere than in the main thread it is one of C++, such as TensorStore's."""
+  if asked() or threading.current_thread() is threading.main_thread():
+    sys.__excepthook__(kind, error, trace)
 
 
 def show(error: BaseException | None) -> None:

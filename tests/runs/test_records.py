@@ -84,7 +84,7 @@ def test_a_claim_makes_a_folder_and_leaves_a_configuration_that_is_there(tmp_pat
 
 def test_what_the_file_system_refuses_is_said_in_its_words(tmp_path):
   (tmp_path / "summary.json").mkdir()
-  with pytest.raises(RunError, match=r"summary\.json: cannot be read \(Is a directory\)$"):
+  with pytest.raises(RunError, match=r"summary\.json: cannot be read \(Is a directory; take a file\)$"):
     read_summary(tmp_path)
   (tmp_path / "metrics.jsonl").mkdir()
   with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read \(Is a directory\)$"):

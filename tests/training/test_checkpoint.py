@@ -167,7 +167,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_begun(tmp_path, monke
   need = sum(path.stat().st_size for path in files(tmp_path / "c" / "10"))
   with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=need))
-    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); once it can"):
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device; free space, .*\); once it can"):
       checkpoints.save(20, state(2), history(2))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10 * need))
     checkpoints.save(20, state(2), history(2))
