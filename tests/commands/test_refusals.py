@@ -113,4 +113,4 @@ def test_under_debug_the_trace_behind_a_line_is_shown(monkeypatch, capsys):
 
 
 def test_help_says_that_there_is_debug():
-  assert "--debug" in call(*small_run(pathlib.Path("none")), "--help").stdout
+  assert "--debug, beside any other flags" in call(*small_run(pathlib.Path("none")), "--help").stdout
