@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from dn_jax.distributed import processes
-from dn_jax.errors import UserError, reason
+from dn_jax.errors import UserError, in_a_line, reason
 from dn_jax.runs.records import EpochRecord
 from dn_jax.system import folders, traces
 from dn_jax.training.loop import Begun
@@ -33,6 +33,8 @@ from dn_jax.training.step import Totals, TrainState
 _REPLACED = ".replaced"
 # Seconds, about, between two looks at the first process's clock, which cost an exchange.
 _LOOK_EVERY = 10.0
+# Seconds after which a checkpoint's writing counts as hanging.
+_HANGS = 86_400
 # Files and folders that are free before a checkpoint is written.
 _FILES = 128
 
@@ -61,10 +63,13 @@ class _Manager(ocp.CheckpointManager):
 
 @contextlib.contextmanager
 def written_to(folder: pathlib.Path) -> Iterator[None]:
-  """Turns an OSError of a run's folder into one line, a UserError."""
+  """Turns an OSError of a run's folder, or of another place, into one line, a UserError."""
   try:
     yield
   except OSError as error:
+    where = pathlib.Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
+    if error.errno in (errno.EMFILE, errno.ENFILE) or not where.absolute().is_relative_to(folders.absolute(folder)):
+      raise UserError(f"{in_a_line(error) or error}; once it is mended, the same command goes on") from None
     raise UserError(f"{folder}: cannot be written ({reason(error)}); once it can, the same command goes on") from None
 
 
@@ -173,6 +178,8 @@ class Checkpoints:
         create=not read_only,
         read_only=read_only,
         cleanup_tmp_directories=not read_only,
+        # By the wall clock, which somebody may set; the default is 20 minutes.
+        async_options=ocp.AsyncOptions(timeout_secs=_HANGS),
       ),
     )
     self._place = self._identity()

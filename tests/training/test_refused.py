@@ -81,6 +81,23 @@ def test_what_tensorstore_says_of_the_file_system_is_read(tmp_path, monkeypatch,
     checkpoints.save(10, state(1), history(1))
 
 
+@pytest.mark.parametrize(
+  ("error", "line"),
+  [
+    (OSError(28, "No space left", "{}/metrics.jsonl.7.tmp"), "{}: cannot be written (No space left; free space"),
+    (OSError(28, "No space left"), "{}: cannot be written (No space left; free space"),
+    (OSError(30, "Read-only", "/else/where"), "/else/where: Read-only; take another disk; once it is mended"),
+    (OSError(24, "Too many open files", "{}/summary.json"), "{}/summary.json: Too many open files; allow more"),
+  ],
+)
+def test_a_refusal_of_another_place_is_not_laid_at_the_runs(tmp_path, error, line):
+  if error.filename:
+    error.filename = error.filename.format(tmp_path)
+  with pytest.raises(UserError) as refused, written_to(tmp_path):
+    raise error
+  assert str(refused.value).startswith(line.format(tmp_path))
+
+
 def test_another_error_of_orbaxs_is_no_refusal(tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoint._Manager, "save", lambda *_, **more: int("shapes"))
   with pytest.raises(ValueError, match="shapes"), Checkpoints(tmp_path / "c", 2, print) as checkpoints:
