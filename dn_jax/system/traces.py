@@ -34,6 +34,7 @@ def hush() -> None:
   sys.excepthook = _of_main_thread
   if not asked():
     warnings.filterwarnings("ignore", _REMARK)
+    sys.unraisablehook = lambda unraisable: None  # Errors of what is being removed already.
 
 
 def _of_main_thread(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:

@@ -101,7 +101,7 @@ def test_under_debug_the_trace_behind_a_line_is_shown(monkeypatch, capsys):
       raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a") from None
 
   for words, shown in ((["--epochs", "2"], False), (["--debug", "--epochs", "2"], True)):
-    monkeypatch.delenv("DN_JAX_DEBUG", raising=False)
+    monkeypatch.setenv("DN_JAX_DEBUG", "")
     monkeypatch.setattr(sys, "argv", ["train", *words])
     with pytest.raises(SystemExit) as end:
       command_line.main(refused)
@@ -109,7 +109,6 @@ def test_under_debug_the_trace_behind_a_line_is_shown(monkeypatch, capsys):
     assert end.value.code == 2
     assert said.splitlines()[-1].startswith("error: a: Permission denied")
     assert ("Traceback" in said) == ("what led to it" in said) == shown == traces.asked()
-  monkeypatch.delenv("DN_JAX_DEBUG")
 
 
 def test_help_says_that_there_is_debug():
