@@ -87,7 +87,7 @@ def test_what_the_file_system_refuses_is_said_in_its_words(tmp_path):
   with pytest.raises(RunError, match=r"summary\.json: cannot be read \(Is a directory; take a file\)$"):
     read_summary(tmp_path)
   (tmp_path / "metrics.jsonl").mkdir()
-  with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read \(Is a directory\)$"):
+  with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read \(Is a directory; take a file\)$"):
     read_records(tmp_path)
   assert set_records_aside(tmp_path) == 0
   assert (tmp_path / "set-aside" / "metrics-0.jsonl").is_dir()
