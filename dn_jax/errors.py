@@ -1,7 +1,29 @@
 """Mistakes that a person can correct, each told in one line."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
+
+# What a person can do about a refusal of the file system.
+_MENDS = {
+  errno.EACCES: "get the right to it, or take another",
+  errno.EPERM: "get the right to it, or take another",
+  errno.ENOENT: "is it still there?",
+  errno.ENOTDIR: "a part of the path is no folder; take another",
+  errno.EISDIR: "take a file",
+  errno.EEXIST: "take another",
+  errno.ELOOP: "take the thing itself",
+  errno.ENAMETOOLONG: "take a shorter name",
+  errno.EROFS: "take another disk",
+  errno.ENOSPC: "free space, or remove files where df -i finds too many",
+  errno.EDQUOT: "free space, or remove files",
+  errno.EMFILE: "allow more of them: ulimit -n 4096",
+  errno.ENFILE: "close other programs",
+  errno.EIO: "is the disk whole?",
+  errno.ESTALE: "mount its file system again",
+  errno.ENODEV: "is its disk there?",
+}
 
 
 class UserError(Exception):
@@ -18,6 +40,22 @@ class ConfigurationError(UserError):
   def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
     """Another process gets it whole."""
     return type(self), (self.flag, self.value, self.fits)
+
+
+def in_a_line(error: BaseException) -> str | None:
+  """The line of a mistake, or of a refusal by the file system: what, where, what to do; None for any other error."""
+  if isinstance(error, UserError):
+    return str(error)
+  if not isinstance(error, OSError) or error.errno not in _MENDS:
+    return None
+  where = [shown(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
+  return ": ".join([" -> ".join(where), reason(error)] if where else [reason(error)])
+
+
+def reason(error: OSError) -> str:
+  """Why the file system refused something, and what a person can do about it."""
+  said = error.strerror or str(error).partition("\n")[0]
+  return f"{said}; {_MENDS[error.errno]}" if error.errno in _MENDS else said
 
 
 def shown(name: object) -> str:

@@ -18,13 +18,14 @@ from dn_jax.config.resolve import data_name, slug
 from dn_jax.config.schema import RunConfig, flags, to_dict
 from dn_jax.data import catalog
 from dn_jax.distributed import processes
-from dn_jax.distributed.layout import make_layout
+from dn_jax.distributed.layout import Layout, make_layout
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import build
 from dn_jax.models.summary import layers
 from dn_jax.planner import policy as remat_policy
 from dn_jax.planner import targets
 from dn_jax.planner.plan import Question
+from dn_jax.runs import place
 from dn_jax.runs import records as run_records
 from dn_jax.runs import start
 from dn_jax.runs.contents import MOST_CLASSES, EpochRecord, class_errors
@@ -87,6 +88,7 @@ class Recorder:
   def epoch(self, record: EpochRecord, state: step.TrainState) -> None:
     self.records.append(record)
     if processes.is_first():
+      self.checkpoints.check_there()
       run_records.write_records(self.config.out, self.records)
     self.display.epoch(record)
     if self.events:
@@ -144,9 +146,28 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
     layout.connect()
   if config.tensorboard:
     processes.together(_event_writer)  # Refused before anything is loaded.
-  if finished := processes.by_first(lambda: (found := run_records.finished(folder, config)) and to_dict(found)):
-    console.print(f"{folder}: this run is finished")
-    return finished | {"folder": str(folder)}
+  if found := _finished(config, console):
+    return found
+  with contextlib.ExitStack() as stack:
+    # Before data is loaded: whoever is second hears of it at once.
+    processes.by_first(lambda: stack.enter_context(place.held(folder, config)))
+    return _finished(config, console) or _begin(config, layout, console, interruption)
+
+
+def _finished(config: RunConfig, console: rich.console.Console) -> dict[str, Any] | None:
+  """The summary of a run that is finished, else None."""
+  found = processes.by_first(lambda: (found := run_records.finished(config.out, config)) and to_dict(found))
+  if not found:
+    return None
+  console.print(f"{config.out}: this run is finished")
+  return found | {"folder": str(config.out)}
+
+
+def _begin(
+  config: RunConfig, layout: Layout, console: rich.console.Console, interruption: Interruption | None
+) -> dict[str, Any]:
+  """Loads data, and trains in a folder that nobody else has."""
+  folder = config.out
   rule = processes.by_first(lambda: run_records.split_rule(folder))
   dataset = processes.together(lambda: catalog.load(config.data, rule))
   for line in dataset.said:

@@ -9,7 +9,6 @@ It is started dozens of times, and imports nothing that takes long: see `stand_i
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -17,7 +16,7 @@ import signal
 import sys
 import time
 
-from dn_jax.system import child_processes, folders, signals
+from dn_jax.system import child_processes, folders, lock, signals
 
 child_processes.hold()
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
@@ -39,13 +38,14 @@ def alone():
   """What lets this process alone into the folder; a bucket has no locks."""
   if folders.is_bucket(folder):
     return contextlib.nullcontext()
-  busy = (folder / "busy").open("w")
+  held = contextlib.ExitStack()
   try:
-    fcntl.flock(busy, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
+    held.enter_context(lock.held(folder, lock.RUN))
+  except lock.TakenError as taken:
     event("clash")
-    sys.exit("error: two processes in one folder")
-  return busy
+    print(f"error: {taken}")
+    sys.exit(2)
+  return held
 
 
 records = json.loads((data / "records.json").read_text())

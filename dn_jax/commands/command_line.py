@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dn_jax.commands.flags import parse
-from dn_jax.errors import ConfigurationError, UserError, shown
-from dn_jax.system import child_processes
+from dn_jax.errors import ConfigurationError, UserError, in_a_line, shown
+from dn_jax.system import child_processes, traces
 from dn_jax.system.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -34,16 +34,21 @@ codecs.register_error("shown", _escaped)
 
 
 def main(command: Callable[[], object]) -> None:
-  """Runs a command that reads its own flags; a `UserError` is printed as one line and gives exit code 2."""
+  """Runs a command that reads its own flags, but for `--debug`.
+
+  A `UserError`, and a refusal by the file system, is printed as one line and gives exit code 2; under `--debug` its
+  trace comes before.
+  """
   child_processes.hold()
+  if traces.FLAG in sys.argv:
+    sys.argv = [word for word in sys.argv if word != traces.FLAG]
+    traces.ask()
+  traces.hush()
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="shown")
   try:
     command()
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
   except Interrupted as stop:
     print(f"{stop}; the same command goes on from there", file=sys.stderr)
     sys.exit(stop.exit_code)
@@ -53,6 +58,13 @@ def main(command: Callable[[], object]) -> None:
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     sys.exit(130)
+  except (UserError, OSError) as error:
+    if (line := in_a_line(error)) is None:
+      raise
+    if traces.asked():
+      traces.show(error)
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
 
 
 def program(command: Any, description: str | None) -> Callable[[], None]:

@@ -16,6 +16,7 @@ from typing import Any
 from dn_jax.config.check import check, check_values, in_words
 from dn_jax.config.schema import flag_types
 from dn_jax.errors import UserError, near, nearest
+from dn_jax.system import traces
 
 
 def parse(
@@ -48,7 +49,7 @@ def parse(
       given.update(inspect.signature(command).bind(*args, **values).arguments)
 
   with events.on_parse_error(functools.partial(_refuse, command, words)):
-    found = tyro.cli(filled, description=description, args=words, return_unknown_args=leave_unknown)
+    found = tyro.cli(filled, description=_described(description), args=words, return_unknown_args=leave_unknown)
   config, rest = found if leave_unknown else (found, [])
   if inspect.isfunction(command):
     check_values(typing.get_type_hints(command, include_extras=True), given)
@@ -56,6 +57,13 @@ def parse(
   elif dataclasses.is_dataclass(config):
     check(config)
   return (config, rest) if leave_unknown else config
+
+
+def _described(description: str | None) -> str | None:
+  """What `--help` says before the flags: also of the one that every command has, and that is read before all others."""
+  if description is None:  # tyro takes the docstring.
+    return None
+  return f"{description.rstrip()}\n\n{traces.FLAG}, beside any other flags, shows the trace behind an error."
 
 
 def choose(commands: Mapping[str, Callable], description: str | None) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from dn_jax.errors import UserError
+from dn_jax.system import folders
 
 # Seconds without a byte after which a connection counts as broken, and before the next.
 _PATIENCE, _PAUSE = 60.0, 1.0
@@ -116,7 +117,7 @@ def _alone(part: pathlib.Path) -> Iterator[IO[bytes]]:
     UserError: another does.
   """
   part.parent.mkdir(parents=True, exist_ok=True)
-  with part.open("ab") as file:
+  with folders.append_to(part) as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -5,7 +5,9 @@ and a run that resumes within an epoch opens the stream at its next step.
 """
 
 import dataclasses
+import errno
 import functools
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +22,7 @@ from dn_jax.config.schema import DataConfig
 from dn_jax.data import image_files
 from dn_jax.data.image_files import Reading
 from dn_jax.data.sources import Source
-from dn_jax.errors import UserError
+from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import child_processes, stderr
 
 # Pictures to try, the drawn one included, before giving up.
@@ -80,7 +82,8 @@ class Training:
       number = (drawn + tried) % len(self.source)
       try:
         whole, label = _read(self.source, number, self.how)
-      except (image_files.BadPictureError, OSError):
+      except (image_files.BadPictureError, OSError) as error:
+        _refuse_of_machine(error)
         continue
       if self.augmented:
         image = image_files.random_area_crop(whole, self.size, np.random.default_rng([self.seed, epoch, number, 1]))
@@ -146,7 +149,8 @@ class Testing:
           else image_files.centre_crop(whole, self.size)[None]
         )
         return {"image": image, "label": np.int32(label), "weight": np.float32(1), "bad": np.int32(-1)}
-      except (image_files.BadPictureError, OSError):
+      except (image_files.BadPictureError, OSError) as error:
+        _refuse_of_machine(error)
         bad = number
     nothing = np.zeros((self.crops, self.size, self.size, self.how.channels), np.uint8)
     return {"image": nothing, "label": np.int32(0), "weight": np.float32(0), "bad": np.int32(bad)}
@@ -207,6 +211,12 @@ def reading(data: DataConfig) -> Reading:
   return Reading(data.max_pixels, data.bit_depth, data.channels or 3)
 
 
+def _refuse_of_machine(error: Exception) -> None:
+  """Raises an error that says nothing of the picture: it would be replaced, and may be read the next time."""
+  if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+    raise error
+
+
 def _read(source: Source, number: int, how: Reading) -> tuple[np.ndarray, int]:
   content, label = source[number]
   return image_files.decode(content, source.name_of(number), how), label
@@ -224,6 +234,11 @@ def _ahead(steps: grain.MapDataset, workers: int) -> Iterator[Rows]:
   if not workers:
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
     return iter(steps.to_iter_dataset(grain.ReadOptions(threads, threads + _AHEAD)))
+  try:
+    multiprocessing.Semaphore()
+  except OSError as error:
+    fits = f"they have no shared memory ({error.strerror}); make /dev/shm writable, or take 0"
+    raise ConfigurationError("data.workers", workers, fits) from None
   # A worker has one thread. Batches come through a pipe: shared memory is no faster, and a container may have 64 MB.
   batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   batches = grain.experimental.WithOptionsIterDataset(batches, grain.experimental.DatasetOptions(min_shm_size=2**40))

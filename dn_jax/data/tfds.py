@@ -5,7 +5,6 @@ error with the command that prepares it.
 """
 
 import contextlib
-import logging
 import pathlib
 import re
 import tempfile
@@ -17,7 +16,7 @@ import numpy as np
 from dn_jax.config.datasets import root
 from dn_jax.data import makers
 from dn_jax.errors import ConfigurationError
-from dn_jax.system import folders
+from dn_jax.system import folders, traces
 
 # Records read at a time.
 _CHUNK = 1024
@@ -157,7 +156,7 @@ def labels(version: pathlib.Path, split: str, numbers: range) -> np.ndarray:
 def _builder(version: pathlib.Path) -> Any:
   import tensorflow_datasets as tfds
 
-  logging.getLogger("absl").setLevel(logging.ERROR)
+  traces.hush()
   with _refused(version, "cannot be opened"):
     return tfds.builder_from_directory(version)
 

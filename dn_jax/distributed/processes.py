@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.errors import ConfigurationError, UserError, in_a_line
 from dn_jax.system import provenance, signals
 
 if TYPE_CHECKING:
@@ -226,9 +226,9 @@ def ending_together(*agreed: type[Exception]) -> Iterator[None]:
     if isinstance(error, KeyboardInterrupt):
       code = 130
       print("interrupted", file=sys.stderr)
-    elif isinstance(error, UserError):
+    elif (line := in_a_line(error)) is not None:
       code = 2
-      print(f"error: {error}", file=sys.stderr)
+      print(f"error: {line}", file=sys.stderr)
     elif reason := _sign_of_loss(error):
       code = LOST_EXIT_CODE
       print(f"error: another process of the run is lost ({reason}); {_LOST}", file=sys.stderr)
@@ -257,7 +257,7 @@ def by_first(action: Callable[[], Any]) -> Any:
   """Runs an action in the first process; all get its result, as JSON gives it back, or its error.
 
   Raises:
-    AgreedError: the action's `UserError`, in every process.
+    AgreedError: the action's `UserError`, or refusal by the file system, in every process.
   """
   if jax.process_count() == 1:
     return action()
@@ -265,8 +265,10 @@ def by_first(action: Callable[[], Any]) -> Any:
   if is_first():
     try:
       found = {"result": action()}
-    except UserError as error:
-      found = {"error": str(error)}
+    except (UserError, OSError) as error:
+      if (line := in_a_line(error)) is None:
+        raise
+      found = {"error": line}
   found = json.loads(_gather(json.dumps(found))[0])
   if "error" in found:
     raise AgreedError(found["error"])
@@ -277,15 +279,16 @@ def together[Result](action: Callable[[], Result]) -> Result:
   """Runs an action in every process; where it fails in one, it fails in all, with the same words.
 
   Raises:
-    AgreedError: a `UserError` of one of them.
+    AgreedError: a `UserError` of one of them, or a refusal by its file system.
   """
   if jax.process_count() == 1:
     return action()
   result, words = None, ""
   try:
     result = action()
-  except UserError as error:
-    words = str(error)
+  except (UserError, OSError) as error:
+    if (words := in_a_line(error)) is None:
+      raise
   found = _gather(words)
   for number, each in enumerate(found):
     if each:

@@ -1,6 +1,7 @@
 """Writes the report of a collection of runs: tables, figures, and an HTML page that holds them."""
 
 import collections
+import contextlib
 import html
 import itertools
 import pathlib
@@ -37,7 +38,8 @@ def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
   written, drawn = [folder / "report.html"], []
   figures = draw(found.runs)
   try:
-    folders.make(folder)
+    # Beside the runs stands what somebody else may have put there.
+    (folders.make_own if folder == found.folder / collection.REPORT else folders.make)(folder)
     for name, grid in tables:
       for suffix, text in (("md", grid.markdown()), ("tex", grid.latex()), ("csv", grid.csv())):
         folders.write_whole(folder / f"{name}.{suffix}", text)
@@ -101,8 +103,8 @@ def _page(found: Collection, title: str, tables: Sequence[Grid], drawn: Sequence
     parts.append("<h2>Failures</h2>")
     for run in failed:
       parts.append(f"<h3>{html.escape(str(run.folder))}</h3>\n<p>{html.escape(run.failure.error)}</p>")
-      if (log := run.folder / "log.txt").exists():
-        tail = log.read_text(errors="replace").splitlines()[-25:]
+      with contextlib.suppress(OSError):  # It was started by hand, and has none.
+        tail = folders.read(run.folder / "log.txt").decode(errors="replace").splitlines()[-25:]
         parts.append(f"<pre>{html.escape(chr(10).join(tail))}</pre>")
   if found.skipped:
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.skipped)

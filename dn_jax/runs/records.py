@@ -12,9 +12,11 @@ checkpoints/    Orbax, the newest few and the best on validation
 set-aside/      damaged checkpoints, and records without a checkpoint
 log.txt         of a run that a sweep started: its output, start after start
 failure.json    of such a run: how it last failed
-lock            of such a run: empty, locked while a sweep carries it out (`dn_jax.system.lock`)
+run.lock        held by the process that trains the run, and names it; else empty (`dn_jax.system.lock`)
+sweep.lock      likewise, by the sweep that carries it out
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -22,12 +24,12 @@ import json
 import os
 import pathlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dn_jax.config.check import Misfit, from_json, to_dict
 from dn_jax.config.schema import RETIRED, RunConfig, difference, identity, is_unsaid
-from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.errors import ConfigurationError, UserError, reason, shown
 from dn_jax.runs.contents import Data, EpochRecord, Failure, Summary
 from dn_jax.system import folders
 
@@ -41,24 +43,36 @@ class RunError(UserError):
   """A folder that is not a run, or a record in it that cannot be read."""
 
 
+@contextlib.contextmanager
+def written(folder: pathlib.Path) -> Iterator[None]:
+  """Turns an OSError of a run's folder into a `ConfigurationError`, one line."""
+  try:
+    yield
+  except OSError as error:
+    raise ConfigurationError("out", folder, f"cannot be written ({reason(error)})") from None
+
+
+def check_own(folder: pathlib.Path) -> None:
+  """Refuses, by a `ConfigurationError`, a run's folder with a link in it; the folder may be a link itself."""
+  with written(folder):
+    if (link := folders.link_in(folder)) is not None:
+      fits = "is a link, through which a run would write elsewhere; remove it, or move there what it leads to"
+      raise ConfigurationError("out", folder, f"{shown(link.relative_to(folder))} in it {fits}")
+
+
 def create(folder: pathlib.Path, config: RunConfig, data: Data) -> None:
-  """Makes the folder of a resolved run, or checks that the one there is of the same run before anything is written.
+  """Writes down what a resolved run is, in a folder that it has to itself (`dn_jax.runs.place`).
 
   Raises:
-    ConfigurationError: it cannot be written, holds something else, or is of another configuration or of other
-      data (the message lists the difference).
+    ConfigurationError: the folder cannot be written, or is of a run of other data (the message lists the difference).
   """
-  try:
+  with written(folder):
     if (folder / "config.json").exists():
       check_config(folder, config)
       check_data(folder, data)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-      raise ConfigurationError("out", folder, "is not a run's folder, and not empty; take another")
     folders.make(folder)
     _write(folder / "data.json", data)
     _write(folder / "config.json", config)
-  except OSError as error:
-    raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
 
 
 def check_config(folder: pathlib.Path, config: RunConfig) -> None:
@@ -120,7 +134,7 @@ def set_records_aside(folder: pathlib.Path) -> int:
   path = folder / "metrics.jsonl"
   if not path.exists():
     return 0
-  epochs = len(path.read_text(errors="replace").splitlines()) if path.is_file() else 0
+  epochs = len(folders.read(path).splitlines()) if path.is_file() else 0
   _set_aside(path)
   return epochs
 
@@ -193,13 +207,11 @@ def claim(folder: pathlib.Path, config: RunConfig) -> None:
   """
   # Two sweeps may do this at the same time, with the same content: each renames a file of its own.
   mine = folder / f"{CLAIM}.{socket.gethostname()}-{os.getpid()}"
-  try:
+  with written(folder):
     folders.make(folder)
     if not (folder / "config.json").exists():
       _write(mine, config)
       folders.move(mine, folder / "config.json")
-  except OSError as error:
-    raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); take another folder") from None
 
 
 def write_failure(folder: pathlib.Path, failure: Failure | None) -> None:
@@ -234,7 +246,7 @@ def read_classes(folder: pathlib.Path) -> tuple[str, ...] | None:
 def _set_aside(path: pathlib.Path) -> None:
   """Moves a record into set-aside/, under a number."""
   aside = path.parent / "set-aside"
-  folders.make(aside)
+  folders.make_own(aside)
   names = (aside / f"{path.stem}-{n}{path.suffix}" for n in range(1000))
   folders.move(path, next(name for name in names if not name.exists()))
 
@@ -264,11 +276,11 @@ def _read[T](path: pathlib.Path, kind: type[T]) -> T | None:
 def _text(path: pathlib.Path) -> bytes | None:
   """A file's content; None where there is no file."""
   try:
-    return path.read_bytes()
+    return folders.read(path)
   except FileNotFoundError:
     return None
   except OSError as error:
-    raise RunError(f"{path}: cannot be read ({error.strerror or error})") from None
+    raise RunError(f"{path}: cannot be read ({reason(error)})") from None
 
 
 def _parsed[T](path: pathlib.Path, kind: type[T], text: bytes, where: str = "") -> T:

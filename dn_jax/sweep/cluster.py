@@ -122,7 +122,7 @@ def _task(command: Sequence[str], folder: pathlib.Path, time_out: float | None) 
   begin = time.monotonic()
   folder = folders.of("out", folder)
   while (end := carry_out((sys.executable, *command), folder, time_out)).outcome is Outcome.TAKEN:
-    time.sleep(_LOOK)  # By another sweep, or by the process of a lost worker, which is just ending.
+    time.sleep(_LOOK)  # By another process, or by that of a lost worker, which is just ending.
   if end.outcome is Outcome.STOPPED:
     raise Preempted(f"told to stop, though nobody here asked, {_RETRIES + 1} times; started again, it goes on")
   return end._replace(seconds=time.monotonic() - begin)

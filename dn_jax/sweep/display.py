@@ -71,9 +71,9 @@ class Display:
     share = 1.0 - sum(self._to_do()) / (sum(self._work.values()) or 1.0)
     self._bar.update(self._task, completed=share, state=state + self._left())
 
-  def taken(self, cell: Cell, folder: pathlib.Path) -> None:
-    """Prints that the sweep waits for a run of another."""
-    self._print(f"{slug(cell.config)}  another sweep is carrying it out; it is waited for  {folder}")
+  def taken(self, cell: Cell, who: str, folder: pathlib.Path) -> None:
+    """Prints that the sweep waits for a run that another process is at work on."""
+    self._print(f"{slug(cell.config)}  {who} is at work on it; it is waited for  {folder}")
 
   def ended(self, cell: Cell, end: End, folder: pathlib.Path, epochs: int) -> None:
     """Prints the line of a run that has ended."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 from dn_jax.distributed import processes
+from dn_jax.errors import ConfigurationError
 from dn_jax.runs import records
 from dn_jax.system import child_processes, folders, lock, signals
 
@@ -39,9 +40,9 @@ class Outcome(enum.Enum):
 class End(NamedTuple):
   """How a run ended.
 
-  outcome: STOPPED: somebody told it to stop; TAKEN: another sweep is carrying it out
+  outcome: STOPPED: somebody told it to stop; TAKEN: another process is at work on it
   seconds: that it took
-  error:   a line, if it failed or stopped without saving
+  error:   a line, if it failed or stopped without saving; who has it, if it is taken
   """
 
   outcome: Outcome
@@ -96,21 +97,22 @@ def begin(
     return End(outcome, time.monotonic() - since, error)
 
   try:
-    mine = lock.take(folder)
-    if mine is None:
-      return end(Outcome.TAKEN)
-    with mine:
+    with lock.held(folder, lock.SWEEP):
+      # A person's, or that of a sweep which was killed and whose runs are about to end.
+      if who := lock.holder(folder, lock.RUN):
+        return end(Outcome.TAKEN, who)
       if _finished(folder):  # Another sweep did it after this one looked.
         return end(Outcome.DONE)
+      records.check_own(folder)
       records.write_failure(folder, None)
       with _log_of(folder) as path:
-        with path.open("ab") as log:
+        with folders.append_to(path) as log:
           own = [f"{name}={value}" for name, value in environment.items() if value is not None]
           line = f"\n{now()} $ {shlex.join([*own, *command])}\n"
           log.write(line.encode(errors="backslashreplace"))
           log.flush()
           said_from = log.tell()
-          process = _start(command, log, mine, environment)
+          process = _start(command, log, environment)
           ended_by_us = yield from _watch(process, time_out, stop)
         exit_code = process.returncode
         said = last_words(path, said_from) if exit_code else "it ended without a summary"
@@ -120,9 +122,15 @@ def begin(
         return end(Outcome.STOPPED)
       if not ended_by_us and exit_code in _TOLD:
         return end(Outcome.STOPPED, "without saving; it goes on from its last checkpoint")
+      if exit_code == 2 and said.endswith(lock.AT_WORK):  # Somebody was faster.
+        return end(Outcome.TAKEN, lock.holder(folder, lock.RUN) or "another process")
       error = ended_by_us or killed_by(exit_code) or said
       write_failure(folder, error, exit_code)
       return end(Outcome.FAILED, error)
+  except lock.TakenError as taken:
+    return end(Outcome.TAKEN, taken.who)
+  except ConfigurationError as refused:  # A link in the folder: nothing is written there.
+    return end(Outcome.FAILED, str(refused))
   except OSError as refused:  # A full disk, say; the other runs go on.
     error = f"{refused.filename or folder}: {refused.strerror or refused}"
     write_failure(folder, error, None)
@@ -146,10 +154,8 @@ def _log_of(folder: pathlib.Path) -> Iterator[pathlib.Path]:
       folders.write_whole(kept, log.read_bytes())
 
 
-def _start(
-  command: Sequence[str], log: IO[bytes], mine: IO[bytes], environment: Mapping[str, str | None]
-) -> subprocess.Popen:
-  """Starts a run's process, which inherits the lock `mine`."""
+def _start(command: Sequence[str], log: IO[bytes], environment: Mapping[str, str | None]) -> subprocess.Popen:
+  """Starts a run's process."""
   of_process = alone(child_processes.environment()) | {"COLUMNS": _WIDE} | environment
   # In a session of its own: Ctrl-C goes to the sweep, which passes it on.
   return subprocess.Popen(
@@ -159,7 +165,6 @@ def _start(
     stderr=subprocess.STDOUT,
     env={name: value for name, value in of_process.items() if value is not None},
     start_new_session=True,
-    pass_fds=(mine.fileno(),),
   )
 
 

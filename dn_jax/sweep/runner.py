@@ -1,6 +1,7 @@
 """Carries out the missing runs of a sweep: on this machine one after another or a few at once, or on a cluster."""
 
 import collections
+import contextlib
 import inspect
 import pathlib
 import sys
@@ -18,7 +19,7 @@ from dn_jax.sweep.process import LOOK, End, Outcome, Run, advance, begin, write_
 from dn_jax.system import folders
 from dn_jax.system.signals import Interrupted, Interruption
 
-# Seconds between two looks at a run's progress, and at the runs that another sweep has.
+# Seconds between two looks at a run's progress, and at the runs that another process has.
 _LOOK = 2.0
 
 
@@ -36,7 +37,7 @@ class Place(Protocol):
   def __call__(
     self, jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
   ) -> Iterator[tuple[Job, End]]:
-    """Carries jobs out; yields each as it ends, and once if another sweep has it.
+    """Carries jobs out; yields each as it ends, and once if another process has it.
 
     Args:
       jobs: to do.
@@ -92,13 +93,14 @@ def sweep(jobs: Sequence[Job], place: Place, time_out: float | None, display: Di
       display.begun(job.cell, epochs_done(job.folder))
     for job, end in place(jobs, time_out, interruption.asked, look):
       if end.outcome is Outcome.TAKEN:
-        display.taken(job.cell, job.folder)
+        display.taken(job.cell, end.error, job.folder)
         continue
       display.ended(job.cell, end, job.folder, epochs_done(job.folder))
       if end.outcome is Outcome.FAILED:
         failed.append(job)
-        if not (job.folder / "failure.json").exists():  # Its worker could not write it.
-          write_failure(job.folder, end.error, None)
+        with contextlib.suppress(OSError):
+          if not (job.folder / "failure.json").exists():  # Its worker could not write it.
+            write_failure(job.folder, end.error, None)
       stopped |= end.outcome is Outcome.STOPPED
     if stopped or interruption.asked():
       raise Interrupted("stopped, and saved")
@@ -106,7 +108,7 @@ def sweep(jobs: Sequence[Job], place: Place, time_out: float | None, display: Di
 
 
 class Here:
-  """A `Place`: this machine, a run in each lane; the runs of another sweep come last.
+  """A `Place`: this machine, a run in each lane; the runs that another process has come last.
 
   Args:
     lanes: what is different in the environment of each lane's runs.

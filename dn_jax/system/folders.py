@@ -4,6 +4,7 @@ A bucket has objects and no folders: an object is written whole or not at all, a
 no locks either.
 """
 
+import errno
 import functools
 import importlib.util
 import logging
@@ -12,7 +13,9 @@ import pathlib
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
+from typing import IO
 
 from dn_jax.errors import ConfigurationError
 
@@ -96,10 +99,79 @@ def absolute(path: pathlib.Path) -> pathlib.Path:
   return path if is_bucket(path) else path.absolute()
 
 
-def make(folder: pathlib.Path) -> None:
-  """Makes a folder and its parents; in a bucket there is nothing to make."""
-  if not is_bucket(folder):
-    folder.mkdir(parents=True, exist_ok=True)
+def make(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Makes a folder and its parents, and returns those that were not there; in a bucket there is nothing to make."""
+  if is_bucket(folder):
+    return []
+  made = [each for each in (folder, *folder.parents) if not each.exists()]
+  folder.mkdir(parents=True, exist_ok=True)
+  return made
+
+
+def make_own(folder: pathlib.Path) -> None:
+  """Makes a folder within a run's folder; an `OSError` refuses a link that stands there."""
+  make(folder)
+  if not is_bucket(folder) and folder.is_symlink():
+    raise OSError(errno.ELOOP, "is a link", str(folder))
+
+
+def link_in(folder: pathlib.Path) -> pathlib.Path | None:
+  """A link below a folder, which may be one itself; None where there is none. A bucket has none.
+
+  Raises:
+    OSError: a folder that may not be read.
+  """
+  if is_bucket(folder):
+    return None
+
+  def refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # Removed meanwhile.
+      raise error
+
+  for where, inside, names in os.walk(folder, onerror=refuse):
+    for name in (*inside, *names):
+      if (path := pathlib.Path(where, name)).is_symlink():
+        return path
+  return None
+
+
+def _open_own(name: str, flags: int) -> int:
+  """Opens a file itself, for `open`: no link to one, and neither a pipe nor a device, which might not return."""
+  try:
+    number = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+  except OSError as error:
+    if error.errno == errno.ELOOP:
+      raise OSError(errno.ELOOP, "is a link", name) from None
+    raise
+  try:
+    kind = os.fstat(number).st_mode
+    if not stat.S_ISREG(kind):
+      raise OSError(errno.EISDIR, os.strerror(errno.EISDIR) if stat.S_ISDIR(kind) else "is not a file", name)
+    if flags & os.O_ACCMODE != os.O_RDONLY:
+      check_own(number, name)
+  except BaseException:
+    os.close(number)
+    raise
+  return number
+
+
+def check_own(number: int, path: str | pathlib.Path) -> None:
+  """Refuses, by an `OSError`, an open file that has another name too: what is written to it would stand there too."""
+  if os.fstat(number).st_nlink > 1:
+    raise OSError(errno.EMLINK, "is a link (a hard one)", str(path))
+
+
+def read(path: pathlib.Path) -> bytes:
+  """The content of a file of a run's folder; an `OSError` refuses a link, a pipe, a device."""
+  if is_bucket(path):
+    return path.read_bytes()
+  with open(path, "rb", opener=_open_own) as file:
+    return file.read()
+
+
+def append_to(path: pathlib.Path) -> IO[bytes]:
+  """Opens a file of a run's folder to add to it, or a new one; an `OSError` refuses a link, a pipe, a device."""
+  return open(path, "ab", opener=_open_own)
 
 
 def files(folder: pathlib.Path) -> Iterator[pathlib.Path]:

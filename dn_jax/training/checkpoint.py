@@ -1,8 +1,6 @@
 """Checkpoints through Orbax: saving and restoring a run, when one is due, and whether one on disk is whole.
 
-Orbax commits a checkpoint by renaming a finished folder, and silently restores a file whose bits have flipped. So the
-digest of each file is written after the commit, and a checkpoint is whole only where every digest fits. A run uses the
-newest whole one and sets the others aside.
+A run uses the newest whole one (`dn_jax.training.seal`) and sets the others aside.
 """
 
 import concurrent.futures
@@ -10,8 +8,6 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import json
-import logging
 import os
 import pathlib
 import shutil
@@ -27,60 +23,21 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from dn_jax.config.check import from_json
 from dn_jax.distributed import processes
-from dn_jax.errors import UserError
+from dn_jax.errors import UserError, in_a_line, reason
 from dn_jax.runs.records import EpochRecord
-from dn_jax.system import folders
+from dn_jax.system import folders, traces
 from dn_jax.training.loop import Begun
+from dn_jax.training.seal import Names, fault, foreign_in, is_checkpoint, seal, steps_on_disk
 from dn_jax.training.step import Totals, TrainState
 
-_DIGESTS = "digests.json"
 # Ends the name of an old checkpoint until the new one of its step is sealed.
 _REPLACED = ".replaced"
 # Seconds, about, between two looks at the first process's clock, which cost an exchange.
 _LOOK_EVERY = 10.0
-
-
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-  """BLAKE2 digest of every file below a folder, by relative path."""
-  result = {}
-  for path in folders.files(folder):
-    if path.name != _DIGESTS:
-      with path.open("rb") as file:
-        result[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "blake2b").hexdigest()
-  return result
-
-
-def seal(folder: pathlib.Path) -> None:
-  """Writes a finished checkpoint's digests into it, atomically."""
-  cut_off = lambda name: name.startswith(_DIGESTS) and name.endswith(folders.TEMPORARY)  # An earlier seal.
-  found = {name: digest for name, digest in _digests(folder).items() if not cut_off(name)}
-  folders.write_whole(folder / _DIGESTS, json.dumps(found, indent=1))
-
-
-def fault(folder: pathlib.Path) -> str | None:
-  """The fault of a checkpoint, in words; None for a whole one."""
-  try:
-    expected = json.loads((folder / _DIGESTS).read_text())
-  except FileNotFoundError:
-    return "it was not finished"
-  except (OSError, ValueError):
-    return f"its {_DIGESTS} is damaged"
-  try:
-    found = _digests(folder)
-  except FileNotFoundError:  # By a run that goes on, to make room for its newest.
-    return "it was removed while it was read"
-  if missing := sorted(set(expected) - set(found)):
-    return f"{missing[0]} is missing"
-  if changed := sorted(name for name, digest in expected.items() if found[name] != digest):
-    return f"{changed[0]} is damaged"
-  return None
-
-
-def steps_on_disk(folder: pathlib.Path) -> list[int]:
-  """Steps that have a committed checkpoint, newest first, whole or not."""
-  if not folder.is_dir():
-    return []
-  return sorted((int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit()), reverse=True)
+# Seconds after which a checkpoint's writing counts as hanging.
+_HANGS = 86_400
+# Files and folders that are free before a checkpoint is written.
+_FILES = 128
 
 
 def made_with() -> str:
@@ -107,23 +64,43 @@ class _Manager(ocp.CheckpointManager):
 
 @contextlib.contextmanager
 def written_to(folder: pathlib.Path) -> Iterator[None]:
-  """Turns an OSError of a run's folder into one line, a UserError."""
+  """Turns an OSError of a run's folder, or of another place, into one line, a UserError."""
   try:
     yield
   except OSError as error:
-    reason = error.strerror or str(error).splitlines()[0]
-    raise UserError(f"{folder}: cannot be written ({reason}); once it can, the same command goes on") from None
+    where = pathlib.Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
+    if error.errno in (errno.EMFILE, errno.ENFILE) or not where.absolute().is_relative_to(folders.absolute(folder)):
+      raise UserError(f"{in_a_line(error) or error}; once it is mended, the same command goes on") from None
+    raise UserError(f"{folder}: cannot be written ({reason(error)}); once it can, the same command goes on") from None
+
+
+# What TensorStore's and Orbax's errors say, which are ValueErrors, where the file system refused something.
+_REFUSALS = {
+  "RESOURCE_EXHAUSTED": errno.ENOSPC,
+  "PERMISSION_DENIED": errno.EACCES,
+  "Read-only file system": errno.EROFS,
+  "Too many open files": errno.EMFILE,
+  "NOT_FOUND": errno.ENOENT,
+}
 
 
 @contextlib.contextmanager
-def _refused_by_disk() -> Iterator[None]:
-  """Turns TensorStore's ValueError for a full disk into an OSError."""
+def _refused_by_disk(check: Callable[[], None]) -> Iterator[None]:
+  """Turns an error of TensorStore's or Orbax's that comes from the file system into an OSError.
+
+  Args:
+    check: raises an OSError where the folder is not what it was.
+  """
   try:
     yield
-  except ValueError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+  except OSError:
+    raise
+  except Exception as error:
+    check()
+    for words, number in _REFUSALS.items():
+      if isinstance(error, ValueError) and words in str(error):
+        raise OSError(number, os.strerror(number)) from error
+    raise
 
 
 class Rhythm:
@@ -183,8 +160,7 @@ class Checkpoints:
   """
 
   def __init__(self, folder: pathlib.Path, keep: int, say: Callable[[str], None], *, read_only: bool = False):
-    # Orbax logs every file; whatever matters here is said or raised.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    traces.hush()  # Orbax logs every file; whatever matters here is said or raised.
     self._run, self._folder = folder.parent, folders.absolute(folder)
     self._damaged = set(processes.by_first(lambda: self._find_damaged(say, set_aside=not read_only)))
     # Of equally good checkpoints the first is the best, as in `best_record`.
@@ -199,41 +175,63 @@ class Checkpoints:
         preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep), best]),
         # Without it Orbax keeps no metrics on disk, and the policy forgets the best at the next start.
         best_fn=lambda metrics: -metrics["valid_error"],
+        step_name_format=Names(),
         create=not read_only,
         read_only=read_only,
         cleanup_tmp_directories=not read_only,
+        # By the wall clock, which somebody may set; the default is 20 minutes.
+        async_options=ocp.AsyncOptions(timeout_secs=_HANGS),
       ),
     )
+    self._place = self._identity()
     self._sealer = concurrent.futures.ThreadPoolExecutor(1)
     self._sealing: concurrent.futures.Future[None] | None = None
+
+  def _identity(self) -> tuple[int, ...] | None:
+    """Tells the folder from another that has its name later; None in a bucket, and where there is none."""
+    if folders.is_bucket(self._folder) or not self._folder.exists():
+      return None
+    found = self._folder.stat()
+    return found.st_dev, found.st_ino, (self._run / "config.json").exists()
+
+  def check_there(self) -> None:
+    """Refuses, by an `OSError`, a folder that was removed or renamed: TensorStore would make it anew."""
+    if self._identity() != self._place:
+      raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._folder))
 
   def _find_damaged(self, say: Callable[[str], None], *, set_aside: bool) -> list[int]:
     """Steps whose checkpoints are not whole; perhaps after setting these aside."""
     if set_aside:
       self._put_back()
-    elif any(self._folder.glob(f"*{_REPLACED}")):
+    elif any(self._replaced()):
       say("a save was cut off; the run, started again, puts the checkpoint back that it was to take the place of")
-    found = {step: reason for step in steps_on_disk(self._folder) if (reason := fault(self._folder / str(step)))}
-    for step, reason in found.items():
-      say(f"checkpoint of step {step} is not used: {reason}")
+    for path in foreign_in(self._folder):
+      say(f"{path} is no checkpoint of this program, and is left alone")
+    found = {step: why for step in steps_on_disk(self._folder) if (why := fault(self._folder / str(step)))}
+    for step, why in found.items():
+      say(f"checkpoint of step {step} is not used: {why}")
       if set_aside:
         self._set_aside(step)
     return list(found)
 
+  def _replaced(self) -> list[pathlib.Path]:
+    """Checkpoints whose place another was taking when the run was cut off."""
+    return [old for old in self._folder.glob(f"*{_REPLACED}") if old.stem.isdecimal() and is_checkpoint(old)]
+
   def _put_back(self) -> None:
     """Finishes or rolls back a save that was interrupted while it replaced another of its step."""
-    for old in self._folder.glob(f"*{_REPLACED}"):
+    for old in self._replaced():
       new = old.with_suffix("")
       if fault(new) is None:
         folders.remove(old)
         continue
-      if new.exists():
+      if is_checkpoint(new):
         self._set_aside(int(new.name))
       folders.move(old, new)
 
   def _set_aside(self, step: int) -> None:
     aside = self._folder.parent / "set-aside"
-    folders.make(aside)
+    folders.make_own(aside)
     target = next(path for n in range(1000) if not (path := aside / f"checkpoint-{step}-{n}").exists())
     folders.move(self._folder / str(step), target)
 
@@ -274,38 +272,47 @@ class Checkpoints:
     }
     arrays = {"state": state, "totals": Totals.zero_beside(state.step) if totals is None else totals}
     what = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(position))
-    processes.by_first(lambda: self._check_room(arrays, len(history)))
+    processes.by_first(lambda: self._check_room(step, arrays, len(history)))
     if step in self._manager.all_steps():
       # Saved when the run was stopped before the epoch's evaluation; this time the evaluation is done.
       where = self._folder / str(step)
       processes.by_first(lambda: folders.move(where, where.with_name(f"{step}{_REPLACED}")))
       self._manager.reload()
-    with _refused_by_disk():
+    with _refused_by_disk(self.check_there):
       self._manager.save(step, args=what, metrics=metrics)
     self._sealing = self._sealer.submit(self._wait_and_seal, step)
 
-  def _check_room(self, arrays: Any, records: int) -> None:
-    """Refuses a checkpoint that the disk cannot hold, before TensorStore ends in a hundred tracebacks.
+  def _check_room(self, step: int, arrays: Any, records: int) -> None:
+    """Refuses a checkpoint whose place is taken, or that the disk cannot hold, where TensorStore ends in tracebacks.
 
-    A leaf takes its bytes and less than 2 KiB, a record less than 1 KiB, the rest less than 64 KiB.
+    A leaf takes its bytes and less than 2 KiB, a record less than 1 KiB, the rest less than 64 KiB. Ten leaves take
+    23 files and folders, a thousand 44.
     """
+    with written_to(self._run):
+      self.check_there()
+    if (place := self._folder / str(step)) in foreign_in(self._folder):
+      raise UserError(f"{place}: is no checkpoint of this program; move it elsewhere, and the same command goes on")
     if folders.is_bucket(self._folder):
       return
     leaves = jax.tree.leaves(arrays)
     with written_to(self._run):
-      if shutil.disk_usage(self._folder).free < sum(leaf.nbytes + 2048 for leaf in leaves) + 1024 * records + 65536:
+      needed = sum(leaf.nbytes + 2048 for leaf in leaves) + 1024 * records + 65536
+      there = os.statvfs(self._folder)
+      # Some file systems do not count their files.
+      if shutil.disk_usage(self._folder).free < needed or (there.f_files and there.f_favail < _FILES):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   def _wait_and_seal(self, step: int) -> None:
     self._manager.wait_until_finished()
     if processes.is_first():
       seal(self._folder / str(step))
-      folders.remove(self._folder / f"{step}{_REPLACED}")
+      if is_checkpoint(old := self._folder / f"{step}{_REPLACED}"):
+        folders.remove(old)
 
   def _finish(self) -> None:
     if self._sealing:
       sealing, self._sealing = self._sealing, None
-      with _refused_by_disk():
+      with _refused_by_disk(self.check_there):
         sealing.result()
 
   def restore(
@@ -352,7 +359,7 @@ class Checkpoints:
       self._finish()
     finally:
       self._sealer.shutdown()
-      with _refused_by_disk():
+      with _refused_by_disk(self.check_there):
         self._manager.close()
 
   def __enter__(self) -> "Checkpoints":

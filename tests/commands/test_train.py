@@ -44,7 +44,7 @@ def test_a_run_leaves_everything_and_ends_with_its_error(undisturbed):
   folder, printed = undisturbed
   names = {path.name for path in folder.iterdir()}
   records = {"config.json", "data.json", "summary.json", "metrics.jsonl", "results.csv"}
-  assert names == records | {"curves.png", "checkpoints"}
+  assert names == records | {"curves.png", "checkpoints", "run.lock"}
   summary = json.loads((folder / "summary.json").read_text())
   assert printed.splitlines()[-1] == f"test error: {summary['test_error']:.2f} %"
   lines = metrics(folder)

@@ -1,6 +1,8 @@
 """Batches of pictures that are read one by one."""
 
+import errno
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from photographs import class_folders, halves, jpeg, photograph
 
 from dn_jax.config.schema import DataConfig
 from dn_jax.data import image_files, sources, stream
-from dn_jax.errors import UserError
+from dn_jax.errors import ConfigurationError, UserError
 
 
 def training(folder, **changes):
@@ -129,3 +131,30 @@ def test_an_image_over_the_limit_is_named_with_its_size(tmp_path):
   for columns in stream.Testing(source, 24, 28, 1, 4, (0, 1, 2, 3), how).batches(0):
     bad.note(columns["bad"])
   assert said == [f"skipped: {tmp_path}/val/cat/1.jpg: has 100 x 90 pixels; --data.max-pixels 4800 allows fewer"]
+
+
+def test_a_machine_that_opens_no_more_files_ends_a_run_and_replaces_no_image(tmp_path, monkeypatch):
+  halves(tmp_path)
+  source = sources.opened(DataConfig("folder", tmp_path)).train
+  testing = stream.Testing(source, 24, 28, 1, 4, (0, 1, 2, 3))
+
+  def refuse(*_):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.jpg")
+
+  monkeypatch.setattr(stream, "_read", refuse)
+  for read in (lambda: training(tmp_path).picture(0, 0), lambda: testing.picture(0)):
+    with pytest.raises(OSError, match="Too many open files"):
+      read()
+
+
+def test_workers_without_shared_memory_are_refused_by_their_flag(tmp_path, monkeypatch):
+  halves(tmp_path)
+
+  def refuse():
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+  monkeypatch.setattr(stream.multiprocessing, "Semaphore", refuse)
+  with pytest.raises(
+    ConfigurationError, match=r"--data.workers 2: they have no shared memory \(Read-only file system\)"
+  ):
+    training(tmp_path).batches(0, 2, workers=2)

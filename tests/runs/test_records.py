@@ -99,10 +99,10 @@ def test_a_claim_makes_a_folder_and_leaves_a_configuration_that_is_there(tmp_pat
 
 def test_what_the_file_system_refuses_is_said_in_its_words(tmp_path):
   (tmp_path / "summary.json").mkdir()
-  with pytest.raises(RunError, match=r"summary\.json: cannot be read \(Is a directory\)$"):
+  with pytest.raises(RunError, match=r"summary\.json: cannot be read \(Is a directory; take a file\)$"):
     read_summary(tmp_path)
   (tmp_path / "metrics.jsonl").mkdir()
-  with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read \(Is a directory\)$"):
+  with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read \(Is a directory; take a file\)$"):
     read_records(tmp_path)
   assert set_records_aside(tmp_path) == 0
   assert (tmp_path / "set-aside" / "metrics-0.jsonl").is_dir()
@@ -121,17 +121,6 @@ def test_a_folder_of_another_run_is_refused_with_the_difference_and_left_alone(t
   with pytest.raises(ConfigurationError, match=r"--model\.growth-rate: 4 -> 8"):
     create(tmp_path / "run", config(growth_rate=8), DATA)
   assert (tmp_path / "run" / "config.json").read_text() == before
-
-
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-  (tmp_path / "notes.txt").write_text("mine")
-  with pytest.raises(ConfigurationError, match="is not a run's folder, and not empty"):
-    create(tmp_path, config(), DATA)
-  with pytest.raises(ConfigurationError, match="is not a run's folder"):
-    create(tmp_path / "notes.txt", config(), DATA)
-  with pytest.raises(ConfigurationError, match="cannot be written"):
-    create(tmp_path / "notes.txt" / "run", config(), DATA)
-  assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_how_a_resumed_run_is_carried_out_may_change(tmp_path):

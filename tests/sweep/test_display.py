@@ -71,8 +71,8 @@ def test_square_brackets_do_no_harm_on_a_terminal(shown, tmp_path):
   console = rich.console.Console(file=io.StringIO(), width=300, force_terminal=True)
   with display.Display(console, {cell.key: 1.0 for cell in cells}) as made:
     made.going(cells[0], 1)
-    made.taken(cells[1], tmp_path / "[/b]")
-  assert "another sweep is carrying it out" in console.file.getvalue()
+    made.taken(cells[1], "process 7 on [/b]", tmp_path / "[/b]")
+  assert "process 7 on [/b] is at work on it" in console.file.getvalue()
 
 
 @pytest.mark.parametrize("shown", [2], indirect=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -159,19 +160,40 @@ def test_a_disk_that_takes_nothing_fails_this_run_alone(folder, monkeypatch):
   assert (end.outcome, end.error) == (Outcome.FAILED, "/no/such/python: No such file or directory")
 
 
-def test_a_run_that_another_sweep_carries_out_is_left_to_it(folder):
-  with lock.take(folder):
-    assert carry_out(python("exit(1)"), folder, None).outcome is Outcome.TAKEN
+@pytest.mark.parametrize("name", [lock.SWEEP, lock.RUN])
+def test_a_run_that_another_process_is_at_work_on_is_left_to_it(folder, name):
+  with lock.held(folder, name):
+    end = carry_out(python("exit(1)"), folder, None)
+  assert (end.outcome, end.error) == (Outcome.TAKEN, f"process {os.getpid()} on {socket.gethostname()}")
   assert not (folder / process.LOG).exists()
+  assert not (folder / "failure.json").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc says which files a process has")
-def test_the_runs_own_process_has_the_lock_too(folder):
+def test_a_run_that_somebody_begins_while_its_process_starts_is_left_to_them(folder):
+  code = f"print('error: --out x: process 7 on here {lock.AT_WORK}'); exit(2)"
+  assert carry_out(python(code), folder, None).outcome is Outcome.TAKEN
+  assert not (folder / "failure.json").exists()
+
+
+def test_a_run_that_is_carried_out_is_held_against_other_sweeps_and_free_for_its_own_process(folder):
   code = (
-    "import os; held = [os.path.realpath('/proc/self/fd/' + n) for n in os.listdir('/proc/self/fd')]; "
-    f"exit('{folder}/lock' not in held)"
+    "import pathlib, sys; from dn_jax.system import lock; folder = pathlib.Path(sys.argv[1]); "
+    "exit(f'error: {lock.holder(folder, lock.SWEEP)}, {lock.holder(folder, lock.RUN)}')"
   )
-  assert carry_out(python(code), folder, None).error == "it ended without a summary"  # And not with exit code 1.
+  own = f"process {os.getpid()} on {socket.gethostname()}"
+  assert carry_out([*python(code), str(folder)], folder, None).error == f"{own}, None"
+
+
+@pytest.mark.parametrize("name", ["log.txt", "checkpoints", "failure.json", "set-aside"])
+def test_a_run_with_a_link_in_its_folder_fails_and_nothing_is_written_through_it(folder, tmp_path, name):
+  elsewhere = tmp_path / "elsewhere"
+  elsewhere.mkdir() if name in ("checkpoints", "set-aside") else elsewhere.write_text("mine")
+  before = elsewhere.stat().st_mtime_ns
+  (folder / name).symlink_to(elsewhere)
+  end = carry_out(python("exit(0)"), folder, None)
+  assert (end.outcome, end.error.partition(" is a link")[0]) == (Outcome.FAILED, f"--out {folder}: {name} in it")
+  process.write_failure(folder, end.error, None)
+  assert elsewhere.stat().st_mtime_ns == before
 
 
 def test_a_run_that_another_sweep_has_finished_is_not_begun(tmp_path):
