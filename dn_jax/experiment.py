@@ -25,9 +25,8 @@ from dn_jax.models.summary import layers
 from dn_jax.planner import policy as remat_policy
 from dn_jax.planner import targets
 from dn_jax.planner.plan import Question
-from dn_jax.runs import place
+from dn_jax.runs import place, start
 from dn_jax.runs import records as run_records
-from dn_jax.runs import start
 from dn_jax.runs.contents import MOST_CLASSES, EpochRecord, class_errors
 from dn_jax.system import folders, provenance
 from dn_jax.system.signals import Interrupted, Interruption
@@ -130,9 +129,7 @@ def train(config: RunConfig, console: rich.console.Console) -> dict[str, Any]:
 
 
 def _train(config: RunConfig, console: rich.console.Console, interruption: Interruption | None) -> dict[str, Any]:
-  # It says names of files.
-  say = functools.partial(console.print, markup=False)
-  config = start.resolved(config, say)
+  config = start.resolved(config, functools.partial(console.print, markup=False))  # It says names of files.
   if said := protocol.of_streamed(config):
     console.print(said, highlight=False)
   folder = config.out
@@ -182,7 +179,7 @@ def _begin(
   config = with_remat_policy(config, dataset, console)
   if said := remat_policy.empty_lanes(config.batch_size, layout.devices, config.accumulation):
     console.print(said, highlight=False)
-  parts = processes.together(lambda: assemble(config, dataset, say))
+  parts = processes.together(lambda: assemble(config, dataset, functools.partial(console.print, markup=False)))
   processes.by_first(lambda: run_records.create(folder, config, data))
 
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))
