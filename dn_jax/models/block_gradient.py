@@ -14,6 +14,7 @@ layer exist at a time, beside the maps and G.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ from dn_jax.models.cpu import Prefix
 # Bytes of a gradient in float32 up to which it is kept so; a TPU has 128 MiB of fast memory. Of 48, 64 and 96 MiB the
 # first gives the fewest cycles at L=100 (docs/history.md).
 _WIDE = 3 * 2**24
+# Images that a TPU computes at once; it lays out fewer as if they were so many.
+_LANES = 128
 
 
 def train_block(block: nn.Module, layers: Sequence[nn.Module], features: Features) -> Features:
@@ -133,7 +136,9 @@ def _wide(gradient: FeatureMap) -> FeatureMap:
   It is more exact, and cheaper there: the units compute in float32, and writing bfloat16 takes longer than the sum.
   The barrier has it written so from the start.
   """
-  if gradient.values.dtype != jnp.bfloat16 or 4 * gradient.values.size > _WIDE:
+  images, *shape = gradient.values.shape
+  full = -(-images // _LANES) * _LANES  # As the array lies there.
+  if gradient.values.dtype != jnp.bfloat16 or 4 * full * math.prod(shape) > _WIDE:
     return gradient
   return gradient._replace(values=jax.lax.optimization_barrier(gradient.values.astype(jnp.float32)))
 
