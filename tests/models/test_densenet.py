@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import flax.linen as nn
 import jax
@@ -276,6 +277,24 @@ def test_bfloat16_activations_leave_parameters_and_statistics_in_float32():
   assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated, logits))} == {jnp.dtype("float32")}
   expected, _ = apply(full)
   assert 1e-4 < relative(logits, expected) < 0.1  # bfloat16 keeps eight bits: close, but not the same.
+
+
+@pytest.mark.parametrize(("images", "wide"), [(64, True), (3 * 2**8 + 1, False)])
+def test_a_bfloat16_blocks_gradient_is_added_up_in_float32_where_a_tpu_has_room_for_it(images, wide):
+  network = DenseNet(**SMALL, dtype=jnp.bfloat16, remat="bottleneck")
+  x = jax.ShapeDtypeStruct((images, 32, 32, 3), jnp.float32)
+  variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
+
+  def gradient(variables, x):
+    logits = lambda params: network.apply(variables | {"params": params}, x, True, mutable=["batch_stats"])[0].sum()
+    return jax.grad(logits)(variables["params"])
+
+  text = jax.jit(gradient).lower(variables, x).as_text()
+  # The first block's, of 8 + 4 + 4 channels: written so by a barrier, and still so a layer later, beside the gradients
+  # of its maps' statistics.
+  written = re.search(rf"optimization_barrier %\w+ : tensor<{images}x32x32x16xf32>", text)
+  (rest,) = set(re.findall(rf"tensor<{images}x32x32x12x(\w+)>, tensor<12xf32>, tensor<12xf32>", text))
+  assert (bool(written), rest) == ((True, "f32") if wide else (False, "bf16"))
 
 
 @pytest.mark.parametrize(("stem", "size"), [("cifar", 3), ("imagenet", 28)])
