@@ -75,7 +75,7 @@ def test_a_pipe_in_place_of_a_record_is_refused_and_not_waited_for(tmp_path, nam
   folder = fabricated.begun(tmp_path / "run")
   (folder / name).unlink(missing_ok=True)
   os.mkfifo(folder / name)
-  with pytest.raises(records.RunError, match=rf"{name}: cannot be read \(is not a file\)"):
+  with pytest.raises(records.RunError, match=rf"{name}: cannot be read \(is not a file"):
     READERS[name](folder)
 
 
