@@ -203,7 +203,7 @@ def _begin(
     lambda: data.names or (catalog.class_names(config.data, dataset.info.num_classes) if few else None)
   )
   flops = sum(row.flops for row in layers(network, dataset.info.image_shape))
-  summary = _summary(config, records, parameters, flops, names)
+  summary = _summary(config, records, parameters, flops, names, dataset.info.num_classes)
   summary = dataclasses.replace(summary, saving_seconds=saving)
   with written_to(folder):
     if processes.is_first():
@@ -296,10 +296,17 @@ def _drive(
 
 
 def _summary(
-  config: RunConfig, records: Sequence[EpochRecord], parameters: int, flops: int, names: Sequence[str] | None
+  config: RunConfig,
+  records: Sequence[EpochRecord],
+  parameters: int,
+  flops: int,
+  names: Sequence[str] | None,
+  classes: int,
 ) -> run_records.Summary:
   reported = run_records.best_record(records) if config.report == "best" else records[-1]
-  errors = reported.test_class_errors
+  errors, top5 = reported.test_class_errors, reported.test_top5_error
+  if classes <= 5:  # An earlier version recorded it.
+    top5 = None
   seconds = sum(record.seconds for record in records)
   pictures = sum(record.seconds * record.images_per_second for record in records)
   return run_records.Summary(
@@ -321,7 +328,7 @@ def _summary(
     python=platform.python_version(),
     versions=provenance.versions(),
     commit=provenance.commit(),
-    test_top5_error=None if reported.test_top5_error is None else 100 * reported.test_top5_error,
+    test_top5_error=None if top5 is None else 100 * top5,
     test_class_errors=None if errors is None else class_errors(errors, names),
   )
 

@@ -90,6 +90,8 @@ def _grey_line(config: DataConfig, info: DatasetInfo) -> str:
   )
   if config.normalise not in (None, "channel"):
     return said + "; normalised by the mean grey image"
+  if (info.mean[0], info.std[0]) == (0, 255):
+    return said + "; divided by 255"
   return f"{said}; mean {info.mean[0]:g} and deviation {info.std[0]:g} are these sums of the published ones"
 
 
