@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+# Characters of a value that a message shows; the longest path that Linux takes is shown whole.
+_LONGEST = 4096
+
 
 class UserError(Exception):
   """A mistake that a person can correct; shown as one line, without a traceback."""
@@ -12,7 +15,8 @@ class ConfigurationError(UserError):
   """A value that does not fit: names the flag, the value and what would fit."""
 
   def __init__(self, flag: str, value: object, fits: str):
-    super().__init__(f"--{flag} {shown(value)}: {fits}")
+    text = shown(value)
+    super().__init__(f"--{flag} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}: {fits}")
     self.flag, self.value, self.fits = flag, value, fits
 
   def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
