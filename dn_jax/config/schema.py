@@ -282,10 +282,13 @@ class RunConfig:
   """Stop at the first operation that yields a NaN, with its traceback; slow."""
 
 
-# For each channel, or for each value of a mean image [height, width, channels].
-PixelValues = Annotated[
-  tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...],
-  doc("a number for each channel, or for each pixel and channel"),
+# For each channel, or for each value of a mean image [height, width, channels]; pixel values are 0 to 255.
+_Mean = Annotated[float, Ge(-1e6), Le(1e6)]
+_Deviation = Annotated[float, Ge(1e-6), Le(1e6)]
+_EACH = "for each channel, or for each pixel and channel"
+PixelMeans = Annotated[tuple[_Mean, ...] | tuple[tuple[tuple[_Mean, ...], ...], ...], doc(f"a number {_EACH}")]
+PixelDeviations = Annotated[
+  tuple[_Deviation, ...] | tuple[tuple[tuple[_Deviation, ...], ...], ...], doc(f"a number of at least 1e-6 {_EACH}")
 ]
 
 
@@ -297,8 +300,8 @@ class AboutInput:
 
   size: Size | None = None
   resize: Size | None = None
-  mean: PixelValues | None = None
-  std: PixelValues | None = None
+  mean: PixelMeans | None = None
+  std: PixelDeviations | None = None
   bit_depth: BitDepth | None = None
   channels: Channels | None = None
 

@@ -2,9 +2,11 @@ import json
 import os
 import time
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
-from dn_jax.config import size, zoo
+from dn_jax.config import size, weights_file, zoo
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.network import complete_model
 from dn_jax.config.resolve import resolve
@@ -68,3 +70,11 @@ def test_what_is_many_times_the_machine_is_refused_before_anything_is_built(monk
 def test_an_epsilon_that_normalises_nothing_is_refused(epsilon):
   with pytest.raises(Misfit, match=r"epsilon .* at least 1e-12, below 1"):
     from_json(ModelConfig, json.dumps({"epsilon": epsilon}))
+
+
+def test_a_file_that_says_it_is_of_a_network_with_far_more_layers_than_tensors_is_refused(tmp_path):
+  path = tmp_path / "w.safetensors"
+  about = json.dumps({"model": {"blocks": [300, 300], "growth_rate": 4}})
+  safetensors.numpy.save_file({"x": np.zeros(1)}, path, {weights_file.METADATA: about})
+  with pytest.raises(weights_file.WeightsError, match="its network has 600 layers, and holds 1 tensors"):
+    weights_file.about(path)
