@@ -12,8 +12,8 @@ import rich.console
 from matplotlib import pyplot
 
 from dn_jax.config.schema import identity
-from dn_jax.errors import ConfigurationError
-from dn_jax.report import ablation, published_table, style
+from dn_jax.errors import ConfigurationError, shown
+from dn_jax.report import ablation, provenance, published_table, style
 from dn_jax.report.ablation import common_flags, in_words
 from dn_jax.report.figures import draw
 from dn_jax.report.grid import Grid
@@ -25,12 +25,17 @@ from dn_jax.system import folders
 def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
   """Writes tables (.md, .tex, .csv), figures (.png, .svg) and report.html, which holds them all.
 
+  Runs whose records differ are left out, and named on the page and on standard error.
+
   Returns:
     The paths of the files, report.html first.
 
   Raises:
-    ConfigurationError: the folder cannot be written.
+    UserError: the folder cannot be written, or no run is left.
   """
+  before, found = len(found.skipped), provenance.agreeing(found)
+  for line in found.skipped[before:]:
+    print(shown(line), file=sys.stderr)
   tables = [("table", ablation.table(ablation.cells_of(found.runs), "Test error"))]
   if entries := published_table.entries_of(found.runs):
     tables.insert(0, ("cifar_table", published_table.table(entries)))
