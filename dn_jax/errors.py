@@ -36,6 +36,11 @@ def shown(name: object) -> str:
   )
 
 
+def shown_lines(text: str) -> str:
+  """Lines as they are printed, each by `shown`."""
+  return "\n".join(map(shown, text.splitlines()))
+
+
 def nearest(name: str, names: Iterable[str]) -> list[str]:
   """Up to four names that are near a wrong one."""
   return difflib.get_close_matches(name.lower(), list(names), n=4, cutoff=0.5)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dn_jax.commands.flags import parse
-from dn_jax.errors import ConfigurationError, UserError, shown
+from dn_jax.errors import ConfigurationError, UserError, shown, shown_lines
 from dn_jax.system import child_processes
 from dn_jax.system.signals import Interrupted
 
@@ -42,7 +42,7 @@ def main(command: Callable[[], object]) -> None:
   try:
     command()
   except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {shown_lines(str(error))}", file=sys.stderr)
     sys.exit(2)
   except Interrupted as stop:
     print(f"{stop}; the same command goes on from there", file=sys.stderr)
@@ -118,7 +118,7 @@ def runs_in(folder: pathlib.Path) -> "Collection":
     raise UserError(f"{folder}: is not a folder")
   found = collection.read(folder)
   for line in found.skipped:
-    print(f"skipped: {line}", file=sys.stderr)
+    print(f"skipped: {shown_lines(line)}", file=sys.stderr)
   if not found.runs:
     raise UserError(f"{folder}: holds no run")
   return found
