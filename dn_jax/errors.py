@@ -24,6 +24,8 @@ _MENDS = {
   errno.ESTALE: "mount its file system again",
   errno.ENODEV: "is its disk there?",
 }
+# Characters of a value that a message shows; the longest path that Linux takes is shown whole.
+_LONGEST = 4096
 
 
 class UserError(Exception):
@@ -34,7 +36,8 @@ class ConfigurationError(UserError):
   """A value that does not fit: names the flag, the value and what would fit."""
 
   def __init__(self, flag: str, value: object, fits: str):
-    super().__init__(f"--{flag} {shown(value)}: {fits}")
+    text = shown(value)
+    super().__init__(f"--{flag} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}: {fits}")
     self.flag, self.value, self.fits = flag, value, fits
 
   def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
@@ -68,6 +71,11 @@ def shown(name: object) -> str:
     else ascii(each)[1:-1]
     for each in str(name)
   )
+
+
+def shown_lines(text: str) -> str:
+  """Lines as they are printed, each by `shown`."""
+  return "\n".join(map(shown, text.splitlines()))
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

@@ -63,20 +63,24 @@ def summary(run: RunConfig, test_error: float) -> dict:
   }
 
 
-def begun(folder: pathlib.Path, run: RunConfig | None = None, epochs: int = 1) -> pathlib.Path:
+def begun(
+  folder: pathlib.Path, run: RunConfig | None = None, epochs: int = 1, test_error: float = 30.0
+) -> pathlib.Path:
   """A run with some epochs behind it."""
   run = run or config()
   folder.mkdir(parents=True)
   (folder / "config.json").write_text(json.dumps(to_dict(dataclasses.replace(run, out=folder))))
   (folder / "data.json").write_text(json.dumps(DATA))
-  (folder / "metrics.jsonl").write_text("".join(json.dumps(record(n + 1, 0.3)) + "\n" for n in range(epochs)))
+  (folder / "metrics.jsonl").write_text(
+    "".join(json.dumps(record(n + 1, test_error / 100)) + "\n" for n in range(epochs))
+  )
   return folder
 
 
 def finished(folder: pathlib.Path, run: RunConfig | None = None, test_error: float = 5.0) -> pathlib.Path:
   """A run at its end."""
   run = run or config()
-  begun(folder, run, run.epochs)
+  begun(folder, run, run.epochs, test_error)
   (folder / "summary.json").write_text(json.dumps(summary(run, test_error)))
   return folder
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dn_jax.commands.flags import parse
-from dn_jax.errors import ConfigurationError, UserError, in_a_line, shown
+from dn_jax.errors import ConfigurationError, UserError, in_a_line, shown, shown_lines
 from dn_jax.system import child_processes, traces
 from dn_jax.system.signals import Interrupted
 
@@ -63,7 +63,7 @@ def main(command: Callable[[], object]) -> None:
       raise
     if traces.asked():
       traces.show(error)
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {shown_lines(line)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -130,7 +130,7 @@ def runs_in(folder: pathlib.Path) -> "Collection":
     raise UserError(f"{folder}: is not a folder")
   found = collection.read(folder)
   for line in found.skipped:
-    print(f"skipped: {line}", file=sys.stderr)
+    print(f"skipped: {shown_lines(line)}", file=sys.stderr)
   if not found.runs:
     raise UserError(f"{folder}: holds no run")
   return found

@@ -21,7 +21,7 @@ from dn_jax.commands import command_line
 from dn_jax.commands.cifar_table import columns_of
 from dn_jax.commands.flags import parse
 from dn_jax.config import zoo
-from dn_jax.errors import ConfigurationError, near
+from dn_jax.errors import ConfigurationError, near, shown_lines
 from dn_jax.system import folders
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _print_trail(everything: "list[Cell]", flags: list[str], rows: tuple[str, ..
     there = ", ".join(sorted({f"{cell.network} on {cell.data}" for cell in everything}))
     raise ConfigurationError("trail", " ".join((*flags, *rows, *columns)), f"names no cell; there are {there}")
   for cell in cells:
-    print("\n".join(provenance.lines(cell)), end="\n\n")
+    print("\n".join(map(shown_lines, provenance.lines(cell))), end="\n\n")
   if differ := [run for cell in cells for run in cell.finished if provenance.disagreement(run)]:
     print(f"{len(differ)} runs whose records differ: {', '.join(str(run.folder) for run in differ)}", file=sys.stderr)
     sys.exit(1)

@@ -49,6 +49,8 @@ _BEYOND = {
   *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
   *("finite_number", "too_short", "too_long"),
 }
+# A bound that stands for none, such as the range of float32.
+_FAR = 1e9
 # Characters of a value that a message shows.
 _SHOWN = 60
 
@@ -188,9 +190,10 @@ def _what_fits(hint: Any, complaint: Mapping[str, Any]) -> str:
     several = typing.get_origin(bare) in (typing.Union, types.UnionType)
     return documented if several and documented != "{}" else in_words(hint)
   lowest, highest = _words_of(bounds)
-  # For a whole number only the bound that it is beyond is named: the other is far away.
-  if lowest and highest and bare is int:
-    lowest, highest = (lowest, "") if complaint["type"].startswith("greater") else ("", highest)
+  # Only the bound that a value is beyond is named where the other is far away.
+  far = bare is int or any(isinstance(each, annotated_types.Le) and each.le >= _FAR for each in bounds)
+  if lowest and highest and far:
+    lowest, highest = ("", highest) if complaint["type"].startswith("less") else (lowest, "")
   both = f"{lowest}, {highest}" if lowest and highest else f"must be {lowest or highest}"
   return documented.format(both if lowest or highest else "a finite number")
 
@@ -212,7 +215,9 @@ def _words_of(bounds: Sequence[Any]) -> tuple[str, str]:
 
 def _number(bound: Any) -> str:
   power = bound.bit_length() - 1 if isinstance(bound, int) and bound > 0 else 0
-  return f"2**{power}" if power >= 16 and bound == 2**power else f"{bound:,}"
+  return (
+    f"2**{power}" if power >= 16 and bound == 2**power else f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+  )
 
 
 def _field(hint: Any, place: Sequence[str | int]) -> tuple[tuple[str, ...], Any]:

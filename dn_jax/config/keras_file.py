@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".keras", ".h5", ".hdf5")
 # Of the batch norms of `keras.applications`.
 EPSILON = 1.001e-5
+# Less is nothing in float32.
+LEAST = 1e-12
 # A file of weights holds hardly more than it is long: they do not compress.
 _EXPANSION, _FREE = 4, 2**24
 
@@ -73,13 +75,14 @@ def epsilon_of(path: pathlib.Path) -> tuple[float, bool]:
   """
   if (config := _config(path)) is None:
     return EPSILON, False
-  found = set(_epsilons(config))
+  epsilons = list(_epsilons(config))
+  if wrong := [each for each in epsilons if not isinstance(each, int | float) or not LEAST <= each < 1]:
+    raise KerasFileError(f"{path}: a batch norm's epsilon is {json.dumps(wrong[0])[:60]}, not {LEAST} to 1")
+  found = set(epsilons)
   if not found:
     return EPSILON, False
-  if len(found) > 1 or not all(isinstance(each, int | float) and 0 < each < 1 for each in found):
-    raise KerasFileError(
-      f"{path}: its batch norms have different epsilons ({', '.join(map(str, sorted(found, key=str)))})"
-    )
+  if len(found) > 1:
+    raise KerasFileError(f"{path}: its batch norms have different epsilons ({', '.join(map(str, sorted(found)))})")
   return float(found.pop()), True
 
 

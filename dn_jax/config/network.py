@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dn_jax.config import check, zoo
+from dn_jax.config import check, size, zoo
 from dn_jax.config.densenet import RematPolicy, blocks_of_depth, equal_parts, smallest_dense_map
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
@@ -71,6 +71,7 @@ def complete_model(config: ModelConfig) -> ModelConfig:
       value = default(config) if callable(default) else default
       config = dataclasses.replace(config, **{name: value})
   config = family.layers(config)
+  size.refuse_endless(config)
   return dataclasses.replace(config, name=None) if config.name and _changed(config) else config
 
 

@@ -25,7 +25,10 @@ Whole = Annotated[int, Ge(0), Lt(2**31)]
 Size = Annotated[int, Ge(1), Le(10_000)]
 Share = Annotated[float, Gt(0), Le(1)]
 Rate = Annotated[float, Ge(0), Lt(1)]
-Positive = Annotated[float, Gt(0)]
+# Fractions go to the devices as float32, of which these bounds are well within the range.
+Positive = Annotated[float, Gt(0), Le(1e30)]
+NotNegative = Annotated[float, Ge(0), Le(1e30)]
+Epsilon = Annotated[float, Ge(1e-12), Lt(1)]
 # Of a value in an image file of 16.
 BitDepth = Annotated[int, Ge(9), Le(16)]
 # Of an image: grey, or red, green and blue.
@@ -106,7 +109,7 @@ class ModelConfig:
   """A network of the zoo, e.g. densenet-bc-100-12; the flags below change parts of it."""
   depth: Size | None = None
   """L: 4 + 3n, or 4 + 6n with bottlenecks."""
-  growth_rate: Size | None = None
+  growth_rate: Annotated[int, Ge(1), Le(5_000)] | None = None
   """k: channels that each layer adds."""
   blocks: Annotated[tuple[Size, ...], MinLen(1), doc("one or more blocks of at least 1 layer")] | None = None
   """Layers of each dense block, instead of --model.depth."""
@@ -134,7 +137,7 @@ class ModelConfig:
   """p_L of a ResNet with stochastic depth; 1: without."""
   shortcut: Literal["subsample", "average"] | None = None
   """Where a ResNet's size changes: every other pixel, or the average of four (with stochastic depth)."""
-  epsilon: Positive = 1e-5
+  epsilon: Epsilon = 1e-5
   """Added to batch norm's variance."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Of activations; parameters and statistics stay float32."""
@@ -159,7 +162,7 @@ class OptimizerConfig:
   """Of SGD, without dampening."""
   nesterov: bool | None = None
   """Nesterov's form of the momentum."""
-  weight_decay: Annotated[float, Ge(0)] | None = None
+  weight_decay: NotNegative | None = None
   """On every parameter, batch-norm scales and biases included."""
   schedule: Literal["steps", "cosine"] | None = None
   """Drops, or a cosine to 0 over all steps."""
@@ -279,10 +282,13 @@ class RunConfig:
   """Stop at the first operation that yields a NaN, with its traceback; slow."""
 
 
-# For each channel, or for each value of a mean image [height, width, channels].
-PixelValues = Annotated[
-  tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...],
-  doc("a number for each channel, or for each pixel and channel"),
+# For each channel, or for each value of a mean image [height, width, channels]; pixel values are 0 to 255.
+_Mean = Annotated[float, Ge(-1e6), Le(1e6)]
+_Deviation = Annotated[float, Ge(1e-6), Le(1e6)]
+_EACH = "for each channel, or for each pixel and channel"
+PixelMeans = Annotated[tuple[_Mean, ...] | tuple[tuple[tuple[_Mean, ...], ...], ...], doc(f"a number {_EACH}")]
+PixelDeviations = Annotated[
+  tuple[_Deviation, ...] | tuple[tuple[tuple[_Deviation, ...], ...], ...], doc(f"a number of at least 1e-6 {_EACH}")
 ]
 
 
@@ -294,8 +300,8 @@ class AboutInput:
 
   size: Size | None = None
   resize: Size | None = None
-  mean: PixelValues | None = None
-  std: PixelValues | None = None
+  mean: PixelMeans | None = None
+  std: PixelDeviations | None = None
   bit_depth: BitDepth | None = None
   channels: Channels | None = None
 

@@ -8,12 +8,15 @@ import safetensors
 
 from dn_jax.config import keras_file
 from dn_jax.config.check import Misfit, from_json
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import About, ModelConfig
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders, hub
 
 # The entry of a safetensors file's metadata.
 METADATA = "dn_jax"
+# Layers that are built in a moment, whatever the file holds.
+_FEW = 100
 # Ends of the names of files that `dn_jax.weights.read` reads.
 SUFFIXES = (".safetensors", *keras_file.SUFFIXES, ".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".dat", ".tar")
 
@@ -32,9 +35,14 @@ def about(path: pathlib.Path) -> About:
     return About()
   try:
     with safetensors.safe_open(path, "numpy") as file:
-      return from_json(About, (file.metadata() or {}).get(METADATA, "{}"))
-  except (OSError, safetensors.SafetensorError, Misfit) as error:
+      found = from_json(About, (file.metadata() or {}).get(METADATA, "{}"))
+      # Building another network than the file's would take hours, before it is found not to fit.
+      layers, tensors = sum(complete_model(found.model).blocks or ()) if found.model else 0, len(file.keys())
+  except (OSError, safetensors.SafetensorError, Misfit, ConfigurationError) as error:
     raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
+  if layers > max(tensors, _FEW):
+    raise WeightsError(f"{path}: says that its network has {layers:,} layers, and holds {tensors:,} tensors")
+  return found
 
 
 def refuse_missing(path: pathlib.PurePath | None, out: pathlib.Path | None = None) -> None:

@@ -20,6 +20,8 @@ from dn_jax.system import folders, traces
 
 # Records read at a time.
 _CHUNK = 1024
+# The largest set of labels in use, all of ImageNet's, has 21,841.
+_MOST_CLASSES = 1_000_000
 # Stands for a damaged record's label.
 UNREAD = -(2**62)
 
@@ -117,6 +119,10 @@ def described(version: pathlib.Path) -> Described:
     raise ConfigurationError(
       "data.dir", version, "is not in array_record format, which alone is read picture by picture; prepare it so again"
     )
+  if not 1 <= label.num_classes <= _MOST_CLASSES:
+    raise ConfigurationError(
+      "data.dir", version, f"says that it has {label.num_classes:,} classes; 1 to {_MOST_CLASSES:,}"
+    )
   return Described({name: split.num_examples for name, split in builder.info.splits.items()}, tuple(label.names))
 
 
@@ -203,9 +209,11 @@ def _rows(builder: Any, split: str) -> Iterator[dict[str, Any]]:
 
 def _stacked(rows: Iterator[dict[str, Any]], count: int) -> tuple[np.ndarray, np.ndarray]:
   """Fills one array, so that no image is in memory twice."""
-  images, labels = np.empty(0), np.empty(count, np.int64)
+  images, labels, done = np.empty(0), np.empty(count, np.int64), 0
   for number, row in enumerate(rows):
     if not number:
       images = np.empty((count, *row["image"].shape), row["image"].dtype)
-    images[number], labels[number] = row["image"], row["label"]
+    images[number], labels[number], done = row["image"], row["label"], number + 1
+  if done != count:
+    raise ValueError(f"its description says {count:,} records, and there are {done:,}")
   return images, labels

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import font_manager, pyplot
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from dn_jax.errors import shown
@@ -33,7 +33,7 @@ def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
     names: of the classes.
     title: over the figure.
   """
-  title = _drawable(title)
+  title = style.plain(title)
   rows, columns, counts = np.arange(len(names)), [_label(name) for name in names], np.asarray(matrix, np.int64)
   if len(names) > _NAMED:
     wrong = counts.sum(axis=1) - counts.diagonal()
@@ -98,11 +98,5 @@ def write(path: pathlib.Path, matrix: np.ndarray, names: Sequence[str], title: s
 
 
 def _label(name: str) -> str:
-  name = _drawable(name)
+  name = style.plain(shown(name))
   return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
-
-
-def _drawable(text: str) -> str:
-  """A text with escapes for control characters, and for those that the font lacks."""
-  known = font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap()
-  return "".join(each if ord(each) in known else ascii(each)[1:-1] for each in shown(text))

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import rich.table
 from rich.text import Text
 
-# LaTeX's default fonts have other characters in place of the last three.
+from dn_jax.errors import shown
+
+# LaTeX's default fonts have other characters in place of "<>|". After the end of a row, "[" and "*" belong to that end.
 _LATEX = {
   **{character: f"\\{character}" for character in "&%_#${}"},
   "\\": r"\textbackslash{}",
@@ -18,11 +20,25 @@ _LATEX = {
   "~": r"\textasciitilde{}",
   "±": r"$\pm$",
   **{character: f"${character}$" for character in "<>|"},
+  **{character: f"{{{character}}}" for character in "[*"},
 }
+# Beside ASCII, the letters that LaTeX has without further packages.
+_LATEX_LETTERS = re.compile(r"[ -~À-ÖØ-öø-ÿ]")
 # Characters of the longest row that fits a page.
 _LATEX_WIDE = 90
 # Markdown's special characters; an underscore within a word is none.
 _MARKDOWN = re.compile(r"[\\|`*<>\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def _plain(text: str) -> str:
+  """A text in one line, without control codes."""
+  return shown(" ".join(text.splitlines()))
+
+
+def _in_latex(character: str) -> str:
+  if character in _LATEX or _LATEX_LETTERS.match(character):
+    return _LATEX.get(character, character)
+  return "".join(map(_in_latex, ascii(character)[1:-1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,20 +61,20 @@ class Grid:
   def rich(self) -> rich.table.Table:
     """For a terminal; square brackets are text, not rich's markup."""
     result = rich.table.Table(
-      title=Text(self.title, "table.title"),
-      caption=Text("\n".join(self.notes), "table.caption") if self.notes else None,
+      title=Text(_plain(self.title), "table.title"),
+      caption=Text("\n".join(map(_plain, self.notes)), "table.caption") if self.notes else None,
       title_justify="left",
       caption_justify="left",
     )
     for number, column in enumerate(self.columns):
-      result.add_column(Text(column), justify="left" if number < self.left else "right", overflow="fold")
+      result.add_column(Text(_plain(column)), justify="left" if number < self.left else "right", overflow="fold")
     for row in self.rows:
-      result.add_row(*map(Text, row))
+      result.add_row(*(Text(_plain(cell)) for cell in row))
     return result
 
   def markdown(self) -> str:
     """A Markdown table and its notes."""
-    escape = lambda text: _MARKDOWN.sub(lambda mark: "\\" + mark[0], " ".join(text.splitlines()))
+    escape = lambda text: _MARKDOWN.sub(lambda mark: "\\" + mark[0], _plain(text))
     lines = [f"**{escape(self.title)}**", "", "| " + " | ".join(map(escape, self.columns)) + " |"]
     lines.append("|" + "|".join("---" if number < self.left else "---:" for number in range(len(self.columns))) + "|")
     lines += ["| " + " | ".join(map(escape, row)) + " |" for row in self.rows]
@@ -66,7 +82,7 @@ class Grid:
 
   def latex(self) -> str:
     """A `table` with `booktabs` rules; a wide one is scaled to the text's width (`graphicx`)."""
-    escape = lambda text: "".join(_LATEX.get(character, character) for character in " ".join(text.splitlines()))
+    escape = lambda text: "".join(_in_latex(character) for character in _plain(text))
     line = lambda cells: "  " + " & ".join(map(escape, cells)) + r" \\"
     letters = "l" * self.left + "r" * (len(self.columns) - self.left)
     wide = max(sum(map(len, cells)) for cells in (self.columns, *self.rows)) > _LATEX_WIDE
@@ -94,8 +110,7 @@ class Grid:
     """Heads and rows."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(self.columns)
-    writer.writerows(self.rows)
+    writer.writerows(map(_plain, row) for row in (self.columns, *self.rows))
     return text.getvalue()
 
   def html(self) -> str:
@@ -103,11 +118,14 @@ class Grid:
 
     def row(cells: Sequence[str], tag: str) -> str:
       kinds = ["" if number < self.left else ' class="number"' for number in range(len(cells))]
-      return "".join(f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+      return "".join(
+        f"<{tag}{kind}>{html.escape(_plain(cell))}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
+      )
 
     body = "\n".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows)
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+    notes = "".join(f"<li>{html.escape(_plain(note))}</li>" for note in self.notes)
+    title = html.escape(_plain(self.title))
     return (
-      f"<table>\n<caption>{html.escape(self.title)}</caption>\n<thead><tr>{row(self.columns, 'th')}</tr></thead>\n"
+      f"<table>\n<caption>{title}</caption>\n<thead><tr>{row(self.columns, 'th')}</tr></thead>\n"
       f"<tbody>\n{body}\n</tbody>\n</table>\n" + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
     )

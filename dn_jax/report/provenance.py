@@ -1,12 +1,14 @@
 """The origin of a table's number: its runs, their seeds, configuration, code and machine."""
 
+import dataclasses
 import math
 import statistics
 import textwrap
 
 from dn_jax.config.schema import RunConfig, fields, flag_types
+from dn_jax.errors import UserError
 from dn_jax.report.ablation import Cell, spread
-from dn_jax.runs.collection import Run
+from dn_jax.runs.collection import Collection, Run
 from dn_jax.runs.records import RunError, best_record, read_records
 
 _WIDTH = 118
@@ -71,6 +73,20 @@ def disagreement(run: Run) -> str:
   """How a finished run's metrics.jsonl contradicts its summary.json; empty if they agree."""
   found = _compared(run)
   return found if found.startswith("DIFFERS") else ""
+
+
+def agreeing(found: Collection) -> Collection:
+  """A collection without the runs whose records contradict each other; `skipped` names these.
+
+  Raises:
+    UserError: none is left.
+  """
+  faults = {run.folder: disagreement(run) for run in found.runs if run.summary}
+  lines = [f"{folder}: left out, its metrics.jsonl {fault}" for folder, fault in faults.items() if fault]
+  left = [run for run in found.runs if not faults.get(run.folder)]
+  if lines and not left:
+    raise UserError(f"{found.folder}: every run in it has records that differ; first {lines[0]}")
+  return dataclasses.replace(found, runs=left, skipped=[*found.skipped, *lines])
 
 
 def _compared(run: Run) -> str:

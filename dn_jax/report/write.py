@@ -13,8 +13,8 @@ import rich.console
 from matplotlib import pyplot
 
 from dn_jax.config.schema import identity
-from dn_jax.errors import ConfigurationError
-from dn_jax.report import ablation, published_table, style
+from dn_jax.errors import ConfigurationError, shown_lines
+from dn_jax.report import ablation, provenance, published_table, style
 from dn_jax.report.ablation import common_flags, in_words
 from dn_jax.report.figures import draw
 from dn_jax.report.grid import Grid
@@ -26,12 +26,17 @@ from dn_jax.system import folders
 def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
   """Writes tables (.md, .tex, .csv), figures (.png, .svg) and report.html, which holds them all.
 
+  Runs whose records differ are left out, and named on the page and on standard error.
+
   Returns:
     The paths of the files, report.html first.
 
   Raises:
-    ConfigurationError: the folder cannot be written.
+    UserError: the folder cannot be written, or no run is left.
   """
+  before, found = len(found.skipped), provenance.agreeing(found)
+  for line in found.skipped[before:]:
+    print(shown_lines(line), file=sys.stderr)
   tables = [("table", ablation.table(ablation.cells_of(found.runs), "Test error"))]
   if entries := published_table.entries_of(found.runs):
     tables.insert(0, ("cifar_table", published_table.table(entries)))
@@ -90,30 +95,35 @@ def _page(found: Collection, title: str, tables: Sequence[Grid], drawn: Sequence
   finished = sum(1 for run in found.runs if run.summary)
   failed = [run for run in found.runs if run.failure]
   parts = [
-    f"<h1>{html.escape(title)}</h1>",
+    f"<h1>{_escaped(title)}</h1>",
     f"<p>{len(found.runs)} runs of {len(ablation.cells_of(found.runs))} cells: {finished} finished, "
     f"{len(failed)} failed, {len(found.runs) - finished - len(failed)} not finished.</p>",
     *(grid.html() for grid in tables),
   ]
   # The <svg> element alone: the head of the file links to the definition of its format.
-  parts += [f"<h2>{html.escape(name)}</h2>\n{svg[svg.index('<svg') :]}" for name, svg in drawn]
+  parts += [f"<h2>{_escaped(name)}</h2>\n{svg[svg.index('<svg') :]}" for name, svg in drawn]
   parts += ["<h2>Configuration</h2>", _common(found.runs).html(), _differences(found.runs).html()]
   parts += ["<h2>Runs</h2>", _runs(found.runs).html()]
   if failed:
     parts.append("<h2>Failures</h2>")
     for run in failed:
-      parts.append(f"<h3>{html.escape(str(run.folder))}</h3>\n<p>{html.escape(run.failure.error)}</p>")
+      parts.append(f"<h3>{_escaped(str(run.folder))}</h3>\n<p>{_escaped(run.failure.error)}</p>")
       with contextlib.suppress(OSError):  # It was started by hand, and has none.
         tail = folders.read(run.folder / "log.txt").decode(errors="replace").splitlines()[-25:]
-        parts.append(f"<pre>{html.escape(chr(10).join(tail))}</pre>")
+        parts.append(f"<pre>{_escaped(chr(10).join(tail))}</pre>")
   if found.skipped:
-    lines = "".join(f"<li>{html.escape(line)}</li>" for line in found.skipped)
+    lines = "".join(f"<li>{_escaped(line)}</li>" for line in found.skipped)
     parts.append(f"<h2>Skipped</h2>\n<ul>{lines}</ul>")
   body = "\n".join(parts)
   return (
-    f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+    f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{_escaped(title)}</title>\n'
     f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
   )
+
+
+def _escaped(text: str) -> str:
+  """A text of several lines in HTML, without characters that XML forbids."""
+  return html.escape(shown_lines(text))
 
 
 def _common(found: Sequence[Run]) -> Grid:

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, Lt
 
 from dn_jax.config.check import STRICT
-from dn_jax.config.schema import ClassImages, Count, Whole
+from dn_jax.config.schema import ClassImages, Count, NotNegative, Whole
 
-NotNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Percent = Annotated[float, Ge(0), Le(100)]
 # Of so many classes, or fewer, a top-5 error says nothing.

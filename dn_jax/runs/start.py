@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
+from dn_jax.config import size
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig
 from dn_jax.config.weights_file import SUFFIXES
@@ -22,18 +23,24 @@ def resolved(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
     say: told before a file is fetched.
 
   Raises:
-    UserError: a flag's value does not fit, there is no such file, or its digest is another.
+    UserError: a flag's value does not fit, there is no such file, its digest is another, or it needs many times this
+      machine's memory.
   """
   if config.weights is None or not hub.is_address(config.weights):
     if config.weights and config.weights_digest and config.weights.is_file():
       _check_digest(config, hub.digest_of(config.weights), config.weights)
-    return resolve(config)
+    return _within(resolve(config))
   asked = hub.address_of("weights", config.weights)
   begun = config.out and _begun(folders.of("out", config.out), asked)
   result = resolve(_with_weights(config, asked, begun, say))
   if config.out is None and (begun := _begun(result.out, asked)):
     result = resolve(_with_weights(config, asked, begun, say))
-  return result
+  return _within(result)
+
+
+def _within(config: RunConfig) -> RunConfig:
+  size.refuse_beyond_this_machine(config)
+  return config
 
 
 def _begun(folder: pathlib.Path, asked: hub.Address) -> RunConfig | None:

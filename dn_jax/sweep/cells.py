@@ -16,6 +16,7 @@ from typing import Any
 
 import tyro
 
+from dn_jax.config import size
 from dn_jax.config.check import in_words
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
@@ -198,7 +199,9 @@ def cell_of(chosen: Mapping[str, Values]) -> Cell:
   if hub.is_address(config.weights):
     found = _fetched(config.weights)
     config = dataclasses.replace(config, weights=found.address.path, weights_digest=found.digest)
-  return Cell(flags, resolve(config), given)
+  config = resolve(config)
+  size.refuse_beyond_this_machine(config)
+  return Cell(flags, config, given)
 
 
 @functools.cache

@@ -8,14 +8,15 @@ ten to sixty times a step, so two correct float32 programs part within a few.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from annotated_types import MinLen
+from annotated_types import Ge, Le, MinLen
 
 from dn_jax import weights
 from dn_jax.config.check import STRICT, Misfit, from_json
@@ -31,6 +32,8 @@ _SGD = OptimizerConfig(
 )
 # The records' input is (pixels / 255 - 0.5) / 0.25.
 _MEAN, _STD = (127.5,), (63.75,)
+# An archive may unpack to so many times its own size, and to these bytes beside.
+_EXPANSION, _FREE = 4, 2**24
 
 
 class Difference(NamedTuple):
@@ -63,7 +66,7 @@ class Header:
   compression: Share
   small_inputs: Literal[0, 1]
   batch: Count
-  image_size: Size
+  image_size: Annotated[int, Ge(1), Le(1024)]
 
 
 class Record(NamedTuple):
@@ -87,9 +90,12 @@ def read(path: pathlib.Path) -> Record:
   """
   try:
     with np.load(path, allow_pickle=False) as file:
+      _check_sizes(file.zip.infolist(), path.stat().st_size)
       arrays = {name: file[name] for name in file.files}
     first = arrays["init/features.denseblock1.denselayer1.conv1.weight"]
     header = _header(arrays)
+    if sum(header.block_config) > len(arrays):  # To build it would take hours.
+      raise Misfit(f"block_config has {sum(header.block_config):,} layers, and there are {len(arrays)} arrays")
     network = DenseNet(
       blocks=header.block_config,
       growth_rate=header.growth_rate,
@@ -110,6 +116,12 @@ def read(path: pathlib.Path) -> Record:
   record = Record(arrays, network, "norm_final" if "init/features.norm_final.weight" in arrays else "norm5")
   _check(record, path)
   return record
+
+
+def _check_sizes(entries: Sequence[zipfile.ZipInfo], size: int) -> None:
+  """Refuses an archive that was made to fill memory: numbers do not compress so."""
+  if (claimed := sum(entry.file_size for entry in entries)) > _EXPANSION * size + _FREE:
+    raise Misfit(f"it claims to hold {claimed:,} bytes, far more than it is long")
 
 
 def _header(arrays: Mapping[str, np.ndarray]) -> Header:
@@ -152,9 +164,9 @@ def _faults_of_pictures(record: Record) -> list[str]:
   images, labels, losses = arrays["images_uint8"], arrays["labels"], arrays["losses"]
   size, batch = int(arrays["image_size"]), int(arrays["batch"])
   faults = []
-  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-    faults.append(f"images_uint8 is {images.dtype} {images.shape}, not uint8 [pictures, height, width, 3]")
-  elif size < images.shape[1] or size % images.shape[1] or images.shape[1] != images.shape[2]:
+  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size:
+    return [f"images_uint8 is {images.dtype} {images.shape}, not uint8 [pictures, height, width, 3]"]
+  if size < images.shape[1] or size % images.shape[1] or images.shape[1] != images.shape[2]:
     faults.append(f"image_size {size} is no multiple of the {images.shape[1]}x{images.shape[2]} pixels of images_uint8")
   if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
     faults.append(f"labels is {labels.dtype} {labels.shape}, not an integer for each of {len(images)} pictures")

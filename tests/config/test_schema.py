@@ -89,7 +89,10 @@ def test_a_value_of_another_type_than_its_field_is_refused_wherever_it_comes_fro
   [
     ({"model": {"depth": 0}}, "model.depth 0: must be at least 1"),
     ({"input": {"size": "32"}}, 'input.size "32": a whole number'),
-    ({"input": {"std": ["x"]}}, 'input.std "x": a number for each channel, or for each pixel and channel'),
+    (
+      {"input": {"std": ["x"]}},
+      'input.std "x": a number of at least 1e-6 for each channel, or for each pixel and channel',
+    ),
     ({"classes": "cat"}, 'classes "cat": one or more of a text'),
   ],
 )

@@ -46,6 +46,7 @@ def test_markdown_cells_come_back():
 def untexed(text):
   """A piece of LaTeX as it is set."""
   names = {r"\textbackslash{}": "\\", r"\textasciicircum{}": "^", r"\textasciitilde{}": "~", r"$\pm$": "±"}
+  names |= {f"{{{sign}}}": sign for sign in "[*"}
   names |= {f"${sign}$": sign for sign in "<>|"} | {"\\" + sign: sign for sign in "&%_#${}"}
   pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
   rest = re.sub(pattern, "", text)

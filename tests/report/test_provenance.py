@@ -4,14 +4,17 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 
+import fabricated
 import pytest
 import tyro
 import untrained
 
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, identity
-from dn_jax.report import ablation, provenance
+from dn_jax.errors import UserError
+from dn_jax.report import ablation, provenance, write
 from dn_jax.runs import collection, records
 
 small_table = untrained.small_table
@@ -105,3 +108,21 @@ def test_runs_that_failed_or_are_not_finished_are_told(tmp_path):
   records.write_failure(folder, records.Failure("out of memory", 1, "noon"))
   (cell,) = ablation.cells_of(collection.read(tmp_path).runs)
   assert "    failed at noon: out of memory" in provenance.lines(cell)
+
+
+def test_a_report_leaves_out_runs_whose_records_differ_and_names_them(tmp_path, capsys):
+  for seed in (0, 1):
+    fabricated.finished(tmp_path / f"run{seed}", fabricated.config(seed=seed), 27.6)
+  edited = tmp_path / "run1" / "summary.json"
+  edited.write_text(json.dumps(json.loads(edited.read_text()) | {"test_error": 12.34}))
+  write.write(collection.read(tmp_path), tmp_path / "report")
+  table = (tmp_path / "report" / "table.csv").read_text()
+  assert "27.60 (1)" in table
+  page = (tmp_path / "report" / "report.html").read_text()
+  assert "12.34" not in page
+  line = f"{tmp_path / 'run1'}: left out, its metrics.jsonl DIFFERS: line 2, epoch 2: test_error 0.276000 x 100"
+  assert line in page
+  assert line in capsys.readouterr().err
+  shutil.rmtree(tmp_path / "run0")
+  with pytest.raises(UserError, match="every run in it has records that differ"):
+    write.write(collection.read(tmp_path), tmp_path / "report")
