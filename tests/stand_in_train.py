@@ -75,7 +75,8 @@ with alone():
       os.kill(os.getppid(), signal.SIGKILL)
       time.sleep(60)
     time.sleep(60 if behaviour == "slow" else asked.get("pause", 0.0))
-    lines.append(json.dumps(records["epoch"] | {"epoch": epoch + 1, "step": 10 * (epoch + 1)}))
+    own = {"epoch": epoch + 1, "step": 10 * (epoch + 1), "test_error": (5 + config["seed"]) / 100}
+    lines.append(json.dumps(records["epoch"] | own))
     folders.write_whole(metrics, "".join(line + "\n" for line in lines))
   own = {"test_error": 5.0 + config["seed"], "seed": config["seed"]}
   counts = {"epochs": config["epochs"], "reported_epoch": config["epochs"]}
