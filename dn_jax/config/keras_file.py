@@ -86,6 +86,28 @@ def epsilon_of(path: pathlib.Path) -> tuple[float, bool]:
   return float(found.pop()), True
 
 
+def layers(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+  """Class and configuration of each layer of a file's model, in order, also of models within it.
+
+  None of a file of weights alone, nor of a model whose configuration does not list its layers.
+
+  Raises:
+    KerasFileError: the file cannot be read.
+  """
+  found, rest, is_model = [], [_config(path)], True
+  while rest:
+    value = rest.pop()
+    own = value.get("config") if isinstance(value, dict) else None
+    inner = own.get("layers") if isinstance(own, dict) else own
+    if isinstance(inner, list):
+      rest += reversed(inner)
+    elif isinstance(own, dict) and not is_model:
+      found.append((str(value.get("class_name")), own | {"calls": value.get("inbound_nodes")}))
+      rest += [own["layer"]] if "layer" in own else []
+    is_model = False
+  return found
+
+
 def _config(path: pathlib.Path) -> Any:
   """The configuration of a file's model; None in a file of weights alone."""
   try:

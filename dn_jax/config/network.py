@@ -13,6 +13,9 @@ from dn_jax.config.densenet import RematPolicy, blocks_of_depth, equal_parts, sm
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 
+# Torch's, of batch norm.
+EPSILON = 1e-5
+
 
 @dataclasses.dataclass(frozen=True)
 class Family:
@@ -64,6 +67,7 @@ def complete_model(config: ModelConfig) -> ModelConfig:
   config = dataclasses.replace(config, **{key: value for key, value in named.items() if getattr(config, key) is None})
   config = dataclasses.replace(config, family=config.family or "densenet")
   _check(config)
+  config = dataclasses.replace(config, epsilon=config.epsilon or EPSILON)
   family = FAMILIES[config.family]
   _refuse_strange_flags(config, family)
   for name, default in {**family.fixed, **family.flags}.items():

@@ -16,13 +16,22 @@ def resolve(config: RunConfig) -> RunConfig:
   Three fields that depend on the devices stay unset: the remat policy, steps per dispatch, number of devices.
 
   Raises:
+    UserError: a flag's value does not fit, or the file of weights cannot be read.
+  """
+  return completed(dataclasses.replace(config, model=weights_file.model_of(config.weights, config.model)))
+
+
+def completed(config: RunConfig) -> RunConfig:
+  """`resolve` without a look into the file of weights, as of a record, which has what that said.
+
+  Raises:
     ConfigurationError: a flag's value does not fit.
   """
   info = datasets.info_of(config.data)
-  asked = weights_file.model_of(config.weights, config.model)
-  model = complete_model(asked)
+  model = complete_model(config.model)
   # A named network keeps its protocol where parts of it were changed.
-  whose = config.protocol or (zoo.published(asked.name).protocol if asked.name else protocol_of(model))
+  name = config.model.name
+  whose = config.protocol or (zoo.published(name).protocol if name else protocol_of(model))
   config = dataclasses.replace(config, model=model, protocol=whose)
   if info == datasets.info_of(dataclasses.replace(config.data, channels=None)):  # As without the flag.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=None))

@@ -137,8 +137,8 @@ class ModelConfig:
   """p_L of a ResNet with stochastic depth; 1: without."""
   shortcut: Literal["subsample", "average"] | None = None
   """Where a ResNet's size changes: every other pixel, or the average of four (with stochastic depth)."""
-  epsilon: Epsilon = 1e-5
-  """Added to batch norm's variance."""
+  epsilon: Epsilon | None = None
+  """Added to batch norm's variance (published: 1e-5; of a file of weights that says it, the file's)."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Of activations; parameters and statistics stay float32."""
   precision: Literal["default", "high", "highest"] = "default"

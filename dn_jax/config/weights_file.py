@@ -94,26 +94,35 @@ def _there(path: pathlib.PurePath) -> pathlib.Path | None:
 
 
 def model_of(path: pathlib.PurePath | None, model: ModelConfig) -> ModelConfig:
-  """The network of flags, or where they name none, of a file of weights that describes itself.
+  """The network of flags, joined with what a file of weights says of itself.
 
-  Batch norm's epsilon is that of a Keras file, or its networks' where the file does not say.
+  A Keras file says batch norm's epsilon; where it does not, its networks' is taken.
 
   Raises:
     UserError: the file's description cannot be read, or it has another epsilon than the flag says.
   """
-  # These do not name a network.
-  own = {name: getattr(model, name) for name in ("remat", "dtype", "precision", "dropout")}
-  is_named = model != ModelConfig(**own)
-  if path is None or (is_named and not keras_file.is_keras(path)):
-    return model
-  file = _there(path)
+  file = None if path is None else _there(path)
   if file is None or not file.is_file():
     return model
-  if not keras_file.is_keras(file):
-    return dataclasses.replace(about(file).model or model, **own)
-  epsilon, is_said = keras_file.epsilon_of(file)
-  if model.epsilon == ModelConfig().epsilon:
-    return dataclasses.replace(model, epsilon=epsilon)
-  if is_said and model.epsilon != epsilon:
-    raise ConfigurationError("model.epsilon", model.epsilon, f"{file} says {epsilon} of its batch norms")
-  return model
+  if keras_file.is_keras(file):
+    epsilon, is_said = keras_file.epsilon_of(file)
+    said = ModelConfig(epsilon=epsilon if is_said or model.epsilon is None else None)
+  else:
+    said = about(file).model or ModelConfig()
+  if None not in (model.epsilon, said.epsilon) and model.epsilon != said.epsilon:
+    raise ConfigurationError("model.epsilon", model.epsilon, f"{file} says {said.epsilon} of its batch norms")
+  return joined(model, said)
+
+
+def joined(model: ModelConfig, said: ModelConfig) -> ModelConfig:
+  """The network of flags, or where they name none, the one that is said; epsilon, which no shape shows, in both cases.
+
+  Args:
+    model: flags.
+    said: by a file of weights, or by the record of a run that began from one.
+  """
+  # These do not name a network.
+  own = {name: getattr(model, name) for name in ("remat", "dtype", "precision", "dropout")}
+  is_named = model != ModelConfig(**own, epsilon=model.epsilon)
+  epsilon = said.epsilon if model.epsilon is None else model.epsilon
+  return dataclasses.replace(model if is_named else said, **own, epsilon=epsilon)

@@ -11,7 +11,7 @@ import json
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
-from dn_jax.config.resolve import resolve
+from dn_jax.config.resolve import completed
 from dn_jax.config.schema import RunConfig, difference, identity
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import records
@@ -144,7 +144,7 @@ def read_run(folder: pathlib.Path) -> Run:
 def _check_resolved(path: pathlib.Path, config: RunConfig) -> None:
   """Refuses a configuration that is not resolved, or cannot be."""
   try:
-    open_ones = difference(identity(config), identity(resolve(config)))
+    open_ones = difference(identity(config), identity(completed(config)))
   except ConfigurationError as error:
     raise records.RunError(f"{path}: cannot be read ({error})") from None
   if open_ones:

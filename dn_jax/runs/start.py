@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
-from dn_jax.config import size
+from dn_jax.config import size, weights_file
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig
 from dn_jax.config.weights_file import SUFFIXES
@@ -29,7 +29,7 @@ def resolved(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
   if config.weights is None or not hub.is_address(config.weights):
     if config.weights and config.weights_digest and config.weights.is_file():
       _check_digest(config, hub.digest_of(config.weights), config.weights)
-    return _within(resolve(config))
+    return _within(resolve(_as_recorded(config)))
   asked = hub.address_of("weights", config.weights)
   begun = config.out and _begun(folders.of("out", config.out), asked)
   result = resolve(_with_weights(config, asked, begun, say))
@@ -41,6 +41,16 @@ def resolved(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
 def _within(config: RunConfig) -> RunConfig:
   size.refuse_beyond_this_machine(config)
   return config
+
+
+def _as_recorded(config: RunConfig) -> RunConfig:
+  """A configuration whose file of weights is gone, with what that said of its network from the record of its run."""
+  if config.weights is None or config.weights.exists():
+    return config
+  folder = folders.of("out", config.out) if config.out else resolve(config).out
+  if not (folder / "config.json").exists():
+    return config
+  return dataclasses.replace(config, model=weights_file.joined(config.model, records.read_config(folder).model))
 
 
 def _begun(folder: pathlib.Path, asked: hub.Address) -> RunConfig | None:

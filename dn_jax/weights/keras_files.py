@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Layer = tuple[str, Sequence[np.ndarray]]
 # Layers without weights that a DenseNet has, or that do nothing in evaluation; others are named.
 _PASSIVE = re.compile(
-  r"(input_layer|zero_padding2d|activation|re_lu|(max|average)_pooling2d|global_average_pooling2d|concatenate|softmax"
+  r"(input_layer|zero_padding2d|activation|re_?lu|(max|average)_pooling2d|global_average_pooling2d|concatenate|softmax"
   r"|flatten|(spatial_)?dropout(2d)?|random_\w+|functional|sequential|conv2d|batch_normalization|dense)(_\d+)?"
 )
 
@@ -40,24 +40,68 @@ def read(path: pathlib.Path, say: Callable[[str], None]) -> State:
   Raises:
     KerasFileError: h5py is not installed, the file is damaged or links elsewhere, or its layers are not a DenseNet's.
   """
+  listed = keras_file.layers(path)
   with keras_file.opened(path) as file:
     try:
-      layers = list(_Layers(path, file, say).all())
+      walk = _Layers(path, file, [own.get("name") for _, own in listed])
+      layers = list(walk.all())
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise KerasFileError(f"{path}: cannot be read ({keras_file.line(error)})") from None
   state = _named(path, layers)
+  kinds = [_kind_of(name) for name, _ in listed] or walk.kinds
+  _check_pools(path, state, kinds)
+  _check_activations(path, listed, say)
+  if unknown := dict.fromkeys(kind for kind in (*kinds, *walk.kinds) if _PASSIVE.fullmatch(kind) is None):
+    say(f"what these layers do is left out: {', '.join(map(shown, unknown))}")
   epsilon, is_said = keras_file.epsilon_of(path)
   if not is_said:
-    say(f"does not say what its batch norms add to variances; {epsilon} as in Keras's DenseNets, unless told")
+    what = "its activations, nor what its batch norms add to variances"
+    say(f"does not say {what}; ReLU, and {epsilon} as in Keras's DenseNets, unless told")
   return state
+
+
+def _kind_of(name: str) -> str:
+  """Keras's name of a class's layers: global_max_pooling2d of GlobalMaxPooling2D."""
+  name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+  return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _check_pools(path: pathlib.Path, state: State, kinds: Sequence[str]) -> None:
+  """Refuses a maximum where a DenseNet takes an average."""
+  for kind, most in (("global_max_pooling2d", 0), ("max_pooling2d", int("features.norm0.weight" in state))):
+    if (count := kinds.count(kind)) > most:
+      raise KerasFileError(f"{path}: has {count} {kind}, and a DenseNet of its shapes {most}")
+
+
+def _check_activations(
+  path: pathlib.Path, listed: Sequence[tuple[str, dict[str, Any]]], say: Callable[[str], None]
+) -> None:
+  """Refuses a model whose configuration has not one ReLU for each batch norm, or other activations before its end."""
+  relus = norms = 0
+  for name, own in listed:
+    kind, function = _kind_of(name), own.get("activation")
+    calls = max(1, len(own["calls"])) if isinstance(own["calls"], list) else 1
+    is_relu = kind in ("re_lu", "relu") and not any(map(own.get, ("max_value", "negative_slope", "threshold")))
+    if kind.endswith("batch_normalization"):
+      norms += calls
+    elif is_relu or (kind == "activation" and function == "relu"):
+      relus += calls
+    elif kind == "dense" and function not in (None, "linear", "softmax"):
+      say(f"its classifier's {shown(str(function)[:60])} is left out, and softmax taken")
+    elif function not in (None, "linear", "softmax"):
+      label = shown(str(own.get("name"))[:60])
+      raise KerasFileError(f"{path}: {label} has the activation {shown(str(function)[:60])}, and a DenseNet's is relu")
+  if relus != norms:
+    raise KerasFileError(f"{path}: has {relus} ReLUs and {norms} batch norms; in a DenseNet one follows each")
 
 
 class _Layers:
   """Walks through an HDF5 file; follows no link out of it, and reads no more than the file can hold."""
 
-  def __init__(self, path: pathlib.Path, file: "h5py.File", say: Callable[[str], None]):
-    self.path, self.file, self.say = path, file, say
-    self.size, self.unknown, self.seen = 0, dict[str, None](), set[int]()
+  def __init__(self, path: pathlib.Path, file: "h5py.File", names: Sequence[Any]):
+    """Args: names: of the model's layers in order, where its configuration lists them."""
+    self.path, self.file, self.names = path, file, names
+    self.size, self.kinds, self.seen = 0, list[str](), set[int]()
 
   def all(self) -> Iterator[Layer]:
     """Every layer with weights, those of a class in the model's order."""
@@ -75,14 +119,11 @@ class _Layers:
       if len({_numbered(label)[0] for label, arrays in found if _kind(self.path, label, arrays) == kind}) > 1:
         raise KerasFileError(f"{self.path}: is of several models or kinds of layers, whose order it does not say")
     yield from found
-    if self.unknown:
-      self.say(f"what these layers do is left out: {', '.join(map(shown, self.unknown))}")
 
   def _below(self, group: "h5py.Group", place: str) -> Iterator[Layer]:
     for name in sorted(group, key=_numbered):
       layer, label = self._group(group, name), f"{place}/{name}"
-      if _PASSIVE.fullmatch(name) is None:
-        self.unknown[re.sub(r"_\d+$", "", name)] = None
+      self.kinds.append(re.sub(r"_\d+$", "", name))
       for inner in layer:
         if inner == "layers":
           yield from self._below(self._group(layer, inner), f"{label}/layers")
@@ -97,9 +138,13 @@ class _Layers:
 
   def _of_keras_2(self, root: "h5py.Group") -> Iterator[Layer]:
     for name in _texts(root, "layer_names"):
-      layer = self._group(root, name)
-      if arrays := [self._array(layer, name, each) for each in _texts(layer, "weight_names")]:
-        yield name, arrays
+      layer, parts = self._group(root, name), dict[str, list[np.ndarray]]()
+      for each in _texts(layer, "weight_names"):
+        parts.setdefault(each.rpartition("/")[0], []).append(self._array(layer, name, each))
+      # A model within the model has all its layers' weights, those that are trained first.
+      if len(parts) > 1 and not set(parts) <= set(self.names):
+        raise KerasFileError(f"{self.path}: {shown(name)} has several layers, whose order is not said")
+      yield from sorted(parts.items(), key=lambda part: self.names.index(part[0]) if len(parts) > 1 else 0)
 
   def _group(self, parent: "h5py.Group", name: str) -> "h5py.Group":
     return self._linked(parent, name, "Group")

@@ -143,3 +143,19 @@ def test_a_private_files_token_is_in_no_record(the_hub, tmp_path, monkeypatch):
   monkeypatch.setenv("HF_TOKEN", TOKEN)
   records.claim(tmp_path / "run", started("hf://some/net"))
   assert TOKEN not in (tmp_path / "run" / "config.json").read_text()
+
+
+@pytest.mark.parametrize("flags", [{}, {"depth": 10, "growth_rate": 4}])
+def test_a_run_that_began_needs_its_file_of_weights_no_more(flags, tmp_path):
+  path, out = tmp_path / "net.safetensors", tmp_path / "run"
+  weights.write(path, {"a": np.zeros(1)}, About(ModelConfig(depth=10, growth_rate=4, epsilon=0.1)))
+  config = started(path, out=out, model=ModelConfig(**flags))
+  assert (config.model.depth, config.model.epsilon) == (10, 0.1)
+  records.claim(out, config)
+  path.unlink()
+  again = started(path, out=out, model=ModelConfig(**flags))
+  assert identity(again) == identity(config)
+  # A flag that says something else is still another run.
+  other = started(path, out=out, model=ModelConfig(**flags, epsilon=0.2))
+  with pytest.raises(ConfigurationError, match=r"--model.epsilon: 0.1 -> 0.2"):
+    records.check_config(out, other)
