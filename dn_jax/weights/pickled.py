@@ -12,6 +12,7 @@ import functools
 import io
 import math
 import pathlib
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -109,8 +110,13 @@ def _ordered(items: Any = ()) -> _Dict:
 def _key(value: Any) -> Any:
   """Text where it is text, also Python 2's; a key that cannot be one is kept apart."""
   with contextlib.suppress(UnicodeDecodeError):
-    value = value.decode() if isinstance(value, bytes) else value
+    value = _text(value)
   return value if is_flat(value) and not isinstance(value, bytes) else Foreign(type(value).__name__)
+
+
+def _text(value: Any) -> Any:
+  """Python 2's bytes as text, kept once however often a pickle names them."""
+  return sys.intern(value.decode()) if isinstance(value, bytes) else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +178,9 @@ _TORCH: Mapping[str, Any] = {
   **{f"torch.{name}Storage": _Kind(dtype) for name, dtype in _DTYPES.items()},
 }
 
+# Those that hold a copy of their arguments.
+_COPYING = ("collections.OrderedDict", "torch.Size")
+
 
 @dataclasses.dataclass(frozen=True)
 class _Seen:
@@ -194,6 +203,8 @@ class _Unpickler(Unpickler):
 
   def _called(self, name: str, function: Callable[..., Any], *arguments: Any, **by_name: Any) -> Any:
     """What a function makes; numpy's objects that are no numbers are foreign."""
+    if name in _COPYING:
+      self.spend(sum(map(len, arguments)))
     try:
       return function(*arguments, **by_name)
     except BadPickleError:
@@ -207,7 +218,7 @@ class _Unpickler(Unpickler):
 
   def persistent_load(self, pid: Any) -> _Storage | Foreign:
     """torch/serialization.py: a storage's kind, key, device, elements, and in old files the part of another."""
-    word, kind, key, _, count, *views = (each.decode() if isinstance(each, bytes) else each for each in pid)
+    word, kind, key, _, count, *views = map(_text, pid)
     if word != "storage" or not isinstance(key, str):
       raise BadPickleError("refers to something that is no storage")
     if not isinstance(kind, _Kind):
@@ -286,7 +297,7 @@ def _legacy(content: bytes) -> _Opened:
     raise BadPickleError("has no list of storages")
   rest = memoryview(content)[stream.tell() :]
   storages: dict[str, memoryview] = {}
-  for key in (each.decode() if isinstance(each, bytes) else each for each in keys):
+  for key in map(_text, keys):
     if not isinstance(key, str) or key not in seen.kinds or len(rest) < 8:
       raise BadPickleError(f"has no storage {key!r}, or one of a type that is not read")
     size = int.from_bytes(rest[:8], "little") * seen.kinds[key].itemsize
