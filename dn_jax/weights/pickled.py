@@ -317,7 +317,12 @@ def _weights(found: Any) -> tuple[tuple[str, ...], dict[Any, Any], list[tuple[st
     raise BadPickleError(f"is a pickled {found.name}, not its weights; save its state_dict()")
   places = sorted(_places(found), key=lambda place: [_WEIGHTS.index(key) if key in _WEIGHTS else 99 for key in place])
   if not places:
-    objects = [f"its {key} is a pickled {each.name}" for key, each in _items(found) if isinstance(each, Foreign)]
+    objects = [
+      f"its {'.'.join((*place, key))} is a pickled {value.name}"
+      for place, each in _dictionaries(found)
+      for key, value in _items(each)
+      if isinstance(value, Foreign)
+    ]
     raise BadPickleError("; ".join(["has no state dict of tensors", *objects[:1]]))
   first, *others = places
   if others and not set(first) <= set(_WEIGHTS):
@@ -325,17 +330,22 @@ def _weights(found: Any) -> tuple[tuple[str, ...], dict[Any, Any], list[tuple[st
   return first, functools.reduce(lambda inside, key: inside[key], first, found), others
 
 
-def _places(found: Any) -> list[tuple[str, ...]]:
-  """The keys that lead to dictionaries with tensors; one that holds others is a checkpoint, and none itself."""
+def _dictionaries(found: Any) -> list[tuple[tuple[str, ...], Any]]:
+  """An object and the dictionaries within it, each with the keys that lead to it."""
   inside: dict[int, tuple[tuple[str, ...], Any]] = {id(found): ((), found)}
   for place, each in (walk := list(inside.values())):  # Each dictionary once, however often the file names it.
     for key, value in _items(each):
       if isinstance(value, dict) and id(value) not in inside and len(place) < 3:
         inside[id(value)] = ((*place, key), value)
         walk.append(inside[id(value)])
+  return walk
+
+
+def _places(found: Any) -> list[tuple[str, ...]]:
+  """The keys that lead to dictionaries with tensors; one that holds others is a checkpoint, and none itself."""
   # Numbers alone, such as errors so far, are no weights.
   arrays = lambda each: any(isinstance(value, Array) or getattr(value, "size", ()) != () for _, value in _items(each))
-  places = [place for place, each in walk if arrays(each)]
+  places = [place for place, each in _dictionaries(found) if arrays(each)]
   return [place for place in places if not any(other[: len(place)] == place != other for other in places)]
 
 

@@ -1,5 +1,6 @@
 """The network that the shapes of a state dict are of, and how it is asked for by flags."""
 
+import collections
 import itertools
 import math
 import pathlib
@@ -13,7 +14,7 @@ from dn_jax.config.schema import ModelConfig
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.errors import UserError, shown
 
-_LAYER = re.compile(r"features\.denseblock(\d+)\.denselayer(\d+)\.conv1\.weight")
+_LAYER = re.compile(r"features\.denseblock(\d{1,4})\.denselayer(\d{1,4})\.conv1\.weight")
 _FIELDS = ("blocks", "growth_rate", "bottleneck", "bottleneck_width", "compression", "initial_channels", "stem")
 
 
@@ -32,7 +33,8 @@ def channels_of(state: Mapping[str, Any]) -> int | None:
 def model_of(state: Mapping[str, Any]) -> ModelConfig | None:
   """The network of a state dict in torchvision's names, by its shapes; None where they are of none."""
   layers = sorted((int(found[1]), int(found[2])) for name in state if (found := _LAYER.fullmatch(name)))
-  counts = [sum(block == b for block, _ in layers) for b in range(1, max(layers, default=(0,))[0] + 1)]
+  layers_of = collections.Counter(block for block, _ in layers)
+  counts = [layers_of[b] for b in range(1, len(layers_of) + 1)]
   if not counts or layers != [(b, n) for b, count in enumerate(counts, 1) for n in range(1, count + 1)]:
     return None
   kernel = lambda name: state[f"features.{name}.weight"].shape

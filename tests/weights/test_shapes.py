@@ -123,6 +123,18 @@ def test_a_deep_stem_is_no_network_that_flags_ask_for(tmp_path):
   assert answer == "the weights do not fit the network (unknown: features.conv2.weight, and 5 more)"
 
 
+@pytest.mark.parametrize("digits", ["99999999999", "9" * 5000])
+def test_numbers_that_no_layer_has_are_a_name_that_is_not_known(digits, tmp_path):
+  names = (
+    f"features.denseblock{digits}.denselayer1.conv1.weight",
+    f"features.stage{digits}.trans{digits}.conv.conv.weight",
+  )
+  for name in names:
+    answer = refused(tmp_path / "w.safetensors", state_of(SMALL) | {name: np.zeros((2, 2, 1, 1), np.float32)})
+    assert answer == f"the weights do not fit the network (unknown: {name})"
+    assert shapes.model_of({name: np.zeros((2, 2, 1, 1))}) is None
+
+
 def test_where_the_network_is_right_the_wrong_tensor_is_named_and_no_flag(tmp_path):
   state = state_of(SMALL)
   state["features.norm5.bias"][0] = np.nan
