@@ -96,7 +96,25 @@ def _ask_for(fields: Mapping[str, Any], model: ModelConfig) -> bool:
   return all(getattr(asked, name) == getattr(model, name) for name in _FIELDS)
 
 
-def refusal(path: pathlib.Path, error: WeightsError, state: Mapping[str, Any], model: ModelConfig) -> UserError:
+def check(path: pathlib.Path, state: Mapping[str, Any], model: ModelConfig) -> None:
+  """Refuses weights whose shapes are of another network; builds none.
+
+  Args:
+    path: of the file.
+    state: what was read.
+    model: the network that was asked for, completed.
+
+  Raises:
+    WeightsError: in one line, with the flags that fit.
+  """
+  found, layers = model_of(state), sum(model.blocks)
+  if found and (differing := _difference(found, model)):
+    raise WeightsError(f"{path}: is of another network: {differing}; give {flags_of(found)}")
+  if layers > max(len(state), 1000):  # Fewer are soon built, and then the names that are missing are told.
+    raise WeightsError(f"{path}: has {len(state)} tensors, too few for the network's {layers} layers")
+
+
+def refusal(path: pathlib.Path, error: WeightsError, state: Mapping[str, Any], model: ModelConfig) -> WeightsError:
   """Why a file's weights are not those of a network, in one line, with the flags that fit them.
 
   Args:
@@ -105,9 +123,15 @@ def refusal(path: pathlib.Path, error: WeightsError, state: Mapping[str, Any], m
     state: what was read.
     model: the network that was asked for, completed.
   """
-  found = model_of(state)
-  if found and (differing := _difference(found, model)):
-    return UserError(f"{path}: is of another network: {differing}; give {flags_of(found)}")
+  try:
+    check(path, state, model)
+  except WeightsError as of_another:
+    return of_another
+  return in_a_line(path, error)
+
+
+def in_a_line(path: pathlib.Path, error: WeightsError) -> WeightsError:
+  """A list of misfits as its first and their number, with the file."""
   first, *faults = [shown(line.strip()) for line in str(error).splitlines()]
   kinds = {kind: name for fault in reversed(faults) for kind, _, name in [fault.partition(": ")]}
   if "missing" in kinds and "unknown" in kinds:
@@ -115,7 +139,7 @@ def refusal(path: pathlib.Path, error: WeightsError, state: Mapping[str, Any], m
   else:
     said = "".join(faults[:1])
   more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-  return UserError(f"{path}: {first} ({said}{more})")
+  return WeightsError(f"{path}: {first} ({said}{more})")
 
 
 def _difference(found: ModelConfig, asked: ModelConfig) -> str | None:

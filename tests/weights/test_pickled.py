@@ -389,8 +389,7 @@ def test_a_pickled_network_is_told_to_save_its_state_dict(tmp_path):
   assert answer == "is a pickled torchvision.models.densenet.DenseNet, not its weights; save its state_dict()"
   answer = refused(tmp_path / "w.pth", Saved().content({"model": network, "epoch": 3}))
   assert answer == "has no state dict of tensors; its model is a pickled torchvision.models.densenet.DenseNet"
-  hostile = {"state_dict": {"a": Call(Name("os", "system"), ("true",))}}
-  answer = refused(tmp_path / "w.pth", Saved().content(hostile))
+  answer = refused(tmp_path / "w.pth", Saved().content({"state_dict": {"a": Call(Name("os", "system"), ("true",))}}))
   assert answer == "has no state dict of tensors; its state_dict.a is a pickled os.system"
 
 
