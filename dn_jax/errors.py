@@ -48,7 +48,8 @@ class ConfigurationError(UserError):
 def in_a_line(error: BaseException) -> str | None:
   """The line of a mistake, or of a refusal by the file system: what, where, what to do; None for any other error."""
   if isinstance(error, UserError):
-    return str(error)
+    # Of a list each part has a line; any other line's end, or a terminal's command, is of a name.
+    return "\n  ".join(map(shown, str(error).split("\n  ")))
   if not isinstance(error, OSError) or error.errno not in _MENDS:
     return None
   where = [shown(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]

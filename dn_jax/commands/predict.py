@@ -115,7 +115,7 @@ def predict(asked: Prediction) -> None:
         found = [{"class": name, "probability": chance} for name, chance in likeliest]
         print(json.dumps({"picture": str(path), "classes": found}))
       else:
-        print(f"{path}  " + "  ".join(f"{name} {chance:.1%}" for name, chance in likeliest))
+        print(f"{shown(path)}  " + "  ".join(f"{shown(name)} {chance:.1%}" for name, chance in likeliest))
       if cam:
         name, chance = likeliest[0]
         activation.write(places[path], seen[row], said.activations[row], f"{shown(name)} {chance:.1%}")

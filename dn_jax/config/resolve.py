@@ -2,12 +2,13 @@
 
 import dataclasses
 import pathlib
+import re
 
 from dn_jax.config import check, datasets, protocol, weights_file, zoo
 from dn_jax.config.network import check_images, complete_model, name_of, protocol_of
 from dn_jax.config.schema import DistributedConfig, RunConfig
 from dn_jax.errors import ConfigurationError, near
-from dn_jax.system import folders
+from dn_jax.system import folders, hub
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -106,6 +107,13 @@ def _check_start(config: RunConfig) -> None:
   model = config.model
   if config.weights is None and config.reset_classifier:
     raise ConfigurationError("reset-classifier", True, "every classifier is fresh; for --weights FILE")
+  if config.weights is None and config.weights_digest is not None:
+    raise ConfigurationError("weights-digest", config.weights_digest, "is of a file; for --weights FILE")
+  if config.weights_digest is not None and not re.fullmatch("[0-9a-f]{64}", config.weights_digest):
+    raise ConfigurationError("weights-digest", config.weights_digest, "64 digits, 0-9 and a-f: a file's SHA-256")
+  if config.weights_revision is not None and not hub.is_address(config.weights):
+    fits = "is of the hub's files; for --weights hf://OWNER/NAME"
+    raise ConfigurationError("weights-revision", config.weights_revision, fits)
   if config.weights is not None and model.family != "densenet":
     raise ConfigurationError("weights", config.weights, f"are read of a DenseNet alone, not of {model.family}")
   if config.freeze and model.family != "densenet":

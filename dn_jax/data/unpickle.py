@@ -156,7 +156,7 @@ class Unpickler(pickle._Unpickler):
 
   def __init__(self, stream: Any, size: int, names: Mapping[str, Any] = NAMES):
     super().__init__(stream, encoding="bytes")
-    self._names, self._bytes_left = names, size
+    self._names, self._left = names, size
 
   def find_class(self, module: str, name: str) -> Any:
     asked = f"{module}.{name}"
@@ -181,10 +181,18 @@ class Unpickler(pickle._Unpickler):
     """Bytes, as Python 3 writes them in protocols below 3; together no more than the pickle itself."""
     if encoding != "latin1" or not isinstance(text, str):
       raise BadPickleError("holds text in another encoding than latin1")
-    self._bytes_left -= len(text)
-    if self._bytes_left < 0:
-      raise BadPickleError("holds more bytes than its size")
+    self.spend(len(text))
     return text.encode("latin1")
+
+  def spend(self, count: int) -> None:
+    """Counts what a function copies: a pickle names it again and again in a few bytes.
+
+    Raises:
+      BadPickleError: together it is more than the pickle's bytes.
+    """
+    self._left -= count
+    if self._left < 0:
+      raise BadPickleError("builds more than its size holds")
 
   def _load_bytearray(self) -> None:
     (size,) = struct.unpack("<Q", self.read(8))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import safetensors
 from jax.sharding import PartitionSpec
 
 from dn_jax import weights
@@ -174,7 +175,11 @@ def network_of_file(
   state = weights.read(path, say)
   complete = complete_model(dataclasses.replace(weights_file.model_of(path, model), remat=None))
   if complete.family != "densenet":
-    raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
+    if model.family == complete.family:
+      raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
+    raise WeightsError(f"{path}: says that it is a {complete.family}; weights are read of a DenseNet alone")
+  # A description may ask for more layers than can be built.
+  shapes.check(path, state, complete)
   # From the file; where it lacks them, the comparison below names what is missing.
   network = build.build(complete, shapes.classes_of(state) or 1000)
   images = jnp.zeros((1, 256, 256, shapes.channels_of(state) or 3))
@@ -203,8 +208,8 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:
     weights.write(path, weights.to_pytorch(classifier.network, params, batch_stats), about)
-  except OSError as error:
-    raise ConfigurationError("to", path, f"cannot be written ({error.strerror or error})") from None
+  except (OSError, safetensors.SafetensorError) as error:
+    raise ConfigurationError("to", path, f"cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _labels(path: pathlib.Path, count: int) -> tuple[str, ...]:

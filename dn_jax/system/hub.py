@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import logging
+import os
 import pathlib
 import re
 import urllib.parse
@@ -116,7 +117,7 @@ def cached(address: Address) -> pathlib.Path | None:
   with _silent():
     try:
       import huggingface_hub
-    except ImportError:
+    except (ImportError, ValueError):  # The latter of an HF_ENDPOINT that is no address.
       return None
     found = huggingface_hub.try_to_load_from_cache(address.repository, address.file, revision=address.branch)
   return pathlib.Path(found) if isinstance(found, str) else None
@@ -135,6 +136,8 @@ def fetch(flag: str, address: Address, suffixes: Sequence[str], say: Callable[[s
   Raises:
     ConfigurationError: no `huggingface_hub`, no answer, no right; no such repository, revision or file; several files.
   """
+  if address.file and not address.file.lower().endswith(tuple(suffixes)):
+    raise ConfigurationError(flag, address, f"weights are read from files that end in {', '.join(suffixes)}")
   with asking(flag, address) as hub:
     if address.is_pinned and (path := cached(address)):
       return Fetched(address, path, digest_of(path))
@@ -213,8 +216,9 @@ def asking(flag: str, address: Address) -> Iterator[ModuleType]:
   """Gives `huggingface_hub`, silenced, and makes its mistakes a line; the hub's own words may repeat a token.
 
   Raises:
-    ConfigurationError: it is not installed, or something fails.
+    ConfigurationError: it is not installed, HF_ENDPOINT is no address, or something fails.
   """
+  _check_endpoint(flag, address)
   with _silent():
     try:
       import huggingface_hub
@@ -232,6 +236,17 @@ def asking(flag: str, address: Address) -> Iterator[ModuleType]:
       raise
     except Exception as error:  # Of the library, of two HTTP clients by its version, of the file system.
       raise ConfigurationError(flag, address, _reason(error)) from None
+
+
+def _check_endpoint(flag: str, address: Address) -> None:
+  """Refuses an HF_ENDPOINT at which the library fails as it is imported, or later; it may have a password in it."""
+  try:
+    parts = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+  except ValueError:  # Of a port, or a bracket.
+    is_one = False
+  if not is_one:
+    raise ConfigurationError(flag, address, "HF_ENDPOINT is no address, such as https://huggingface.co")
 
 
 def _reason(error: BaseException) -> str:

@@ -12,7 +12,8 @@ from dn_jax.config import keras_file
 from dn_jax.config.check import adapter
 from dn_jax.config.schema import About
 from dn_jax.config.weights_file import METADATA, WeightsError
-from dn_jax.weights import keras_files, names, pickled
+from dn_jax.errors import shown
+from dn_jax.weights import keras_files, names, pickled, shapes
 from dn_jax.weights.table import State
 
 Say = Callable[[str], None]
@@ -40,11 +41,15 @@ def read(path: pathlib.Path, say: Say = print) -> State:
   reader = next((each for end, each in READERS.items() if path.name.lower().endswith(end)), None)
   if reader is None:
     raise WeightsError(f"{path}: weights are read from files that end in {', '.join(READERS)}")
-  told = lambda line: say(f"{path}: {line}")
+  told = lambda line: say(f"{shown(path)}: {line}")
   try:
-    return names.translated(reader(path, told), told)
+    state = reader(path, told)
   except (OSError, safetensors.SafetensorError, TypeError, KeyError, AttributeError) as error:
     raise WeightsError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
+  try:
+    return names.translated(state, told)
+  except WeightsError as error:
+    raise shapes.in_a_line(path, error) from None
 
 
 def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: About | None = None) -> None:

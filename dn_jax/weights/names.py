@@ -21,20 +21,21 @@ from dn_jax.errors import shown
 _WRAPPER = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod)\.")
 # Such layers every DenseNet has, and hardly another network.
 _DENSE = re.compile(
-  r"(?P<prefix>(?:.+?\.)??)(?P<features>(?:features\.)?)(?:denseblock\d+\.denselayer|(?P<pytorchcv>stage)\d+\.unit)\d+\..*"
+  r"(?P<prefix>(?:.+?\.)??)(?P<features>(?:features\.)?)"
+  r"(?:denseblock\d{1,4}\.denselayer|(?P<pytorchcv>stage)\d{1,4}\.unit)\d{1,4}\..*"
 )
 _KIND = {"bn": "norm", "conv": "conv"}
 # A layer's name below `features.`, and torchvision's for it.
 _LAYERS: Mapping[str, Callable[[re.Match[str]], str]] = {
-  r"conv0|norm0|norm5|transition\d+\.(?:norm|conv)": lambda found: found[0],
+  r"conv0|norm0|norm5|transition\d{1,4}\.(?:norm|conv)": lambda found: found[0],
   r"norm_final": lambda found: "norm5",
-  r"(denseblock\d+\.denselayer\d+\.(?:norm|conv))\.?([12])": lambda found: found[1] + found[2],
+  r"(denseblock\d{1,4}\.denselayer\d{1,4}\.(?:norm|conv))\.?([12])": lambda found: found[1] + found[2],
   r"init_block(?:\.conv)?": lambda found: "conv0",
   r"init_block\.bn": lambda found: "norm0",
-  r"stage(\d+)\.unit(\d+)\.conv([12]?)\.(bn|conv)": (
+  r"stage(\d{1,4})\.unit(\d{1,4})\.conv([12]?)\.(bn|conv)": (
     lambda found: f"denseblock{found[1]}.denselayer{found[2]}.{_KIND[found[4]]}{found[3] or 1}"
   ),
-  r"stage(\d+)\.trans\1\.conv\.(bn|conv)": lambda found: f"transition{int(found[1]) - 1}.{_KIND[found[2]]}",
+  r"stage(\d{1,4})\.trans\1\.conv\.(bn|conv)": lambda found: f"transition{int(found[1]) - 1}.{_KIND[found[2]]}",
   r"post_activ\.bn": lambda found: "norm5",
 }
 

@@ -12,6 +12,7 @@ import functools
 import io
 import math
 import pathlib
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -109,8 +110,13 @@ def _ordered(items: Any = ()) -> _Dict:
 def _key(value: Any) -> Any:
   """Text where it is text, also Python 2's; a key that cannot be one is kept apart."""
   with contextlib.suppress(UnicodeDecodeError):
-    value = value.decode() if isinstance(value, bytes) else value
+    value = _text(value)
   return value if is_flat(value) and not isinstance(value, bytes) else Foreign(type(value).__name__)
+
+
+def _text(value: Any) -> Any:
+  """Python 2's bytes as text, kept once however often a pickle names them."""
+  return sys.intern(value.decode()) if isinstance(value, bytes) else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +178,9 @@ _TORCH: Mapping[str, Any] = {
   **{f"torch.{name}Storage": _Kind(dtype) for name, dtype in _DTYPES.items()},
 }
 
+# Those that hold a copy of their arguments.
+_COPYING = ("collections.OrderedDict", "torch.Size")
+
 
 @dataclasses.dataclass(frozen=True)
 class _Seen:
@@ -194,6 +203,8 @@ class _Unpickler(Unpickler):
 
   def _called(self, name: str, function: Callable[..., Any], *arguments: Any, **by_name: Any) -> Any:
     """What a function makes; numpy's objects that are no numbers are foreign."""
+    if name in _COPYING:
+      self.spend(sum(map(len, arguments)))
     try:
       return function(*arguments, **by_name)
     except BadPickleError:
@@ -207,7 +218,7 @@ class _Unpickler(Unpickler):
 
   def persistent_load(self, pid: Any) -> _Storage | Foreign:
     """torch/serialization.py: a storage's kind, key, device, elements, and in old files the part of another."""
-    word, kind, key, _, count, *views = (each.decode() if isinstance(each, bytes) else each for each in pid)
+    word, kind, key, _, count, *views = map(_text, pid)
     if word != "storage" or not isinstance(key, str):
       raise BadPickleError("refers to something that is no storage")
     if not isinstance(kind, _Kind):
@@ -286,7 +297,7 @@ def _legacy(content: bytes) -> _Opened:
     raise BadPickleError("has no list of storages")
   rest = memoryview(content)[stream.tell() :]
   storages: dict[str, memoryview] = {}
-  for key in (each.decode() if isinstance(each, bytes) else each for each in keys):
+  for key in map(_text, keys):
     if not isinstance(key, str) or key not in seen.kinds or len(rest) < 8:
       raise BadPickleError(f"has no storage {key!r}, or one of a type that is not read")
     size = int.from_bytes(rest[:8], "little") * seen.kinds[key].itemsize
@@ -306,7 +317,12 @@ def _weights(found: Any) -> tuple[tuple[str, ...], dict[Any, Any], list[tuple[st
     raise BadPickleError(f"is a pickled {found.name}, not its weights; save its state_dict()")
   places = sorted(_places(found), key=lambda place: [_WEIGHTS.index(key) if key in _WEIGHTS else 99 for key in place])
   if not places:
-    objects = [f"its {key} is a pickled {each.name}" for key, each in _items(found) if isinstance(each, Foreign)]
+    objects = [
+      f"its {'.'.join((*place, key))} is a pickled {value.name}"
+      for place, each in _dictionaries(found)
+      for key, value in _items(each)
+      if isinstance(value, Foreign)
+    ]
     raise BadPickleError("; ".join(["has no state dict of tensors", *objects[:1]]))
   first, *others = places
   if others and not set(first) <= set(_WEIGHTS):
@@ -314,17 +330,22 @@ def _weights(found: Any) -> tuple[tuple[str, ...], dict[Any, Any], list[tuple[st
   return first, functools.reduce(lambda inside, key: inside[key], first, found), others
 
 
-def _places(found: Any) -> list[tuple[str, ...]]:
-  """The keys that lead to dictionaries with tensors; one that holds others is a checkpoint, and none itself."""
+def _dictionaries(found: Any) -> list[tuple[tuple[str, ...], Any]]:
+  """An object and the dictionaries within it, each with the keys that lead to it."""
   inside: dict[int, tuple[tuple[str, ...], Any]] = {id(found): ((), found)}
   for place, each in (walk := list(inside.values())):  # Each dictionary once, however often the file names it.
     for key, value in _items(each):
       if isinstance(value, dict) and id(value) not in inside and len(place) < 3:
         inside[id(value)] = ((*place, key), value)
         walk.append(inside[id(value)])
+  return walk
+
+
+def _places(found: Any) -> list[tuple[str, ...]]:
+  """The keys that lead to dictionaries with tensors; one that holds others is a checkpoint, and none itself."""
   # Numbers alone, such as errors so far, are no weights.
   arrays = lambda each: any(isinstance(value, Array) or getattr(value, "size", ()) != () for _, value in _items(each))
-  places = [place for place, each in walk if arrays(each)]
+  places = [place for place, each in _dictionaries(found) if arrays(each)]
   return [place for place in places if not any(other[: len(place)] == place != other for other in places)]
 
 

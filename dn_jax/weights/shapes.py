@@ -1,5 +1,6 @@
 """The network that the shapes of a state dict are of, and how it is asked for by flags."""
 
+import collections
 import itertools
 import math
 import pathlib
@@ -13,7 +14,7 @@ from dn_jax.config.schema import ModelConfig
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.errors import UserError, shown
 
-_LAYER = re.compile(r"features\.denseblock(\d+)\.denselayer(\d+)\.conv1\.weight")
+_LAYER = re.compile(r"features\.denseblock(\d{1,4})\.denselayer(\d{1,4})\.conv1\.weight")
 _FIELDS = ("blocks", "growth_rate", "bottleneck", "bottleneck_width", "compression", "initial_channels", "stem")
 
 
@@ -32,7 +33,8 @@ def channels_of(state: Mapping[str, Any]) -> int | None:
 def model_of(state: Mapping[str, Any]) -> ModelConfig | None:
   """The network of a state dict in torchvision's names, by its shapes; None where they are of none."""
   layers = sorted((int(found[1]), int(found[2])) for name in state if (found := _LAYER.fullmatch(name)))
-  counts = [sum(block == b for block, _ in layers) for b in range(1, max(layers, default=(0,))[0] + 1)]
+  layers_of = collections.Counter(block for block, _ in layers)
+  counts = [layers_of[b] for b in range(1, len(layers_of) + 1)]
   if not counts or layers != [(b, n) for b, count in enumerate(counts, 1) for n in range(1, count + 1)]:
     return None
   kernel = lambda name: state[f"features.{name}.weight"].shape
@@ -94,7 +96,25 @@ def _ask_for(fields: Mapping[str, Any], model: ModelConfig) -> bool:
   return all(getattr(asked, name) == getattr(model, name) for name in _FIELDS)
 
 
-def refusal(path: pathlib.Path, error: WeightsError, state: Mapping[str, Any], model: ModelConfig) -> UserError:
+def check(path: pathlib.Path, state: Mapping[str, Any], model: ModelConfig) -> None:
+  """Refuses weights whose shapes are of another network; builds none.
+
+  Args:
+    path: of the file.
+    state: what was read.
+    model: the network that was asked for, completed.
+
+  Raises:
+    WeightsError: in one line, with the flags that fit.
+  """
+  found, layers = model_of(state), sum(model.blocks)
+  if found and (differing := _difference(found, model)):
+    raise WeightsError(f"{path}: is of another network: {differing}; give {flags_of(found)}")
+  if layers > max(len(state), 1000):  # Fewer are soon built, and then the names that are missing are told.
+    raise WeightsError(f"{path}: has {len(state)} tensors, too few for the network's {layers} layers")
+
+
+def refusal(path: pathlib.Path, error: WeightsError, state: Mapping[str, Any], model: ModelConfig) -> WeightsError:
   """Why a file's weights are not those of a network, in one line, with the flags that fit them.
 
   Args:
@@ -103,9 +123,15 @@ def refusal(path: pathlib.Path, error: WeightsError, state: Mapping[str, Any], m
     state: what was read.
     model: the network that was asked for, completed.
   """
-  found = model_of(state)
-  if found and (differing := _difference(found, model)):
-    return UserError(f"{path}: is of another network: {differing}; give {flags_of(found)}")
+  try:
+    check(path, state, model)
+  except WeightsError as of_another:
+    return of_another
+  return in_a_line(path, error)
+
+
+def in_a_line(path: pathlib.Path, error: WeightsError) -> WeightsError:
+  """A list of misfits as its first and their number, with the file."""
   first, *faults = [shown(line.strip()) for line in str(error).splitlines()]
   kinds = {kind: name for fault in reversed(faults) for kind, _, name in [fault.partition(": ")]}
   if "missing" in kinds and "unknown" in kinds:
@@ -113,7 +139,7 @@ def refusal(path: pathlib.Path, error: WeightsError, state: Mapping[str, Any], m
   else:
     said = "".join(faults[:1])
   more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-  return UserError(f"{path}: {first} ({said}{more})")
+  return WeightsError(f"{path}: {first} ({said}{more})")
 
 
 def _difference(found: ModelConfig, asked: ModelConfig) -> str | None:

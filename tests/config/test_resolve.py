@@ -105,6 +105,22 @@ def test_flags_that_do_not_go_together_are_refused():
   assert resolved(cells._with(base, "data.validation", 1), "report", "best").report == "best"
 
 
+@pytest.mark.parametrize(
+  ("flags", "line"),
+  [
+    ({"weights_digest": "0" * 64}, "--weights-digest 0{64}: is of a file; for --weights FILE"),
+    ({"weights_revision": "main"}, "--weights-revision main: is of the hub's files; for --weights hf://OWNER/NAME"),
+    ({"weights_revision": "v1", "weights": "w.pth"}, "--weights-revision v1: is of the hub's files; "),
+    ({"weights_digest": "xyz", "weights": "w.pth"}, "--weights-digest xyz: 64 digits, 0-9 and a-f: a file's SHA-256"),
+    ({"weights_digest": "A" * 64, "weights": "w.pth"}, "--weights-digest A{64}: 64 digits, 0-9 and a-f"),
+  ],
+)
+def test_flags_of_weights_without_such_a_file_and_a_digest_that_is_none_are_refused(flags, line):
+  flags = flags | ({"weights": pathlib.Path(flags["weights"])} if "weights" in flags else {})
+  with pytest.raises(ConfigurationError, match=f"^{line}"):
+    resolve(RunConfig(DataConfig("digits"), ModelConfig(depth=10), **flags))
+
+
 def test_images_and_batches_that_leave_nothing_to_normalise_are_refused():
   # Eight pixels are halved once a transition: to four, two, one, and nothing.
   base = RunConfig(DataConfig("digits"), ModelConfig(blocks=(1, 1, 1, 1), growth_rate=4), batch_size=2)

@@ -152,7 +152,7 @@ def test_bytes_of_a_text_that_is_named_again_and_again_are_counted():
   text = "x" * 1000
   content = pickle.dumps({"it": [Reduced(codecs.encode, (text, "latin1")) for _ in range(9)]}, 2)
   assert len(content) < 2000
-  with pytest.raises(BadPickleError, match="holds more bytes than its size"):
+  with pytest.raises(BadPickleError, match="builds more than its size holds"):
     unpickle(content)
 
 

@@ -1,5 +1,6 @@
 """A network out of a file of weights, and what it says of pictures."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import call
 from photographs import class_folders, jpeg, photograph
 from untrained import refused, script
 from variables import variables_of
@@ -211,12 +213,33 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
       "error: --data.name cifar10: weights are measured on",
     ),
     (["export", "FILE", "--to", "network.bin"], "error: --to network.bin: must end in .safetensors or .jaxexport"),
+    (["export", "FILE", "--to", "/proc/n.safetensors"], "error: --to /proc/n.safetensors: cannot be written ("),
+    (["export", "FILE", "--to", "FOLDER"], "error: --to FOLDER: cannot be written ("),
     (["export", "FILE", "--to", "/nowhere/n.jaxexport"], "error: --to /nowhere/n.jaxexport: /nowhere is not a folder"),
   ],
 )
-def test_a_mistake_is_one_line(file, photos, capsys, words, answer):
-  places = {"FILE": file, "PHOTOS": photos}
-  assert refused(capsys, *(places.get(word, word) for word in words)).startswith(answer)
+def test_a_mistake_is_one_line(file, photos, tmp_path, capsys, words, answer):
+  folder = tmp_path / "a.safetensors"
+  folder.mkdir()
+  places = {"FILE": file, "PHOTOS": photos, "FOLDER": folder}
+  said = refused(capsys, *(places.get(word, word) for word in words))
+  assert said.startswith(answer.replace("FOLDER", str(folder)))
+  assert len(said.splitlines()) == 1
+
+
+def test_names_of_files_and_classes_are_printed_without_a_terminals_commands(known, photos, tmp_path, capsys):
+  path = tmp_path / "a\x1b[31m\nb.safetensors"
+  load.write(path, dataclasses.replace(known, classes=("c\x1b[31mat", "d\nog", "owl")))
+  photo = tmp_path / "a\x1b[2J.jpg"
+  photo.write_bytes(next(photos.rglob("*.jpg")).read_bytes())
+  done = call("experiments/predict.py", path, photo)
+  assert done.returncode == 0, done.stderr
+  assert len(done.stdout.splitlines()) == 1
+  for name in (r"a\x1b[2J.jpg", r"c\x1b[31mat ", r"d\nog ", "owl "):
+    assert name in done.stdout
+  path.write_bytes(b"no weights")
+  answer = refused(capsys, "predict", path, photo)
+  assert answer.startswith(rf"error: {tmp_path}/a\x1b[31m\nb.safetensors: ")
 
 
 @pytest.mark.slow

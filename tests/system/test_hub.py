@@ -223,3 +223,18 @@ def test_our_bars_take_the_place_of_the_librarys_also_where_files_come_in_pieces
       told.update_progress(report)
       told.reconstruction_bar.refresh()
   assert {"completed": 100, "total": 100} in drawn
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:99999", "http://127.0.0.1:abc", "http://[::1", "/nowhere"])
+def test_an_endpoint_that_is_no_address_is_one_line(the_hub, endpoint, monkeypatch):
+  monkeypatch.setenv("HF_ENDPOINT", endpoint)
+  line = refused("hf://some/net")
+  assert line == "--weights hf://some/net: HF_ENDPOINT is no address, such as https://huggingface.co"
+
+
+def test_a_file_that_is_none_of_weights_is_refused_before_the_hub_is_asked(the_hub):
+  the_hub.repositories["some/net"] = repository = Repository()
+  repository.add({"config.json": b"{}", "m.pth": b"weights"})
+  line = refused("hf://some/net/config.json")
+  assert line == "--weights hf://some/net/config.json: weights are read from files that end in .safetensors, .pth"
+  assert the_hub.asked == []

@@ -129,9 +129,18 @@ def test_an_averaged_model_of_pytorchs_is_the_network_within(variables, state):
     (lambda state: {"model.model.classifier.bias": state["classifier.bias"]}, "twice: classifier.bias, as model."),
   ],
 )
-def test_names_given_twice_are_refused(more, fault, variables, state):
+def test_names_given_twice_are_refused(more, fault, variables, state, tmp_path):
   with pytest.raises(WeightsError, match=re.escape(fault)):
     weights.from_pytorch(NETWORK, state | more(state), variables)
+  # Of a file, in one line.
+  path = tmp_path / "w.safetensors"
+  weights.write(path, state | more(state))
+  with pytest.raises(WeightsError) as error:
+    weights.read(path, pytest.fail)
+  line, count = str(error.value), len(more(state))
+  assert line.startswith(f"{path}: the weights do not fit the network (twice: ")
+  assert "\n" not in line
+  assert (f", and {count - 1} more)" in line) == (count > 1)
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,37 @@ def test_a_zip_bomb_is_not_opened(tmp_path):
 
 
 @pytest.mark.parametrize(
+  ("copied", "again"),
+  [
+    # Each time `torch.Size` of the same long list, or an OrderedDict of the same items.
+    (b"]q\x01(" + b"K\x01" * 20_000 + b"e0ctorch\nSize\nq\x020", b"h\x02h\x01\x85R"),
+    (
+      b"]q\x01("
+      + b"".join(b"J" + struct.pack("<i", n) + b"K\x01\x86" for n in range(9000))
+      + b"e0ccollections\nOrderedDict\nq\x020",
+      b"h\x02h\x01\x85R",
+    ),
+    # Python 2's text as a key, and as the name of a storage.
+    (b"T" + struct.pack("<i", 50_000) + b"a" * 50_000 + b"q\x010", b"}h\x01Ns"),
+    (b"(U\x07storagectorch\nFloatStorage\nT" + struct.pack("<i", 50_000) + b"a" * 50_000 + b"NK\x01tq\x010", b"h\x01Q"),
+  ],
+  ids=["sizes", "dictionaries", "keys", "storages"],
+)
+def test_what_a_pickle_names_again_and_again_takes_no_memory_each_time(copied, again, tmp_path):
+  saved = Saved()
+  body = torch_files.pickled({"state_dict": saved.tensors({"a": ROWS})})[:-1]
+  data = body + b"X\x01\x00\x00\x00x" + copied + b"]q\x03(" + again * 400 + b"es."
+  content = torch_files.zipped({"data.pkl": data, "data/0": ROWS.tobytes()})
+  tracemalloc.start()
+  try:
+    with contextlib.suppress(WeightsError):
+      assert same(read(tmp_path / "w.pth", content)[0], {"a": ROWS})
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+  finally:
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
   ("content", "answer"),
   [
     (b"", "is no file that torch.save wrote; it begins with b''"),
@@ -358,6 +389,8 @@ def test_a_pickled_network_is_told_to_save_its_state_dict(tmp_path):
   assert answer == "is a pickled torchvision.models.densenet.DenseNet, not its weights; save its state_dict()"
   answer = refused(tmp_path / "w.pth", Saved().content({"model": network, "epoch": 3}))
   assert answer == "has no state dict of tensors; its model is a pickled torchvision.models.densenet.DenseNet"
+  answer = refused(tmp_path / "w.pth", Saved().content({"state_dict": {"a": Call(Name("os", "system"), ("true",))}}))
+  assert answer == "has no state dict of tensors; its state_dict.a is a pickled os.system"
 
 
 def test_of_several_dictionaries_of_tensors_none_is_guessed(tmp_path):

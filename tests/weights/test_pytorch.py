@@ -223,9 +223,9 @@ def test_files_that_are_not_what_they_say_are_one_line(tmp_path):
       weights.read(path)
   with pytest.raises(WeightsError, match="nowhere"):
     weights.read(tmp_path / "nowhere.safetensors")
-  (tmp_path / "weights.h5").touch()
-  with pytest.raises(WeightsError, match=r"weights are read from files that end in \.safetensors, \.pth"):
-    weights.read(tmp_path / "weights.h5")
+  (tmp_path / "weights.npz").touch()
+  with pytest.raises(WeightsError, match=r"weights are read from files that end in \.safetensors, \.keras, .* \.pth, "):
+    weights.read(tmp_path / "weights.npz")
 
 
 @pytest.mark.slow

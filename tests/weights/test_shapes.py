@@ -10,7 +10,7 @@ from dn_jax import weights
 from dn_jax.commands import flags
 from dn_jax.config import weights_file
 from dn_jax.config.network import complete_model
-from dn_jax.config.schema import ModelConfig, RunConfig
+from dn_jax.config.schema import About, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.inference import load
 from dn_jax.models import build
@@ -121,6 +121,45 @@ def test_a_deep_stem_is_no_network_that_flags_ask_for(tmp_path):
   state["features.conv2.weight"] = np.zeros((8, 4, 3, 3), np.float32)
   answer = refused(tmp_path / "w.safetensors", state, ModelConfig(blocks=(1, 2, 1, 1), growth_rate=4, stem="imagenet"))
   assert answer == "the weights do not fit the network (unknown: features.conv2.weight, and 5 more)"
+
+
+@pytest.mark.parametrize(
+  ("change", "answer"),
+  [
+    ({}, "is of another network: it has 2 dense blocks, not 3; give --model.blocks 2 1 --model.growth-rate 4"),
+    ({"features.conv0.weight": np.zeros(3, np.float32)}, "has 50 tensors, too few for the network's 9000 layers"),
+  ],
+)
+def test_a_description_that_is_not_the_shapes_is_refused_before_its_network_is_built(
+  change, answer, tmp_path, monkeypatch
+):
+  state = state_of(SMALL) | change
+  monkeypatch.setattr(build, "build", lambda *_: pytest.fail("was built"))
+  assert len(state) == 50  # Of three layers, a transition, the stem, the last norm and the classifier.
+  weights.write(tmp_path / "w.safetensors", state, About(ModelConfig(blocks=(3000,) * 3, growth_rate=4)))
+  with pytest.raises(UserError) as error:
+    load.network_of_file(tmp_path / "w.safetensors", ModelConfig(), "inference", pytest.fail)
+  assert str(error.value) == f"{tmp_path}/w.safetensors: {answer}"
+
+
+def test_a_file_that_says_it_is_no_densenet_is_named_and_no_flag(tmp_path):
+  weights.write(tmp_path / "w.safetensors", {"a": np.zeros(3)}, About(ModelConfig(family="resnet", depth=20)))
+  with pytest.raises(UserError, match=r"^/.*w\.safetensors: says that it is a resnet; weights are read of a DenseNet"):
+    load.network_of_file(tmp_path / "w.safetensors", ModelConfig(), "inference", pytest.fail)
+  with pytest.raises(ConfigurationError, match=r"^--model\.family resnet: "):
+    load.network_of_file(tmp_path / "w.safetensors", ModelConfig(family="resnet", depth=20), "inference", pytest.fail)
+
+
+@pytest.mark.parametrize("digits", ["99999999999", "9" * 5000])
+def test_numbers_that_no_layer_has_are_a_name_that_is_not_known(digits, tmp_path):
+  names = (
+    f"features.denseblock{digits}.denselayer1.conv1.weight",
+    f"features.stage{digits}.trans{digits}.conv.conv.weight",
+  )
+  for name in names:
+    answer = refused(tmp_path / "w.safetensors", state_of(SMALL) | {name: np.zeros((2, 2, 1, 1), np.float32)})
+    assert answer == f"the weights do not fit the network (unknown: {name})"
+    assert shapes.model_of({name: np.zeros((2, 2, 1, 1))}) is None
 
 
 def test_where_the_network_is_right_the_wrong_tensor_is_named_and_no_flag(tmp_path):
