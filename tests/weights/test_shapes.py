@@ -130,15 +130,14 @@ def test_a_deep_stem_is_no_network_that_flags_ask_for(tmp_path):
     ({"features.conv0.weight": np.zeros(3, np.float32)}, "has 50 tensors, too few for the network's 9000 layers"),
   ],
 )
-def test_a_description_that_is_not_the_shapes_is_refused_before_its_network_is_built(
-  change, answer, tmp_path, monkeypatch
-):
+def test_a_network_that_is_not_the_shapes_is_refused_before_its_network_is_built(change, answer, tmp_path, monkeypatch):
   state = state_of(SMALL) | change
   monkeypatch.setattr(build, "build", lambda *_: pytest.fail("was built"))
   assert len(state) == 50  # Of three layers, a transition, the stem, the last norm and the classifier.
-  weights.write(tmp_path / "w.safetensors", state, About(ModelConfig(blocks=(3000,) * 3, growth_rate=4)))
+  asked = ModelConfig(blocks=(3000,) * 3, growth_rate=4)
+  weights.write(tmp_path / "w.safetensors", state)
   with pytest.raises(UserError) as error:
-    load.network_of_file(tmp_path / "w.safetensors", ModelConfig(), "inference", pytest.fail)
+    load.network_of_file(tmp_path / "w.safetensors", asked, "inference", pytest.fail)
   assert str(error.value) == f"{tmp_path}/w.safetensors: {answer}"
 
 
