@@ -57,7 +57,8 @@ def _changed(value: Any, rng: random.Random) -> Any:
     place = rng.randrange(len(value))
     return rng.choice(([*value[:place], _changed(value[place], rng), *value[place + 1 :]], value[:place], value * 300))
   if type(value) in (int, float) and rng.random() < 0.3:
-    return rng.choice((-value, value + 1, value * 10**6, float(value), str(value)))
+    as_float = float(value) if abs(value) < 10**300 else 1e300
+    return rng.choice((-value, value + 1, value * 10**6, as_float, str(value)))
   return rng.choice(VALUES)
 
 
