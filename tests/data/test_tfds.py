@@ -67,21 +67,31 @@ def others(tmp_path_factory):
   return folder, json.loads(done.stdout)
 
 
+# In a process of its own: what imported TensorFlow before cannot be made not to have.
+WITHOUT_TENSORFLOW = """
+import pathlib, sys
+
+class Absent:
+  def find_spec(name, *rest):
+    if name == "tensorflow":
+      raise ModuleNotFoundError("No module named 'tensorflow'", name=name)
+
+sys.meta_path.insert(0, Absent)
+from dn_jax.config.schema import DataConfig
+from dn_jax.data import catalog
+catalog.load(DataConfig("cifar10", pathlib.Path(sys.argv[1])))
+"""
+
+
 @pytest.mark.thorough
-def test_tfrecord_is_read_where_tensorflow_is_installed_and_named_where_not(others, monkeypatch):
+def test_tfrecord_is_read_where_tensorflow_is_installed_and_named_where_not(others):
   folder, (labels, greys) = others
   assert sorted(zip(labels, greys, strict=True)) == expected("train", 120)
-  for name in [name for name in sys.modules if name.partition(".")[0] == "tensorflow"]:
-    monkeypatch.delitem(sys.modules, name)
-
-  class Absent:
-    def find_spec(name, *rest):
-      if name == "tensorflow":
-        raise ModuleNotFoundError("No module named 'tensorflow'", name=name)
-
-  monkeypatch.setattr(sys, "meta_path", [Absent, *sys.meta_path])
-  message = refusal(DataConfig("cifar10", folder / "tfrecord-32-10"))
-  assert "is not in array_record format, and to read it needs TensorFlow: pip install" in message
+  command = [sys.executable, "-c", WITHOUT_TENSORFLOW, folder / "tfrecord-32-10"]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+  last = done.stderr.splitlines()[-1]
+  assert last.startswith("dn_jax.errors.ConfigurationError: --data.dir ")
+  assert "is not in array_record format, and to read it needs TensorFlow: pip install" in last
 
 
 def refusal(config):
