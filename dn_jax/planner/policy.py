@@ -81,8 +81,8 @@ def ladder(question: Question) -> tuple[RematPolicy, ...]:
 def on_tpu(question: Question) -> RematPolicy:
   """The fastest policy on a TPU of any memory, at every depth that was tried: no convolution is computed twice.
 
-  Bottlenecks that are kept, and gradients by hand: for a v5e, bfloat16, k=12, 128 images libtpu 0.0.50 estimates 2.0,
-  4.0 and 15.0 million cycles at L=22, 40 and 100; plain Flax takes 7.1 at L=40 and 30.7 at L=100.
+  Bottlenecks that are kept, and gradients by hand: for a v5e, bfloat16, k=12, 128 images libtpu 0.0.50 estimates 1.9,
+  3.8 and 13.6 million cycles at L=22, 40 and 100; plain Flax takes 7.1 at L=40 and 30.7 at L=100.
   """
   policies = ladder(question)
   return policies[1] if "layer_by_layer" in policies else "none"
