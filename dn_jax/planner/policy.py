@@ -148,7 +148,7 @@ def choose(question: Question, where: Target, beside: int = 0) -> tuple[RematPol
 def empty_lanes(batch_size: int, devices: Sequence[Any], accumulation: int = 1) -> str | None:
   """A line where a batch leaves lanes of a TPU empty, with the batch that fills them; None elsewhere.
 
-  A TPU computes in lanes of 128, and these networks' batch lies in them: 64 images take at least the time of 128.
+  A TPU computes in lanes of 128, and these networks' batch lies in them: 64 images take about the time of 128.
 
   Args:
     batch_size: images of a step, over all devices.
