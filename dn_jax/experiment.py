@@ -19,7 +19,7 @@ from dn_jax.config.schema import RunConfig, flags, to_dict
 from dn_jax.data import catalog
 from dn_jax.distributed import processes
 from dn_jax.distributed.layout import Layout, make_layout
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, shown
 from dn_jax.models import build
 from dn_jax.models.summary import layers
 from dn_jax.planner import policy as remat_policy
@@ -156,7 +156,7 @@ def _finished(config: RunConfig, console: rich.console.Console) -> dict[str, Any
   found = processes.by_first(lambda: (found := run_records.finished(config.out, config)) and to_dict(found))
   if not found:
     return None
-  console.print(f"{config.out}: this run is finished")
+  console.print(f"{shown(config.out)}: this run is finished")
   return found | {"folder": str(config.out)}
 
 
@@ -274,7 +274,9 @@ def _drive(
       run_records.write_records(folder, records)
   else:
     if lost := processes.by_first(lambda: run_records.set_records_aside(folder)):
-      console.print(f"no whole checkpoint: starting again; the records of {lost} epochs are in {folder}/set-aside")
+      console.print(
+        f"no whole checkpoint: starting again; the records of {lost} epochs are in {shown(folder)}/set-aside"
+      )
     position, records, step_done = loop.Position(parts.fresh_state()), [], 0
   with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, position.epochs) as display:
     events = _event_writer()(str(folder / "tensorboard")) if config.tensorboard and processes.is_first() else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dn_jax.commands.flags import parse
-from dn_jax.errors import ConfigurationError, UserError, in_a_line, shown, shown_lines
+from dn_jax.errors import ConfigurationError, UserError, in_a_line, reason, shown, shown_lines
 from dn_jax.system import child_processes, traces
 from dn_jax.system.signals import Interrupted
 
@@ -102,9 +102,9 @@ def write_confusion(path: pathlib.Path, found: "Measured", title: str) -> None:
   try:
     confusion.write(path, found.confusion, found.classes, f"{title}: {found.error:.2f} % of {found.pictures:,} wrong")
   except OSError as error:
-    raise ConfigurationError("confusion", path, f"cannot be written ({error.strerror})") from None
+    raise ConfigurationError("confusion", path, f"cannot be written ({reason(error)})") from None
   for file in confusion.files(path):
-    print(file)
+    print(shown(file))
 
 
 def class_lines(errors: "Sequence[ClassError]") -> list[str]:
@@ -130,7 +130,7 @@ def runs_in(folder: pathlib.Path) -> "Collection":
     raise UserError(f"{folder}: is not a folder")
   found = collection.read(folder)
   for line in found.skipped:
-    print(f"skipped: {shown_lines(line)}", file=sys.stderr)
+    print(f"skipped: {shown(line)}", file=sys.stderr)
   if not found.runs:
     raise UserError(f"{folder}: holds no run")
   return found

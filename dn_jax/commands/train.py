@@ -31,6 +31,7 @@ def train() -> None:
   from dn_jax.commands.flags import parse
   from dn_jax.commands.training import Training
   from dn_jax.config import datasets, weights_file
+  from dn_jax.errors import shown
   from dn_jax.runs import start
   from dn_jax.runs.contents import ClassError
 
@@ -58,7 +59,7 @@ def train() -> None:
     **({"top-5": f"{summary['test_top5_error']:.2f} %"} if top5 else {}),
     "parameters": f"{summary['parameters']:,}",
     "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
-    "run": summary["folder"],
+    "run": shown(summary["folder"]),
   }
   table = rich.table.Table(title=f"{summary['network']} on {summary['data']}, seed {summary['seed']}")
   for name in cells:

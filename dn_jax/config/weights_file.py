@@ -61,6 +61,18 @@ def refuse_missing(path: pathlib.PurePath | None, out: pathlib.Path | None = Non
     raise ConfigurationError("weights", path, "is a folder" if path.is_dir() else "there is no such file")
 
 
+def refuse_gone(path: pathlib.PurePath | None) -> None:
+  """Refuses a file of weights that is not there, of a kind that says of its network what flags may not.
+
+  Raises:
+    ConfigurationError: the file is missing.
+  """
+  if path is None or not path.name.lower().endswith((".safetensors", *keras_file.SUFFIXES)):
+    return
+  if (place := _there(path)) and not place.is_file():
+    raise ConfigurationError("weights", path, "there is no such file, and it says which network the runs have")
+
+
 def of(flag: str, path: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
   """The path that a flag gave, as `dn_jax.system.folders.of` has it, and of the hub's file its place in the cache.
 

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import safetensors
 from jax.sharding import PartitionSpec
 
 from dn_jax import weights
@@ -21,7 +20,7 @@ from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.data import catalog
 from dn_jax.distributed import layout
-from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.errors import ConfigurationError, UserError, reason
 from dn_jax.models import build
 from dn_jax.models.densenet import DenseNet
 from dn_jax.runs import records
@@ -208,8 +207,8 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:
     weights.write(path, weights.to_pytorch(classifier.network, params, batch_stats), about)
-  except (OSError, safetensors.SafetensorError) as error:
-    raise ConfigurationError("to", path, f"cannot be written ({getattr(error, 'strerror', None) or error})") from None
+  except OSError as error:
+    raise ConfigurationError("to", path, f"cannot be written ({reason(error)})") from None
 
 
 def _labels(path: pathlib.Path, count: int) -> tuple[str, ...]:

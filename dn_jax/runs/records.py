@@ -78,8 +78,8 @@ def create(folder: pathlib.Path, config: RunConfig, data: Data) -> None:
 def check_config(folder: pathlib.Path, config: RunConfig) -> None:
   """Raises `ConfigurationError`, with the difference, where a folder holds another run."""
   if lines := difference(identity(read_config(folder)), identity(config)):
-    fits = "holds a run of another configuration; take another folder, or change back\n  " + "\n  ".join(lines)
-    raise ConfigurationError("out", folder, fits)
+    fits = "holds a run of another configuration; take another folder, or change back"
+    raise ConfigurationError("out", folder, fits, *lines)
 
 
 def check_data(folder: pathlib.Path, data: Data) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import tyro
 
-from dn_jax.config import size
+from dn_jax.config import size, weights_file
 from dn_jax.config.check import in_words
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
@@ -99,7 +99,7 @@ def cells_of(
 def _refuse(wrong: Sequence[ConfigurationError]) -> None:
   """Raises the errors, if there are any, as one."""
   if lines := list(dict.fromkeys(map(str, wrong))):
-    raise UserError("\n  ".join([f"{len(lines)} of the values do not fit; nothing was started", *lines]))
+    raise UserError(f"{len(lines)} of the values do not fit; nothing was started", *lines)
 
 
 def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[Values]]:
@@ -199,6 +199,7 @@ def cell_of(chosen: Mapping[str, Values]) -> Cell:
   if hub.is_address(config.weights):
     found = _fetched(config.weights)
     config = dataclasses.replace(config, weights=found.address.path, weights_digest=found.digest)
+  weights_file.refuse_gone(config.weights)  # Without it a run would be another, and begin anew.
   config = resolve(config)
   size.refuse_beyond_this_machine(config)
   return Cell(flags, config, given)

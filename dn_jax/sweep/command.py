@@ -11,6 +11,7 @@ import jax
 import rich.console
 
 from dn_jax.config.sweep import Sweep
+from dn_jax.errors import shown
 from dn_jax.report import write
 from dn_jax.report.grid import Grid
 from dn_jax.runs import collection
@@ -68,8 +69,10 @@ def carry_out(
   chips = elsewhere.chips(sweep.target)
   there = collection.read(sweep.out)
   for line in there.skipped:
-    print(f"skipped: {line}", file=sys.stderr)
+    print(f"skipped: {shown(line)}", file=sys.stderr)
   missing = runner.missing(cells, there)
+  if not sweep.dry_run:
+    runner.refuse_taken(missing, there)
   lanes = _lanes(missing, sweep)
   if lanes.said:
     console.print(lanes.said, highlight=False, markup=False, soft_wrap=True)

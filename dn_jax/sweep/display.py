@@ -8,6 +8,7 @@ import rich.console
 import rich.progress
 
 from dn_jax.config.resolve import slug
+from dn_jax.errors import shown
 from dn_jax.runs import records
 from dn_jax.sweep.cells import Cell
 from dn_jax.sweep.forecast import duration, side_by_side
@@ -93,7 +94,7 @@ class Display:
     )
 
   def _print(self, line: str) -> None:
-    self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+    self._console.print(shown(line), highlight=False, markup=False, soft_wrap=True)
 
   def _to_do(self) -> list[float]:
     """Work left of each run that has not ended, those that are furthest first."""

@@ -1,16 +1,21 @@
 """A sweep from its cells to its runs."""
 
+import contextlib
 import io
+import os
+import threading
 
+import fabricated
 import pytest
 import rich.console
 import stand_in
 import test_runner
 from test_runner import behave, events
 
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.sweep import accelerators, cluster, command, forecast, runner
 from dn_jax.sweep.accelerators import Accelerators
+from dn_jax.system import lock
 from dn_jax.system.signals import Interrupted
 
 data = test_runner.data  # The fixture.
@@ -137,3 +142,26 @@ def test_accelerators_are_counted_only_where_the_answer_matters(tmp_path, data, 
   monkeypatch.delenv("JAX_PLATFORMS", raising=False)
   if not flags:  # Nothing is missing any more.
     carry_out(tmp_path / "out", test_runner.cells(data, 1), at_once=9)
+
+
+@pytest.mark.parametrize("name", [lock.RUN, lock.SWEEP])
+def test_a_sweep_with_no_run_but_anothers_is_told_at_once_who_is_at_work(tmp_path, data, monkeypatch, name):
+  cells = test_runner.cells(data, 2)
+  carry_out(tmp_path / "out", cells[:1])
+  folder = fabricated.begun(tmp_path / "out" / "other", cells[1].config)
+  monkeypatch.setattr(forecast, "look", lambda *_: pytest.fail("planned first"))
+  with lock.held(folder, name):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=rf"--out {folder}: process {os.getpid()} on .* is at work on this run; wait"):
+      carry_out(tmp_path / "out", cells)
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_sweep_whose_run_is_anothers_for_a_moment_begins_it(tmp_path, data):
+  cells = test_runner.cells(data, 1)
+  folder = fabricated.begun(tmp_path / "out" / "other", cells[0].config)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(lock.held(folder, lock.RUN))
+    threading.Timer(0.5, stack.pop_all().close).start()
+    done, _ = carry_out(tmp_path / "out", cells)
+  assert [run.test_error for run in done] == [5.0]
