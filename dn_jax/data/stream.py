@@ -30,8 +30,6 @@ _MOST_TRIES = 100
 # Batches that each worker process, or all threads together, may finish ahead of time.
 _AHEAD = 2
 _MOST_THREADS = 16
-# Ctrl-C and a scheduler's warning reach all processes of a run, but only the main one handles them.
-_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM)
 
 Rows = dict[str, np.ndarray]
 
@@ -245,27 +243,13 @@ def _ahead(steps: grain.MapDataset, workers: int) -> Iterator[Rows]:
   batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   batches = grain.experimental.WithOptionsIterDataset(batches, grain.experimental.DatasetOptions(min_shm_size=2**40))
   processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD)
-  return _begun(iter(batches.mp_prefetch(processes, functools.partial(_begin_worker, os.getpid()))))
-
-
-def _begun(ahead: Any) -> Iterator[Rows]:
-  """Batches of workers, which start with the first one, and with its mask: a signal meets none that still starts."""
-  try:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
-    try:
-      first = next(ahead)
-    finally:
-      signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    yield first
-    yield from ahead
-  finally:
-    ahead.close()
+  return iter(batches.mp_prefetch(processes, functools.partial(_begin_worker, os.getpid())))
 
 
 def _begin_worker(parent: int, index: int, workers: int) -> None:
   del index, workers
   child_processes.follow(parent)
-  for number in _NOT_FOR_WORKERS:
+  # Ctrl-C and a scheduler's warning reach all processes of a run, but only the main one handles them.
+  for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
-  signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_FOR_WORKERS)
   cv2.setNumThreads(0)  # The workers are parallel enough.

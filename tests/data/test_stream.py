@@ -3,8 +3,6 @@
 import errno
 import itertools
 import os
-import signal
-from multiprocessing import util
 
 import numpy as np
 import pytest
@@ -160,25 +158,3 @@ def test_workers_without_shared_memory_are_refused_by_their_flag(tmp_path, monke
     ConfigurationError, match=r"--data.workers 2: they have no shared memory \(Read-only file system\)"
   ):
     training(tmp_path).batches(0, 2, workers=2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_signal_to_the_whole_group_meets_no_worker_even_while_it_starts(tmp_path, monkeypatch, workers):
-  spawned, fork = [], util.spawnv_passfds
-
-  def spawn(*arguments):
-    spawned.append(fork(*arguments))
-    for number in (signal.SIGTERM, signal.SIGINT):
-      os.kill(spawned[-1], number)
-    return spawned[-1]
-
-  monkeypatch.setattr(util, "spawnv_passfds", spawn)
-  halves(tmp_path)
-  stream_of = training(tmp_path)
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-  batches = stream_of.batches(0, 4, workers)
-  assert same(list(stream_of.batches(0, 4, 0)), [next(batches) for _ in range(4)])
-  assert len(spawned) >= workers
-  assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
-  batches.close()
