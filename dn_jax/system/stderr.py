@@ -33,8 +33,7 @@ def drop_lines() -> None:
     return
   import subprocess
 
-  # Linux keeps apart what is written at once; elsewhere the end of another's line may get lost.
-  reading, writing = os.pipe2(os.O_DIRECT | os.O_CLOEXEC) if sys.platform == "linux" else os.pipe()
+  reading, writing = _pipe()
   own = os.dup(2)
   command = [sys.executable, "-S", "-E", "-s", __file__]
   try:
@@ -50,6 +49,14 @@ def drop_lines() -> None:
   os.close(writing)
   was = sys.stderr
   sys.stderr = io.TextIOWrapper(os.fdopen(own, "wb", 0), was.encoding, was.errors, write_through=True)
+
+
+def _pipe() -> tuple[int, int]:
+  """Linux keeps apart what is written at once; elsewhere the end of another's line may get lost."""
+  try:
+    return os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+  except (AttributeError, OSError):
+    return os.pipe()
 
 
 def passed_on(writes: Iterable[bytes]) -> Iterator[bytes]:
