@@ -162,9 +162,9 @@ def tampered(prepared, folder, change):
 @pytest.mark.parametrize("by", [-1, 1])
 def test_shards_of_another_length_than_the_description_says_are_refused(prepared, tmp_path, by, streamed):
   folder = tampered(prepared, tmp_path / "tfds", lambda lengths: [str(each + by) for each in lengths])
-  read = catalog.load if not streamed else sources.opened
+  read, split, count = (sources.opened, "train", 120) if streamed else (catalog.load, "test", 40)
   with pytest.raises(
-    ConfigurationError, match=rf"says {120 + by} records of cifar10-train.*, which has 120\)"
+    ConfigurationError, match=rf"says {count + by} records of cifar10-{split}.*, which has {count}\)"
   ) as error:
     read(DataConfig("cifar10", folder))
   assert len(str(error.value).splitlines()) == 1
