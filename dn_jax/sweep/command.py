@@ -11,7 +11,6 @@ import jax
 import rich.console
 
 from dn_jax.config.sweep import Sweep
-from dn_jax.report import write
 from dn_jax.report.grid import Grid
 from dn_jax.runs import collection
 from dn_jax.runs.collection import Run
@@ -52,6 +51,8 @@ def run(
   sweep = dataclasses.replace(sweep, out=folders.of("out", sweep.out))
   done = carry_out(cells, sweep, axes, console)
   if done is not None:
+    from dn_jax.report import write  # With matplotlib, which a plan does without.
+
     write.conclude(table(done), done, sweep.out, console)
 
 
@@ -78,8 +79,9 @@ def carry_out(
     place: runner.Place = runner.Here(lanes.environments)
     if missing and sweep.cluster is not None and not sweep.dry_run:  # Before planning, which may take minutes.
       place = stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
-    rows = forecast.look(cells, there, sweep.memory, sweep.cluster is not None, console, lanes.devices, chips)
-    console.print(forecast.table(rows, axes, f"{len(cells)} runs, in {sweep.out}", at_once))
+    asked = forecast.Asked(sweep.memory, sweep.cluster is not None, lanes.devices, chips, sweep.dry_run)
+    rows = forecast.look(cells, there, asked, console)
+    console.print(forecast.table(rows, axes, f"{len(rows)} cells, {len(cells)} runs, in {sweep.out}", at_once))
     if sweep.dry_run:
       return None
     if missing:
@@ -110,6 +112,8 @@ def _lanes(missing: Sequence[Cell], sweep: Sweep) -> Lanes:
     UserError: they cannot be counted.
   """
   told = sweep.at_once is not None or sweep.devices_per_run is not None
+  if sweep.dry_run and not told and not sweep.memory:  # Counting them takes seconds.
+    return Lanes()
   if not missing or sweep.cluster is not None or (not told and os.environ.get("JAX_PLATFORMS") == "cpu"):
     return Lanes()
   asked = max((cell.config.devices or 0 for cell in missing), default=0)

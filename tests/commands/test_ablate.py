@@ -162,7 +162,7 @@ def test_a_sweep_trains_what_is_missing_here_and_on_a_cluster(ablate, tmp_path):
   done = run(script, *command, "--model.growth-rate", "4", **quick)
   assert done.returncode == 0, done.stderr + done.stdout
   (folder,) = (path for path in out.iterdir() if path.name != "report")
-  error = json.loads((folder / "summary.json").read_text())["test_error"]
+  error = json.loads((folder / "summary.json").read_text())["test_error_percent"]
   with (out / "report" / "table.csv").open() as file:
     (row,) = csv.DictReader(file)
   assert row["test error, %"].startswith(f"{error:.2f}")

@@ -42,10 +42,10 @@ FAILURE = Failure("no luck", None, "now")
 
 def test_errors_by_class_are_kept_with_names_of_any_bytes_and_what_is_unknown_is_left_out(tmp_path):
   errors = contents.class_errors((0.25, None), ("caf\udce9", "tea"))
-  write_summary(tmp_path, dataclasses.replace(SUMMARY, test_class_errors=errors, test_top5_error=None))
+  write_summary(tmp_path, dataclasses.replace(SUMMARY, test_class_errors_percent=errors, test_top5_error_percent=None))
   found = read_summary(tmp_path)
-  assert [(each.name, each.error) for each in found.test_class_errors] == [("caf\udce9", 25.0), ("tea", None)]
-  assert "test_top5_error" not in json.loads((tmp_path / "summary.json").read_text())
+  assert [(each.name, each.error) for each in found.test_class_errors_percent] == [("caf\udce9", 25.0), ("tea", None)]
+  assert "test_top5_error_percent" not in json.loads((tmp_path / "summary.json").read_text())
   records = [RECORD, dataclasses.replace(RECORD, test_top5_error=0.1, test_class_errors=(0.25, None))]
   write_records(tmp_path, records)
   assert read_records(tmp_path) == records
