@@ -79,9 +79,12 @@ def carry_out(
     place: runner.Place = runner.Here(lanes.environments)
     if missing and sweep.cluster is not None and not sweep.dry_run:  # Before planning, which may take minutes.
       place = stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
-    asked = forecast.Asked(sweep.memory, sweep.cluster is not None, lanes.devices, chips, sweep.dry_run)
+    # What is finished needs no data.
+    published = sweep.dry_run or not missing
+    asked = forecast.Asked(sweep.memory, sweep.cluster is not None, lanes.devices, chips, published)
     rows = forecast.look(cells, there, asked, console)
-    console.print(forecast.table(rows, axes, f"{len(rows)} cells, {len(cells)} runs, in {sweep.out}", at_once))
+    title = f"{_counted(len(rows), 'cell')}, {_counted(len(cells), 'run')}, in {sweep.out}"
+    console.print(forecast.table(rows, axes, title, at_once))
     if sweep.dry_run:
       return None
     if missing:
@@ -102,6 +105,10 @@ def carry_out(
         raise Interrupted(f"stopped, and saved; '{report}' shows what is done") from None
   wanted = {cell.key for cell in cells}
   return [run for run in collection.read(sweep.out).runs if run.key in wanted]
+
+
+def _counted(number: int, what: str) -> str:
+  return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _lanes(missing: Sequence[Cell], sweep: Sweep) -> Lanes:

@@ -147,7 +147,7 @@ def look(cells: Sequence[Cell], there: Collection, asked: Asked, console: rich.c
     from dn_jax.sweep import memory  # With JAX and the planner, which take seconds.
 
     own = [dataclasses.replace(config, devices=config.devices or asked.devices) for config in configs]
-    answers, described = memory.ask(own, rules, console)
+    answers, described = memory.ask(own, counted, console)
   rows = []
   for group, of_run, seen, answer in zip(grouped.values(), sizes, counted, answers, strict=True):
     found = [run for cell in group if (run := there.of_key(cell.key))]

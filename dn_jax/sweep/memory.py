@@ -15,20 +15,22 @@ import rich.markup
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import RunConfig
-from dn_jax.data import catalog, splits
 from dn_jax.distributed import layout
 from dn_jax.errors import UserError
 from dn_jax.planner import plan as planning
 from dn_jax.planner import policy as remat_policy
 from dn_jax.planner import targets
+from dn_jax.sweep.images import Images
 from dn_jax.system import child_processes, compilation
 
 # Bytes of a step, or None and the reason why the step is impossible.
 Answer = tuple[int | None, str]
 
 
-def ask(configs: Sequence[RunConfig], rules: Sequence[int], console: rich.console.Console) -> tuple[list[Answer], str]:
-  """Asks a process for each run's `step_memory`; returns its answers, and this machine's devices for a run.
+def ask(
+  configs: Sequence[RunConfig], found: Sequence[Images], console: rich.console.Console
+) -> tuple[list[Answer], str]:
+  """Asks a process for the `step_memory` of each run; returns its answers, and this machine's devices for a run.
 
   The process holds the accelerator, and ends before this returns, so that the runs can have the devices. If it dies,
   the step in question counts as refused, and a new process answers the rest.
@@ -49,7 +51,7 @@ def ask(configs: Sequence[RunConfig], rules: Sequence[int], console: rich.consol
         config = configs[number]
         title = rich.markup.escape(f"{name_of(config.model)} on {data_name(config)}")
         with console.status(f"memory of {number + 1} of {len(configs)}: {title}"):
-          answers.append(pool.submit(answer, config, rules[number]).result())
+          answers.append(pool.submit(answer, config, found[number]).result())
     except BrokenProcessPool:
       answers.append((None, "the process that was asked died (out of memory?)"))
     except KeyboardInterrupt:  # Do not wait for the compiler.
@@ -77,28 +79,28 @@ def _devices(count: int | None) -> tuple[int, str]:
   return os.getpid(), targets.here(count).described
 
 
-def answer(config: RunConfig, rule: int = splits.RULE) -> Answer:
+def answer(config: RunConfig, found: Images) -> Answer:
   """In the process: the result of `step_memory`, or its error."""
   try:
-    return step_memory(config, rule), ""
+    return step_memory(config, found), ""
   except (UserError, MemoryError, jax.errors.JaxRuntimeError) as error:
     return None, str(error)
 
 
-def step_memory(config: RunConfig, rule: int = splits.RULE) -> int:
-  """Bytes of a run's training step on each of its devices of this machine.
+def step_memory(config: RunConfig, found: Images) -> int:
+  """Bytes of the training step of a run with these images, on each of its devices of this machine.
 
   Raises:
     UserError: the compiler refuses the step, or the devices do not fit the run.
   """
-  info = catalog.known(config.data, rule)
+  info = found.info
   layout.make_layout(config.statistics_groups, devices=config.devices)
   question = planning.Question(
     config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
   )
   where = targets.here(config.devices)
   of_a_picture = math.prod(info.image_shape) + 4  # Bytes, its label included.
-  beside = 0 if info.streamed else sum(catalog.count(config.data, rule)) * of_a_picture
+  beside = 0 if info.streamed else (found.train + found.valid + found.test) * of_a_picture
   policy, _ = remat_policy.settle(question, where, beside)
   plan = planning.plan(question.under(policy), where)
   if plan.refusal:
