@@ -5,8 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from dn_jax.config import datasets, protocol, size, zoo
-from dn_jax.config.network import complete_model
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import RunConfig
 from dn_jax.report import departures, protocol_words
 from dn_jax.report.ablation import numbers, spread
 from dn_jax.report.grid import Grid, Value
@@ -89,9 +88,8 @@ def table(entries: Sequence[Entry], scale: float = 1.0) -> Grid:
     label = ", ".join(filter(None, [published.title + ("*" if published.note else ""), changes]))
     cells = [_cell(published.errors.get(column), by_column.get(column), marks) for column in columns]
     lines.append([label, "" if published.parameters is None else f"{published.parameters}M", *cells])
-    there = [column for column in columns if column in by_column or column in published.errors]
     records += [
-      {"network": name, "trained": changes} | _record(name, column, by_column.get(column)) for column in there
+      {"network": name, "trained": changes} | _record(by_column[column]) for column in columns if column in by_column
     ]
   title = "Test error in percent: published | ours ± sample standard deviation over seeds (seeds) | difference"
   if said := rehearsal(entries, scale):
@@ -151,26 +149,25 @@ def _cell(published: float | None, entry: Entry | None, marks: Mapping[str, str]
   return f"{'-' if published is None else rounding.in_words(published)} | {ours} | {difference}"
 
 
-def _record(name: str, column: str, entry: Entry | None) -> dict[str, Value]:
-  """A cell as data; what was not run has the published number alone."""
-  network = zoo.NETWORKS[name]
-  published, errors = network.errors.get(column), entry.errors if entry else []
-  found = [images for run in entry.runs if run.summary and (images := departures.images(run))] if entry else []
-  info = datasets.info_of(DataConfig(data_of_column(column)[0]))
-  whose = entry.config.protocol if entry else network.protocol
+def _record(entry: Entry) -> dict[str, Value]:
+  """A cell as data."""
+  network, config, errors = zoo.NETWORKS[entry.name], entry.config, entry.errors
+  published = network.errors.get(entry.column)
+  found = [images for run in entry.runs if run.summary and (images := departures.images(run))]
+  info, usual = datasets.info_of(config.data), protocol.of(network.protocol, config.data.name)
   return {
-    "column": column,
-    "parameters": size.of(complete_model(ModelConfig(name=name)), info.num_classes, info.image_shape).parameters,
+    "column": entry.column,
+    "parameters": size.of(config.model, info.num_classes, info.image_shape).parameters,
     "published_parameters": network.parameters and round(1e6 * network.parameters),
     **numbers(errors),
     "published": published,
     "difference": rounding.exact(statistics.fmean(errors) - published) if errors and published is not None else None,
-    "failed": entry.failed if entry else 0,
-    "protocol": whose if entry else None,
-    "epochs": entry.config.epochs if entry else None,
-    "published_epochs": protocol.of(network.protocol, info.name).epochs,
-    "batch_size": entry.config.batch_size if entry else None,
-    "published_batch_size": protocol.of(network.protocol, info.name).batch_size,
+    "failed": entry.failed,
+    "protocol": config.protocol,
+    "epochs": config.epochs,
+    "published_epochs": usual.epochs,
+    "batch_size": config.batch_size,
+    "published_batch_size": usual.batch_size,
     "images": min(each[0] for each in found) if found else None,
     "published_images": sum(info.published),
     "not_as_published": entry.departures if errors else "",
