@@ -312,10 +312,10 @@ def _summary(
   seconds = sum(record.seconds for record in records)
   pictures = sum(record.seconds * record.images_per_second for record in records)
   return run_records.Summary(
-    test_error=100 * reported.test_error,
+    test_error_percent=100 * reported.test_error,
     reported=config.report,
     reported_epoch=reported.epoch,
-    valid_error=None if reported.valid_error is None else 100 * reported.valid_error,
+    valid_error_percent=None if reported.valid_error is None else 100 * reported.valid_error,
     parameters=parameters,
     flops=flops,
     epochs=len(records),
@@ -330,8 +330,8 @@ def _summary(
     python=platform.python_version(),
     versions=provenance.versions(),
     commit=provenance.commit(),
-    test_top5_error=None if top5 is None else 100 * top5,
-    test_class_errors=None if errors is None else class_errors(errors, names),
+    test_top5_error_percent=None if top5 is None else 100 * top5,
+    test_class_errors_percent=None if errors is None else class_errors(errors, names),
   )
 
 

@@ -37,6 +37,10 @@ def prepare_command(name: str, folder: pathlib.Path | None) -> str:
   return f"{installed}python experiments/prepare.py --data.name {name}{where}{copied}"
 
 
+class NotPreparedError(ConfigurationError):
+  """A data set that is not there."""
+
+
 class Opened(NamedTuple):
   """A prepared data set: functions of a split's name.
 
@@ -83,16 +87,14 @@ def newest_version(name: str, folder: pathlib.Path | None) -> pathlib.Path:
   """
   place = root(folder)
   if folder is not None and not place.is_dir():
-    raise ConfigurationError("data.dir", place, "is not a folder")
+    raise NotPreparedError("data.dir", place, "is not a folder")
   versions = [
     path
     for path in (place / name).glob("*")
     if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").is_file()
   ]
   if not versions:
-    raise ConfigurationError(
-      "data.name", name, f"is not prepared in {place}; to get it: {prepare_command(name, folder)}"
-    )
+    raise NotPreparedError("data.name", name, f"is not prepared in {place}; to get it: {prepare_command(name, folder)}")
   return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
 
 

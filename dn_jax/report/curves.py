@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from dn_jax.report import style
+from dn_jax.runs import rounding
 from dn_jax.runs.records import EpochRecord
 
 _SPLITS = {
@@ -47,7 +48,7 @@ def draw_one(records: Sequence[EpochRecord], title: str) -> Figure:
     loss, error = ([getattr(record, f"{split}_{kind}") for record in records] for kind in ("loss", "error"))
     look = look | {"markevery": _every(len(records), 0), "markersize": 4}
     losses.plot(epochs, loss, **look, label=f"{split} ({loss[-1]:.3g})")
-    errors.plot(epochs, error, **look, label=f"{split} ({error[-1]:.2%})")
+    errors.plot(epochs, error, **look, label=f"{split} ({rounding.in_words(100 * error[-1])}%)")
   for axes, name in ((losses, "cross-entropy"), (errors, "error")):
     _by_epoch(axes, name)
     for before, after in itertools.pairwise(records):
@@ -98,7 +99,7 @@ def _page(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> 
       for axes, split in zip(pair, ("test", "train"), strict=True):
         values = np.array([[getattr(record, f"{split}_error") for record in run[:epochs]] for run in runs])
         mean = values.mean(axis=0)
-        label = textwrap.fill(f"{name} ({mean[-1]:.2%})", 36, subsequent_indent="  ")
+        label = textwrap.fill(f"{name} ({rounding.in_words(100 * mean[-1])}%)", 36, subsequent_indent="  ")
         axes.plot(x, mean, label=label, markersize=4.5, linewidth=1.2, markevery=_every(epochs, order), **styles[name])
         if len(runs) > 1:
           band = {"color": styles[name]["color"], "alpha": 0.15, "linewidth": 0}

@@ -9,7 +9,7 @@ import rich.progress
 
 from dn_jax.config.resolve import slug
 from dn_jax.errors import shown
-from dn_jax.runs import records
+from dn_jax.runs import records, rounding
 from dn_jax.sweep.cells import Cell
 from dn_jax.sweep.forecast import duration, side_by_side
 from dn_jax.sweep.process import End, Outcome
@@ -115,4 +115,6 @@ def _test_error(folder: pathlib.Path) -> str:
     summary = records.read_summary(folder)
   except records.RunError:
     summary = None
-  return f"{summary.test_error:.2f} % test error" if summary else "ended without a summary that can be read"
+  if summary is None:
+    return "ended without a summary that can be read"
+  return f"{rounding.in_words(summary.test_error_percent)} % test error"
