@@ -3,6 +3,7 @@
 tyro reads them. It prints mistakes in a box of several lines, and knows no bounds.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -13,14 +14,24 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dn_jax.commands import explain
 from dn_jax.config.check import check, check_values, in_words
+from dn_jax.config.origin import Setting
 from dn_jax.config.schema import flag_types
 from dn_jax.errors import UserError, near, nearest
 from dn_jax.system import traces
 
+_HELP = {"-h", "--help"}
+
 
 def parse(
-  command: Any, description: str | None = None, args: Sequence[str] | None = None, *, leave_unknown: bool = False
+  command: Any,
+  description: str | None = None,
+  args: Sequence[str] | None = None,
+  *,
+  leave_unknown: bool = False,
+  default: Any = None,
+  settings: explain.Settings | None = None,
 ) -> Any:
   """Reads a command line, as `tyro.cli` does.
 
@@ -29,6 +40,8 @@ def parse(
     description: what `--help` says before the flags.
     args: the words; by default the program's own.
     leave_unknown: whether to return unknown words too, instead of refusing them.
+    default: a dataclass with the values of flags that are left out.
+    settings: of what the words ask for, the values that will be in force; `--help` shows them.
 
   Returns:
     The checked dataclass, or what the function returns; with `leave_unknown` a pair of that and the unknown words.
@@ -39,7 +52,7 @@ def parse(
   import tyro
   from tyro import _errors as events  # Private, so setup.cfg bounds tyro's minor version.
 
-  words = list(sys.argv[1:] if args is None else args)
+  words = _in_one_form(command, sys.argv[1:] if args is None else args)
   given: dict[str, Any] = {}
   filled = command
   if inspect.isfunction(command):
@@ -49,7 +62,14 @@ def parse(
       given.update(inspect.signature(command).bind(*args, **values).arguments)
 
   with events.on_parse_error(functools.partial(_refuse, command, words)):
-    found = tyro.cli(filled, description=_described(description), args=words, return_unknown_args=leave_unknown)
+    found = tyro.cli(
+      filled,
+      description=_described(description),
+      args=words,
+      return_unknown_args=leave_unknown,
+      registry=explain.registry(filled, _known(command, words, default, settings)),
+      **({} if default is None else {"default": default}),
+    )
   config, rest = found if leave_unknown else (found, [])
   if inspect.isfunction(command):
     check_values(typing.get_type_hints(command, include_extras=True), given)
@@ -57,6 +77,52 @@ def parse(
   elif dataclasses.is_dataclass(config):
     check(config)
   return (config, rest) if leave_unknown else config
+
+
+def _known(command: Any, words: Sequence[str], default: Any, settings: explain.Settings | None) -> Sequence[Setting]:
+  """The values that `--help` shows: of the other words, or where these do not fit, of none."""
+  if settings is None or not _HELP & set(words):
+    return ()
+  if inspect.isfunction(command):
+    return settings(None, {})
+  for tried in ([word for word in words if word not in _HELP], ()):
+    with contextlib.suppress(UserError):
+      return settings(parse(command, args=tried, default=default), given(command, tried))
+  return ()
+
+
+def given(command: Any, args: Sequence[str] | None = None) -> dict[str, str]:
+  """The flags of a command that words name, by default the program's own, each with the word that names it."""
+  words = [word.partition("=")[0] for word in (sys.argv[1:] if args is None else args) if word.startswith("--")]
+  switches = {negated(flag): flag for flag in flag_types(command)}
+  named = {word: word.replace("_", "-") for word in words}
+  return {
+    flag: word
+    for word, flag in ((word, switches.get(name, name[2:])) for word, name in named.items())
+    if flag in flag_types(command)
+  }
+
+
+def _in_one_form(command: Any, words: Sequence[str]) -> list[str]:
+  """Words in which `--model.bottleneck False`, the form of earlier versions, is `--model.no-bottleneck`."""
+  switches = {flag for flag, hint in flag_types(command).items() if set(typing.get_args(hint)) == {bool, type(None)}}
+  found: list[str] = []
+  left = iter(words)
+  for word in left:
+    name, equals, value = word.partition("=")
+    flag = name.removeprefix("--").replace("_", "-")
+    if not (word.startswith("--") and flag in switches):
+      found.append(word)
+      continue
+    following = [value] if equals else list(itertools.islice(left, 1))
+    found += {("True",): [name], ("False",): [negated(flag)]}.get(tuple(following), [name, *following])
+  return found
+
+
+def negated(flag: str) -> str:
+  """`--model.no-bottleneck` of `model.bottleneck`."""
+  head, dot, tail = flag.rpartition(".")
+  return f"--{head}{dot}no-{tail}"
 
 
 def _described(description: str | None) -> str | None:

@@ -31,10 +31,12 @@ def train() -> None:
   from dn_jax.commands.flags import parse
   from dn_jax.commands.training import Training
   from dn_jax.config import datasets, weights_file
+  from dn_jax.config.origin import settings
+  from dn_jax.config.resolve import resolve
   from dn_jax.runs import start
   from dn_jax.runs.contents import ClassError
 
-  asked = parse(Training, __doc__)
+  asked = parse(Training, __doc__, settings=lambda asked, given: settings(asked.run, resolve(asked.run), given))
   command_line.check_confusion(asked.confusion)
   # Before JAX is imported, and before this process joins others.
   config = start.resolved(asked.run, lambda line: print(line, flush=True))
