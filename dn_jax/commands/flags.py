@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import re
 import shlex
 import sys
 import typing
@@ -22,6 +23,27 @@ from dn_jax.errors import UserError, near, nearest
 from dn_jax.system import traces
 
 _HELP = {"-h", "--help"}
+_NUMBER = re.compile(r"[-+.\de]+")
+_NUMBERS = re.compile(r"[-+.\de]+(,[-+.\de]+)+")
+# Names that other programs have for flags.
+_SYNONYMS = {
+  **dict.fromkeys(("lr", "learning-rate", "rate"), ("optimizer.learning-rate",)),
+  **dict.fromkeys(("wd", "decay", "l2"), ("optimizer.weight-decay",)),
+  **dict.fromkeys(("bs", "batch", "batchsize", "train-batch-size"), ("batch-size",)),
+  **dict.fromkeys(("dataset", "data"), ("data.name",)),
+  **dict.fromkeys(("data-dir", "datadir", "root"), ("data.dir",)),
+  **dict.fromkeys(("output", "output-dir", "save", "save-dir", "logdir"), ("out",)),
+  **dict.fromkeys(("arch", "network", "model"), ("model.name",)),
+  **dict.fromkeys(("k", "growth"), ("model.growth-rate",)),
+  **dict.fromkeys(("l", "layers"), ("model.depth", "model.blocks")),
+  **dict.fromkeys(("theta", "reduction"), ("model.compression",)),
+  **dict.fromkeys(("droprate", "drop-rate"), ("model.dropout",)),
+  **dict.fromkeys(("n-epochs", "num-epochs", "max-epochs"), ("epochs",)),
+  **dict.fromkeys(("gpus", "num-gpus", "ngpu"), ("devices",)),
+  **dict.fromkeys(("pretrained", "init", "load"), ("weights",)),
+  **dict.fromkeys(("num-workers", "j", "nthreads"), ("data.workers",)),
+  **dict.fromkeys(("bf16", "fp16", "amp"), ("model.dtype",)),
+}
 
 
 def parse(
@@ -107,15 +129,19 @@ def _in_one_form(command: Any, words: Sequence[str]) -> list[str]:
   """Words in which `--model.bottleneck False`, the form of earlier versions, is `--model.no-bottleneck`."""
   switches = {flag for flag, hint in flag_types(command).items() if set(typing.get_args(hint)) == {bool, type(None)}}
   found: list[str] = []
-  left = iter(words)
-  for word in left:
+  switch = None  # The switch that the word before this one is.
+  for word in words:
     name, equals, value = word.partition("=")
-    flag = name.removeprefix("--").replace("_", "-")
-    if not (word.startswith("--") and flag in switches):
+    said = value if equals else word
+    before, switch = switch, name if name.startswith("--") and name[2:].replace("_", "-") in switches else None
+    if equals and switch and said in ("True", "False"):
+      found.append(negated(switch[2:].replace("_", "-")) if said == "False" else switch)
+      switch = None
+    elif before and word in ("True", "False"):
+      if word == "False":
+        found[-1] = negated(before[2:].replace("_", "-"))
+    else:
       found.append(word)
-      continue
-    following = [value] if equals else list(itertools.islice(left, 1))
-    found += {("True",): [name], ("False",): [negated(flag)]}.get(tuple(following), [name, *following])
   return found
 
 
@@ -168,7 +194,8 @@ def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
     case events.BadValue(argument=argument) | events.InstantiationFailure(argument=argument) if argument:
       value = " ".join(map(_quoted, _values_of(argument.lowered.name_or_flags, words)))
       given = f" {value}: " if value else ": needs a value, "
-      raise UserError(f"{_name(argument)}{given}{in_words(argument.field.type)}")
+      several = "; several values, with commas, are for ablate.py" if _NUMBERS.fullmatch(value) else ""
+      raise UserError(f"{_name(argument)}{given}{in_words(argument.field.type)}{several}")
 
 
 def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -> None:
@@ -177,11 +204,16 @@ def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -
   if not first.startswith("-"):
     place = next((n for n, word in enumerate(words) if first in (word, word.partition("=")[2])), len(words))
     before = [word.partition("=")[0] for word in words[: place + 1] if word.startswith("--")]
-    raise UserError(f"{_quoted(first)}: {f'one word too many after {before[-1]}' if before else 'belongs to no flag'}")
+    commas = "; ablate.py takes several values of a flag, with commas between them" if _NUMBER.fullmatch(first) else ""
+    far = f"one word too many after {before[-1]}{commas}" if before else "belongs to no flag"
+    raise UserError(f"{_quoted(first)}: {far}")
   name, equals, value = first.partition("=")
   following = [value] if equals else [word for word in rest[:1] if not word.startswith("--")]
   flag = name.lstrip("-").replace("_", "-")
   close = nearest(flag, flag_types(command))
+  meaning = [each for each in _SYNONYMS.get(flag.rpartition(".")[2], ()) if each in flag_types(command)]
+  if meaning:  # A near spelling is a worse guess than the same meaning.
+    close = meaning
   meant = f"did you mean {' or '.join(f'--{each}' for each in close)}?" if close else "--help lists them"
   raise UserError(" ".join([name, *map(_quoted, following)]) + f": there is no such flag; {meant}")
 

@@ -14,3 +14,5 @@ class Training:
   run: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
   confusion: pathlib.Path | None = None
   """At the end, write whom the reported network takes for whom on the test images into FILE.svg and FILE.csv."""
+  print_config: bool = False
+  """Print every flag's value and where it comes from, as YAML, and start nothing."""

@@ -1,8 +1,9 @@
 """Where each value of a run's configuration comes from: a flag, a file, a publication, a default, or nobody yet."""
 
 import dataclasses
+import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dn_jax.config import protocol, weights_file, zoo
@@ -93,6 +94,17 @@ def _of_model(flag: str, asked: ModelConfig, complete: ModelConfig) -> str:
   if field in ("blocks", "depth") and (asked.blocks or asked.depth):
     return "from --model." + ("depth" if asked.depth else "blocks")
   return f"of {kind_of(complete)}"
+
+
+def as_yaml(found: Sequence[Setting]) -> Iterator[str]:
+  """Lines of YAML, with each value's origin as a comment."""
+  sections: dict[str, list[str]] = {}
+  for each in found:
+    section, _, name = each.flag.rpartition(".")
+    value = f"{'  ' * bool(section)}{name.replace('-', '_')}: {json.dumps(each.value)}"
+    sections.setdefault(section, []).append(f"{value:<40}  # {each.origin}")
+  for section, lines in sections.items():
+    yield from [f"{section}:"] * bool(section) + lines
 
 
 def unset_words(kind: Any, prefix: str = "") -> dict[str, str]:
