@@ -5,6 +5,7 @@
 Unset flags have the values published for the network and the data set.
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 from dn_jax.system import signals
@@ -28,20 +29,26 @@ def main() -> None:
 def train() -> None:
   """Reads flags, trains, and prints the result."""
   from dn_jax.commands import command_line
-  from dn_jax.commands.flags import parse
+  from dn_jax.commands.flags import given, parse
   from dn_jax.commands.training import Training
   from dn_jax.config import datasets, weights_file
+  from dn_jax.config.origin import as_yaml, settings
+  from dn_jax.config.resolve import resolve
   from dn_jax.errors import ConfigurationError, shown
   from dn_jax.runs import rounding, start
   from dn_jax.runs.contents import ClassError
 
-  asked = parse(Training, __doc__)
+  asked = parse(Training, __doc__, settings=lambda asked, given: settings(asked.run, resolve(asked.run), given))
   command_line.check_confusion(asked.confusion)
   if asked.memory and not asked.dry_run:
     raise ConfigurationError("memory", True, "goes with --dry-run")
   # Before JAX is imported, and before this process joins others.
-  config = start.resolved(asked.run, lambda line: print(line, flush=True))
+  say = lambda line: print(line, file=sys.stderr if asked.print_config else sys.stdout, flush=True)
+  config = start.resolved(asked.run, say)
   weights_file.refuse_missing(config.weights, config.out)
+  if asked.print_config:
+    print("\n".join(map(shown, as_yaml(settings(asked.run, config, given(Training))))))
+    return
   if asked.dry_run:
     _plan(config, asked.memory)
     return

@@ -18,3 +18,5 @@ class Training:
   """Print the run's parameters, FLOPs and images, as published where the data are not there, and stop there."""
   memory: bool = False
   """With --dry-run: ask the compiler, too, how much memory a training step takes."""
+  print_config: bool = False
+  """Print every flag's value and where it comes from, as YAML, and start nothing."""

@@ -132,6 +132,9 @@ def _named(data: "DataConfig") -> DatasetInfo:
         fits = f"{data.name} has its published test set and pixels; for pictures that are read one by one"
         raise ConfigurationError(flag, value, fits)
     return CATALOG[data.name]
+  if data.name.endswith("+") and data.name[:-1] in CATALOG:
+    fits = f'"+" is a flag of its own: --data.name {data.name[:-1]} --data.augment'
+    raise ConfigurationError("data.name", data.name, fits)
   misspelt = difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
   if misspelt and not (root(data.dir) / data.name).is_dir():
     raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))

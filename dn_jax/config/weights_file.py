@@ -7,9 +7,10 @@ from collections.abc import Callable
 import safetensors
 
 from dn_jax.config import keras_file
+from dn_jax.config.about import About
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.network import complete_model
-from dn_jax.config.schema import About, ModelConfig
+from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders, hub
 

@@ -14,8 +14,9 @@ from jax.sharding import PartitionSpec
 
 from dn_jax import weights
 from dn_jax.config import datasets, weights_file
+from dn_jax.config.about import About, AboutInput
 from dn_jax.config.network import complete_model, smallest_map
-from dn_jax.config.schema import About, AboutInput, DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.data import catalog

@@ -11,6 +11,7 @@ import io
 import itertools
 import pathlib
 import sys
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from dn_jax.system import folders, hub
 
 Values = tuple[str, ...]
 _TYPES = flag_types(RunConfig)
+_SWITCHES = {flag for flag, hint in _TYPES.items() if bool in (hint, *typing.get_args(hint))}
 # Flags that the sweep itself sets.
 _OWN = {
   "out": "each run has its own folder, in the sweep's",
@@ -110,7 +112,7 @@ def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[V
   """
   found: dict[str, list[Values]] = {}
   for flag, words in _grouped(tokens):
-    if flag not in _TYPES and (name := flag.replace("no-", "", 1)) in _TYPES and _TYPES[name] is bool:
+    if flag not in _TYPES and (name := flag.replace("no-", "", 1)) in _SWITCHES:
       flag, words = name, [*words, "False"]
     if flag in _OWN:
       raise ConfigurationError(flag, " ".join(words), _OWN[flag])
@@ -118,7 +120,7 @@ def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[V
       raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {near(flag, (*_TYPES, *also))}")
     if flag in found:
       raise ConfigurationError(flag, " ".join(words), "is given twice; put commas between its values")
-    text = " ".join(words) or ("True" if _TYPES[flag] is bool else "")
+    text = " ".join(words) or ("True" if flag in _SWITCHES else "")
     alternatives = [tuple(part.split()) for part in text.split(",")]
     if () in alternatives:
       raise ConfigurationError(flag, text or "(nothing)", "has an empty value")
@@ -226,7 +228,7 @@ def _with(config: Any, flag: str, value: Any) -> Any:
 
 
 def _as_flags(flag: str, words: Values) -> tuple[str, ...]:
-  if _TYPES[flag] is bool and words in (("True",), ("False",)):
+  if flag in _SWITCHES and words in (("True",), ("False",)):
     head, dot, tail = flag.rpartition(".")
     return (f"--{flag}" if words == ("True",) else f"--{head}{dot}no-{tail}",)
   value = _value(flag, words)

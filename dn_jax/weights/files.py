@@ -9,8 +9,8 @@ import safetensors
 import safetensors.numpy
 
 from dn_jax.config import keras_file
+from dn_jax.config.about import About
 from dn_jax.config.check import adapter
-from dn_jax.config.schema import About
 from dn_jax.config.weights_file import METADATA, WeightsError
 from dn_jax.errors import shown
 from dn_jax.system import folders
