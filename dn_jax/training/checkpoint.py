@@ -360,8 +360,18 @@ class Checkpoints:
       self._finish()
     finally:
       self._sealer.shutdown()
-      with _refused_by_disk(self.check_there):
-        self._manager.close()
+      try:
+        with _refused_by_disk(self.check_there):
+          self._manager.close()
+      finally:
+        self._remove_made_anew()
+
+  def _remove_made_anew(self) -> None:
+    """Removes what a save under way wrote once its run was removed: TensorStore makes a file's folders."""
+    if self._place and self._identity() != self._place and not (self._run / "config.json").exists():
+      folders.remove(self._folder)
+      with contextlib.suppress(OSError):
+        self._run.rmdir()
 
   def __enter__(self) -> "Checkpoints":
     return self
