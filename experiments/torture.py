@@ -3,9 +3,9 @@
   python experiments/torture.py --kills 100 --seed 1
   python experiments/torture.py --kills 0 --faults no-inodes read-only --runs streamed
 
-Runs are killed, damaged, moved, started twice, and lose their disk; see experiments/torturing/. After each fault the same
-command goes on. At its end a run is compared with an undisturbed one: parameters, running averages and momentum bit for
-bit, and the records without their times. A fault that the machine does not allow is left out, and counted as that.
+Runs are killed, damaged, moved, started twice, and lose their disk (experiments/torturing/). After each fault the same
+command goes on. At its end a run is compared with an undisturbed one: parameters, running averages and momentum bit
+for bit, and the records without their times. A fault that the machine does not allow is left out, and counted as that.
 """
 
 import collections
@@ -22,16 +22,16 @@ from typing import Annotated
 import rich.console
 import rich.table
 import tyro
-
-from dn_jax.commands import command_line
-from dn_jax.config.schema import Whole
-from dn_jax.errors import ConfigurationError, near
-from dn_jax.system import folders
 from torturing import runs
 from torturing.faults import FAULTS
 from torturing.kills import Missed
 from torturing.places import LeftOut
 from torturing.started import Mistake
+
+from dn_jax.commands import command_line
+from dn_jax.config.schema import Whole
+from dn_jax.errors import ConfigurationError, near
+from dn_jax.system import folders
 
 # After so many faults a run is taken to its end, so that many runs are compared.
 MOST = 4

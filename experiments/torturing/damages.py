@@ -6,11 +6,12 @@ import shutil
 import time
 from collections.abc import Callable
 
-from dn_jax.runs import records
-from dn_jax.training.seal import steps_on_disk
 from torturing.kills import Missed
 from torturing.runs import Victim
 from torturing.started import LOOK
+
+from dn_jax.runs import records
+from dn_jax.training.seal import steps_on_disk
 
 
 def damaged(victim: Victim, harm: Callable[[pathlib.Path, random.Random], None]) -> str:

@@ -6,7 +6,7 @@ import time
 from torturing.runs import EXPERIMENTS, Victim
 from torturing.started import LOOK, asked_to_end
 
-# Allowed exit codes of a process that was sent a signal, and of those beside it: done before; saved and stopped; killed.
+# Allowed exit codes of a process that was sent a signal, and of those beside it: done before, saved, killed.
 ENDS = {
   signal.SIGKILL: (0, -signal.SIGKILL),
   signal.SIGTERM: (0, 75, -signal.SIGTERM),

@@ -8,10 +8,10 @@ import time
 
 import cv2
 import numpy as np
-
-from dn_jax.runs import records
 from torturing.comparing import difference, newest_whole
 from torturing.started import LOOK, Mistake, Started
+
+from dn_jax.runs import records
 
 EXPERIMENTS = pathlib.Path(__file__).parent.parent
 _NETWORK = ("--model.depth", "10", "--model.growth-rate", "4", "--data.augment")
