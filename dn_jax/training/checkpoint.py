@@ -162,7 +162,7 @@ class Checkpoints:
 
   def __init__(self, folder: pathlib.Path, keep: int, say: Callable[[str], None], *, read_only: bool = False):
     traces.hush()  # Orbax logs every file; whatever matters here is said or raised.
-    self._run, self._folder = folder.parent, folders.absolute(folder)
+    self._run, self._folder, self._read_only = folder.parent, folders.absolute(folder), read_only
     self._damaged = set(processes.by_first(lambda: self._find_damaged(say, set_aside=not read_only)))
     # Of equally good checkpoints the first is the best, as in `best_record`.
     best = preservation_policy.BestN(
@@ -360,8 +360,19 @@ class Checkpoints:
       self._finish()
     finally:
       self._sealer.shutdown()
-      with _refused_by_disk(self.check_there):
-        self._manager.close()
+      try:
+        with _refused_by_disk(self.check_there):
+          self._manager.close()
+      finally:
+        self._remove_made_anew()
+
+  def _remove_made_anew(self) -> None:
+    """Removes what a save under way wrote once its run was removed: TensorStore makes a file's folders."""
+    away = self._place and self._identity() != self._place
+    if away and not self._read_only and not (self._run / "config.json").exists():
+      folders.remove(self._folder)
+      with contextlib.suppress(OSError):
+        self._run.rmdir()
 
   def __enter__(self) -> "Checkpoints":
     return self

@@ -20,9 +20,9 @@ def renamed(run):
 
 
 def renamed_and_made_anew(run):
-  """As TensorStore makes a folder anew in which it was about to write."""
+  """As TensorStore makes a folder anew in which it was about to write, with the file."""
   renamed(run)
-  (run / "c").mkdir(parents=True)
+  (run / "c" / "20.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
 
 
 @pytest.mark.parametrize("way", [shutil.rmtree, renamed, renamed_and_made_anew])
@@ -42,7 +42,7 @@ def test_a_folder_that_is_removed_or_renamed_meanwhile_is_one_line_and_is_not_ma
     go_on()
   words = "cannot be written (No such file or directory; is it still there?); once it can, the same command goes on"
   assert str(refused.value) == f"{run}: {words}"
-  assert not run.exists() or list((run / "c").iterdir()) == []
+  assert not run.exists()
   if (tmp_path / "elsewhere").exists():
     assert restore(tmp_path / "elsewhere" / "c")[1] == history(1)
 
