@@ -370,8 +370,10 @@ class Checkpoints:
     """Removes what a save under way wrote once its run was removed: TensorStore makes a file's folders."""
     away = self._place and self._identity() != self._place
     if away and not self._read_only and not (self._run / "config.json").exists():
-      folders.remove(self._folder)
       with contextlib.suppress(OSError):
+        for begun in self._folder.glob("*.orbax-checkpoint-tmp"):
+          folders.remove(begun)
+        self._folder.rmdir()
         self._run.rmdir()
 
   def __enter__(self) -> "Checkpoints":
