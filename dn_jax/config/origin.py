@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dn_jax.config import protocol, weights_file, zoo
-from dn_jax.config.network import complete_model, kind_of
+from dn_jax.config.network import kind_of
 from dn_jax.config.schema import ModelConfig, RunConfig, Unset, flags
 
 DEFAULT = "default"
@@ -46,19 +46,6 @@ def settings(asked: RunConfig, resolved: RunConfig, given: Mapping[str, str]) ->
     else:
       origin = _filled_in(flag, asked, resolved)
     found.append(Setting(flag, value, origin))
-  return found
-
-
-def of_network(asked: ModelConfig) -> list[Setting]:
-  """Every flag of a network without a run; arguments and values as `settings` has them."""
-  complete, unset, before = complete_model(asked), unset_words(ModelConfig), flags(asked)
-  found = []
-  for flag, value in flags(complete).items():
-    if value is None:
-      origin = f"unset: {unset.get(flag, 'as published for the data set')}"
-    else:
-      origin = DEFAULT if before[flag] is not None else _of_model(flag, asked, complete)
-    found.append(Setting(f"model.{flag}", value, origin))
   return found
 
 
