@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from dn_jax.system import child_processes
 HANGS = 3600
 # Between two looks at a run.
 LOOK = 0.02
+# What XLA says where a busy machine takes minutes to compile.
+_ALARM = re.compile(r"E\d{4} .*slow_operation_alarm.*\n|\*{32}\n(\[Compiling .*\n)?")
 
 
 class Mistake(Exception):
@@ -95,7 +98,7 @@ def check_words(code: int, said: str, mistakes: str, allowed: Sequence[int], *, 
     allowed: exit codes.
     alone: whether JAX has no words of its own about other processes.
   """
-  lines = mistakes.strip().splitlines()
+  lines = [line for line in _ALARM.sub("", mistakes).splitlines() if line]
   last = (lines or said.strip().splitlines() or [""])[-1]
   if code not in allowed:
     raise Mistake(f"exit code {code}: {last!r}")

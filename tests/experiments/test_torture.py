@@ -30,6 +30,11 @@ from torturing.faults import FAULTS, Fault
 traced_once = traced_once.traced_once
 
 
+# Of XLA, on a busy machine.
+ALARM = (
+  f"E1130 07:53:19.148026   20806 slow_operation_alarm.cc:74] \n{'*' * 32}\n[Compiling module a for CPU] Very "
+  f"slow compile?\n{'*' * 32}\nE1130 07:55:49.010918   20401 slow_operation_alarm.cc:141] The operation took 4m\n"
+)
 # Of each way to disturb a run one, for each kind of run that this process can take to its end.
 SAMPLE = {
   "run": ("SIGKILL", "killed-at-seal", "file-truncated", "folder-deleted", "second-run", "no-inodes"),
@@ -105,6 +110,8 @@ def test_a_fault_that_is_not_allowed_is_left_out_and_one_that_a_run_does_not_sur
     (2, "", "a\n", "after 1 lines"),
     (75, "", "", "without a word"),
     (2, "epoch 1\n", "error: a\n", None),
+    (2, "", f"{ALARM}error: a\n", None),
+    (75, "", ALARM, "without a word"),
     (0, "epoch 1\n", "", None),
   ],
 )
