@@ -64,7 +64,7 @@ def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: About | No
   )
   metadata = {"format": "pt"} | ({METADATA: said} if said else {})
   content = safetensors.numpy.save({name: np.asarray(value, order="C") for name, value in state.items()}, metadata)
-  folders.write_whole(path, _ordered(content))
+  folders.write_whole(pathlib.Path(path), _ordered(content))
 
 
 def _ordered(content: bytes) -> bytes:
