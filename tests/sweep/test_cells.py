@@ -8,6 +8,7 @@ import fabricated
 import pytest
 import tyro
 
+from dn_jax.commands.flags import parse
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig, flag_types
 from dn_jax.errors import ConfigurationError, UserError
@@ -41,8 +42,8 @@ def test_the_runs_are_the_product_of_all_values_first_seeds_first():
 def test_a_run_is_what_train_makes_of_the_same_flags(flags):
   words = flags.split()
   (cell,) = axes.cells_of(words)
-  assert cell.config == resolve(tyro.cli(RunConfig, args=words))
-  assert resolve(tyro.cli(RunConfig, args=list(cell.flags))) == cell.config
+  assert cell.config == resolve(parse(RunConfig, args=words))
+  assert resolve(parse(RunConfig, args=list(cell.flags))) == cell.config
 
 
 def test_many_runs_are_made_at_once(monkeypatch):
