@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dn_jax.commands.flags import parse
 from dn_jax.errors import ConfigurationError, UserError, in_a_line, reason, shown, shown_lines
 from dn_jax.runs import rounding
-from dn_jax.system import child_processes, traces
+from dn_jax.system import child_processes, ending, traces
 from dn_jax.system.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def main(command: Callable[[], object]) -> None:
     if traces.asked():
       traces.show(error)
     print(f"error: {shown_lines(line)}", file=sys.stderr)
+    ending.soon(2)
     sys.exit(2)
 
 
