@@ -8,39 +8,21 @@ from conftest import call
 
 from dn_jax.commands.flags import parse
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, flag_types, to_dict
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, to_dict
 from dn_jax.errors import UserError
 
 
-def explained(text):
-  """Flag -> what a help says of it, as one line."""
-  inside = re.sub(r"^[│╭╰].? ?|[─╮╯│]+$", "", text, flags=re.MULTILINE)
-  parts = re.split(r"^ ?--", inside, flags=re.MULTILINE)[1:]
-  found = {}
-  for part in parts:
-    name, _, rest = part.partition("\n")
-    found[re.split(r"[ ,]", name)[0]] = " ".join(rest.split())
-  return found
-
-
-def test_every_flag_of_a_run_has_a_whole_sentence_and_a_value():
-  found = explained(call("experiments/train.py", "--help").stdout)
-  assert set(flag_types(RunConfig)) <= set(found)
-  for flag in flag_types(RunConfig):
-    assert re.match(r"[A-Z].*\. ?\(.+\)", found[flag]), f"{flag}: {found[flag]}"
-    assert "{}" not in found[flag]
-    assert "None" not in found[flag]
-
-
-def test_help_shows_the_published_values_of_the_data_set_and_network_that_are_asked_for():
+def test_help_shows_the_values_of_the_data_set_and_network_that_are_asked_for():
   words = ("--data.name", "svhn_cropped", "--model.name", "wide-16-8")
-  found = explained(call("experiments/train.py", *words, "--help").stdout)
+  said = re.sub(r"[\s|│]+", " ", call("experiments/train.py", *words, "--help").stdout)
   # Of Wide ResNet's authors' scripts, see docs/protocol.md.
-  assert found["epochs"].endswith("(published for svhn_cropped by wide: 160)")
-  assert found["optimizer.learning-rate"].endswith("(published for svhn_cropped by wide: 0.01)")
-  assert found["model.depth"].endswith("(of wide-16-8: 16)")
-  assert found["data.name"].endswith("(--data.name: svhn_cropped)")
-  assert "(unset: the device decides: on a CPU layer_by_layer" in found["model.remat"]
+  assert "(published for svhn_cropped by wide: 160)" in said
+  assert "(published for svhn_cropped by wide: 0.01)" in said
+  assert "(of wide-16-8: 16)" in said
+  assert "(--data.name: svhn_cropped)" in said
+  assert "(unset: the device decides: on a CPU layer_by_layer" in said
+  assert "{}" not in said
+  assert "None" not in said
 
 
 def test_print_config_is_the_resolved_run_and_says_where_values_come_from(tmp_path):
