@@ -29,10 +29,10 @@ def test_the_published_table_is_made_from_the_records(table, tmp_path, capsys):
   assert {path.name for path in (tmp_path / "report").iterdir()} == {line.rpartition("/")[2] for line in printed}
   text = (tmp_path / "report" / "cifar_table.md").read_text()
   assert text.startswith("**REHEARSAL, schedules of 0.01 of their published epochs.")
-  assert "| 7.00 \\| 50.50 ± 0.71 (2) \\| +43.50 | 5.24 \\| 50.50 ± 0.71 (2) \\| +45.26 |" in text
+  assert "| 7.00 \\| 50.50 ± 0.71 (2) \\[a\\] \\| +43.50 | 5.24 \\| 50.50 ± 0.71 (2) \\[a\\] \\| +45.26 |" in text
   page = (tmp_path / "report" / "report.html").read_text()
   assert "REHEARSAL" in page
-  assert "7.00 | 50.50 ± 0.71 (2) | +43.50" in page
+  assert "7.00 | 50.50 ± 0.71 (2) [a] | +43.50" in page
   # And beside it the table of all runs.
   assert "densenet-bc-10-4" in (tmp_path / "report" / "table.csv").read_text()
 

@@ -90,7 +90,7 @@ def test_predictions_and_errors_are_those_of_grey_images_from_run_file_and_progr
   likeliest = np.bincount(chances.argmax(axis=1), minlength=3)
   assert rows[1] == f"cat,{','.join(map(str, likeliest))}"
   done = call("experiments/evaluate.py", trained[0])
-  assert f"top-1 error: {records.read_summary(trained[0]).test_error:.2f} %" in done.stdout, done.stderr
+  assert f"top-1 error: {records.read_summary(trained[0]).test_error_percent:.2f} %" in done.stdout, done.stderr
 
 
 @pytest.mark.slow
