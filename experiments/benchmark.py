@@ -27,7 +27,7 @@ from dn_jax.config.network import complete_model
 from dn_jax.config.schema import Count, ModelConfig, Size
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import remat
-from dn_jax.report import timings
+from dn_jax.report import style, timings
 
 WORKER = pathlib.Path(__file__).parent / "peers" / "worker.py"
 OURS = ("dn_jax+layer_by_layer", "dn_jax+dense_layer")
@@ -147,7 +147,7 @@ def main(
     if "failed" in peer:
       console.print(f"{name} failed: {peer['failed']}", highlight=False)
   if picture and record["ratios"]:
-    timings.draw(record, picture)
+    style.save(timings.draw(record), picture)
     console.print(f"picture: {picture}")
 
 

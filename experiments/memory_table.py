@@ -19,7 +19,7 @@ from dn_jax.config.network import complete_model
 from dn_jax.config.schema import Count, ModelConfig, RematPolicy, Size
 from dn_jax.models import remat
 from dn_jax.planner import plan, targets
-from dn_jax.report import plans
+from dn_jax.report import plans, style
 from dn_jax.system import compilation
 
 
@@ -67,7 +67,7 @@ def main(
     csv.write_text(plans.csv(rows, growth_rate, dtype))
     console.print(f"table: {csv}")
   if picture:
-    plans.draw(rows, title, picture)
+    style.save(plans.draw(rows, title), picture)
     console.print(f"picture: {picture}")
 
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 import rich.console
-from matplotlib import pyplot
 
 from dn_jax.config.schema import identity
 from dn_jax.errors import ConfigurationError, shown_lines
@@ -41,7 +40,6 @@ def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
   if entries := published_table.entries_of(found.runs):
     tables.insert(0, ("cifar_table", published_table.table(entries)))
   written, drawn = [folder / "report.html"], []
-  figures = draw(found.runs)
   try:
     # Beside the runs stands what somebody else may have put there.
     (folders.make_own if folder == found.folder / collection.REPORT else folders.make)(folder)
@@ -49,7 +47,7 @@ def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
       for suffix, text in (("md", grid.markdown()), ("tex", grid.latex()), ("csv", grid.csv())):
         folders.write_whole(folder / f"{name}.{suffix}", text)
         written.append(folder / f"{name}.{suffix}")
-    for name, figure in figures:
+    for name, figure in draw(found.runs):
       path = folder / re.sub(r"[^\w+]+", "_", name.lower())
       drawn.append((name, style.svg(figure)))
       folders.write_whole(path.with_name(path.name + ".svg"), drawn[-1][1])
@@ -58,9 +56,6 @@ def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
     folders.write_whole(written[0], _page(found, f"Runs in {found.folder}", [grid for _, grid in tables], drawn))
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); give another folder") from None
-  finally:
-    for _, figure in figures:
-      pyplot.close(figure)
   return written
 
 
