@@ -29,27 +29,38 @@ _LONGEST = 4096
 
 
 class UserError(Exception):
-  """A mistake that a person can correct; shown as one line, without a traceback."""
+  """A mistake that a person can correct; shown as one line, without a traceback.
+
+  Args:
+    said: the line.
+    parts: of a list, each a line of its own below it.
+  """
+
+  def __init__(self, said: str, *parts: str):
+    super().__init__(said, *parts)
+
+  def __str__(self) -> str:
+    return "\n  ".join(self.args)
 
 
 class ConfigurationError(UserError):
-  """A value that does not fit: names the flag, the value and what would fit."""
+  """A value that does not fit: names the flag, the value and what would fit; `parts` of a list may follow."""
 
-  def __init__(self, flag: str, value: object, fits: str):
+  def __init__(self, flag: str, value: object, fits: str, *parts: str):
     text = shown(value)
-    super().__init__(f"--{flag} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}: {fits}")
+    super().__init__(f"--{flag} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}: {fits}", *parts)
     self.flag, self.value, self.fits = flag, value, fits
 
-  def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
+  def __reduce__(self) -> tuple[type, tuple[object, ...]]:
     """Another process gets it whole."""
-    return type(self), (self.flag, self.value, self.fits)
+    return type(self), (self.flag, self.value, self.fits, *self.args[1:])
 
 
 def in_a_line(error: BaseException) -> str | None:
   """The line of a mistake, or of a refusal by the file system: what, where, what to do; None for any other error."""
   if isinstance(error, UserError):
-    # Of a list each part has a line; any other line's end, or a terminal's command, is of a name.
-    return "\n  ".join(map(shown, str(error).split("\n  ")))
+    # A line's end, or a terminal's command, is of a name.
+    return "\n  ".join(map(shown, error.args))
   if not isinstance(error, OSError) or error.errno not in _MENDS:
     return None
   where = [shown(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]

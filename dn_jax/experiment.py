@@ -19,7 +19,7 @@ from dn_jax.config.schema import RunConfig, flags, to_dict
 from dn_jax.data import catalog
 from dn_jax.distributed import processes
 from dn_jax.distributed.layout import Layout, make_layout
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, shown
 from dn_jax.models import build
 from dn_jax.models.summary import layers
 from dn_jax.planner import policy as remat_policy
@@ -156,7 +156,7 @@ def _finished(config: RunConfig, console: rich.console.Console) -> dict[str, Any
   found = processes.by_first(lambda: (found := run_records.finished(config.out, config)) and to_dict(found))
   if not found:
     return None
-  console.print(f"{config.out}: this run is finished")
+  console.print(f"{shown(config.out)}: this run is finished")
   return found | {"folder": str(config.out)}
 
 
@@ -274,7 +274,9 @@ def _drive(
       run_records.write_records(folder, records)
   else:
     if lost := processes.by_first(lambda: run_records.set_records_aside(folder)):
-      console.print(f"no whole checkpoint: starting again; the records of {lost} epochs are in {folder}/set-aside")
+      console.print(
+        f"no whole checkpoint: starting again; the records of {lost} epochs are in {shown(folder)}/set-aside"
+      )
     position, records, step_done = loop.Position(parts.fresh_state()), [], 0
   with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, position.epochs) as display:
     events = _event_writer()(str(folder / "tensorboard")) if config.tensorboard and processes.is_first() else None
@@ -310,10 +312,10 @@ def _summary(
   seconds = sum(record.seconds for record in records)
   pictures = sum(record.seconds * record.images_per_second for record in records)
   return run_records.Summary(
-    test_error=100 * reported.test_error,
+    test_error_percent=100 * reported.test_error,
     reported=config.report,
     reported_epoch=reported.epoch,
-    valid_error=None if reported.valid_error is None else 100 * reported.valid_error,
+    valid_error_percent=None if reported.valid_error is None else 100 * reported.valid_error,
     parameters=parameters,
     flops=flops,
     epochs=len(records),
@@ -328,8 +330,8 @@ def _summary(
     python=platform.python_version(),
     versions=provenance.versions(),
     commit=provenance.commit(),
-    test_top5_error=None if top5 is None else 100 * top5,
-    test_class_errors=None if errors is None else class_errors(errors, names),
+    test_top5_error_percent=None if top5 is None else 100 * top5,
+    test_class_errors_percent=None if errors is None else class_errors(errors, names),
   )
 
 

@@ -41,11 +41,11 @@ def record(epoch: int, test_error: float) -> dict:
 def summary(run: RunConfig, test_error: float) -> dict:
   """A summary.json; `test_error` in percent."""
   return {
-    "test_error": test_error,
-    "test_top5_error": 1.0,
+    "test_error_percent": test_error,
+    "test_top5_error_percent": 1.0,
     "reported": run.report,
     "reported_epoch": run.epochs,
-    "valid_error": None,
+    "valid_error_percent": None,
     "parameters": 1000 * run.model.growth_rate,
     "flops": 2_000_000,
     "epochs": run.epochs,

@@ -78,8 +78,8 @@ with alone():
     own = {"epoch": epoch + 1, "step": 10 * (epoch + 1), "test_error": (5 + config["seed"]) / 100}
     lines.append(json.dumps(records["epoch"] | own))
     folders.write_whole(metrics, "".join(line + "\n" for line in lines))
-  own = {"test_error": 5.0 + config["seed"], "seed": config["seed"]}
+  own = {"test_error_percent": 5.0 + config["seed"], "seed": config["seed"]}
   counts = {"epochs": config["epochs"], "reported_epoch": config["epochs"]}
-  print(f"test error: {own['test_error']:.2f} %")
+  print(f"test error: {own['test_error_percent']:.2f} %")
   folders.write_whole(folder / "summary.json", json.dumps(records["summary"] | own | counts))
   event("finished")

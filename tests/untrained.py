@@ -11,30 +11,44 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from dn_jax.config import zoo
+from dn_jax.config import datasets, zoo
 from dn_jax.config.network import policy_of
 from dn_jax.config.resolve import resolve, slug
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.runs import collection
-from dn_jax.runs.records import EpochRecord, Summary, best_record, claim, write_records, write_summary
+from dn_jax.runs.records import Data, EpochRecord, Summary, best_record, claim, create, write_records, write_summary
 
 
-def run(folder: pathlib.Path, config: RunConfig, error: float | None = None, **summary: object) -> pathlib.Path:
-  """Writes one run into a folder of runs, finished where `error` (percent) is given; returns its own folder."""
+def run(
+  folder: pathlib.Path,
+  config: RunConfig,
+  error: float | None = None,
+  images: tuple[int, int] | None = None,
+  **summary: object,
+) -> pathlib.Path:
+  """Writes one run into a folder of runs, finished where `error` (percent) is given; returns its own folder.
+
+  `images` are for training, those held out included, and for testing; unless given the published ones.
+  """
   config = resolve(config)
   own = folder / f"{slug(config)}_{collection.key(config)}"
   claim(own, dataclasses.replace(config, out=own))
   if error is None:
     return own
+  info = datasets.info_of(config.data)
+  train, test = images or (sum(info.published) or 1297, info.published_test or 500)
+  held_out = config.data.validation or 0
+  pictures = {"train": train - held_out, **({"valid": held_out} if held_out else {}), "test": test}
+  create(own, dataclasses.replace(config, out=own), Data(pictures, "00", split_rule=2))
   records = records_of(config, error / 100)
   write_records(own, records)
   reported = best_record(records) if config.report == "best" else records[-1]
   whole = {
-    "test_error": 100 * reported.test_error,
-    "test_top5_error": 1.0,
+    "test_error_percent": 100 * reported.test_error,
+    "test_top5_error_percent": 1.0,
     "reported": config.report,
     "reported_epoch": reported.epoch,
-    "valid_error": None,
+    "valid_error_percent": None,
     "parameters": 1000 * (config.model.depth or 121) * (config.model.growth_rate or 16),
     "flops": 10**6 * (config.model.depth or 121),
     "epochs": config.epochs,

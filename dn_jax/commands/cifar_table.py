@@ -11,13 +11,13 @@ from the runs, and with --trail shows where a number comes from.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
-from dn_jax.config import zoo
-from dn_jax.config.schema import Count, ProtocolName, Share
+from dn_jax.config import protocol, zoo
+from dn_jax.config.schema import Count, ProtocolName, RunConfig, Share
 from dn_jax.config.sweep import Sweep, check_cluster
 from dn_jax.errors import ConfigurationError, near
 
@@ -53,7 +53,7 @@ class Table(Sweep):
   seeds: Count = 1
   """Runs of each cell: seeds 0, 1, ..."""
   scale: Share = 1.0
-  """Of every schedule; below 1 it is a rehearsal, and the table's title says so."""
+  """Share of every schedule, in whole epochs; below 1 it is a rehearsal, and the table says so and marks its cells."""
   unpublished: bool = False
   """Train also the cells without a published error."""
   protocol: ProtocolName | None = None
@@ -114,6 +114,17 @@ def _cell(flags: Table, name: str, column: str, seed: int) -> "Cell":
   return of(given | {"epochs": str(epochs), "optimizer.warmup-steps": str(warmup)})
 
 
+def came_to(scale: float, configs: Iterable[RunConfig]) -> str:
+  """What became of the share of every schedule that was asked for, in whole epochs and steps."""
+  parts: dict[str, None] = {}
+  for config in configs:
+    whole = protocol.of(config.protocol, config.data.name)
+    parts[f"{config.epochs} of {whole.epochs} epochs ({config.epochs / whole.epochs:.3g})"] = None
+    if whole.warmup_steps:
+      parts[f"a warm-up of {config.optimizer.warmup_steps} of {whole.warmup_steps} steps"] = None
+  return f"--scale {scale:g} of every schedule comes to {', '.join(parts)}"
+
+
 def cifar_table() -> None:
   """Reads flags, does the missing runs, and writes the table."""
   flags = parse(Table, __doc__)
@@ -122,10 +133,13 @@ def cifar_table() -> None:
   from dn_jax.report import published_table
   from dn_jax.sweep import command
 
-  table = lambda done: published_table.table(published_table.entries_of(done))
+  table = lambda done: published_table.table(published_table.entries_of(done), flags.scale)
   everything = [cell for column in zip(*cells.values(), strict=True) for cell in column]  # First seeds first.
   axes = ["model.name", "data.name", "data.augment"]
-  command.run(everything, flags, axes, table, command_line.console(200))
+  console = command_line.console(200)
+  if flags.scale < 1:
+    console.print(came_to(flags.scale, (cell.config for cell in everything)), highlight=False, soft_wrap=True)
+  command.run(everything, flags, axes, table, console)
 
 
 main = functools.partial(command_line.main, cifar_table)

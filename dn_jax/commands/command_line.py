@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dn_jax.commands.flags import parse
-from dn_jax.errors import ConfigurationError, UserError, in_a_line, shown, shown_lines
+from dn_jax.errors import ConfigurationError, UserError, in_a_line, reason, shown, shown_lines
+from dn_jax.runs import rounding
 from dn_jax.system import child_processes, traces
 from dn_jax.system.signals import Interrupted
 
@@ -100,11 +101,12 @@ def write_confusion(path: pathlib.Path, found: "Measured", title: str) -> None:
   from dn_jax.report import confusion
 
   try:
-    confusion.write(path, found.confusion, found.classes, f"{title}: {found.error:.2f} % of {found.pictures:,} wrong")
+    error = f"{rounding.in_words(found.error)} % of {found.pictures:,} wrong"
+    confusion.write(path, found.confusion, found.classes, f"{title}: {error}")
   except OSError as error:
-    raise ConfigurationError("confusion", path, f"cannot be written ({error.strerror})") from None
+    raise ConfigurationError("confusion", path, f"cannot be written ({reason(error)})") from None
   for file in confusion.files(path):
-    print(file)
+    print(shown(file))
 
 
 def class_lines(errors: "Sequence[ClassError]") -> list[str]:
@@ -112,7 +114,7 @@ def class_lines(errors: "Sequence[ClassError]") -> list[str]:
   names = [shown(each.name) for each in errors]
   width = max(map(len, names), default=0)
   lines = [
-    f"  {name:{width}}  " + ("no image" if each.error is None else f"{each.error:6.2f} %")
+    f"  {name:{width}}  " + ("no image" if each.error is None else f"{rounding.in_words(each.error):>6} %")
     for name, each in zip(names, errors, strict=True)
   ]
   return ["error by class:", *lines] if lines else []
@@ -130,7 +132,7 @@ def runs_in(folder: pathlib.Path) -> "Collection":
     raise UserError(f"{folder}: is not a folder")
   found = collection.read(folder)
   for line in found.skipped:
-    print(f"skipped: {shown_lines(line)}", file=sys.stderr)
+    print(f"skipped: {shown(line)}", file=sys.stderr)
   if not found.runs:
     raise UserError(f"{folder}: holds no run")
   return found

@@ -22,6 +22,7 @@ from dn_jax.config import weights_file
 from dn_jax.config.schema import BitDepth, Channels, Count, DataConfig, Rate
 from dn_jax.config.trained import Asked, Which
 from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.runs import rounding
 from dn_jax.system import folders
 
 
@@ -95,9 +96,9 @@ def evaluate(flags: Evaluation) -> None:
     for line in found.said:
       say(line)
     print(f"{found.pictures:,} pictures, {how.crops} crop{'s' * (how.crops > 1)} of {known.input.size} pixels")
-  print(f"top-1 error: {found.error:.2f} %")
+  print(f"top-1 error: {rounding.in_words(found.error)} %")
   if found.top5_error is not None:
-    print(f"top-5 error: {found.top5_error:.2f} %")
+    print(f"top-5 error: {rounding.in_words(found.top5_error)} %")
   for line in command_line.class_lines(found.class_errors):
     print(line)
   if flags.confusion:

@@ -22,7 +22,7 @@ import tyro
 from dn_jax.commands import command_line
 from dn_jax.config import weights_file
 from dn_jax.config.trained import Asked, Moved, Which
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, reason, shown
 from dn_jax.system import folders, hub, hub_upload
 
 if TYPE_CHECKING:
@@ -86,8 +86,10 @@ def export(
     try:
       folders.write_whole(to, exported(known, platforms))
     except OSError as error:
-      raise ConfigurationError("to", to, f"cannot be written ({error.strerror})") from None
-  print(f"{to}: {to.stat().st_size / 2**20:.1f} MiB, {known.num_classes} classes, {known.input.size} pixels a side")
+      raise ConfigurationError("to", to, f"cannot be written ({reason(error)})") from None
+  print(
+    f"{shown(to)}: {to.stat().st_size / 2**20:.1f} MiB, {known.num_classes} classes, {known.input.size} pixels a side"
+  )
 
 
 def _check_file(to: pathlib.Path, on_the_hub: OnTheHub) -> None:

@@ -3,24 +3,57 @@
 tyro reads them. It prints mistakes in a box of several lines, and knows no bounds.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import itertools
+import re
 import shlex
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dn_jax.commands import explain
 from dn_jax.config.check import check, check_values, in_words
+from dn_jax.config.origin import Setting
 from dn_jax.config.schema import flag_types
 from dn_jax.errors import UserError, near, nearest
 from dn_jax.system import traces
 
+_HELP = {"-h", "--help"}
+_NUMBER = re.compile(r"[-+.\de]+")
+_NUMBERS = re.compile(r"[-+.\de]+(,[-+.\de]+)+")
+# Names that other programs have for flags.
+_SYNONYMS = {
+  **dict.fromkeys(("lr", "learning-rate", "rate"), ("optimizer.learning-rate",)),
+  **dict.fromkeys(("wd", "decay", "l2"), ("optimizer.weight-decay",)),
+  **dict.fromkeys(("bs", "batch", "batchsize", "train-batch-size"), ("batch-size",)),
+  **dict.fromkeys(("dataset", "data"), ("data.name",)),
+  **dict.fromkeys(("data-dir", "datadir", "root"), ("data.dir",)),
+  **dict.fromkeys(("output", "output-dir", "save", "save-dir", "logdir"), ("out",)),
+  **dict.fromkeys(("arch", "network", "model"), ("model.name",)),
+  **dict.fromkeys(("k", "growth"), ("model.growth-rate",)),
+  **dict.fromkeys(("l", "layers"), ("model.depth", "model.blocks")),
+  **dict.fromkeys(("theta", "reduction"), ("model.compression",)),
+  **dict.fromkeys(("droprate", "drop-rate"), ("model.dropout",)),
+  **dict.fromkeys(("n-epochs", "num-epochs", "max-epochs"), ("epochs",)),
+  **dict.fromkeys(("gpus", "num-gpus", "ngpu"), ("devices",)),
+  **dict.fromkeys(("pretrained", "init", "load"), ("weights",)),
+  **dict.fromkeys(("num-workers", "j", "nthreads"), ("data.workers",)),
+  **dict.fromkeys(("bf16", "fp16", "amp"), ("model.dtype",)),
+}
+
 
 def parse(
-  command: Any, description: str | None = None, args: Sequence[str] | None = None, *, leave_unknown: bool = False
+  command: Any,
+  description: str | None = None,
+  args: Sequence[str] | None = None,
+  *,
+  leave_unknown: bool = False,
+  default: Any = None,
+  settings: explain.Settings | None = None,
 ) -> Any:
   """Reads a command line, as `tyro.cli` does.
 
@@ -29,6 +62,8 @@ def parse(
     description: what `--help` says before the flags.
     args: the words; by default the program's own.
     leave_unknown: whether to return unknown words too, instead of refusing them.
+    default: a dataclass with the values of flags that are left out.
+    settings: of what the words ask for, the values that will be in force; `--help` shows them.
 
   Returns:
     The checked dataclass, or what the function returns; with `leave_unknown` a pair of that and the unknown words.
@@ -39,7 +74,7 @@ def parse(
   import tyro
   from tyro import _errors as events  # Private, so setup.cfg bounds tyro's minor version.
 
-  words = list(sys.argv[1:] if args is None else args)
+  words = _in_one_form(command, sys.argv[1:] if args is None else args)
   given: dict[str, Any] = {}
   filled = command
   if inspect.isfunction(command):
@@ -49,7 +84,14 @@ def parse(
       given.update(inspect.signature(command).bind(*args, **values).arguments)
 
   with events.on_parse_error(functools.partial(_refuse, command, words)):
-    found = tyro.cli(filled, description=_described(description), args=words, return_unknown_args=leave_unknown)
+    found = tyro.cli(
+      filled,
+      description=_described(description),
+      args=words,
+      return_unknown_args=leave_unknown,
+      registry=explain.registry(filled, _known(command, words, default, settings)),
+      **({} if default is None else {"default": default}),
+    )
   config, rest = found if leave_unknown else (found, [])
   if inspect.isfunction(command):
     check_values(typing.get_type_hints(command, include_extras=True), given)
@@ -57,6 +99,56 @@ def parse(
   elif dataclasses.is_dataclass(config):
     check(config)
   return (config, rest) if leave_unknown else config
+
+
+def _known(command: Any, words: Sequence[str], default: Any, settings: explain.Settings | None) -> Sequence[Setting]:
+  """The values that `--help` shows: of the other words, or where these do not fit, of none."""
+  if settings is None or not _HELP & set(words):
+    return ()
+  if inspect.isfunction(command):
+    return settings(None, {})
+  for tried in ([word for word in words if word not in _HELP], ()):
+    with contextlib.suppress(UserError):
+      return settings(parse(command, args=tried, default=default), given(command, tried))
+  return ()
+
+
+def given(command: Any, args: Sequence[str] | None = None) -> dict[str, str]:
+  """The flags of a command that words name, by default the program's own, each with the word that names it."""
+  words = [word.partition("=")[0] for word in (sys.argv[1:] if args is None else args) if word.startswith("--")]
+  switches = {negated(flag): flag for flag in flag_types(command)}
+  named = {word: word.replace("_", "-") for word in words}
+  return {
+    flag: word
+    for word, flag in ((word, switches.get(name, name[2:])) for word, name in named.items())
+    if flag in flag_types(command)
+  }
+
+
+def _in_one_form(command: Any, words: Sequence[str]) -> list[str]:
+  """Words in which `--model.bottleneck False`, the form of earlier versions, is `--model.no-bottleneck`."""
+  switches = {flag for flag, hint in flag_types(command).items() if set(typing.get_args(hint)) == {bool, type(None)}}
+  found: list[str] = []
+  switch = None  # The switch that the word before this one is.
+  for word in words:
+    name, equals, value = word.partition("=")
+    said = value if equals else word
+    before, switch = switch, name if name.startswith("--") and name[2:].replace("_", "-") in switches else None
+    if equals and switch and said in ("True", "False"):
+      found.append(negated(switch[2:].replace("_", "-")) if said == "False" else switch)
+      switch = None
+    elif before and word in ("True", "False"):
+      if word == "False":
+        found[-1] = negated(before[2:].replace("_", "-"))
+    else:
+      found.append(word)
+  return found
+
+
+def negated(flag: str) -> str:
+  """`--model.no-bottleneck` of `model.bottleneck`."""
+  head, dot, tail = flag.rpartition(".")
+  return f"--{head}{dot}no-{tail}"
 
 
 def _described(description: str | None) -> str | None:
@@ -102,7 +194,8 @@ def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
     case events.BadValue(argument=argument) | events.InstantiationFailure(argument=argument) if argument:
       value = " ".join(map(_quoted, _values_of(argument.lowered.name_or_flags, words)))
       given = f" {value}: " if value else ": needs a value, "
-      raise UserError(f"{_name(argument)}{given}{in_words(argument.field.type)}")
+      several = "; several values, with commas, are for ablate.py" if _NUMBERS.fullmatch(value) else ""
+      raise UserError(f"{_name(argument)}{given}{in_words(argument.field.type)}{several}")
 
 
 def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -> None:
@@ -111,11 +204,16 @@ def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -
   if not first.startswith("-"):
     place = next((n for n, word in enumerate(words) if first in (word, word.partition("=")[2])), len(words))
     before = [word.partition("=")[0] for word in words[: place + 1] if word.startswith("--")]
-    raise UserError(f"{_quoted(first)}: {f'one word too many after {before[-1]}' if before else 'belongs to no flag'}")
+    commas = "; ablate.py takes several values of a flag, with commas between them" if _NUMBER.fullmatch(first) else ""
+    far = f"one word too many after {before[-1]}{commas}" if before else "belongs to no flag"
+    raise UserError(f"{_quoted(first)}: {far}")
   name, equals, value = first.partition("=")
   following = [value] if equals else [word for word in rest[:1] if not word.startswith("--")]
   flag = name.lstrip("-").replace("_", "-")
   close = nearest(flag, flag_types(command))
+  meaning = [each for each in _SYNONYMS.get(flag.rpartition(".")[2], ()) if each in flag_types(command)]
+  if meaning:  # A near spelling is a worse guess than the same meaning.
+    close = meaning
   meant = f"did you mean {' or '.join(f'--{each}' for each in close)}?" if close else "--help lists them"
   raise UserError(" ".join([name, *map(_quoted, following)]) + f": there is no such flag; {meant}")
 

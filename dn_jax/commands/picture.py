@@ -26,7 +26,7 @@ from dn_jax.config.network import check_images, complete_model, kind_of, size_of
 from dn_jax.config.resolve import slug
 from dn_jax.config.schema import DataConfig, ModelConfig
 from dn_jax.config.trained import Which
-from dn_jax.errors import ConfigurationError, UserError, near
+from dn_jax.errors import ConfigurationError, UserError, near, reason, shown
 from dn_jax.system import folders
 
 if TYPE_CHECKING:
@@ -216,8 +216,8 @@ def _save(figure: "Figure", to: pathlib.Path) -> None:
   try:
     style.save(figure, to)
   except OSError as error:
-    raise ConfigurationError("to", to, f"cannot be written ({error.strerror})") from None
-  print(to)
+    raise ConfigurationError("to", to, f"cannot be written ({reason(error)})") from None
+  print(shown(to))
 
 
 FIGURES = {

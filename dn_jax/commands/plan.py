@@ -118,30 +118,37 @@ def of_zoo(asked: Step) -> None:
     )
     for entry in networks
   }
+  # The policy that runs unless told of every network first: its answers are those that a person waits for.
+  default = {name: policy.on_tpu(question) for name, question in questions.items()}
+  wanted = [
+    (name, question, remat)
+    for name, question in questions.items()
+    for remat in ((asked.model.remat,) if one_policy else policy.ladder(question))
+    if remat in remat_policies(question.model)
+  ]
+  wanted.sort(key=lambda each: each[2] != default[each[0]])
   for target in asked.target:
-    for name, question in questions.items() if asked.keep else ():
-      chosen = (asked.model.remat,) if one_policy else policy.ladder(question)
-      for remat in (each for each in chosen if each in remat_policies(question.model)):
-        there = kept.exact(question.under(remat), target, path)
-        enough = there and (there.plan or there.minutes >= asked.minutes)
-        if enough and there.current:
-          continue
-        known = asking.Known(there.compiler, there.program, there.plan) if enough else None
-        try:
-          with console.status(f"compiling for {target}: {name}, {remat}"):
-            told = asking.ask(question.under(remat), target, asked.minutes, known)
-        except asking.Unfinished as late:
-          told = asking.Told(None, late.compiler, late.program, asked.minutes)
-        except ConfigurationError:
-          raise
-        except UserError as error:
-          console.print(f"{name}, {remat}: {error}", highlight=False)
-          continue
-        minutes = there.minutes if told.minutes is None else told.minutes
-        kept.keep(kept.answer(name, target, question.under(remat), told, minutes), path)
-        took = f"{minutes:.1f} minutes" if told.plan else f"not finished in {minutes:.0f} minutes"
-        before = " (for an earlier version of the code, which made the same program)" if told.minutes is None else ""
-        console.print(f"{target}: {name}, {remat}: {took}{before}", highlight=False)
+    for name, question, remat in wanted if asked.keep else ():
+      there = kept.exact(question.under(remat), target, path)
+      enough = there and (there.plan or there.minutes >= asked.minutes)
+      if enough and there.current:
+        continue
+      known = asking.Known(there.compiler, there.program, there.plan) if enough else None
+      try:
+        with console.status(f"compiling for {target}: {name}, {remat}"):
+          told = asking.ask(question.under(remat), target, asked.minutes, known)
+      except asking.Unfinished as late:
+        told = asking.Told(None, late.compiler, late.program, asked.minutes)
+      except ConfigurationError:
+        raise
+      except UserError as error:
+        console.print(f"{name}, {remat}: {error}", highlight=False)
+        continue
+      minutes = there.minutes if told.minutes is None else told.minutes
+      kept.keep(kept.answer(name, target, question.under(remat), told, minutes), path)
+      took = f"{minutes:.1f} minutes" if told.plan else f"not finished in {minutes:.0f} minutes"
+      before = " (for an earlier version of the code, which made the same program)" if told.minutes is None else ""
+      console.print(f"{target}: {name}, {remat}: {took}{before}", highlight=False)
     answers = {name: kept.near(question, target, path) for name, question in questions.items()}
     table = zoo_table(answers, target, asked.batch_size)
     print(table.markdown()) if asked.markdown else console.print(table.rich())

@@ -25,7 +25,7 @@ from dn_jax.commands.flags import parse
 from dn_jax.config import weights_file
 from dn_jax.config.schema import BitDepth, Channels, Count
 from dn_jax.config.trained import Asked, Moved, Which
-from dn_jax.errors import ConfigurationError, UserError, shown
+from dn_jax.errors import ConfigurationError, UserError, reason, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def predict(asked: Prediction) -> None:
     try:
       cam.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-      raise ConfigurationError("cam", cam, f"cannot be written ({error.strerror})") from None
+      raise ConfigurationError("cam", cam, f"cannot be written ({reason(error)})") from None
   places = _places(cam, paths) if cam else {}
   bit_depth = asked.data.bit_depth or known.input.bit_depth
   how = image_files.Reading(asked.data.max_pixels, bit_depth, known.input.channels)

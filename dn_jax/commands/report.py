@@ -21,7 +21,7 @@ from dn_jax.commands import command_line
 from dn_jax.commands.cifar_table import columns_of
 from dn_jax.commands.flags import parse
 from dn_jax.config import zoo
-from dn_jax.errors import ConfigurationError, near, shown_lines
+from dn_jax.errors import ConfigurationError, near, shown, shown_lines
 from dn_jax.system import folders
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def report() -> None:
     from dn_jax.runs import collection
 
     for path in write.write(found, flags.to or flags.runs / collection.REPORT):
-      print(path)
+      print(shown(path))
     return
   from dn_jax.report import ablation
 

@@ -5,6 +5,7 @@
 Unset flags have the values published for the network and the data set.
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 from dn_jax.system import signals
@@ -28,17 +29,29 @@ def main() -> None:
 def train() -> None:
   """Reads flags, trains, and prints the result."""
   from dn_jax.commands import command_line
-  from dn_jax.commands.flags import parse
+  from dn_jax.commands.flags import given, parse
   from dn_jax.commands.training import Training
   from dn_jax.config import datasets, weights_file
-  from dn_jax.runs import start
+  from dn_jax.config.origin import as_yaml, settings
+  from dn_jax.config.resolve import resolve
+  from dn_jax.errors import ConfigurationError, shown
+  from dn_jax.runs import rounding, start
   from dn_jax.runs.contents import ClassError
 
-  asked = parse(Training, __doc__)
+  asked = parse(Training, __doc__, settings=lambda asked, given: settings(asked.run, resolve(asked.run), given))
   command_line.check_confusion(asked.confusion)
+  if asked.memory and not asked.dry_run:
+    raise ConfigurationError("memory", True, "goes with --dry-run")
   # Before JAX is imported, and before this process joins others.
-  config = start.resolved(asked.run, lambda line: print(line, flush=True))
+  say = lambda line: print(line, file=sys.stderr if asked.print_config else sys.stdout, flush=True)
+  config = start.resolved(asked.run, say)
   weights_file.refuse_missing(config.weights, config.out)
+  if asked.print_config:
+    print("\n".join(map(shown, as_yaml(settings(asked.run, config, given(Training))))))
+    return
+  if asked.dry_run:
+    _plan(config, asked.memory)
+    return
   import rich.console
   import rich.table
 
@@ -52,26 +65,43 @@ def train() -> None:
   console = rich.console.Console(quiet=not processes.is_first(), markup=False)
   summary = experiment.train(config, console)
   # Of the small data sets nobody reports it.
-  top5 = datasets.info_of(config.data).streamed and summary.get("test_top5_error") is not None
+  top5 = datasets.info_of(config.data).streamed and summary.get("test_top5_error_percent") is not None
+  test_error = f"{rounding.in_words(summary['test_error_percent'])} %"
   cells = {
-    "test error": f"{summary['test_error']:.2f} % ({summary['reported']}, epoch {summary['reported_epoch']})",
-    **({"top-5": f"{summary['test_top5_error']:.2f} %"} if top5 else {}),
+    "test error": f"{test_error} ({summary['reported']}, epoch {summary['reported_epoch']})",
+    **({"top-5": f"{rounding.in_words(summary['test_top5_error_percent'])} %"} if top5 else {}),
     "parameters": f"{summary['parameters']:,}",
     "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
-    "run": summary["folder"],
+    "run": shown(summary["folder"]),
   }
   table = rich.table.Table(title=f"{summary['network']} on {summary['data']}, seed {summary['seed']}")
   for name in cells:
     table.add_column(name, overflow="fold")
   table.add_row(*cells.values())
   console.print(table)
-  errors = [ClassError(**each) for each in summary.get("test_class_errors") or ()]
+  errors = [ClassError(**each) for each in summary.get("test_class_errors_percent") or ()]
   for line in command_line.class_lines(errors):
     console.print(line, highlight=False, soft_wrap=True, emoji=False)
   if asked.confusion:
     _confusion(asked.confusion, config, console)
   if processes.is_first():
-    print(f"test error: {summary['test_error']:.2f} %")
+    print(f"test error: {test_error}")
+
+
+def _plan(config: "RunConfig", memory: bool) -> None:
+  """Prints what a run will take, and starts nothing."""
+  from dn_jax.commands import command_line
+  from dn_jax.runs import collection, records
+  from dn_jax.sweep import forecast
+  from dn_jax.sweep.cells import Cell
+
+  begun = (config.out / "config.json").exists()
+  if begun:
+    records.check_config(config.out, config)
+  there = collection.Collection(config.out.parent, [collection.read_run(config.out)] if begun else [], [])
+  console = command_line.console()
+  rows = forecast.look([Cell((), config, {})], there, forecast.Asked(memory, published=True), console)
+  console.print(forecast.table(rows, (), f"1 run, in {config.out}"))
 
 
 def _confusion(path: "pathlib.Path", config: "RunConfig", console: "rich.console.Console") -> None:

@@ -1,7 +1,7 @@
 """Checks JSON and flags against a frozen dataclass.
 
 Types and bounds (of `annotated_types`) stand on the dataclass's fields. pydantic compares; its complaint becomes one
-line here. It is imported at the first check, so `--help` does without it.
+line here. It is imported at the first check.
 """
 
 import dataclasses

@@ -27,6 +27,7 @@ class DatasetInfo:
   train_splits:      splits that together are the training set
   validation_shares: share of the validation set from each of those
   published:        images of each of those; of so many, the validation images are the published ones, evenly by class
+  published_test:   images of the test set
   streamed:          whether images are read one by one, and resized; `num_classes` is then 0 until it is opened
   resize:            for streamed images, the shorter side of a test image before it is cropped
   """
@@ -42,6 +43,7 @@ class DatasetInfo:
   train_splits: tuple[str, ...] = ("train",)
   validation_shares: tuple[float, ...] = (1.0,)
   published: tuple[int, ...] = ()
+  published_test: int = 0
   streamed: bool = False
   resize: int = 0
 
@@ -53,10 +55,24 @@ CATALOG: Mapping[str, DatasetInfo] = {
   for info in (
     DatasetInfo("digits", 10, (8, 8, 1), (4.884,), (6.016,), mirror=False, pad=1),
     DatasetInfo(
-      "cifar10", 10, (32, 32, 3), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), column="c10", published=(50_000,)
+      "cifar10",
+      10,
+      (32, 32, 3),
+      (125.3, 123.0, 113.9),
+      (63.0, 62.1, 66.7),
+      column="c10",
+      published=(50_000,),
+      published_test=10_000,
     ),
     DatasetInfo(
-      "cifar100", 100, (32, 32, 3), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), column="c100", published=(50_000,)
+      "cifar100",
+      100,
+      (32, 32, 3),
+      (129.3, 124.1, 112.4),
+      (68.2, 65.4, 70.4),
+      column="c100",
+      published=(50_000,),
+      published_test=10_000,
     ),
     DatasetInfo(
       "svhn_cropped",
@@ -69,6 +85,7 @@ CATALOG: Mapping[str, DatasetInfo] = {
       train_splits=("train", "extra"),
       validation_shares=(2 / 3, 1 / 3),
       published=(73_257, 531_131),
+      published_test=26_032,
     ),
   )
 }
@@ -79,6 +96,9 @@ LUMA = (0.299, 0.587, 0.114)
 
 # ImageNet's, as for every published network.
 _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# Its classes; its name in TFDS, its training images, and those for validation, on which published networks are tested.
+IMAGENET_CLASSES = 1000
+_IMAGENET = ("imagenet2012", (1_281_167,), 50_000)
 # Sizes of ImageNet's protocol: the crop, and the shorter side of a test image before it.
 _CROP, _RESIZE = 224, 256
 
@@ -112,12 +132,17 @@ def _named(data: "DataConfig") -> DatasetInfo:
         fits = f"{data.name} has its published test set and pixels; for pictures that are read one by one"
         raise ConfigurationError(flag, value, fits)
     return CATALOG[data.name]
+  if data.name.endswith("+") and data.name[:-1] in CATALOG:
+    fits = f'"+" is a flag of its own: --data.name {data.name[:-1]} --data.augment'
+    raise ConfigurationError("data.name", data.name, fits)
   misspelt = difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
   if misspelt and not (root(data.dir) / data.name).is_dir():
     raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))
   size = _CROP if data.size is None else data.size
   resize = round(size * _RESIZE / _CROP) if data.resize is None else data.resize
-  return DatasetInfo(data.name, 0, (size, size, 3), _IMAGENET_MEAN, _IMAGENET_STD, pad=0, streamed=True, resize=resize)
+  info = DatasetInfo(data.name, 0, (size, size, 3), _IMAGENET_MEAN, _IMAGENET_STD, pad=0, streamed=True, resize=resize)
+  name, train, test = _IMAGENET
+  return dataclasses.replace(info, published=train, published_test=test) if data.name == name else info
 
 
 def root(folder: pathlib.Path | None) -> pathlib.Path:

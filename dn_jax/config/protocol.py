@@ -102,6 +102,18 @@ def of(whose: str, data: str) -> Protocol:
   return PROTOCOLS[key]
 
 
+def source(whose: str, data: str) -> str:
+  """Whose publication `of` has the values from, in words."""
+  by = "" if whose == "densenet" else f" by {whose}"
+  if data == "digits":
+    return f"none is published for digits; as for cifar10{by}, over 40 epochs"
+  if data not in datasets.CATALOG:
+    return "published for ImageNet by densenet" if by else "published for ImageNet"
+  # Where the others have nothing on SVHN, DenseNet's is taken, but for its dropout.
+  own = data != "svhn_cropped" or whose in ("densenet", "stochastic-depth", "wide")
+  return f"published for {data}{by if own else ' by densenet'}"
+
+
 def of_streamed(config: RunConfig) -> str | None:
   """A line about the protocol of a resolved run with streamed images; None for other runs."""
   whose, data = config.protocol, config.data.name

@@ -35,6 +35,13 @@ BitDepth = Annotated[int, Ge(9), Le(16)]
 Channels = Literal[1, 3]
 
 
+@dataclasses.dataclass(frozen=True)
+class Unset:
+  """An annotation: the meaning of a flag that nobody sets and nothing fills in, in words."""
+
+  words: str
+
+
 def carried_out(default: Any) -> Any:
   """A field that says how a run is carried out, not what it is."""
   return dataclasses.field(default=default, metadata={"carried_out": True})
@@ -52,39 +59,40 @@ class DataConfig:
   __pydantic_config__ = STRICT
 
   name: str = "cifar10"
-  """digits, cifar10, cifar100 or svhn_cropped; streamed: folder (CLASS/PICTURE, or these within train, val, test),
-  imagenet2012, or any other with one label per picture that TFDS prepared."""
-  dir: Path | None = carried_out(None)
-  """Folder of TFDS-prepared data sets or of makers' archives, or gs://BUCKET/FOLDER; by default TFDS's own
-  (~/tensorflow_datasets). With `folder`: that folder."""
+  """Train on digits, cifar10, cifar100 or svhn_cropped; or, read one by one, on folder (CLASS/IMAGE, or these within
+  train, val, test), imagenet2012, or any other with one label per image that TFDS prepared."""
+  dir: Annotated[Path | None, Unset("TFDS's own, ~/tensorflow_datasets")] = carried_out(None)
+  """Read TFDS-prepared data sets or makers' archives from this folder, or from gs://BUCKET/FOLDER. With `folder` it is
+  that folder."""
   augment: bool = False
-  """The "+" of the paper's tables: mirror, pad and crop. Streamed: ImageNet's, a crop of random area and aspect,
-  mirrored, with changed colours and lighting."""
+  """Augment training images, the "+" of the paper's tables: mirror, pad and crop. Images that are read one by one get
+  ImageNet's: a crop of random area and aspect, mirrored, with changed colours and lighting."""
   padding: Literal["zero", "reflect"] | None = None
   """Pad shifted images with zeros after normalising, or with their reflection."""
   normalise: Literal["channel", "pixel", "mean"] | None = None
-  """By the data set's published constants; by a mean image and one standard deviation; by a mean image alone."""
+  """Normalise by the data set's published constants; by a mean image and one standard deviation; or by a mean image
+  alone."""
   validation: Whole | None = None
-  """Images held out of the training set, of each class its share (published: 0; SVHN 6000)."""
-  test_split: str | None = added(None)
-  """Of a streamed data set of TFDS, the split that is tested on: by default test, or validation where there is none."""
-  size: Size | None = None
-  """Side of a streamed image after cropping (ImageNet: 224)."""
-  resize: Size | None = None
-  """Its shorter side before the central crop, where it is not augmented (ImageNet: 256, or as 8 to 7)."""
+  """Hold this number of images out of the training set, of each class its share."""
+  test_split: Annotated[str | None, Unset("test, or validation where there is none")] = added(None)
+  """Test on this split of a TFDS data set whose images are read one by one."""
+  size: Annotated[Size | None, Unset("the data set's own")] = None
+  """Crop images that are read one by one to squares of this side, in pixels (ImageNet: 224)."""
+  resize: Annotated[Size | None, Unset("none; the images have one size")] = None
+  """Resize the shorter side of such an image to this before its central crop, in pixels (ImageNet: 256, or as 8 to
+  7)."""
   workers: Annotated[int, Ge(0), Le(1024)] = carried_out(0)
-  """Processes that read and decode them; 0: threads of this one, one per processor, at most 16."""
+  """Read and decode images by this number of processes; 0: by threads of this one, one per processor, at most 16."""
   bad_share: Rate = carried_out(0.01)
-  """Share of them that may be unreadable, each replaced by another; more stop the run."""
+  """Replace unreadable images by others up to this share of all, 0 to 1; more stop the run."""
   max_pixels: Count = added(100_000_000, carried_out=True)
-  """Pixels of an image file, above which it counts as unreadable."""
-  bit_depth: BitDepth | None = added(None)
-  """Bits that the values of 16-bit files use (published: 16), such as 12 of a camera's."""
-
-  class_weights: Literal["balanced"] | None = added(None)
+  """Count an image file of more pixels than these as unreadable."""
+  bit_depth: Annotated[BitDepth | None, Unset("16")] = added(None)
+  """Say how many bits the values of 16-bit image files use, such as 12 of a camera's."""
+  class_weights: Annotated[Literal["balanced"] | None, Unset("each image counts the same")] = added(None)
   """Multiply an image's loss by n / (classes * n_c) of n training images, n_c of its class. Errors have no weights."""
-  channels: Channels | None = added(None)
-  """1: turn images to grey, for a network with one input channel. By default as the data set has them, or 3."""
+  channels: Annotated[Channels | None, Unset("as the data set has them, or 3")] = added(None)
+  """Turn images to grey by 1, for a network with one input channel."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,49 +113,51 @@ class ModelConfig:
 
   __pydantic_config__ = STRICT
 
-  name: str | None = carried_out(None)
-  """A network of the zoo, e.g. densenet-bc-100-12; the flags below change parts of it."""
-  depth: Size | None = None
-  """L: 4 + 3n, or 4 + 6n with bottlenecks."""
+  name: Annotated[str | None, Unset("DenseNet-BC (L=100, k=12), as far as no flag changes it")] = carried_out(None)
+  """Take a network of the zoo, such as densenet-bc-100-12; the flags below change parts of it."""
+  depth: Annotated[Size | None, Unset("as --model.blocks says")] = None
+  """Set L, the number of layers: 4 + 3n, or 4 + 6n with bottlenecks."""
   growth_rate: Annotated[int, Ge(1), Le(5_000)] | None = None
-  """k: channels that each layer adds."""
+  """Set k, the number of channels that each layer adds."""
   blocks: Annotated[tuple[Size, ...], MinLen(1), doc("one or more blocks of at least 1 layer")] | None = None
-  """Layers of each dense block, instead of --model.depth."""
+  """Set the layers of each dense block, instead of --model.depth."""
   bottleneck: bool | None = None
-  """A 1x1 convolution in every layer (-B)."""
+  """Put a 1x1 convolution into every layer (-B)."""
   bottleneck_width: Annotated[int, Ge(0), Le(10_000)] | None = None
-  """Its outputs, in units of k."""
+  """Set the channels of the bottlenecks, in units of k."""
   compression: Share | None = None
-  """theta: share of the channels that a transition keeps (-C)."""
+  """Set theta, the share of the channels that a transition keeps, 0 to 1 (-C)."""
   initial_channels: Size | None = None
-  """Outputs of the first convolution (2k with bottlenecks, else 16)."""
+  """Set the output channels of the first convolution (2k with bottlenecks, else 16)."""
   stem: Literal["cifar", "imagenet"] | None = None
-  """3x3, or 7x7 of stride 2 with a max pool."""
+  """Begin with a 3x3 convolution, or with one of 7x7 and stride 2 and a max pool."""
   dropout: Rate | None = None
-  """After every convolution but the first (published: 0.2 where nothing is augmented)."""
+  """Drop this share of the channels, 0 to 1, after every convolution but the first."""
   convolution_init: Literal["fan_out", "fan_in"] | None = None
-  """He initialisation by outputs (Torch) or inputs (Caffe)."""
+  """Draw convolutions by He's rule, by outputs (Torch) or by inputs (Caffe)."""
   classifier_init: Literal["torch", "xavier"] | None = None
-  """Torch's default for a linear layer, or Caffe's "xavier"."""
+  """Draw the classifier by Torch's default for a linear layer, or by Caffe's "xavier"."""
   family: Literal["densenet", "resnet", "preactivation", "wide"] | None = None
-  """DenseNet, or a baseline: ResNet, with pre-activation, Wide ResNet."""
-  widen_factor: Size | None = None
-  """Of a Wide ResNet's channels."""
-  survival: Share | None = None
-  """p_L of a ResNet with stochastic depth; 1: without."""
-  shortcut: Literal["subsample", "average"] | None = None
-  """Where a ResNet's size changes: every other pixel, or the average of four (with stochastic depth)."""
+  """Build a DenseNet, or a baseline: ResNet, ResNet with pre-activation, Wide ResNet."""
+  widen_factor: Annotated[Size | None, Unset("for a Wide ResNet alone")] = None
+  """Multiply a Wide ResNet's channels by this."""
+  survival: Annotated[Share | None, Unset("for a ResNet alone")] = None
+  """Set p_L of a ResNet with stochastic depth, the last unit's chance to be kept, 0 to 1; 1: without."""
+  shortcut: Annotated[Literal["subsample", "average"] | None, Unset("for a ResNet alone")] = None
+  """Take every other pixel where a ResNet's size changes, or the average of four (with stochastic depth)."""
   epsilon: Epsilon | None = None
-  """Added to batch norm's variance (published: 1e-5; of a file of weights that says it, the file's)."""
+  """Add this to batch norm's variance."""
   dtype: Literal["float32", "bfloat16"] = "float32"
-  """Of activations; parameters and statistics stay float32."""
+  """Compute activations in this type; parameters and statistics stay float32."""
   precision: Literal["default", "high", "highest"] = "default"
-  """Of matrix products: on TPU and GPU "default" multiplies float32 in bfloat16 or TF32 passes."""
-  remat: RematChoice | None = carried_out(None)
-  """Which activations the backward pass keeps and which it recomputes; results are the same. auto: the fastest that
-  fits by the compiler's estimate, or the least recomputation where it has none. Unset, the fastest that fits as far
-  as is known: on a CPU layer_by_layer (a ResNet: dense_layer); if memory allows, on a GPU none, on a TPU bottleneck.
-  """
+  """Multiply float32 matrices so exactly; on TPU and GPU "default" does it in bfloat16 or TF32 passes."""
+  remat: Annotated[
+    RematChoice | None,
+    Unset("the device decides: on a CPU layer_by_layer (a ResNet: dense_layer), else the fastest that fits"),
+  ] = carried_out(None)
+  """Choose which activations the backward pass keeps and which it recomputes; results are the same. auto: the fastest
+  that fits by the compiler's estimate, or the least recomputation where it has none. Unset, the fastest that fits as
+  far as is known: if memory allows, on a GPU none, on a TPU bottleneck."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,31 +167,31 @@ class OptimizerConfig:
   __pydantic_config__ = STRICT
 
   learning_rate: Positive | None = None
-  """At the start."""
+  """Start with this learning rate."""
   momentum: Rate | None = None
-  """Of SGD, without dampening."""
+  """Set the momentum of SGD, 0 to 1, without dampening."""
   nesterov: bool | None = None
-  """Nesterov's form of the momentum."""
+  """Take Nesterov's form of the momentum."""
   weight_decay: NotNegative | None = None
-  """On every parameter, batch-norm scales and biases included."""
+  """Add this times every parameter to its gradient, batch-norm scales and biases included."""
   schedule: Literal["steps", "cosine"] | None = None
-  """Drops, or a cosine to 0 over all steps."""
+  """Lower the rate by drops, or along a cosine to 0 over all steps."""
   drops: Annotated[tuple[Share, ...], doc("shares of the epochs, {}")] | None = None
-  """Where the rate drops, as shares of the epochs."""
+  """Drop the rate after these shares of the epochs, each 0 to 1."""
   drop_factor: Share | None = None
-  """The rate's factor there."""
+  """Multiply the rate by this at each drop."""
   warmup_steps: Whole | None = None
-  """Steps at the start with a tenth of the rate."""
-  rate_batch: Count | None = None
-  """Scale the rate by --batch-size over this batch size (Goyal et al. 2017). Unset: no scaling."""
+  """Take this number of steps at the start with a tenth of the rate."""
+  rate_batch: Annotated[Count | None, Unset("no scaling")] = None
+  """Scale the rate by --batch-size over this number of images (Goyal et al. 2017)."""
   warmup_epochs: Annotated[float, Ge(0), doc("at least 0, within the run")] = 0.0
-  """Epochs in which the rate rises linearly: from its unscaled value, else from a tenth."""
+  """Raise the rate linearly over this number of epochs: from its unscaled value, else from a tenth."""
   label_smoothing: Rate = 0.0
-  """Share of a label that training's loss spreads over all classes (the log has the plain cross-entropy)."""
+  """Spread this share of a label, 0 to 1, over all classes in training's loss; the log has the plain cross-entropy."""
   average: Rate = 0.0
-  """Decay of a moving average of the parameters over steps, which is then tested and kept. E.g. 0.9999."""
+  """Test and keep a moving average of the parameters over steps, with this decay, such as 0.9999; 0: none."""
   classifier_rate: Positive = 1.0
-  """The classifier's own rate, in units of all others'."""
+  """Train the classifier with this times the rate of all others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,15 +201,15 @@ class CheckpointConfig:
   __pydantic_config__ = STRICT
 
   every_epochs: Count = carried_out(1)
-  """Epochs between checkpoints (the last is always written)."""
-  every_steps: Count | None = carried_out(None)
-  """Steps between checkpoints within an epoch (between two commands to the device); by default none."""
-  every_minutes: Positive | None = carried_out(None)
-  """Likewise, minutes; several processes look at the clock about every 10 s."""
+  """Write a checkpoint every so many epochs; the last is always written."""
+  every_steps: Annotated[Count | None, Unset("none within an epoch")] = carried_out(None)
+  """Write one every so many steps within an epoch, between two commands to the device."""
+  every_minutes: Annotated[Positive | None, Unset("none within an epoch")] = carried_out(None)
+  """Write one every so many minutes; several processes look at the clock about every 10 s."""
   any_version: bool = carried_out(False)
   """Resume from a checkpoint that another JAX wrote; the last digits may differ from an undisturbed run's."""
   keep: Annotated[int, Ge(2), Lt(2**31), doc("{} (the newest may be cut short while it is written)")] = carried_out(2)
-  """How many of the newest to keep, beside the best on validation."""
+  """Keep this number of the newest checkpoints, beside the best on validation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,18 +218,20 @@ class DistributedConfig:
 
   __pydantic_config__ = STRICT
 
-  coordinator: str | None = carried_out(None)
-  """HOST:PORT of process 0, which all others can reach."""
-  num_processes: Size | None = carried_out(None)
-  """How many there are."""
-  process_id: Whole | None = carried_out(None)
-  """Which one this is, from 0."""
+  coordinator: Annotated[str | None, Unset("no other processes, or those that --distributed.auto finds")] = carried_out(
+    None
+  )
+  """Say HOST:PORT of process 0, which all others can reach."""
+  num_processes: Annotated[Size | None, Unset("with --distributed.coordinator")] = carried_out(None)
+  """Say how many processes there are."""
+  process_id: Annotated[Whole | None, Unset("with --distributed.coordinator")] = carried_out(None)
+  """Say which process this one is, from 0."""
   auto: bool = carried_out(False)
   """Have JAX find the others, on a TPU pod slice. Under SLURM and Open MPI it does so without this flag."""
   timeout: Count = carried_out(300)
-  """Seconds to wait for the others at the start."""
+  """Wait so many seconds for the others at the start."""
   heartbeat: Count = carried_out(30)
-  """Seconds without a sign of life after which a process counts as lost and all others stop."""
+  """Count a process as lost after so many seconds without a sign of life; then all others stop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,87 +246,53 @@ class RunConfig:
   checkpoint: CheckpointConfig = CheckpointConfig()
   distributed: DistributedConfig = DistributedConfig()
   protocol: ProtocolName | None = carried_out(None)
-  """Published training that fills in unset flags; by default the named network's own."""
+  """Fill in unset flags from this published training."""
   epochs: Count | None = None
-  """Passes over the training images."""
+  """Pass over the training images so many times."""
   batch_size: Count | None = None
-  """Images per step, over all devices."""
+  """Take so many images per step, over all devices."""
   seed: Annotated[int, Ge(0), Lt(2**32)] = 0
-  """Of weights, order, augmentation and dropout."""
-  weights: Path | None = None
+  """Draw weights, order, augmentation and dropout from this number."""
+  weights: Annotated[Path | None, Unset("drawn from the seed")] = None
   """Start from a file of weights (.safetensors, .pth, .keras, ...), which may describe its network, or from one of the
   Hugging Face hub, hf://OWNER/NAME[@REVISION][/FILE]."""
-  weights_digest: str | None = added(None)
-  """Its SHA-256 digest: another file is refused. Of the hub's files it is found, and recorded."""
-  weights_revision: str | None = added(None, carried_out=True)
-  """The hub's branch or tag that --weights named; a run that goes on keeps the commit that this was at its start."""
+  weights_digest: Annotated[str | None, Unset("any file is taken")] = added(None)
+  """Refuse a file of weights with another SHA-256 digest. Of the hub's files it is found, and recorded."""
+  weights_revision: Annotated[str | None, Unset("as --weights says")] = added(None, carried_out=True)
+  """Record the hub's branch or tag that --weights named; a run that goes on keeps the commit that this was at its
+  start."""
   reset_classifier: bool = False
-  """With --weights: a fresh classifier, for other classes."""
+  """Start with a fresh classifier, for other classes than those of --weights."""
   freeze: tuple[str, ...] = ()
-  """Parts that keep their weights: stem, block1, transition1, ..., last, classifier; layers as block1/layer2."""
+  """Keep the weights of these parts: stem, block1, transition1, ..., last, classifier; layers as block1/layer2."""
   freeze_statistics: bool = False
   """Train with batch norm's running averages, unchanged, and without dropout."""
   statistics_groups: Count = 1
-  """Equal parts of a batch that batch norm normalises separately, as on so many GPUs; 1: the whole batch."""
+  """Normalise so many equal parts of a batch separately, as on so many GPUs; 1: the whole batch."""
   last_batch: Literal["drop", "keep"] = "drop"
   """Drop or keep an epoch's smaller last batch (the authors keep it; a device mesh needs one size)."""
   report: Literal["last", "best"] | None = None
   """Report the test error of the last network, or of the best on validation."""
   out: Path | None = carried_out(None)
-  """The run's folder; by default runs/ and a name from the flags."""
-  devices: Size | None = carried_out(None)
-  """How many of this machine's devices share the batch; by default all."""
+  """Write the run into this folder."""
+  devices: Annotated[Size | None, Unset("all")] = carried_out(None)
+  """Share the batch among so many of this machine's devices."""
   parallel: Literal["jit", "pmap"] = carried_out("jit")
   """Run the step on every device by jax.jit with jax.shard_map, or by jax.pmap."""
   shard_state: bool = carried_out(False)
   """Shard parameters and momentum over the devices, for large networks; each step gathers the parameters."""
   accumulation: Count = carried_out(1)
-  """Pieces of a batch that a device processes one after another, if the batch does not fit; each has whole groups."""
-  steps_per_dispatch: Count | None = carried_out(None)
-  """Steps of the device per command of the host (default: 1 on CPU, 32 elsewhere)."""
+  """Process a device's batch in so many pieces, one after another, if it does not fit; each has whole groups."""
+  steps_per_dispatch: Annotated[Count | None, Unset("the device decides: 1 on a CPU, else 32")] = carried_out(None)
+  """Have a device take so many steps per command of the host."""
   evaluation_batch_size: Count = carried_out(256)
-  """Images per step of evaluation."""
+  """Evaluate so many images per step."""
   tensorboard: bool = carried_out(False)
   """Write TensorBoard events too (extra `tensorboard`)."""
   profile: bool = carried_out(False)
   """Record a few commands to the device in RUN/profile, for TensorBoard or ui.perfetto.dev."""
   debug_nans: bool = carried_out(False)
   """Stop at the first operation that yields a NaN, with its traceback; slow."""
-
-
-# For each channel, or for each value of a mean image [height, width, channels]; pixel values are 0 to 255.
-_Mean = Annotated[float, Ge(-1e6), Le(1e6)]
-_Deviation = Annotated[float, Ge(1e-6), Le(1e6)]
-_EACH = "for each channel, or for each pixel and channel"
-PixelMeans = Annotated[tuple[_Mean, ...] | tuple[tuple[tuple[_Mean, ...], ...], ...], doc(f"a number {_EACH}")]
-PixelDeviations = Annotated[
-  tuple[_Deviation, ...] | tuple[tuple[tuple[_Deviation, ...], ...], ...], doc(f"a number of at least 1e-6 {_EACH}")
-]
-
-
-@dataclasses.dataclass(frozen=True)
-class AboutInput:
-  """A weights file's description of its input, see `dn_jax.inference.load.Input`."""
-
-  __pydantic_config__ = STRICT
-
-  size: Size | None = None
-  resize: Size | None = None
-  mean: PixelMeans | None = None
-  std: PixelDeviations | None = None
-  bit_depth: BitDepth | None = None
-  channels: Channels | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class About:
-  """A weights file's description of itself, in its metadata."""
-
-  __pydantic_config__ = STRICT
-
-  model: ModelConfig | None = None
-  classes: tuple[str, ...] | None = None
-  input: AboutInput = AboutInput()
 
 
 # Fields of `RunConfig` that records of earlier versions have: the only value that this version takes, and why.

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from dn_jax.config import datasets
 from dn_jax.config.schema import ModelConfig, RunConfig
@@ -14,15 +16,33 @@ MOST_LAYERS = 10_000
 _TIMES = 16
 
 
-def parameters(model: ModelConfig, classes: int = 10, channels: int = 3) -> int:
-  """The number of parameters of a completed configuration.
+class Size(NamedTuple):
+  """The size of a network.
+
+  parameters: trained ones
+  flops:      of a forward pass, for one image: of convolutions and matrix products, a multiply-add counted as two. A
+              transition's 1x1 convolution is counted before the pool, as published.
+  """
+
+  parameters: int
+  flops: int
+
+
+def of(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> Size:
+  """The size of a network, by formula.
 
   Args:
     model: completed.
     classes: outputs of the classifier.
-    channels: of an image.
+    image_shape: (height, width, channels).
   """
-  return _dense(model, classes, channels) if model.family == "densenet" else _residual(model, classes, channels)
+  walk = _dense if model.family == "densenet" else _residual
+  return Size(*map(sum, zip(*walk(model, classes, image_shape), strict=True)))
+
+
+def parameters(model: ModelConfig, classes: int = 10, channels: int = 3) -> int:
+  """The number of parameters of a completed configuration, see `of`."""
+  return of(model, classes, (1, 1, channels)).parameters
 
 
 def refuse_endless(model: ModelConfig) -> None:
@@ -76,37 +96,72 @@ def _widest(model: ModelConfig) -> tuple[str, object]:
   return f"model.{name.replace('_', '-')}", getattr(model, name)
 
 
-def _dense(model: ModelConfig, classes: int, channels: int) -> int:
-  imagenet = model.stem == "imagenet"
-  c, k = model.initial_channels, model.growth_rate
-  count = (49 if imagenet else 9) * channels * c + (2 * c if imagenet else 0)
-  for block, layers in enumerate(model.blocks):
+def _convolution(kernel: int, inputs: int, outputs: int, pixels: int) -> Size:
+  """A square kernel without a bias, whose output has so many pixels."""
+  weights = kernel**2 * inputs * outputs
+  return Size(weights, 2 * pixels * weights)
+
+
+def _norm(channels: int) -> Size:
+  return Size(2 * channels, 0)
+
+
+def _classifier(inputs: int, classes: int) -> Size:
+  return Size(inputs * classes + classes, 2 * inputs * classes)
+
+
+def _dense(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> Iterator[Size]:
+  """The layers of a DenseNet."""
+  height, width, channels = image_shape
+  c, k, inner = model.initial_channels, model.growth_rate, model.bottleneck_width * model.growth_rate
+  if model.stem == "imagenet":  # A convolution and a max pool, both of stride 2.
+    height, width = -(-height // 2), -(-width // 2)
+    yield _convolution(7, channels, c, height * width)
+    yield _norm(c)
+    height, width = -(-height // 2), -(-width // 2)
+  else:
+    yield _convolution(3, channels, c, height * width)
+  for block, layers in enumerate(model.blocks, start=1):
+    pixels = height * width
     for _ in range(layers):
-      inner = model.bottleneck_width * k if model.bottleneck else 0
-      count += 2 * c + (c * inner + 2 * inner + 9 * inner * k if inner else 9 * c * k)
+      yield _norm(c)
+      if inner:
+        yield from (_convolution(1, c, inner, pixels), _norm(inner))
+      yield _convolution(3, inner or c, k, pixels)
       c += k
-    if block < len(model.blocks) - 1:
+    if block < len(model.blocks):
       kept = int(model.compression * c)
-      count += 2 * c + c * kept
-      c = kept
-  return count + 2 * c + c * classes + classes
+      yield from (_norm(c), _convolution(1, c, kept, pixels))
+      c, height, width = kept, height // 2, width // 2
+  yield from (_norm(c), _classifier(c, classes))
 
 
-def _residual(model: ModelConfig, classes: int, channels: int) -> int:
-  wide, bottleneck = model.family == "wide", model.family == "preactivation"
+def _residual(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> Iterator[Size]:
+  """The layers of a residual network."""
+  wide, bottleneck, original = (model.family == name for name in ("wide", "preactivation", "resnet"))
   # Of depth = extra + 3 * convolutions * n, see `dn_jax.config.network`.
   units = (model.depth - (4 if wide else 2)) // (9 if bottleneck else 6)
-  before, count = 16, 9 * channels * 16 + (2 * 16 if model.family == "resnet" else 0)
+  height, width, channels = image_shape
+  before = 16
+  yield _convolution(3, channels, before, height * width)
+  if original:
+    yield _norm(before)
   for stage, number in itertools.product(range(3), range(units)):
-    after = 16 * 2**stage * (4 if bottleneck else model.widen_factor)
+    shrinks = bool(stage) and not number
+    if shrinks:
+      height, width = -(-height // 2), -(-width // 2)
+    pixels, after = height * width, 16 * 2**stage * (4 if bottleneck else model.widen_factor)
     if bottleneck:
       inner = after // 4
-      count += 2 * before + before * inner + 2 * inner + 9 * inner**2 + 2 * inner + inner * after
-    elif wide:
-      count += 2 * before + 9 * before * after + 2 * after + 9 * after**2
-    else:
-      count += 9 * before * after + 2 * after + 9 * after**2 + 2 * after
-    if model.family != "resnet" and (before != after or (stage and not number)):
-      count += before * after
+      yield from (_norm(before), _convolution(1, before, inner, pixels))
+      yield from (_norm(inner), _convolution(3, inner, inner, pixels))
+      yield from (_norm(inner), _convolution(1, inner, after, pixels))
+    else:  # The original units have their norms after the convolutions.
+      yield from (_norm(after if original else before), _convolution(3, before, after, pixels))
+      yield from (_norm(after), _convolution(3, after, after, pixels))
+    if not original and (before != after or shrinks):
+      yield _convolution(1, before, after, pixels)
     before = after
-  return count + (0 if model.family == "resnet" else 2 * before) + before * classes + classes
+  if not original:
+    yield _norm(before)
+  yield _classifier(before, classes)

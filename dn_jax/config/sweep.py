@@ -32,9 +32,10 @@ class Sweep:
   out: pathlib.Path = pathlib.Path("runs/sweep")
   """Folder of the runs; finished ones are not repeated. Tables and figures go to its report/."""
   dry_run: bool = False
-  """Print the plan and stop there."""
-  memory: bool = True
-  """Ask the compiler how much memory a training step takes; each network is compiled once, and the answer kept."""
+  """Print the plan and stop there: cells, parameters, FLOPs, images, as published where the data are not there."""
+  memory: bool = False
+  """The plan asks the compiler how much memory a training step takes; each network is compiled once, which may take
+  minutes, and the answer kept."""
   target: tuple[str, ...] = ()
   """Chips that need not be there, such as v5e or h100: the plan estimates a step and a cell on one, by its compiler,
   which takes minutes for a network. Without it: as far as answers come with the package."""

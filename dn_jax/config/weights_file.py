@@ -7,9 +7,10 @@ from collections.abc import Callable
 import safetensors
 
 from dn_jax.config import keras_file
+from dn_jax.config.about import About
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.network import complete_model
-from dn_jax.config.schema import About, ModelConfig
+from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.system import folders, hub
 
@@ -59,6 +60,18 @@ def refuse_missing(path: pathlib.PurePath | None, out: pathlib.Path | None = Non
     return
   if not path.is_file() and not (out and (out / "checkpoints").exists()):
     raise ConfigurationError("weights", path, "is a folder" if path.is_dir() else "there is no such file")
+
+
+def refuse_gone(path: pathlib.PurePath | None) -> None:
+  """Refuses a file of weights that is not there, of a kind that says of its network what flags may not.
+
+  Raises:
+    ConfigurationError: the file is missing.
+  """
+  if path is None or not path.name.lower().endswith((".safetensors", *keras_file.SUFFIXES)):
+    return
+  if (place := _there(path)) and not place.is_file():
+    raise ConfigurationError("weights", path, "there is no such file, and it says which network the runs have")
 
 
 def of(flag: str, path: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:

@@ -37,6 +37,10 @@ def prepare_command(name: str, folder: pathlib.Path | None) -> str:
   return f"{installed}python experiments/prepare.py --data.name {name}{where}{copied}"
 
 
+class NotPreparedError(ConfigurationError):
+  """A data set that is not there."""
+
+
 class Opened(NamedTuple):
   """A prepared data set: functions of a split's name.
 
@@ -69,6 +73,7 @@ def opened(name: str, folder: pathlib.Path | None) -> Opened:
   def read(split: str) -> tuple[np.ndarray, np.ndarray]:
     pictures = count(split)
     with _refused(newest, f"split {split!r} cannot be read"), _here(newest, split) as version:
+      check_shards(version, split)
       return _stacked(_rows(_builder(version), split), pictures)
 
   return Opened(read, count)
@@ -82,16 +87,14 @@ def newest_version(name: str, folder: pathlib.Path | None) -> pathlib.Path:
   """
   place = root(folder)
   if folder is not None and not place.is_dir():
-    raise ConfigurationError("data.dir", place, "is not a folder")
+    raise NotPreparedError("data.dir", place, "is not a folder")
   versions = [
     path
     for path in (place / name).glob("*")
     if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").is_file()
   ]
   if not versions:
-    raise ConfigurationError(
-      "data.name", name, f"is not prepared in {place}; to get it: {prepare_command(name, folder)}"
-    )
+    raise NotPreparedError("data.name", name, f"is not prepared in {place}; to get it: {prepare_command(name, folder)}")
   return max(versions, key=lambda path: tuple(map(int, path.name.split("."))))
 
 
@@ -124,6 +127,32 @@ def described(version: pathlib.Path) -> Described:
       "data.dir", version, f"says that it has {label.num_classes:,} classes; 1 to {_MOST_CLASSES:,}"
     )
   return Described({name: split.num_examples for name, split in builder.info.splits.items()}, tuple(label.names))
+
+
+def check_shards(version: pathlib.Path, split: str) -> None:
+  """Compares the lengths of a split's shards with those that its description says.
+
+  A shard that is longer would be read in part without a word, and of a shorter one the end would count as damaged. In a
+  bucket nothing is compared: a request for each of a thousand shards takes minutes.
+
+  Raises:
+    ConfigurationError: a shard is missing, damaged, or of another length.
+  """
+  if folders.is_bucket(version):
+    return
+  import tensorflow_datasets as tfds
+  from array_record.python import array_record_module
+
+  with _refused(version, f"split {split!r} cannot be read"):
+    info = _builder(version).info
+    if info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+      return
+    for path, said in zip(info.splits[split].filepaths, info.splits[split].shard_lengths, strict=True):
+      reader = array_record_module.ArrayRecordReader(str(path))
+      count = reader.num_records()
+      reader.close()
+      if count != said:
+        raise ValueError(f"its description says {said:,} records of {path.name}, which has {count:,}")
 
 
 def undecoded(version: pathlib.Path, split: str) -> Any:

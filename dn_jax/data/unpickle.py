@@ -68,7 +68,7 @@ class _Dtype:
   __slots__ = ("value",)
 
   def __init__(self, kind: str | bytes, *flags: Any):
-    kind = kind.decode("latin1") if isinstance(kind, bytes) else kind
+    kind = kind[:_NAME].decode("latin1") if isinstance(kind, bytes) else kind
     if not isinstance(kind, str) or not re.fullmatch(r"[<>=|]?[biufSU][0-9]{1,6}", kind):
       raise BadPickleError(f"holds numpy.dtype({str(kind)[:20]!r}); only arrays of numbers are read")
     self.value = np.dtype(kind)
@@ -137,11 +137,19 @@ NAMES: Mapping[str, Any] = {
 
 
 def is_flat(value: Any) -> bool:
-  """Whether a value may be hashed: Python hashes tuples by recursion, without a bound on their depth."""
-  return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(isinstance(each, _PLAIN) for each in value))
+  """Whether a value may be hashed, which takes long for a large number, and for a tuple has no bound on its depth."""
+  return _is_plain(value) or (isinstance(value, tuple) and len(value) <= _FEW and all(map(_is_plain, value)))
 
 
-_PLAIN = (str, bytes, int, float, bool, type(None))
+def _is_plain(value: Any) -> bool:
+  if isinstance(value, int):
+    return value.bit_length() <= _BITS
+  return isinstance(value, str | bytes | float | None)
+
+
+# A pickle names what it has made again and again in two bytes each; what takes longer than that is bounded. Members of
+# a tuple that is a key, and arguments, that cost nothing; bits of a number that is a key; characters of a name.
+_FEW, _BITS, _NAME = 16, 1024, 1000
 
 
 # The one in C allocates what an opcode asks for before it has read so much.
@@ -159,6 +167,8 @@ class Unpickler(pickle._Unpickler):
     self._names, self._left = names, size
 
   def find_class(self, module: str, name: str) -> Any:
+    if len(module) + len(name) > _NAME:
+      raise BadPickleError(f"names {(module or name)[:40]!r}..., of {len(module) + len(name):,} characters")
     asked = f"{module}.{name}"
     if asked == "_codecs.encode":
       return Function(self._encode)
@@ -219,13 +229,18 @@ class Unpickler(pickle._Unpickler):
   def _load_frozen(self) -> None:
     self.append(frozenset(map(self.key, self.pop_mark())))
 
-  def _load_object(self) -> None:
-    """As a call: no class is at hand whose object could be made otherwise."""
+  def _load_called(self) -> None:
+    """A call, or an object: no class is at hand whose object could be made otherwise."""
     arguments, made = self.stack.pop(), self.stack.pop()
-    self.append(made(*arguments))
+    self._call(made, arguments, {})
 
   def _load_object_by_names(self) -> None:
     by_name, arguments, made = self.stack.pop(), self.stack.pop(), self.stack.pop()
+    self._call(made, arguments, by_name)
+
+  def _call(self, made: Any, arguments: Any, by_name: Any) -> None:
+    if (count := len(arguments) + len(by_name)) > _FEW:
+      self.spend(count)
     self.append(made(*arguments, **by_name))
 
   dispatch = pickle._Unpickler.dispatch | {
@@ -235,6 +250,7 @@ class Unpickler(pickle._Unpickler):
     pickle.SETITEMS[0]: _load_items,
     pickle.ADDITEMS[0]: _load_members,
     pickle.FROZENSET[0]: _load_frozen,
-    pickle.NEWOBJ[0]: _load_object,
+    pickle.REDUCE[0]: _load_called,
+    pickle.NEWOBJ[0]: _load_called,
     pickle.NEWOBJ_EX[0]: _load_object_by_names,
   }

@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import safetensors
 from jax.sharding import PartitionSpec
 
 from dn_jax import weights
 from dn_jax.config import datasets, weights_file
+from dn_jax.config.about import About, AboutInput
 from dn_jax.config.network import complete_model, smallest_map
-from dn_jax.config.schema import About, AboutInput, DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.data import catalog
 from dn_jax.distributed import layout
-from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.errors import ConfigurationError, UserError, reason
 from dn_jax.models import build
 from dn_jax.models.densenet import DenseNet
 from dn_jax.runs import records
@@ -208,8 +208,8 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:
     weights.write(path, weights.to_pytorch(classifier.network, params, batch_stats), about)
-  except (OSError, safetensors.SafetensorError) as error:
-    raise ConfigurationError("to", path, f"cannot be written ({getattr(error, 'strerror', None) or error})") from None
+  except OSError as error:
+    raise ConfigurationError("to", path, f"cannot be written ({reason(error)})") from None
 
 
 def _labels(path: pathlib.Path, count: int) -> tuple[str, ...]:

@@ -24,10 +24,11 @@ def convolve(
   own_gradient: bool = False,
   **rest: Any,
 ) -> jax.Array:
-  """`jax.lax.conv_general_dilated`, as `flax.linen.Conv` calls it, with 1x1 convolutions as matrix products.
+  """`jax.lax.conv_general_dilated`, as `flax.linen.Conv` calls it; 1x1 convolutions are products, but on TPUs.
 
   On the CPU back end the weight gradient of a 1x1 `conv_general_dilated` takes about ten times as long as that of
-  the product. On TPU and GPU both compile to the same program.
+  the product. Around products a TPU's compiler copies maps of fewer than 128 images and at least as many channels into
+  another layout (docs/history.md).
 
   Args:
     inputs: [batch, height, width, in_channels].
@@ -41,12 +42,19 @@ def convolve(
     [batch, height', width', out_channels].
   """
   if kernel.shape[:2] == (1, 1):
-    inputs = inputs[:, :: window_strides[0], :: window_strides[1]]
-    flat = jnp.dot(inputs.reshape(-1, inputs.shape[-1]), kernel[0, 0], precision=rest.get("precision"))
-    return flat.reshape(*inputs.shape[:-1], kernel.shape[-1])
+    product = functools.partial(_product, window_strides=window_strides, precision=rest.get("precision"))
+    on_tpu = functools.partial(jax.lax.conv_general_dilated, window_strides=window_strides, padding="VALID", **rest)
+    return jax.lax.platform_dependent(inputs, kernel, tpu=on_tpu, default=product)
   if own_gradient and kernel.shape[:2] == (3, 3) and tuple(window_strides) == (1, 1) and padding == "SAME":
     return cpu.convolve_3x3(inputs, kernel, rest.get("precision"))
   return jax.lax.conv_general_dilated(inputs, kernel, window_strides, padding, **rest)
+
+
+def _product(inputs: jax.Array, kernel: jax.Array, window_strides: Sequence[int], precision: Any) -> jax.Array:
+  """A 1x1 convolution as a matrix product."""
+  inputs = inputs[:, :: window_strides[0], :: window_strides[1]]
+  flat = jnp.dot(inputs.reshape(-1, inputs.shape[-1]), kernel[0, 0], precision=precision)
+  return flat.reshape(*inputs.shape[:-1], kernel.shape[-1])
 
 
 class Dropout(nn.Module):

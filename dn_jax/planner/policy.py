@@ -81,8 +81,8 @@ def ladder(question: Question) -> tuple[RematPolicy, ...]:
 def on_tpu(question: Question) -> RematPolicy:
   """The fastest policy on a TPU of any memory, at every depth that was tried: no convolution is computed twice.
 
-  Bottlenecks that are kept, and gradients by hand: for a v5e, bfloat16, k=12, 128 images libtpu 0.0.50 estimates 2.0,
-  4.0 and 15.0 million cycles at L=22, 40 and 100; plain Flax takes 7.1 at L=40 and 30.7 at L=100.
+  Bottlenecks that are kept, and gradients by hand: for a v5e, bfloat16, k=12, 128 images libtpu 0.0.50 estimates 1.9,
+  3.8 and 13.6 million cycles at L=22, 40 and 100; plain Flax takes 7.1 at L=40 and 30.7 at L=100.
   """
   policies = ladder(question)
   return policies[1] if "layer_by_layer" in policies else "none"
@@ -148,7 +148,7 @@ def choose(question: Question, where: Target, beside: int = 0) -> tuple[RematPol
 def empty_lanes(batch_size: int, devices: Sequence[Any], accumulation: int = 1) -> str | None:
   """A line where a batch leaves lanes of a TPU empty, with the batch that fills them; None elsewhere.
 
-  A TPU computes in lanes of 128, and these networks' batch lies in them: 64 images take at least the time of 128.
+  A TPU computes in lanes of 128, and these networks' batch lies in them: 64 images take about the time of 128.
 
   Args:
     batch_size: images of a step, over all devices.

@@ -8,8 +8,10 @@ from typing import Any
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import identity
-from dn_jax.report.grid import Grid
-from dn_jax.runs import collection
+from dn_jax.report import departures
+from dn_jax.report.grid import Grid, Value
+from dn_jax.report.words import in_words, short_flag
+from dn_jax.runs import collection, rounding
 from dn_jax.runs.collection import Run
 
 
@@ -44,12 +46,22 @@ class Cell:
     return statistics.fmean(self.errors) if self.errors else None
 
   @property
+  def deviation(self) -> float | None:
+    """The sample standard deviation of several errors."""
+    return statistics.stdev(self.errors) if len(self.errors) > 1 else None
+
+  @property
   def network(self) -> str:
     return name_of(self.runs[0].config.model)
 
   @property
   def data(self) -> str:
     return data_name(self.runs[0].config)
+
+  @property
+  def departures(self) -> str:
+    """In what its training is not the published one, in words."""
+    return departures.text(self.runs)
 
   def of_summary(self, name: str) -> Any:
     """A number that all finished runs share, such as `parameters`; None if no run is finished."""
@@ -96,13 +108,23 @@ def spread(errors: Sequence[float]) -> str:
   """Mean ± sample standard deviation (count): `4.51 ± 0.10 (3)`."""
   if not errors:
     return "-"
-  deviation = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-  return f"{statistics.fmean(errors):.2f}{deviation} ({len(errors)})"
+  deviation = f" ± {rounding.in_words(statistics.stdev(errors))}" if len(errors) > 1 else ""
+  return f"{rounding.in_words(statistics.fmean(errors))}{deviation} ({len(errors)})"
+
+
+def numbers(errors: Sequence[float]) -> dict[str, Value]:
+  """The same as columns of CSV, in percent: mean, std (of two errors or more) and n."""
+  return {
+    "mean": rounding.exact(statistics.fmean(errors)) if errors else None,
+    "std": rounding.exact(statistics.stdev(errors)) if len(errors) > 1 else None,
+    "n": len(errors),
+  }
 
 
 def table(cells: Sequence[Cell], title: str) -> Grid:
   """A row for each cell: its values, its size, its error."""
   flags = list(cells[0].values) if cells else []
+  marks = departures.marks(cell.departures for cell in cells)
   data = len({cell.data for cell in cells}) > 1 and not {"data.name", "data.augment"} & set(flags)
   rows = []
   for cell in cells:
@@ -114,7 +136,7 @@ def table(cells: Sequence[Cell], title: str) -> Grid:
         *(in_words(cell.values[flag]) for flag in flags),
         "" if parameters is None else f"{parameters:,}",
         "" if flops is None else f"{flops / 1e6:,.1f}",
-        spread(cell.errors),
+        " ".join(filter(None, [spread(cell.errors), marks.get(cell.departures)])),
         f"{len(cell.finished)}/{len(cell.runs)}" + (f", {len(cell.failed)} failed" if cell.failed else ""),
       ]
     )
@@ -125,24 +147,34 @@ def table(cells: Sequence[Cell], title: str) -> Grid:
     rows,
     [
       "Test error: mean ± sample standard deviation over seeds (finished runs). FLOPs: forward pass of a picture, a "
-      "multiply-add counted as two."
+      "multiply-add counted as two.",
+      *departures.notes(marks),
     ],
     left=len(columns),
+    records=[_record(cell) for cell in cells],
   )
 
 
-def in_words(value: Any) -> str:
-  """A configuration's value as text."""
-  if isinstance(value, list):
-    return "-".join(map(str, value))
-  return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _record(cell: Cell) -> dict[str, Value]:
+  """A cell's line of CSV."""
+  values = {
+    short_flag(flag): in_words(value) if isinstance(value, list) else value for flag, value in cell.values.items()
+  }
+  return {
+    "network": cell.network,
+    "data": cell.data,
+    **values,
+    "parameters": cell.of_summary("parameters"),
+    "flops": cell.of_summary("flops"),
+    **numbers(cell.errors),
+    "runs": len(cell.runs),
+    "failed": len(cell.failed),
+    "not_as_published": cell.departures,
+  }
 
 
-def short_flag(flag: str) -> str:
-  """A flag as a label: `model.depth` -> `depth`, `data.augment` stays."""
-  return flag.removeprefix("model.").removeprefix("optimizer.")
-
-
-def _sortable(value: Any) -> tuple[int, float, str]:
-  number = isinstance(value, int | float) and not isinstance(value, bool)
-  return (0 if value is None else 1, float(value) if number else 0.0, "" if number else str(value))
+def _sortable(value: Any) -> tuple[int, tuple[float, ...], str]:
+  """Sorts values of a flag: none first, numbers and lists of them by number, all else as text."""
+  each = value if isinstance(value, list) else [value]
+  numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in each)
+  return (0 if value is None else 1, tuple(map(float, each)) if numbers else (), "" if numbers else str(value))

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dn_jax.report import style
+from dn_jax.runs import rounding
 from dn_jax.runs.records import EpochRecord
 
 _SPLITS = ("test", "valid", "train")
@@ -43,7 +44,7 @@ def draw_one(records: Sequence[EpochRecord], title: str) -> Figure:
     error = [100 * getattr(record, f"{split}_error") for record in records]
     look = styles[split] | {"markevery": _every(len(records), splits.index(split)), "markersize": 4, "linewidth": 1.2}
     losses.plot(epochs, loss, **look, label=f"{split} ({loss[-1]:.3g})")
-    errors.plot(epochs, error, **look, label=f"{split} ({error[-1]:.2f} %)")
+    errors.plot(epochs, error, **look, label=f"{split} ({rounding.in_words(error[-1])}%)")
   for axes, name in ((losses, "cross-entropy, nats"), (errors, "error, %")):
     lines = style.by_height(axes.lines)
     _by_epoch(axes, epochs)
@@ -123,7 +124,7 @@ def _percent(runs: Sequence[Sequence[EpochRecord]], split: str) -> tuple[list[in
 
 def _label(name: str, runs: Sequence[Sequence[EpochRecord]]) -> str:
   _, errors = _percent(runs, "test")
-  return textwrap.fill(f"{name} ({errors.mean(axis=0)[-1]:.2f} %)", 36, subsequent_indent="  ")
+  return textwrap.fill(f"{name} ({rounding.in_words(errors.mean(axis=0)[-1])}%)", 36, subsequent_indent="  ")
 
 
 def _by_epoch(axes: Axes, epochs: Sequence[int]) -> None:

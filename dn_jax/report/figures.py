@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from matplotlib.figure import Figure
 
-from dn_jax.report import ablation, curves, heat, published_table, tradeoff
+from dn_jax.report import ablation, curves, heat, published_table, tradeoff, words
 from dn_jax.report.ablation import Cell
 from dn_jax.runs import records
 from dn_jax.runs.collection import Run
@@ -61,7 +61,7 @@ def names(cells: Sequence[Cell]) -> list[str]:
   result = []
   for cell, name in zip(cells, plain, strict=True):
     more = [flag for flag in cell.values if flag not in _TOLD] if plain.count(name) > 1 else []
-    result.append(", ".join([name, *(f"{ablation.short_flag(f)} {ablation.in_words(cell.values[f])}" for f in more)]))
+    result.append(", ".join([name, *(f"{words.short_flag(f)} {words.in_words(cell.values[f])}" for f in more)]))
   # The keys tell apart cells whose names are still the same.
   return [f"{name} ({cell.key})" if result.count(name) > 1 else name for name, cell in zip(result, cells, strict=True)]
 

@@ -5,12 +5,15 @@ import dataclasses
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import rich.table
 from rich.text import Text
 
 from dn_jax.errors import shown
+
+# What a cell of CSV holds.
+Value = str | int | float | None
 
 # LaTeX's default fonts have other characters in place of "<>|". After the end of a row, "[" and "*" belong to that end.
 _LATEX = {
@@ -41,6 +44,16 @@ def _in_latex(character: str) -> str:
   return "".join(map(_in_latex, ascii(character)[1:-1]))
 
 
+def csv_of(records: Sequence[Mapping[str, Value]]) -> str:
+  """CSV: a line of names, and one for each record; a number or a text a cell, None is empty."""
+  plain = lambda value: _plain(value) if isinstance(value, str) else value
+  text = io.StringIO()
+  writer = csv.DictWriter(text, dict.fromkeys(_plain(name) for each in records for name in each), lineterminator="\n")
+  writer.writeheader()
+  writer.writerows({_plain(name): plain(value) for name, value in each.items()} for each in records)
+  return text.getvalue()
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
   """A table.
@@ -50,6 +63,7 @@ class Grid:
   rows:    a text for each column
   notes:   lines under it
   left:    number of columns aligned left; the others hold numbers, aligned right
+  records: the same as data, for CSV
   """
 
   title: str
@@ -57,6 +71,7 @@ class Grid:
   rows: Sequence[Sequence[str]]
   notes: Sequence[str] = ()
   left: int = 1
+  records: Sequence[Mapping[str, Value]] = ()
 
   def rich(self) -> rich.table.Table:
     """For a terminal; square brackets are text, not rich's markup."""
@@ -107,11 +122,8 @@ class Grid:
     )
 
   def csv(self) -> str:
-    """Heads and rows."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(map(_plain, row) for row in (self.columns, *self.rows))
-    return text.getvalue()
+    """Its records, see `csv_of`."""
+    return csv_of(self.records)
 
   def html(self) -> str:
     """A <table> with its caption, and a list of its notes."""

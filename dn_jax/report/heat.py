@@ -1,6 +1,5 @@
 """Heat maps of the test error: growth rate by depth, or two other flags that are numbers."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from dn_jax.report import style
-from dn_jax.report.ablation import Cell, in_words, short_flag
+from dn_jax.report.ablation import Cell
+from dn_jax.report.words import in_words, short_flag
+from dn_jax.runs import rounding
 
 _PREFERRED = ("model.depth", "model.growth-rate")
 _PANELS, _ACROSS = 6, 3
@@ -84,9 +85,9 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], layout: _Layout, low: float, 
         axes.add_patch(Rectangle((c - 0.5, r - 0.5), 1, 1, facecolor="white", edgecolor="silver", hatch="//"))
       else:
         values[r, c] = cell.mean
-        text = f"{cell.mean:.2f}"
+        text = rounding.in_words(cell.mean)
         if len(cell.errors) > 1:
-          text += f"\n± {statistics.stdev(cell.errors):.2f} ({len(cell.errors)})"
+          text += f"\n± {rounding.in_words(cell.deviation)} ({len(cell.errors)})"
         colour = style.ink(image.cmap(image.norm(cell.mean)))
       back = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if cell.mean is None else None
       axes.text(c, r, text, ha="center", va="center", color=colour, fontsize=9, bbox=back)

@@ -16,7 +16,7 @@ from dn_jax.config.schema import ModelConfig, RunConfig
 from dn_jax.errors import shown
 from dn_jax.report import protocol_words
 from dn_jax.report.provenance import flags_of
-from dn_jax.runs import records
+from dn_jax.runs import records, rounding
 from dn_jax.runs.records import EpochRecord, Summary
 from dn_jax.system import hub
 
@@ -130,7 +130,7 @@ def _training(training: Training) -> list[str]:
   config, summary, tested = training.config, training.summary, training.tested
   if tested:
     after = f" after epoch {tested.epoch} of {config.epochs}"
-    error = f"**Test error: {100 * tested.test_error:.2f} %**{after}"
+    error = f"**Test error: {rounding.in_words(100 * tested.test_error)} %**{after}"
   else:
     error = "The test error of this network is not known: it is of the middle of an epoch."
   pictures = training.data.pictures if training.data else {}

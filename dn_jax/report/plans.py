@@ -13,7 +13,7 @@ from dn_jax.planner.estimate import KERNEL, Estimate, estimate
 from dn_jax.planner.plan import Plan
 from dn_jax.planner.targets import Target
 from dn_jax.report import style
-from dn_jax.report.grid import Grid
+from dn_jax.report.grid import Grid, csv_of
 
 _MIB = 2**20
 # Most panels of a figure in a row.
@@ -158,15 +158,21 @@ def published_table() -> rich.table.Table:
 def csv(rows: Sequence[Row], growth_rate: int, dtype: str) -> str:
   """Every plan as a line of CSV, sizes in bytes."""
   numbers = ("temporaries", "arguments", "outputs", "peak", "flops", "traffic", "hbm", "fast", "cycles")
-  columns = ("target", "devices", "depth", "growth_rate", "batch_size", "dtype", "policy", *numbers, "fits", "refusal")
   lines = []
   for row in rows:
-    network = (row.target.name, len(row.target.devices), row.depth, growth_rate, row.batch_size, dtype)
+    network = {
+      "target": row.target.name,
+      "devices": len(row.target.devices),
+      "depth": row.depth,
+      "growth_rate": growth_rate,
+      "batch_size": row.batch_size,
+      "dtype": dtype,
+    }
     for policy, plan in row.plans.items():
-      values = [None if plan.refusal else getattr(plan, name) for name in numbers]
-      line = (*network, policy, *values, plan.fits(row.target.memory), plan.refusal)
-      lines.append(["" if value is None else str(value) for value in line])
-  return Grid("", columns, lines).csv()
+      values = {name: None if plan.refusal else getattr(plan, name) for name in numbers}
+      fits = {"fits": plan.fits(row.target.memory), "refusal": plan.refusal}
+      lines.append({**network, "policy": policy, **values, **fits})
+  return csv_of(lines)
 
 
 def draw(rows: Sequence[Row], title: str) -> Figure:

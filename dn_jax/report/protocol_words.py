@@ -1,9 +1,12 @@
 """A run's training in words, from its configuration, beside the published protocol."""
 
+import dataclasses
+
 from dn_jax.config import datasets, protocol, zoo
+from dn_jax.config.network import protocol_of
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, identity
-from dn_jax.report.ablation import in_words, short_flag
+from dn_jax.config.schema import DataConfig, RunConfig, identity
+from dn_jax.report.words import in_words, short_flag
 
 # Where each protocol is published. "FROM MEMORY": no text or code was at hand.
 SOURCES: dict[str, str] = {
@@ -75,23 +78,37 @@ def text(config: RunConfig) -> str:
   return ", ".join(parts)
 
 
+def own_protocol(config: RunConfig) -> str:
+  """The key of the protocol that was published for a run's network, whichever the run follows."""
+  model = config.model
+  return zoo.NETWORKS[model.name].protocol if model.name in zoo.NETWORKS else protocol_of(model)
+
+
 def changes(config: RunConfig) -> str:
-  """The flags in which the training of a network of the zoo differs from the published one, except its length."""
-  own = zoo.NETWORKS[config.model.name].protocol
-  asked = RunConfig(
-    DataConfig(config.data.name, augment=config.data.augment),
-    ModelConfig(name=config.model.name),
-    protocol=config.protocol,
-  )
+  """What tells a run's training from the published one, except its length: `protocol densenet, batch-size 128`."""
+  longer = config.epochs > protocol.of(config.protocol, config.data.name).epochs
+  words = [f"{name} {value}" for name, value, _ in differences(config)]
+  return ", ".join([*words, *([f"epochs {config.epochs}"] if longer else [])])
+
+
+def differences(config: RunConfig) -> list[tuple[str, str, str]]:
+  """Name, value and published value of each flag in which a run's training is not the published one, but the epochs.
+
+  The published ones are of the protocol that the run follows; an empty one is none.
+  """
+  # What of a network's flags is a matter of training; all else says which network it is.
+  model = dataclasses.replace(config.model, dropout=None, dtype="float32", precision="default", remat=None)
+  asked = RunConfig(DataConfig(config.data.name, augment=config.data.augment), model, protocol=config.protocol)
   published, found = identity(resolve(asked)), identity(config)
-  apart = ("seed", "epochs", "optimizer.warmup-steps") if shortened(config) else ("seed",)
-  words = [f"protocol {config.protocol}"] if config.protocol != own else []
-  words += [
-    f"{short_flag(flag)} {in_words(value)}"
+  # With a shorter schedule goes a shorter warm-up.
+  apart = ("seed", "epochs", *(["optimizer.warmup-steps"] if shortened(config) else []))
+  own = own_protocol(config)
+  result = [("protocol", config.protocol, own)] if config.protocol != own else []
+  return result + [
+    (short_flag(flag), in_words(value), in_words(published.get(flag)))
     for flag, value in found.items()
     if value != published.get(flag) and flag not in apart
   ]
-  return ", ".join(words)
 
 
 def _augmented(data: DataConfig) -> list[str]:

@@ -62,7 +62,8 @@ def _run_lines(run: Run) -> list[str]:
   versions = ", ".join(f"{name} {version}" for name, version in summary.versions.items())
   return [
     head,
-    f"    summary.json: test_error {summary.test_error:.4f} %, of epoch {summary.reported_epoch} ({summary.reported})",
+    f"    summary.json: test_error_percent {summary.test_error_percent:.4f}, epoch {summary.reported_epoch} "
+    f"({summary.reported})",
     f"    metrics.jsonl: {_compared(run)}",
     f"    {summary.epochs} epochs in {summary.seconds:,.0f} s on {summary.devices}, remat {summary.remat}",
     f"    code {summary.commit or 'unknown'}; Python {summary.python}; {versions}",
@@ -101,7 +102,7 @@ def _compared(run: Run) -> str:
     return f"DIFFERS: has no epoch {epoch}, but {len(records)} lines"
   number, record = numbered[epoch]
   test_error = f"test_error {record.test_error:.6f} x 100"
-  if not math.isclose(100 * record.test_error, summary.test_error, rel_tol=1e-9, abs_tol=1e-12):
+  if not math.isclose(100 * record.test_error, summary.test_error_percent, rel_tol=1e-9, abs_tol=1e-12):
     return f"DIFFERS: line {number}, epoch {epoch}: {test_error}"
   if summary.reported == "best" and (best := best_record(records)) is not record:
     return f"DIFFERS: the epoch of lowest validation error is {best.epoch}"

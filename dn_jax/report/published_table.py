@@ -2,14 +2,14 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from dn_jax.config import datasets, zoo
+from dn_jax.config import datasets, protocol, size, zoo
 from dn_jax.config.schema import RunConfig
-from dn_jax.report import protocol_words
-from dn_jax.report.ablation import spread
-from dn_jax.report.grid import Grid
-from dn_jax.runs import collection
+from dn_jax.report import departures, protocol_words
+from dn_jax.report.ablation import numbers, spread
+from dn_jax.report.grid import Grid, Value
+from dn_jax.runs import collection, rounding
 from dn_jax.runs.collection import Run
 
 
@@ -29,6 +29,20 @@ class Entry:
   @property
   def config(self) -> RunConfig:
     return self.runs[0].config
+
+  @property
+  def errors(self) -> list[float]:
+    """Test errors of the finished runs, in percent."""
+    return [run.test_error for run in self.runs if run.summary]
+
+  @property
+  def failed(self) -> int:
+    return sum(1 for run in self.runs if run.failure)
+
+  @property
+  def departures(self) -> str:
+    """In what its training is not the published one, in words."""
+    return departures.text(self.runs)
 
 
 def data_of_column(column: str) -> tuple[str, bool]:
@@ -54,26 +68,53 @@ def entries_of(found: Iterable[Run]) -> list[Entry]:
   return entries
 
 
-def table(entries: Sequence[Entry]) -> Grid:
+def table(entries: Sequence[Entry], scale: float = 1.0) -> Grid:
   """A row for each network, a column for each data set; at least one entry.
 
   A network that was trained in other ways than the published one has a row for each way, and a row for each length of
-  training if a column has several.
+  training if a column has several. A cell that was not trained as published has a mark, and a note says how it was.
+
+  Args:
+    entries: the cells.
+    scale: the share of every schedule that was asked for.
   """
   names, order = list(zoo.NETWORKS), list(zoo.COLUMNS)
   entries = sorted(entries, key=lambda entry: (names.index(entry.name), order.index(entry.column)))
   columns = [column for column in order if any(entry.column == column for entry in entries)]
-  lines = []
+  marks = departures.marks(entry.departures for entry in entries)
+  lines, records = [], []
   for name, changes, by_column in _rows(entries):
     published = zoo.NETWORKS[name]
     label = ", ".join(filter(None, [published.title + ("*" if published.note else ""), changes]))
-    cells = [_cell(published.errors.get(column), by_column.get(column)) for column in columns]
+    cells = [_cell(published.errors.get(column), by_column.get(column), marks) for column in columns]
     lines.append([label, "" if published.parameters is None else f"{published.parameters}M", *cells])
+    records += [
+      {"network": name, "trained": changes} | _record(by_column[column]) for column in columns if column in by_column
+    ]
   title = "Test error in percent: published | ours ± sample standard deviation over seeds (seeds) | difference"
-  if shares := sorted({share for entry in entries if (share := protocol_words.shortened(entry.config)) is not None}):
-    to = " to ".join(f"{share:.3g}" for share in dict.fromkeys((shares[0], shares[-1])))
-    title = f"REHEARSAL, schedules of {to} of their published epochs. {title}"
-  return Grid(title, ["network", "parameters", *map(str.upper, columns)], lines, notes(entries), left=1)
+  if said := rehearsal(entries, scale):
+    title = f"{said} {title}"
+  below = [*notes(entries), *departures.notes(marks)]
+  return Grid(title, ["network", "parameters", *map(str.upper, columns)], lines, below, left=1, records=records)
+
+
+def rehearsal(entries: Sequence[Entry], scale: float = 1.0) -> str:
+  """A sentence about schedules and image counts below the published ones; empty where there are none."""
+  asked = "" if scale == 1 else f" (--scale {scale:g})"
+  shares = [share for entry in entries if (share := protocol_words.shortened(entry.config)) is not None]
+  parts = [f"schedules of {_from_to(shares)} of their published epochs"] if shares else []
+  counts = [
+    found[0] / sum(datasets.info_of(run.config.data).published)
+    for entry in entries
+    for run in entry.runs
+    if run.summary and (found := departures.images(run))
+  ]
+  parts += [f"{_from_to(counts)} of the published images"] if counts and min(counts) < 1 else []
+  return f"REHEARSAL{asked}, {', '.join(parts)}." if parts else ""
+
+
+def _from_to(shares: Sequence[float]) -> str:
+  return " to ".join(dict.fromkeys(f"{share:.3g}" for share in (min(shares), max(shares))))
 
 
 def _rows(entries: Sequence[Entry]) -> list[tuple[str, str, dict[str, Entry]]]:
@@ -95,16 +136,42 @@ def _rows(entries: Sequence[Entry]) -> list[tuple[str, str, dict[str, Entry]]]:
   return result
 
 
-def _cell(published: float | None, entry: Entry | None) -> str:
-  """`5.24 | 5.31 ± 0.08 (3) | +0.07`; a dash for a missing number."""
+def _cell(published: float | None, entry: Entry | None, marks: Mapping[str, str]) -> str:
+  """`5.24 | 5.31 ± 0.08 (3) [a] | +0.07`; a dash for a missing number."""
   if published is None and entry is None:
     return "-"
-  runs = entry.runs if entry else ()
-  errors = [run.test_error for run in runs if run.summary]
-  failed = sum(1 for run in runs if run.failure)
-  ours = spread(errors) + (f", {failed} failed" if failed else "")
-  difference = f"{statistics.fmean(errors) - published:+.2f}" if errors and published is not None else "-"
-  return f"{'-' if published is None else f'{published:.2f}'} | {ours} | {difference}"
+  errors, failed = (entry.errors, entry.failed) if entry else ((), 0)
+  mark = marks.get(entry.departures, "") if errors else ""
+  ours = spread(errors) + (f", {failed} failed" if failed else "") + (f" {mark}" if mark else "")
+  # Of the rounded numbers, so that the cell adds up.
+  both = errors and published is not None
+  difference = f"{rounding.rounded(statistics.fmean(errors)) - rounding.rounded(published):+.2f}" if both else "-"
+  return f"{'-' if published is None else rounding.in_words(published)} | {ours} | {difference}"
+
+
+def _record(entry: Entry) -> dict[str, Value]:
+  """A cell as data."""
+  network, config, errors = zoo.NETWORKS[entry.name], entry.config, entry.errors
+  published = network.errors.get(entry.column)
+  found = [images for run in entry.runs if run.summary and (images := departures.images(run))]
+  info, usual = datasets.info_of(config.data), protocol.of(network.protocol, config.data.name)
+  return {
+    "column": entry.column,
+    "parameters": size.of(config.model, info.num_classes, info.image_shape).parameters,
+    "published_parameters": network.parameters and round(1e6 * network.parameters),
+    **numbers(errors),
+    "published": published,
+    "difference": rounding.exact(statistics.fmean(errors) - published) if errors and published is not None else None,
+    "failed": entry.failed,
+    "protocol": config.protocol,
+    "epochs": config.epochs,
+    "published_epochs": usual.epochs,
+    "batch_size": config.batch_size,
+    "published_batch_size": usual.batch_size,
+    "images": min(each[0] for each in found) if found else None,
+    "published_images": sum(info.published),
+    "not_as_published": entry.departures if errors else "",
+  }
 
 
 def notes(entries: Sequence[Entry]) -> list[str]:
@@ -114,14 +181,14 @@ def notes(entries: Sequence[Entry]) -> list[str]:
   for entry in entries:
     by_column = alike.setdefault((entry.config.protocol, protocol_words.text(entry.config)), {})
     by_column.setdefault(entry.column.upper(), []).append(zoo.NETWORKS[entry.name].title)
-  for (protocol, text), by_column in alike.items():
+  for (whose, text), by_column in alike.items():
     by_networks: dict[tuple[str, ...], list[str]] = {}
     for column, titles in by_column.items():
       by_networks.setdefault(tuple(dict.fromkeys(titles)), []).append(column)
     where = "; ".join(f"{', '.join(columns)} of {', '.join(titles)}" for titles, columns in by_networks.items())
-    result.append(f"Protocol {protocol}: {text}. So were trained: {where}.")
+    result.append(f"Protocol {whose}: {text}. So were trained: {where}.")
   sources = {protocol_words.source_of(entry.config): entry.config.protocol for entry in entries}
-  result += [f"Source of protocol {protocol}: {source}." for source, protocol in sources.items()]
+  result += [f"Source of protocol {whose}: {source}." for source, whose in sources.items()]
   for name in dict.fromkeys(entry.name for entry in entries):
     if note := zoo.NETWORKS[name].note:
       result.append(f"* {zoo.NETWORKS[name].title}: {note}.")

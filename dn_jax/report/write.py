@@ -13,11 +13,12 @@ import rich.console
 
 from dn_jax.config.schema import identity
 from dn_jax.errors import ConfigurationError, shown_lines
-from dn_jax.report import ablation, provenance, published_table, style
-from dn_jax.report.ablation import common_flags, in_words
+from dn_jax.report import ablation, departures, provenance, published_table, style
+from dn_jax.report.ablation import common_flags
 from dn_jax.report.figures import draw
 from dn_jax.report.grid import Grid
-from dn_jax.runs import collection
+from dn_jax.report.words import in_words
+from dn_jax.runs import collection, rounding
 from dn_jax.runs.collection import Collection, Run
 from dn_jax.system import folders
 
@@ -140,9 +141,9 @@ def _differences(found: Sequence[Run]) -> Grid:
 
 def _runs(found: Sequence[Run]) -> Grid:
   rows = []
-  for run in found:
-    summary = run.summary
-    state = f"{run.test_error:.2f}" if summary else "failed" if run.failure else "not finished"
+  for run in (run for cell in ablation.cells_of(found) for run in cell.runs):
+    summary, images = run.summary, departures.images(run)
+    state = rounding.in_words(run.test_error) if summary else "failed" if run.failure else "not finished"
     commit = (summary and summary.commit) or ""
     rows.append(
       [
@@ -152,12 +153,15 @@ def _runs(found: Sequence[Run]) -> Grid:
         f"{commit[:10]}{'+' if commit.endswith('+') else ''}",
         summary.versions.get("jax", "") if summary else "",
         str(run.config.seed),
+        f"{images[0]:,}" if images else "",
         state,
         str(summary.reported_epoch) if summary else "",
         f"{summary.seconds:,.0f}" if summary else "",
       ]
     )
-  columns = ["folder", "key", "devices", "code", "JAX", "seed", "test error, %", "epoch", "training, s"]
-  return Grid(
-    "Every run", columns, rows, ["key: of the flags that say what the run is (dn_jax/runs/collection.py)"], left=5
-  )
+  columns = ["folder", "key", "devices", "code", "JAX", "seed", "images", "test error, %", "epoch", "training, s"]
+  notes = [
+    "key: of the flags that say what the run is (dn_jax/runs/collection.py)",
+    "images: for training, those held out included",
+  ]
+  return Grid("Every run", columns, rows, notes, left=5)

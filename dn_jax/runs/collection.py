@@ -53,7 +53,7 @@ class Run:
   @property
   def test_error(self) -> float:
     """In percent, of a finished run."""
-    return self.summary.test_error
+    return self.summary.test_error_percent
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class ClassError:
-  """The error of one class; None where it has no image."""
+  """The error of one class, in percent; None where it has no image."""
 
   __pydantic_config__ = STRICT
 
@@ -90,18 +90,18 @@ class ClassError:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """summary.json: the results of a finished run. Errors are in percent; times, in seconds, are of the whole run.
+  """summary.json: the results of a finished run. Times, in seconds, are of the whole run.
 
-  `test_top5_error` is left out for five classes or fewer.
+  `test_top5_error_percent` is left out for five classes or fewer.
   """
 
   __pydantic_config__ = STRICT
 
-  test_error: Percent
-  test_top5_error: Percent | None = _may_lack()
+  test_error_percent: Percent
+  test_top5_error_percent: Percent | None = _may_lack()
   reported: Literal["last", "best"]
   reported_epoch: Count
-  valid_error: Percent | None
+  valid_error_percent: Percent | None
   parameters: Large
   flops: Large
   epochs: Count
@@ -118,8 +118,14 @@ class Summary:
   commit: str | None = None
   saving_seconds: NotNegative | None = _may_lack()
   """Time that the run waited for saving."""
-  test_class_errors: tuple[ClassError, ...] | None = _may_lack()
+  test_class_errors_percent: tuple[ClassError, ...] | None = _may_lack()
   """In the order of the labels; left out for more than 20 classes."""
+
+
+# Fields of `Summary` as earlier versions named them: like the fractions of metrics.jsonl, though they are percentages.
+EARLIER_NAMES = {
+  name: f"{name}_percent" for name in ("test_error", "test_top5_error", "valid_error", "test_class_errors")
+}
 
 
 @dataclasses.dataclass(frozen=True)

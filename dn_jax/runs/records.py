@@ -5,7 +5,7 @@ data.json       how many images each split has, a digest of their labels, by whi
                 of a streamed data set with their numbers of images
 metrics.jsonl   one `EpochRecord` per line; errors are fractions of 1
 results.csv     the same in the columns of the PyTorch implementation
-summary.json    written at the end: `test_error` in percent, parameters, FLOPs, time, versions, the code's commit
+summary.json    written at the end: `test_error_percent`, parameters, FLOPs, time, versions, the code's commit
 curves.png      loss and error by epoch
 profile/        under --profile: a trace of a few commands to the device
 checkpoints/    Orbax, the newest few and the best on validation
@@ -30,7 +30,7 @@ from typing import Any
 from dn_jax.config.check import Misfit, from_json, to_dict
 from dn_jax.config.schema import RETIRED, RunConfig, difference, identity, is_unsaid
 from dn_jax.errors import ConfigurationError, UserError, reason, shown
-from dn_jax.runs.contents import Data, EpochRecord, Failure, Summary
+from dn_jax.runs.contents import EARLIER_NAMES, Data, EpochRecord, Failure, Summary
 from dn_jax.system import folders
 
 CHECKPOINTS = "checkpoints"
@@ -78,8 +78,8 @@ def create(folder: pathlib.Path, config: RunConfig, data: Data) -> None:
 def check_config(folder: pathlib.Path, config: RunConfig) -> None:
   """Raises `ConfigurationError`, with the difference, where a folder holds another run."""
   if lines := difference(identity(read_config(folder)), identity(config)):
-    fits = "holds a run of another configuration; take another folder, or change back\n  " + "\n  ".join(lines)
-    raise ConfigurationError("out", folder, fits)
+    fits = "holds a run of another configuration; take another folder, or change back"
+    raise ConfigurationError("out", folder, fits, *lines)
 
 
 def check_data(folder: pathlib.Path, data: Data) -> None:
@@ -195,8 +195,20 @@ def write_summary(folder: pathlib.Path, summary: Summary) -> None:
 
 
 def read_summary(folder: pathlib.Path) -> Summary | None:
-  """A finished run's summary, else None. A damaged one raises `RunError`."""
-  return _read(folder / "summary.json", Summary)
+  """A finished run's summary, else None; also as earlier versions wrote it. A damaged one raises `RunError`."""
+  path = folder / "summary.json"
+  return None if (text := _text(path)) is None else _parsed(path, Summary, _as_named_today(text))
+
+
+def _as_named_today(text: bytes) -> bytes:
+  """A summary's JSON, with the names that its fields have today."""
+  try:
+    record = json.loads(text)
+  except (ValueError, RecursionError):
+    return text  # `_parsed` refuses it.
+  if not isinstance(record, dict) or not record.keys() & EARLIER_NAMES.keys() or record.keys() & EARLIER_NAMES.values():
+    return text  # Of a mixture it is not known which is meant: `_parsed` refuses it too.
+  return json.dumps({EARLIER_NAMES.get(name, name): value for name, value in record.items()}).encode()
 
 
 def claim(folder: pathlib.Path, config: RunConfig) -> None:

@@ -11,12 +11,13 @@ import io
 import itertools
 import pathlib
 import sys
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tyro
 
-from dn_jax.config import size
+from dn_jax.config import size, weights_file
 from dn_jax.config.check import in_words
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
@@ -28,6 +29,7 @@ from dn_jax.system import folders, hub
 
 Values = tuple[str, ...]
 _TYPES = flag_types(RunConfig)
+_SWITCHES = {flag for flag, hint in _TYPES.items() if bool in (hint, *typing.get_args(hint))}
 # Flags that the sweep itself sets.
 _OWN = {
   "out": "each run has its own folder, in the sweep's",
@@ -99,7 +101,7 @@ def cells_of(
 def _refuse(wrong: Sequence[ConfigurationError]) -> None:
   """Raises the errors, if there are any, as one."""
   if lines := list(dict.fromkeys(map(str, wrong))):
-    raise UserError("\n  ".join([f"{len(lines)} of the values do not fit; nothing was started", *lines]))
+    raise UserError(f"{len(lines)} of the values do not fit; nothing was started", *lines)
 
 
 def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[Values]]:
@@ -110,7 +112,7 @@ def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[V
   """
   found: dict[str, list[Values]] = {}
   for flag, words in _grouped(tokens):
-    if flag not in _TYPES and (name := flag.replace("no-", "", 1)) in _TYPES and _TYPES[name] is bool:
+    if flag not in _TYPES and (name := flag.replace("no-", "", 1)) in _SWITCHES:
       flag, words = name, [*words, "False"]
     if flag in _OWN:
       raise ConfigurationError(flag, " ".join(words), _OWN[flag])
@@ -118,7 +120,7 @@ def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[V
       raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {near(flag, (*_TYPES, *also))}")
     if flag in found:
       raise ConfigurationError(flag, " ".join(words), "is given twice; put commas between its values")
-    text = " ".join(words) or ("True" if _TYPES[flag] is bool else "")
+    text = " ".join(words) or ("True" if flag in _SWITCHES else "")
     alternatives = [tuple(part.split()) for part in text.split(",")]
     if () in alternatives:
       raise ConfigurationError(flag, text or "(nothing)", "has an empty value")
@@ -199,6 +201,7 @@ def cell_of(chosen: Mapping[str, Values]) -> Cell:
   if hub.is_address(config.weights):
     found = _fetched(config.weights)
     config = dataclasses.replace(config, weights=found.address.path, weights_digest=found.digest)
+  weights_file.refuse_gone(config.weights)  # Without it a run would be another, and begin anew.
   config = resolve(config)
   size.refuse_beyond_this_machine(config)
   return Cell(flags, config, given)
@@ -225,7 +228,7 @@ def _with(config: Any, flag: str, value: Any) -> Any:
 
 
 def _as_flags(flag: str, words: Values) -> tuple[str, ...]:
-  if _TYPES[flag] is bool and words in (("True",), ("False",)):
+  if flag in _SWITCHES and words in (("True",), ("False",)):
     head, dot, tail = flag.rpartition(".")
     return (f"--{flag}" if words == ("True",) else f"--{head}{dot}no-{tail}",)
   value = _value(flag, words)

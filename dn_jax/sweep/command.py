@@ -11,7 +11,7 @@ import jax
 import rich.console
 
 from dn_jax.config.sweep import Sweep
-from dn_jax.report import write
+from dn_jax.errors import shown
 from dn_jax.report.grid import Grid
 from dn_jax.runs import collection
 from dn_jax.runs.collection import Run
@@ -52,6 +52,8 @@ def run(
   sweep = dataclasses.replace(sweep, out=folders.of("out", sweep.out))
   done = carry_out(cells, sweep, axes, console)
   if done is not None:
+    from dn_jax.report import write  # With matplotlib, which a plan does without.
+
     write.conclude(table(done), done, sweep.out, console)
 
 
@@ -68,8 +70,10 @@ def carry_out(
   chips = elsewhere.chips(sweep.target)
   there = collection.read(sweep.out)
   for line in there.skipped:
-    print(f"skipped: {line}", file=sys.stderr)
+    print(f"skipped: {shown(line)}", file=sys.stderr)
   missing = runner.missing(cells, there)
+  if not sweep.dry_run:
+    runner.refuse_taken(missing, there)
   lanes = _lanes(missing, sweep)
   if lanes.said:
     console.print(lanes.said, highlight=False, markup=False, soft_wrap=True)
@@ -78,8 +82,12 @@ def carry_out(
     place: runner.Place = runner.Here(lanes.environments)
     if missing and sweep.cluster is not None and not sweep.dry_run:  # Before planning, which may take minutes.
       place = stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
-    rows = forecast.look(cells, there, sweep.memory, sweep.cluster is not None, console, lanes.devices, chips)
-    console.print(forecast.table(rows, axes, f"{len(cells)} runs, in {sweep.out}", at_once))
+    # What is finished needs no data.
+    published = sweep.dry_run or not missing
+    asked = forecast.Asked(sweep.memory, sweep.cluster is not None, lanes.devices, chips, published)
+    rows = forecast.look(cells, there, asked, console)
+    title = f"{_counted(len(rows), 'cell')}, {_counted(len(cells), 'run')}, in {sweep.out}"
+    console.print(forecast.table(rows, axes, title, at_once))
     if sweep.dry_run:
       return None
     if missing:
@@ -102,6 +110,10 @@ def carry_out(
   return [run for run in collection.read(sweep.out).runs if run.key in wanted]
 
 
+def _counted(number: int, what: str) -> str:
+  return f"{number} {what}{'s' * (number != 1)}"
+
+
 def _lanes(missing: Sequence[Cell], sweep: Sweep) -> Lanes:
   """How this machine is divided between a sweep's missing runs.
 
@@ -110,6 +122,8 @@ def _lanes(missing: Sequence[Cell], sweep: Sweep) -> Lanes:
     UserError: they cannot be counted.
   """
   told = sweep.at_once is not None or sweep.devices_per_run is not None
+  if sweep.dry_run and not told and not sweep.memory:  # Counting them takes seconds.
+    return Lanes()
   if not missing or sweep.cluster is not None or (not told and os.environ.get("JAX_PLATFORMS") == "cpu"):
     return Lanes()
   asked = max((cell.config.devices or 0 for cell in missing), default=0)

@@ -8,7 +8,8 @@ import rich.console
 import rich.progress
 
 from dn_jax.config.resolve import slug
-from dn_jax.runs import records
+from dn_jax.errors import shown
+from dn_jax.runs import records, rounding
 from dn_jax.sweep.cells import Cell
 from dn_jax.sweep.forecast import duration, side_by_side
 from dn_jax.sweep.process import End, Outcome
@@ -93,7 +94,7 @@ class Display:
     )
 
   def _print(self, line: str) -> None:
-    self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+    self._console.print(shown(line), highlight=False, markup=False, soft_wrap=True)
 
   def _to_do(self) -> list[float]:
     """Work left of each run that has not ended, those that are furthest first."""
@@ -114,4 +115,6 @@ def _test_error(folder: pathlib.Path) -> str:
     summary = records.read_summary(folder)
   except records.RunError:
     summary = None
-  return f"{summary.test_error:.2f} % test error" if summary else "ended without a summary that can be read"
+  if summary is None:
+    return "ended without a summary that can be read"
+  return f"{rounding.in_words(summary.test_error_percent)} % test error"

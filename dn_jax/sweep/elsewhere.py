@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import rich.console
 import rich.markup
 
+from dn_jax.config.datasets import DatasetInfo
 from dn_jax.config.network import name_of
 from dn_jax.config.schema import RunConfig
-from dn_jax.data import catalog
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.planner import asking, kept, policy, targets
 from dn_jax.planner.estimate import estimate
@@ -42,14 +42,11 @@ def chips(names: Sequence[str]) -> Chips:
   return Chips(tuple(names), asked=True) if names else Chips(tuple(there))
 
 
-def seconds(config: RunConfig, rule: int, where: Chips, console: rich.console.Console) -> dict[str, float]:
+def seconds(config: RunConfig, info: DatasetInfo, where: Chips, console: rich.console.Console) -> dict[str, float]:
   """Seconds of a resolved run's training step on one chip by its name; without those that are unknown.
 
-  Its images are split by `rule`. A kept answer in another dtype, or of another number of classes, counts.
+  `info` is of its data set, opened. A kept answer in another dtype, or of another number of classes, counts.
   """
-  if not where.names:
-    return {}
-  info = catalog.known(config.data, rule)
   question = Question(
     config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
   )

@@ -3,37 +3,28 @@
 import dataclasses
 import heapq
 import math
-import multiprocessing
-import os
-import signal
 import statistics
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 
-import jax
 import rich.console
 import rich.markup
 import rich.table
 
+from dn_jax.config import size
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import RunConfig
-from dn_jax.data import catalog, splits
-from dn_jax.distributed import layout
-from dn_jax.errors import ConfigurationError, UserError
-from dn_jax.models import build, summary
-from dn_jax.planner import plan as planning
-from dn_jax.planner import policy as remat_policy
-from dn_jax.planner import targets
+from dn_jax.data import splits
+from dn_jax.errors import ConfigurationError
 from dn_jax.runs import collection, records
 from dn_jax.runs.collection import Collection, Run
 from dn_jax.sweep import elsewhere as absent
+from dn_jax.sweep import images
 from dn_jax.sweep.cells import Cell
-from dn_jax.system import child_processes, compilation
+from dn_jax.sweep.images import Images
 
-# Bytes of a step, or None and the reason why the step is impossible.
-Answer = tuple[int | None, str]
+# Of columns of the plan.
+_LABELS = {"model.name": "network", "data.name": "data"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +55,7 @@ class Row:
   done:    number of finished runs
   failed:  number of runs that failed when last tried
   size:    of a run
+  images:  of a run
   memory:  bytes of a training step on each device; None if not asked for
   refused: why the step is impossible here; empty if it is possible
   epochs:  left to do, of all runs together
@@ -76,6 +68,7 @@ class Row:
   done: int
   failed: int
   size: Size
+  images: Images
   memory: int | None = None
   refused: str = ""
   epochs: int = 0
@@ -96,51 +89,47 @@ class Row:
     return len(self.cells) * steps * self.chips[chip] if chip in self.chips else None
 
 
-def size_of(config: RunConfig, rule: int = splits.RULE) -> Size:
-  """The size of a resolved run, without reading its images.
-
-  Args:
-    config: of the run.
-    rule: by which it splits its images, see `dn_jax.data.splits`.
+def size_of(config: RunConfig, found: Images) -> Size:
+  """The size of a resolved run with these images.
 
   Raises:
-    ConfigurationError: its data set is missing, or too small for a batch.
+    ConfigurationError: they are too few for a batch.
   """
-  info = catalog.known(config.data, rule)
-  network = build.build(dataclasses.replace(config.model, remat="none"), info.num_classes)
-  rows = summary.layers(network, info.image_shape)
-  train, valid, test = catalog.count(config.data, rule)
+  train = found.train
   if config.batch_size > train:
     raise ConfigurationError("batch-size", config.batch_size, f"there are {train} training pictures; at most that")
   if config.last_batch == "drop":
     train -= train % config.batch_size
-  return Size(
-    sum(row.parameters for row in rows),
-    sum(row.flops for row in rows),
-    config.epochs * train,
-    config.epochs * (valid + test),
-  )
+  network = size.of(config.model, found.info.num_classes, found.info.image_shape)
+  return Size(*network, config.epochs * train, config.epochs * (found.valid + found.test))
 
 
-def look(
-  cells: Sequence[Cell],
-  there: Collection,
-  memory: bool,
-  elsewhere: bool,
-  console: rich.console.Console,
-  devices: int | None = None,
-  chips: absent.Chips = absent.Chips(),
-) -> list[Row]:
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """What a plan has besides parameters, FLOPs and images.
+
+  memory:    whether each network's step is compiled for its memory; answers are kept
+  elsewhere: whether the runs will be on other machines
+  devices:   of this machine that a run takes unless it asks for others; None: all
+  chips:     for which a step's time is estimated
+  published: whether published numbers of images stand in for a data set that is not there
+  """
+
+  memory: bool = False
+  elsewhere: bool = False
+  devices: int | None = None
+  chips: absent.Chips = absent.Chips()
+  published: bool = False
+
+
+def look(cells: Sequence[Cell], there: Collection, asked: Asked, console: rich.console.Console) -> list[Row]:
   """A row for each cell of the table, in the sweep's order.
 
   Args:
     cells: of the sweep.
     there: runs that are done or begun.
-    memory: whether to compile each network's step for its memory; answers are kept.
-    elsewhere: whether the runs will be on other machines.
+    asked: what to find out.
     console: shows what is being compiled.
-    devices: of this machine that a run takes unless it asks for others; None: all.
-    chips: for which a step's time is estimated.
 
   Raises:
     ConfigurationError: a data set is missing, or too small for a batch; a chip's compiler is not installed.
@@ -150,24 +139,28 @@ def look(
   for cell in cells:
     grouped.setdefault(collection.cell_key(cell.config), []).append(cell)
   rules = [_rule_of(group, there) for group in grouped.values()]
-  sizes = [size_of(group[0].config, rule) for group, rule in zip(grouped.values(), rules, strict=True)]
+  configs = [group[0].config for group in grouped.values()]
+  counted = [images.count(config.data, rule, asked.published) for config, rule in zip(configs, rules, strict=True)]
+  sizes = [size_of(config, each) for config, each in zip(configs, counted, strict=True)]
   answers, described = [(None, "")] * len(grouped), None
-  if memory:
-    configs = [group[0].config for group in grouped.values()]
-    own = [dataclasses.replace(config, devices=config.devices or devices) for config in configs]
-    answers, described = _ask(own, rules, console)
+  if asked.memory:
+    from dn_jax.sweep import memory  # With JAX and the planner, which take seconds.
+
+    own = [dataclasses.replace(config, devices=config.devices or asked.devices) for config in configs]
+    answers, described = memory.ask(own, counted, console)
   rows = []
-  for group, size, rule, answer in zip(grouped.values(), sizes, rules, answers, strict=True):
+  for group, of_run, seen, answer in zip(grouped.values(), sizes, counted, answers, strict=True):
     found = [run for cell in group if (run := there.of_key(cell.key))]
     rows.append(
       Row(
         group,
         sum(1 for run in found if run.summary),
         sum(1 for run in found if run.failure),
-        size,
+        of_run,
+        seen,
         *answer,
-        *_time(group, found, None if elsewhere else described),
-        absent.seconds(group[0].config, rule, chips, console),
+        *_time(group, found, None if asked.elsewhere else described),
+        absent.seconds(group[0].config, seen.info, asked.chips, console),
       )
     )
   return rows
@@ -198,89 +191,14 @@ def _time(cells: Sequence[Cell], found: Sequence[Run], devices: str | None) -> t
   return to_do, statistics.median(seconds) if seconds else None, frozenset(seen)
 
 
-def _ask(configs: Sequence[RunConfig], rules: Sequence[int], console: rich.console.Console) -> tuple[list[Answer], str]:
-  """Asks a process for each run's `step_memory`; returns its answers, and this machine's devices for a run.
-
-  The process holds the accelerator, and ends before this returns, so that the runs can have the devices. If it dies,
-  the step in question counts as refused, and a new process answers the rest.
-
-  Raises:
-    UserError: the process cannot start, for example since another process holds the accelerator.
-  """
-  answers: list[Answer] = []
-  while len(answers) < len(configs):
-    pool, worker = _pool(), None
-    try:
-      try:
-        worker, devices = pool.submit(_devices, configs[0].devices).result()
-      except RuntimeError as error:
-        why = str(error).splitlines()[0]
-        raise UserError(f"the process that the sweep is planned in could not start ({why}); see --no-memory") from None
-      for number in range(len(answers), len(configs)):
-        config = configs[number]
-        with console.status(f"memory of {number + 1} of {len(configs)}: {rich.markup.escape(_title(config))}"):
-          answers.append(pool.submit(answer, config, rules[number]).result())
-    except BrokenProcessPool:
-      answers.append((None, "the process that was asked died (out of memory?)"))
-    except KeyboardInterrupt:  # Do not wait for the compiler.
-      if worker is not None:
-        os.kill(worker, signal.SIGKILL)
-      raise
-    finally:
-      pool.shutdown()
-  return answers, devices
-
-
-def _pool() -> ProcessPoolExecutor:
-  return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
-
-
-def _begin(parent: int) -> None:
-  """In the process: ends it with the sweep's."""
-  child_processes.tie(parent)
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the sweep, which ends this process.
-  compilation.keep_compiled_programs()
-
-
-def _devices(count: int | None) -> tuple[int, str]:
-  """In the process: its id, and the devices of a run as its summary will name them; RuntimeError if there are none."""
-  return os.getpid(), targets.here(count).described
-
-
-def answer(config: RunConfig, rule: int = splits.RULE) -> Answer:
-  """In the process: the result of `step_memory`, or its error."""
-  try:
-    return step_memory(config, rule), ""
-  except (UserError, MemoryError, jax.errors.JaxRuntimeError) as error:
-    return None, str(error)
-
-
-def step_memory(config: RunConfig, rule: int = splits.RULE) -> int:
-  """Bytes of a run's training step on each of its devices of this machine.
-
-  Raises:
-    UserError: the compiler refuses the step, or the devices do not fit the run.
-  """
-  info = catalog.known(config.data, rule)
-  layout.make_layout(config.statistics_groups, devices=config.devices)
-  question = planning.Question(
-    config.model, info.num_classes, info.image_shape, config.batch_size, config.statistics_groups, config.accumulation
-  )
-  where = targets.here(config.devices)
-  of_a_picture = math.prod(info.image_shape) + 4  # Bytes, its label included.
-  beside = 0 if info.streamed else sum(catalog.count(config.data, rule)) * of_a_picture
-  policy, _ = remat_policy.settle(question, where, beside)
-  plan = planning.plan(question.under(policy), where)
-  if plan.refusal:
-    raise UserError(plan.refusal)
-  return plan.peak
-
-
 def table(rows: Sequence[Row], axes: Sequence[str], title: str, at_once: int = 1) -> rich.table.Table:
   """The plan of a sweep that carries out so many runs at once."""
   left = [row.seconds_left for row in rows]
   chips = tuple(dict.fromkeys(name for row in rows for name in row.chips))
-  caption = "FLOPs: forward pass of a picture; of all runs, with three forward passes a training picture"
+  caption = "FLOPs: forward pass of an image; of all runs, with three forward passes a training image"
+  caption += "\nimages: for training + held out of the training set; for testing"
+  for line in dict.fromkeys(row.images.lacking for row in rows if row.images.lacking):
+    caption += f"\nthe published numbers of images stand in: {line}"
   if any(row.epoch is not None for row in rows):
     devices = sorted(frozenset().union(*(row.devices for row in rows)))
     on = f", on {' or '.join(devices)}" if devices else ""
@@ -298,8 +216,12 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str, at_once: int = 1
   escape = rich.markup.escape
   result = rich.table.Table(title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left")
   for name in (*axes, *(() if axes else ("network",))):
-    result.add_column(escape(name.removeprefix("model.").removeprefix("data.")), overflow="fold")
-  for name in ("parameters", "MFLOPs", "runs", "done", "failed", "all FLOPs", "memory", "time", *chips):
+    label = _LABELS.get(name, name.removeprefix("model.").removeprefix("data."))
+    result.add_column(escape(label), overflow="fold")
+  # What nobody asked for has no column.
+  asked = any(row.refused or row.memory is not None for row in rows)
+  numbers = ("parameters", "MFLOPs", "images", "test", "epochs", "runs", "done", "failed", "all FLOPs")
+  for name in (*numbers, *(["memory"] if asked else []), "time", *chips):
     result.add_column(name, justify="right")
   for row in rows:
     given = row.cells[0].given
@@ -308,11 +230,14 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str, at_once: int = 1
       *map(escape, names),
       f"{row.size.parameters:,}",
       f"{row.size.flops / 1e6:,.1f}",
+      f"{row.images.train:,}" + (f" + {row.images.valid:,}" if row.images.valid else ""),
+      f"{row.images.test:,}",
+      str(row.cells[0].config.epochs),
       str(len(row.cells)),
       str(row.done),
       str(row.failed) if row.failed else "",
       f"{len(row.cells) * row.size.total:.2g}",
-      "does not fit" if row.refused else "" if row.memory is None else f"{row.memory / 2**20:,.0f} MiB",
+      *([_memory(row)] if asked else []),
       "" if (seconds := row.seconds_left) is None else duration(seconds),
       *(
         f"{1000 * row.chips[chip]:,.1f} ms, {duration(row.seconds_on(chip))}" if chip in row.chips else ""
@@ -322,16 +247,22 @@ def table(rows: Sequence[Row], axes: Sequence[str], title: str, at_once: int = 1
   result.add_section()
   result.add_row(
     "all",
-    *[""] * (max(len(axes), 1) + 1),
+    *[""] * (max(len(axes), 1) + 4),
     str(sum(len(row.cells) for row in rows)),
     str(sum(row.done for row in rows)),
     str(sum(row.failed for row in rows) or ""),
     f"{sum(len(row.cells) * row.size.total for row in rows):.2g}",
-    "",
+    *([""] if asked else []),
     "unknown" if None in left else duration(side_by_side(_each_left(rows), at_once)),
     *(_whole([row.seconds_on(chip) for row in rows]) for chip in chips),
   )
   return result
+
+
+def _memory(row: Row) -> str:
+  if row.refused:
+    return "does not fit"
+  return "" if row.memory is None else f"{row.memory / 2**20:,.0f} MiB"
 
 
 def _each_left(rows: Sequence[Row]) -> list[float]:

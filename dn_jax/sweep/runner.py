@@ -16,7 +16,7 @@ from dn_jax.sweep.cells import Cell
 from dn_jax.sweep.display import Display
 from dn_jax.sweep.lanes import Lane
 from dn_jax.sweep.process import LOOK, End, Outcome, Run, advance, begin, write_failure
-from dn_jax.system import folders
+from dn_jax.system import folders, lock
 from dn_jax.system.signals import Interrupted, Interruption
 
 # Seconds between two looks at a run's progress, and at the runs that another process has.
@@ -52,6 +52,30 @@ def missing(cells: Sequence[Cell], there: Collection) -> list[Cell]:
   found = [(cell, there.of_key(cell.key)) for cell in cells]
   left = [(cell, run) for cell, run in found if not (run and run.summary)]
   return [cell for cell, _ in sorted(left, key=lambda pair: bool(pair[1] and pair[1].failure))]
+
+
+def refuse_taken(cells: Sequence[Cell], there: Collection) -> None:
+  """Refuses a sweep at once if others are at work on each of its missing runs.
+
+  Where it has another run to do, it does that and then waits for theirs (`Here`).
+
+  Raises:
+    TakenError: says who.
+  """
+  folders_of = [run.folder if (run := there.of_key(cell.key)) else None for cell in cells]
+  for look in range(2):  # The runs of a sweep that was just killed are about to end.
+    time.sleep(_LOOK * look)
+    if not folders_of or (who := _holder(folders_of[0])) is None or not all(map(_holder, folders_of)):
+      return
+  raise lock.TakenError(folders_of[0], who)
+
+
+def _holder(folder: pathlib.Path | None) -> str | None:
+  """The process that trains a run, or the sweep that begins it; None where it is free, or cannot be looked at."""
+  try:
+    return folder and (lock.holder(folder, lock.RUN) or lock.holder(folder, lock.SWEEP))
+  except OSError:  # Who begins the run hears why.
+    return None
 
 
 def jobs_of(cells: Sequence[Cell], there: Collection, train: Sequence[str]) -> list[Job]:

@@ -33,7 +33,7 @@ def drop_lines() -> None:
     return
   import subprocess
 
-  reading, writing = os.pipe()
+  reading, writing = _pipe()
   own = os.dup(2)
   command = [sys.executable, "-S", "-E", "-s", __file__]
   try:
@@ -51,24 +51,29 @@ def drop_lines() -> None:
   sys.stderr = io.TextIOWrapper(os.fdopen(own, "wb", 0), was.encoding, was.errors, write_through=True)
 
 
-def passed_on(chunks: Iterable[bytes]) -> Iterator[bytes]:
-  """What is left of a text that comes in chunks; the beginning of a line waits only if the line may be dropped."""
-  held, within, dropped = b"", False, False
-  for chunk in chunks:
-    *lines, last = (held + chunk).split(b"\n")
-    out = b""
-    for line in lines:
-      # Two threads' lines and their ends may come as a line and an empty one.
-      dropped = not within and (line.startswith(_BEGINNINGS) or (dropped and not line))
-      out += b"" if dropped else line + b"\n"
-      within = False
-    held = b""
-    if within or not any(last.startswith(each) or each.startswith(last) for each in _BEGINNINGS):
-      out, within = out + last, True
-    else:
-      held = last
-    yield out
-  yield b"" if held.startswith(_BEGINNINGS) else held
+def _pipe() -> tuple[int, int]:
+  """Linux keeps apart what is written at once; elsewhere the end of another's line may get lost."""
+  try:
+    return os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+  except (AttributeError, OSError):
+    return os.pipe()
+
+
+def passed_on(writes: Iterable[bytes]) -> Iterator[bytes]:
+  """What is left of what was written, write by write.
+
+  libjpeg writes a line at once. libpng writes its text, then the end of its line; other threads write in between.
+  """
+  ends = 0
+  for text in writes:
+    if ends and text == b"\n":
+      ends -= 1
+      yield b""
+      continue
+    lines = text.splitlines(keepends=True)
+    dropped = [line for line in lines if line.startswith(_BEGINNINGS)]
+    ends += sum(not line.endswith(b"\n") for line in dropped)
+    yield b"".join(line for line in lines if line not in dropped)
 
 
 def _main() -> None:

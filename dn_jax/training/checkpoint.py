@@ -77,9 +77,9 @@ def written_to(folder: pathlib.Path) -> Iterator[None]:
 
 # What TensorStore's and Orbax's errors say, which are ValueErrors, where the file system refused something.
 _REFUSALS = {
+  "Read-only file system": errno.EROFS,  # TensorStore says PERMISSION_DENIED of it too.
   "RESOURCE_EXHAUSTED": errno.ENOSPC,
   "PERMISSION_DENIED": errno.EACCES,
-  "Read-only file system": errno.EROFS,
   "Too many open files": errno.EMFILE,
   "NOT_FOUND": errno.ENOENT,
 }

@@ -64,6 +64,8 @@ def _loaded(
   if classes not in (None, network.num_classes) and not config.reset_classifier:
     fits = f"are of {classes} classes, and the pictures of {network.num_classes}; give --reset-classifier"
     raise ConfigurationError("weights", path, fits)
+  # Before it is built, of as many layers as a file may describe.
+  shapes.check(path, state, config.model)
   source = network.clone(num_classes=classes or network.num_classes)
   template = jax.eval_shape(lambda key: source.init(key, jnp.zeros((1, *image_shape)), False), jax.random.key(0))
   if config.reset_classifier and classes is None:  # A file of all but the classifier.

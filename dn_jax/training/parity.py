@@ -155,7 +155,7 @@ def _check(record: Record, path: pathlib.Path) -> None:
       elif found[name].shape != shape:
         faults.append(f"{prefix}/{name} is {found[name].shape}, not {shape}")
   if faults:
-    raise UserError(f"{path}: does not fit its own configuration\n  " + "\n  ".join(faults))
+    raise UserError(f"{path}: does not fit its own configuration", *faults)
 
 
 def _faults_of_pictures(record: Record) -> list[str]:

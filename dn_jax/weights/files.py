@@ -9,10 +9,11 @@ import safetensors
 import safetensors.numpy
 
 from dn_jax.config import keras_file
+from dn_jax.config.about import About
 from dn_jax.config.check import adapter
-from dn_jax.config.schema import About
 from dn_jax.config.weights_file import METADATA, WeightsError
 from dn_jax.errors import shown
+from dn_jax.system import folders
 from dn_jax.weights import keras_files, names, pickled, shapes
 from dn_jax.weights.table import State
 
@@ -53,10 +54,27 @@ def read(path: pathlib.Path, say: Say = print) -> State:
 
 
 def write(path: pathlib.Path, state: Mapping[str, np.ndarray], about: About | None = None) -> None:
-  """Writes a state dict as safetensors; `about` goes into the file's metadata."""
+  """Writes a state dict as safetensors, whole or not at all; `about` goes into the file's metadata.
+
+  The same tensors and description always give the same bytes. An `OSError` says that the file cannot be written.
+  """
   # As ASCII: a class's name need not be UTF-8.
   said = (
     json.dumps(adapter(About).dump_python(about, mode="json", exclude_none=True, warnings=False)) if about else None
   )
   metadata = {"format": "pt"} | ({METADATA: said} if said else {})
-  safetensors.numpy.save_file({name: np.asarray(value, order="C") for name, value in state.items()}, path, metadata)
+  content = safetensors.numpy.save({name: np.asarray(value, order="C") for name, value in state.items()}, metadata)
+  folders.write_whole(path, _ordered(content))
+
+
+def _ordered(content: bytes) -> bytes:
+  """A safetensors file whose metadata stand in the order of their names: the library shuffles them at each start.
+
+  Format: 8 bytes that give the header's length, the header (JSON, with spaces up to a multiple of 8), the tensors.
+  """
+  end = 8 + int.from_bytes(content[:8], "little")
+  header = json.loads(content[8:end])
+  header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+  text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+  text += b" " * (-len(text) % 8)
+  return len(text).to_bytes(8, "little") + text + content[end:]

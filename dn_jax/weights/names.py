@@ -66,7 +66,7 @@ def translated(state: Mapping[Any, Any], say: Callable[[str], None]) -> dict[str
       faults.append(f"twice: {shown(own)}, as {shown(name)} too")
     result[own] = value
   if faults:
-    raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
+    raise WeightsError("the weights do not fit the network", *faults)
   heads = {name.removeprefix(prefix).rpartition(".")[0] for name in classifier} - {"classifier", "output"}
   off.remove("")
   more = f" and {len(off) - 4} more" if len(off) > 4 else ""

@@ -27,6 +27,8 @@ from dn_jax.weights.table import State
 
 # torch/serialization.py: `_legacy_save`.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+# Bytes of a name.
+_LONGEST = 1000
 # What people call the weights beside an optimizer's state and the like, the usual names first.
 _WEIGHTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
 _DTYPES: Mapping[str, np.dtype] = {
@@ -115,8 +117,8 @@ def _key(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-  """Python 2's bytes as text, kept once however often a pickle names them."""
-  return sys.intern(value.decode()) if isinstance(value, bytes) else value
+  """Python 2's bytes as text, kept once however often a pickle names them; those too long for a name stay bytes."""
+  return sys.intern(value.decode()) if isinstance(value, bytes) and len(value) <= _LONGEST else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +220,7 @@ class _Unpickler(Unpickler):
 
   def persistent_load(self, pid: Any) -> _Storage | Foreign:
     """torch/serialization.py: a storage's kind, key, device, elements, and in old files the part of another."""
-    word, kind, key, _, count, *views = map(_text, pid)
+    word, kind, key, _, count, *views = map(_text, pid[:6])
     if word != "storage" or not isinstance(key, str):
       raise BadPickleError("refers to something that is no storage")
     if not isinstance(kind, _Kind):

@@ -111,7 +111,7 @@ def from_pytorch(
   for path, leaf in jax.tree.leaves_with_path(loaded):
     if not np.isfinite(leaf).all():
       where = jax.tree_util.keystr(path, simple=True, separator="/")
-      raise WeightsError(f"the weights do not fit the network\n  values: {where} has some beyond {leaf.dtype}")
+      raise WeightsError("the weights do not fit the network", f"values: {where} has some beyond {leaf.dtype}")
   return loaded
 
 
@@ -123,7 +123,7 @@ def _arrays(state: Mapping[str, Any]) -> State:
     if not hasattr(value, "dtype") or not hasattr(value, "shape")
   ]
   if faults:
-    raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
+    raise WeightsError("the weights do not fit the network", *faults)
   return {name: np.asarray(value) for name, value in state.items()}
 
 
@@ -156,4 +156,4 @@ def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) 
       elif name.endswith("running_var") and value.min() < 0:
         faults.append(f"values: {name} has negative variances")
   if faults:
-    raise WeightsError("the weights do not fit the network\n  " + "\n  ".join(faults))
+    raise WeightsError("the weights do not fit the network", *faults)

@@ -132,7 +132,7 @@ def refusal(path: pathlib.Path, error: WeightsError, state: Mapping[str, Any], m
 
 def in_a_line(path: pathlib.Path, error: WeightsError) -> WeightsError:
   """A list of misfits as its first and their number, with the file."""
-  first, *faults = [shown(line.strip()) for line in str(error).splitlines()]
+  first, *faults = map(shown, error.args)
   kinds = {kind: name for fault in reversed(faults) for kind, _, name in [fault.partition(": ")]}
   if "missing" in kinds and "unknown" in kinds:
     said = f"it has {kinds['unknown']}, where {kinds['missing']} was expected"

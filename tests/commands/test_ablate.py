@@ -1,7 +1,6 @@
 """ablate as a person runs it."""
 
 import csv
-import functools
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ import stand_in
 from conftest import HANGS, ROOT, call, metrics, run
 
 from dn_jax.commands import ablate as command
-from dn_jax.sweep import accelerators, forecast
+from dn_jax.sweep import accelerators
 from dn_jax.sweep import command as sweep_command
 from dn_jax.sweep.accelerators import Accelerators
 
@@ -88,7 +87,7 @@ def test_foreign_files_and_damaged_records_are_named_and_left_alone(ablate, tmp_
   (damaged / "summary.json").write_text("{")
   (tmp_path / "notes.txt").write_text("mine")
   before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-  words = ("--out", tmp_path, "--model.growth-rate", "4,8", "--dry-run", "--no-memory")
+  words = ("--out", tmp_path, "--model.growth-rate", "4,8", "--dry-run")
   code, out, err = ablate(*SMALL, *words)
   assert code == 0
   assert err.splitlines() == [
@@ -103,15 +102,15 @@ def test_foreign_files_and_damaged_records_are_named_and_left_alone(ablate, tmp_
 def test_a_sweep_does_what_is_missing_and_nothing_twice(ablate, tmp_path, monkeypatch):
   data, out = stand_in.prepare(tmp_path / "data"), tmp_path / "out"
   monkeypatch.setattr(sweep_command, "TRAIN", stand_in.TRAIN)
-  monkeypatch.setattr(forecast, "size_of", functools.cache(forecast.size_of))  # A second a network.
-  command = (*SMALL, "--data.dir", data, "--out", out, "--no-memory", "--seeds", "2")
+  command = (*SMALL, "--data.dir", data, "--out", out, "--seeds", "2")
   code, printed, err = ablate(*command, "--model.growth-rate", "4")
   assert code == 0, err
   began = lambda: (data / "events.txt").read_text().count(" began\n")
   assert began() == 2
   with (out / "report" / "table.csv").open() as file:
     (row,) = csv.DictReader(file)
-  assert row["test error, %"] == "5.50 ± 0.71 (2)"  # A stand-in's error is 5 and its seed.
+  # A stand-in's error is 5 and its seed.
+  assert (row["mean"], row["std"], row["n"]) == ("5.5", "0.707106781", "2")
   # Once more, with another network.
   folders = sorted(path for path in out.iterdir() if path.name != "report")
   before = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
@@ -121,7 +120,7 @@ def test_a_sweep_does_what_is_missing_and_nothing_twice(ablate, tmp_path, monkey
     assert printed.count("test error  (") == lines  # A run's line.
     assert began() == 4
   with (out / "report" / "table.csv").open() as file:
-    assert [each["runs"] for each in csv.DictReader(file)] == ["2/2", "2/2"]
+    assert [each["runs"] for each in csv.DictReader(file)] == ["2", "2"]
   assert {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -129,7 +128,7 @@ def test_a_sweep_does_what_is_missing_and_nothing_twice(ablate, tmp_path, monkey
 def test_runs_on_virtual_devices_of_their_own_end_like_undisturbed_ones_when_the_sweep_is_killed(tmp_path):
   out = tmp_path / "out"
   words = (*SMALL[:4], "--model.growth-rate", "4", "--epochs", "3")
-  flags = ("--seeds", "3", "--no-memory", "--at-once", "8", "--devices-per-run", "1", "--out", str(out))
+  flags = ("--seeds", "3", "--at-once", "8", "--devices-per-run", "1", "--out", str(out))
   command = [sys.executable, "experiments/ablate.py", *words, *flags]
   environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
   sweep = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
@@ -157,15 +156,15 @@ def test_runs_on_virtual_devices_of_their_own_end_like_undisturbed_ones_when_the
 @pytest.mark.thorough
 @pytest.mark.usefixtures("one_cluster")
 def test_a_sweep_trains_what_is_missing_here_and_on_a_cluster(ablate, tmp_path):
-  out, command = tmp_path / "out", (*SMALL, "--out", str(tmp_path / "out"), "--no-memory")
+  out, command = tmp_path / "out", (*SMALL, "--out", str(tmp_path / "out"))
   script, quick = "experiments/ablate.py", {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
   done = run(script, *command, "--model.growth-rate", "4", **quick)
   assert done.returncode == 0, done.stderr + done.stdout
   (folder,) = (path for path in out.iterdir() if path.name != "report")
-  error = json.loads((folder / "summary.json").read_text())["test_error"]
+  error = json.loads((folder / "summary.json").read_text())["test_error_percent"]
   with (out / "report" / "table.csv").open() as file:
     (row,) = csv.DictReader(file)
-  assert row["test error, %"].startswith(f"{error:.2f}")
+  assert float(row["mean"]) == pytest.approx(error)
   # Once more, with another network: on a cluster, as far as something is missing.
   before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
   more = run(script, *command, "--model.growth-rate", "4,6", "--cluster", "local", **quick)
@@ -175,5 +174,5 @@ def test_a_sweep_trains_what_is_missing_here_and_on_a_cluster(ablate, tmp_path):
   assert code == 0, err
   assert "test error  (" not in printed
   with (out / "report" / "table.csv").open() as file:
-    assert [each["runs"] for each in csv.DictReader(file)] == ["1/1", "1/1"]
+    assert [each["runs"] for each in csv.DictReader(file)] == ["1", "1"]
   assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

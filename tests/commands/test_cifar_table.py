@@ -1,6 +1,9 @@
 """cifar_table: which runs it makes, and the table of those that are done."""
 
+import csv
+import io
 import pathlib
+import time
 
 import pytest
 import tyro
@@ -13,7 +16,8 @@ from dn_jax.config.protocol import PROTOCOLS
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig
 from dn_jax.errors import ConfigurationError
-from dn_jax.sweep import forecast
+from dn_jax.models import build
+from dn_jax.sweep import accelerators, memory
 
 
 def cells_of(**flags):
@@ -97,23 +101,59 @@ def test_flags_that_divide_this_machine_are_refused_for_a_cluster():
   )
 
 
+def test_the_plan_of_the_whole_table_needs_no_data_and_compiles_nothing(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(build, "build", lambda *_: pytest.fail("a network was built"))
+  monkeypatch.setattr(memory, "ask", lambda *_: pytest.fail("a network was compiled"))
+  monkeypatch.setattr(accelerators, "count", lambda: pytest.fail("a process was started"))
+  begin = time.process_time()
+  untrained.script("cifar_table", "--dry-run", "--data.dir", tmp_path, "--out", tmp_path / "runs")
+  assert time.process_time() - begin < 5
+  printed = capsys.readouterr().out
+  assert f"57 cells, 57 runs, in {tmp_path}/runs" in printed
+  # Its parameters are PyTorch's.
+  (row,) = [line for line in printed.splitlines() if "densenet-bc-100-12" in line and "svhn" in line]
+  assert [word.strip() for word in row.strip("│").split("│")][3:8] == [
+    "769,162",
+    "575.9",
+    "598,388 + 6,000",
+    "26,032",
+    "40",
+  ]
+  said = " ".join(printed.split())
+  for name in ("cifar10", "cifar100", "svhn_cropped"):
+    assert f"the published numbers of images stand in: --data.name {name}: is not prepared in {tmp_path}" in said
+  assert list(tmp_path.iterdir()) == []
+  assert "not prepared" in untrained.refused(capsys, "cifar_table", "--data.dir", tmp_path, "--out", tmp_path / "runs")
+
+
+def test_scale_says_what_was_asked_for_and_what_came_of_it(tmp_path, capsys):
+  flags = ["--rows", "preactivation-164", "densenet-40-12", "--columns", "c10+", "svhn", "--scale", 0.001]
+  cells = cells_of(rows=("preactivation-164", "densenet-40-12"), columns=("c10+", "svhn"), scale=0.001)
+  for group in cells.values():
+    untrained.run(tmp_path / "runs", group[0].config, 50.0)
+  untrained.script("cifar_table", *flags, "--out", tmp_path / "runs")
+  said = " ".join(capsys.readouterr().out.split())
+  assert (
+    "--scale 0.001 of every schedule comes to 1 of 164 epochs (0.0061), a warm-up of 0 of 400 steps, "
+    "1 of 300 epochs (0.00333), 1 of 40 epochs (0.025)"
+  ) in said
+  assert "REHEARSAL (--scale 0.001), schedules of 0.00333 to 0.025 of their published epochs." in said
+
+
 @pytest.mark.slow
-def test_what_is_done_is_set_beside_what_was_published_and_can_be_made_again_from_the_records(
-  tmp_path, capsys, monkeypatch
-):
-  monkeypatch.setattr(forecast, "size_of", lambda config, rule: forecast.Size(10**6, 10**8, 50_000, 10_000))
+def test_what_is_done_is_set_beside_what_was_published_and_can_be_made_again_from_the_records(tmp_path, capsys):
   out, rows, columns = tmp_path / "runs", ("densenet-40-12", "wide-16-8"), ("c10+", "c100+")
   cells = cells_of(rows=rows, columns=columns, seeds=2, scale=0.01)
   for (name, column), group in cells.items():
     for cell in group:
       untrained.run(out, cell.config, zoo.NETWORKS[name].errors[column] + 1 + cell.config.seed)
-  flags = ["--rows", *rows, "--columns", "C10+", "C100+", "--seeds", 2, "--scale", 0.01, "--no-memory"]
+  flags = ["--rows", *rows, "--columns", "C10+", "C100+", "--seeds", 2, "--scale", 0.01]
   untrained.script("cifar_table", *flags, "--out", out, "--data.dir", tmp_path)
   printed = capsys.readouterr().out
   first = (out / "report" / "cifar_table.csv").read_text()
-  assert first.splitlines()[0] == "network,parameters,C10+,C100+"
-  assert first.splitlines()[1].endswith("1.0M,5.24 | 6.74 ± 0.71 (2) | +1.50,24.42 | 25.92 ± 0.71 (2) | +1.50")
-  assert "REHEARSAL, schedules of 0.01 of their published epochs" in " ".join(printed.split())
+  rows = [(row["network"], row["column"], row["mean"], row["n"]) for row in csv.DictReader(io.StringIO(first))]
+  assert rows[:2] == [("densenet-40-12", "c10+", "6.74", "2"), ("densenet-40-12", "c100+", "25.92", "2")]
+  assert "REHEARSAL (--scale 0.01), schedules of 0.01 of their published epochs" in " ".join(printed.split())
   markdown = (out / "report" / "cifar_table.md").read_text()
   assert "3 epochs (published: 300)" in markdown
   assert "2 epochs (published: 200)" in markdown

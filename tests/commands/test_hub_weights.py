@@ -129,7 +129,7 @@ def test_a_run_from_the_hub_is_trained_and_its_card_says_what_its_records_say(
   header = yaml.safe_load(header)
   assert (header["license"], header["base_model"]) == ("mit", "some/net")
   (result,) = header["model-index"][0]["results"]
-  error = json.loads((tmp_path / "run" / "summary.json").read_text())["test_error"]
+  error = json.loads((tmp_path / "run" / "summary.json").read_text())["test_error_percent"]
   assert result["metrics"][0]["value"] == pytest.approx(100 - error, abs=1e-4)
   assert f"**Test error: {error:.2f} %** after epoch 1 of 1" in body
   assert "--weights hf://some/net@" in body

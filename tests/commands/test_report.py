@@ -61,7 +61,7 @@ def test_records_that_differ_end_the_trail_with_code_1(tmp_path, capsys):
   config = RunConfig(DataConfig("digits"), ModelConfig(depth=10, growth_rate=4), epochs=3)
   folder = untrained.run(tmp_path, config, 5.0)
   summary = json.loads((folder / "summary.json").read_text())
-  (folder / "summary.json").write_text(json.dumps(summary | {"test_error": 4.0}))
+  (folder / "summary.json").write_text(json.dumps(summary | {"test_error_percent": 4.0}))
   with pytest.raises(SystemExit) as end:
     untrained.script("report", tmp_path, "--trail")
   assert end.value.code == 1

@@ -46,14 +46,14 @@ def test_a_run_leaves_everything_and_ends_with_its_error(undisturbed):
   records = {"config.json", "data.json", "summary.json", "metrics.jsonl", "results.csv"}
   assert names == records | {"curves.png", "checkpoints", "run.lock"}
   summary = json.loads((folder / "summary.json").read_text())
-  assert printed.splitlines()[-1] == f"test error: {summary['test_error']:.2f} %"
+  assert printed.splitlines()[-1] == f"test error: {summary['test_error_percent']:.2f} %"
   lines = metrics(folder)
   assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
   assert lines[-1]["step"] == 4 * (1197 // 64)
   # A validation split was asked for, so the best network on it is the reported one.
   best = min(lines, key=lambda line: line["valid_error"])
   assert (summary["reported"], summary["reported_epoch"]) == ("best", best["epoch"])
-  assert summary["test_error"] == pytest.approx(100 * best["test_error"])
+  assert summary["test_error_percent"] == pytest.approx(100 * best["test_error"])
   assert {"jax", "flax", "optax", "dn_jax"} <= set(summary["versions"])
   assert summary["images_per_second"] > 0
   with (folder / "results.csv").open() as file:
@@ -258,9 +258,11 @@ def test_the_error_of_each_class_is_printed_and_recorded_and_who_is_taken_for_wh
   matrix = np.array([row[1:] for row in csv.reader((tmp_path / "after.csv").open())][1:], int)
   # Of scikit-learn's digits 500 are tested, of each class its share.
   assert matrix.sum(axis=1).tolist() == np.bincount(load_digits().target[_tested()]).tolist()
-  assert summary["test_error"] == pytest.approx(100 - matrix.trace() / 5)
+  assert summary["test_error_percent"] == pytest.approx(100 - matrix.trace() / 5)
   errors = 100 - 100 * matrix.diagonal() / matrix.sum(axis=1)
-  assert summary["test_class_errors"] == [{"name": str(n), "error": pytest.approx(e)} for n, e in enumerate(errors)]
+  assert summary["test_class_errors_percent"] == [
+    {"name": str(n), "error": pytest.approx(e)} for n, e in enumerate(errors)
+  ]
   lines = ["error by class:", *(f"  {n}  {error:6.2f} %" for n, error in enumerate(errors))]
   for text in (printed, again.stdout, done.stdout):
     assert "\n".join(lines) in text

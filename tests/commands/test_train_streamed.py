@@ -56,16 +56,16 @@ def test_a_run_on_a_folder_leaves_what_every_run_leaves_and_is_evaluated(undistu
   assert "top-5" not in cells[0]
   assert not any("test_top5_error" in line for line in lines)
   summary = json.loads((folder / "summary.json").read_text())
-  assert "test_top5_error" not in summary
+  assert "test_top5_error_percent" not in summary
   evaluated = call("experiments/evaluate.py", folder)
   assert f"top-1 error: {100 * lines[-1]['test_error']:.2f} %" in evaluated.stdout, evaluated.stderr
   assert "top-5" not in evaluated.stdout
-  errors = [(each["name"], each["error"]) for each in summary["test_class_errors"]]
+  errors = [(each["name"], each["error"]) for each in summary["test_class_errors_percent"]]
   said = "error by class:\n" + "".join(f"  {name}  {error:6.2f} %\n" for name, error in errors)
   assert [name for name, _ in errors] == ["cat", "dog", "owl"]
   assert said in done.stdout
   assert said in evaluated.stdout
-  assert sum(error for _, error in errors) / 3 == pytest.approx(summary["test_error"])  # Classes are as large.
+  assert sum(error for _, error in errors) / 3 == pytest.approx(summary["test_error_percent"])  # Classes are as large.
   # Read back, as reports do.
   report = call("experiments/report.py", folder.parent)
   assert report.returncode == 0, report.stderr

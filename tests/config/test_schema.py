@@ -7,10 +7,10 @@ import pathlib
 import pytest
 from conftest import run
 
+from dn_jax.config.about import About
 from dn_jax.config.check import Misfit, check, from_json, in_words, to_dict
 from dn_jax.config.resolve import resolve, slug
 from dn_jax.config.schema import (
-  About,
   DataConfig,
   ModelConfig,
   OptimizerConfig,

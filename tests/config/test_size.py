@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import time
@@ -12,15 +13,42 @@ from dn_jax.config.network import complete_model
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.models import build, summary
 from dn_jax.runs import start
 from dn_jax.sweep.cells import cells_of
 
 
 @pytest.mark.parametrize("name", zoo.NETWORKS)
-def test_the_parameters_are_those_that_a_built_network_has(name):
+def test_a_published_network_has_the_size_that_was_counted_when_it_was_built(name):
+  # `test_zoo.py` counts them again.
   entry = zoo.NETWORKS[name]
   model = complete_model(ModelConfig(name=name))
-  assert size.parameters(model, 1000 if entry.imagenet else 10) == entry.counted.parameters
+  shape = (224, 224, 3) if entry.imagenet else (32, 32, 3)
+  assert tuple(size.of(model, 1000 if entry.imagenet else 10, shape)) == entry.counted
+
+
+# Flags that are seldom used, and images whose sides are neither equal nor halved evenly.
+ODD = [
+  ({"depth": 10, "growth_rate": 5, "compression": 0.37}, (33, 29, 3)),
+  ({"depth": 16, "growth_rate": 3, "bottleneck_width": 2, "compression": 1.0}, (8, 8, 1)),
+  ({"depth": 13, "growth_rate": 6, "bottleneck": False, "compression": 0.5}, (32, 32, 1)),
+  ({"blocks": (1, 3), "growth_rate": 7, "initial_channels": 5}, (21, 40, 3)),
+  ({"blocks": (2,), "growth_rate": 4, "bottleneck": False}, (5, 7, 3)),
+  ({"blocks": (1, 2, 1), "growth_rate": 4, "stem": "imagenet"}, (65, 47, 3)),
+  ({"blocks": (1, 1), "growth_rate": 4, "stem": "imagenet", "bottleneck": False, "dropout": 0.2}, (31, 31, 1)),
+  ({"family": "resnet", "depth": 8}, (31, 27, 3)),
+  ({"family": "resnet", "depth": 14, "survival": 0.5}, (32, 32, 1)),
+  ({"family": "preactivation", "depth": 11}, (30, 33, 3)),
+  ({"family": "wide", "depth": 10, "widen_factor": 1}, (29, 31, 3)),
+  ({"family": "wide", "depth": 10, "widen_factor": 3, "dropout": 0.3}, (32, 32, 1)),
+]
+
+
+@pytest.mark.parametrize(("flags", "shape"), ODD)
+def test_the_size_by_formula_is_that_of_the_network_that_is_built(flags, shape):
+  model = complete_model(ModelConfig(**flags))
+  rows = summary.layers(build.build(dataclasses.replace(model, remat="none"), 7), shape)
+  assert size.of(model, 7, shape) == (sum(row.parameters for row in rows), sum(row.flops for row in rows))
 
 
 @pytest.mark.parametrize(

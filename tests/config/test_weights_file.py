@@ -5,8 +5,9 @@ import pytest
 
 from dn_jax import weights
 from dn_jax.config import weights_file
+from dn_jax.config.about import About
 from dn_jax.config.network import complete_model
-from dn_jax.config.schema import About, ModelConfig
+from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 
 SAID = ModelConfig(depth=10, growth_rate=4, epsilon=0.1)

@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT
 
 from dn_jax import weights
-from dn_jax.config.schema import About, ModelConfig
+from dn_jax.config.about import About
+from dn_jax.config.schema import ModelConfig
 
 # Whatever takes long to import.
 HEAVY = {"jax", "flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "sklearn", "matplotlib"}

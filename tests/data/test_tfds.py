@@ -11,7 +11,7 @@ from conftest import PREPARE, ROOT
 
 from dn_jax.config import datasets
 from dn_jax.config.schema import DataConfig
-from dn_jax.data import catalog
+from dn_jax.data import catalog, sources
 from dn_jax.errors import ConfigurationError
 
 
@@ -145,3 +145,37 @@ def test_tfds_knows_where_to_get_every_data_set(tmp_path):
 
   for name in set(datasets.CATALOG) - {"digits"}:
     assert tfds.builder(name, data_dir=tmp_path).url_infos
+
+
+def tampered(prepared, folder, change):
+  """A copy of the prepared data set with other lengths of its shards in its description."""
+  shutil.copytree(prepared, folder)
+  (path,) = folder.glob("cifar10/*/dataset_info.json")
+  info = json.loads(path.read_text())
+  for split in info["splits"]:
+    split["shardLengths"] = change([int(each) for each in split["shardLengths"]])
+  path.write_text(json.dumps(info))
+  return folder
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("by", [-1, 1])
+def test_shards_of_another_length_than_the_description_says_are_refused(prepared, tmp_path, by, streamed):
+  folder = tampered(prepared, tmp_path / "tfds", lambda lengths: [str(each + by) for each in lengths])
+  read, split, count = (sources.opened, "train", 120) if streamed else (catalog.load, "test", 40)
+  with pytest.raises(
+    ConfigurationError, match=rf"says {count + by} records of cifar10-{split}.*, which has {count}\)"
+  ) as error:
+    read(DataConfig("cifar10", folder))
+  assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_shard_that_is_missing_or_cut_short_is_refused_where_it_is_streamed(prepared, tmp_path):
+  folder = tampered(prepared, tmp_path / "tfds", lambda lengths: list(map(str, lengths)))
+  (shard,) = folder.glob("cifar10/*/cifar10-train.array_record*")
+  shard.write_bytes(shard.read_bytes()[:1000])
+  with pytest.raises(ConfigurationError, match="split 'train' cannot be read"):
+    sources.opened(DataConfig("cifar10", folder))
+  shard.unlink()
+  with pytest.raises(ConfigurationError, match="split 'train' cannot be read"):
+    sources.opened(DataConfig("cifar10", folder))

@@ -2,8 +2,11 @@
 
 import codecs
 import collections
+import contextlib
 import datetime
+import io
 import pickle
+import time
 import tracemalloc
 
 import makers_files
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from dn_jax.data.unpickle import BadPickleError, unpickle
+from dn_jax.weights import pickled
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 VALUES = {
@@ -169,3 +173,40 @@ def test_a_key_that_is_nested_deep_is_refused():
       unpickle(content)
   values = {"it": {(1, "a"): 2, None: {1, b"x"}}}
   assert unpickle(pickle.dumps(values)) == values
+
+
+SIZE, COUNT = 2**24, 3000
+LONG = SIZE.to_bytes(4, "little")
+# What a pickle says once, and then again and again in a few bytes.
+AGAIN = {
+  "a number": (b"\x8b" + LONG + b"\x01" * SIZE + b"q\x000}", b"h\x00Ns"),
+  "a name": (b"X" + LONG + b"a" * SIZE + b"q\x000", b"h\x00h\x00\x930"),
+  "bytes": (b"B" + LONG + b"a" * SIZE + b"q\x000}", b"h\x00Ns"),
+  "a dtype": (b"B" + LONG + b"f" * SIZE + b"q\x000", b"cnumpy\ndtype\nh\x00\x85R0"),
+}
+
+
+@pytest.mark.parametrize("kind", AGAIN)
+def test_what_is_large_and_named_again_and_again_takes_its_time_once(kind):
+  once, again = AGAIN[kind]
+  content = b"\x80\x04" + once + again * COUNT + b"N."
+  begin = time.process_time()
+  with contextlib.suppress(Exception):
+    pickled._unpickled(io.BytesIO(content), pickled._Seen())
+  assert time.process_time() - begin < 3
+
+
+MANY = b"(" + b"N" * 1000 + b"tq\x00"
+
+
+@pytest.mark.parametrize("call", [b"cany\nthing\nh\x00R0", b"cany\nthing\nh\x00\x810", b"cany\nthing\nh\x00}\x920"])
+def test_arguments_that_are_given_again_and_again_are_counted(call):
+  content = b"\x80\x04" + MANY + call * 100 + b"N."
+  with pytest.raises(BadPickleError, match="builds more than its size holds"):
+    pickled._unpickled(io.BytesIO(content), pickled._Seen())
+
+
+def test_a_key_of_many_members_is_not_hashed():
+  content = b"\x80\x04" + MANY + b"0}h\x00Ns."
+  (key,) = pickled._unpickled(io.BytesIO(content), pickled._Seen())
+  assert isinstance(key, pickled.Foreign)

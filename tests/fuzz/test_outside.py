@@ -20,10 +20,11 @@ from torch_files import Name, Saved, Storage, view
 from dn_jax import weights
 from dn_jax.commands.flags import parse
 from dn_jax.config import keras_file, size, weights_file
+from dn_jax.config.about import About, AboutInput
 from dn_jax.config.check import to_dict
 from dn_jax.config.network import complete_model
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import About, AboutInput, DataConfig, ModelConfig, RunConfig, flag_types, identity
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, flag_types, identity
 from dn_jax.data import catalog
 from dn_jax.data import tfds as tfds_folders
 from dn_jax.runs import collection, records, start

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from variables import variables_of
 
 from dn_jax.distributed.layout import AXIS, Layout
-from dn_jax.models.batch_stats import _in_one_pass, _in_two_passes, batch_moments
+from dn_jax.models.batch_stats import BatchNorm, FeatureMap, _in_one_pass, _in_two_passes, batch_moments
 from dn_jax.models.densenet import DenseNet
 
 MOMENTUM, STEPS = 0.9, 3
@@ -187,3 +187,25 @@ def test_moments_of_bfloat16_are_summed_in_float32():
   assert mean.dtype == jnp.float32
   assert np.all(mean == 1)
   assert np.all(variance == 0)
+
+
+def test_the_backward_pass_of_a_norm_does_not_read_its_scale():
+  with jax.enable_x64(True):
+    rng = np.random.RandomState(0)
+    values, scale, bias, mean = (jnp.asarray(rng.randn(*shape)) for shape in ((2, 3, 3, 4), (4,), (4,), (4,)))
+    variance = jnp.asarray(rng.rand(4) + 0.1)
+    norm = BatchNorm(1e-3, jnp.float64, jnp.float64)
+
+    def ours(scale, values, mean, variance):
+      return norm.apply({"params": {"scale": scale, "bias": bias}}, FeatureMap(values, mean, variance))
+
+    def by_hand(scale, values, mean, variance):
+      return (values - mean) * (scale * jax.lax.rsqrt(variance + 1e-3)) + bias
+
+    read = (scale, values, mean, variance)
+    (_, pull_back), (_, expected) = jax.vjp(ours, *read), jax.vjp(by_hand, *read)
+    assert not any(np.array_equal(kept, scale) for kept in jax.tree.leaves(pull_back))
+    assert any(np.array_equal(kept, scale) for kept in jax.tree.leaves(expected))
+    gradient = jnp.asarray(rng.randn(*values.shape))
+    for one, other in zip(pull_back(gradient), expected(gradient), strict=True):
+      assert relative(one, other) < 1e-12

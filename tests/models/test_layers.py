@@ -28,6 +28,17 @@ def test_convolution_and_its_gradients_are_those_of_lax(kernel, strides, own_gra
     assert relative(ours(x, w), theirs(x, w)) < 1e-12
 
 
+@pytest.mark.parametrize(
+  ("platform", "kind"), [("tpu", "convolution"), ("cpu", "dot_general"), ("cuda", "dot_general")]
+)
+def test_a_1x1_convolution_is_a_product_but_on_a_tpu_with_its_gradients(platform, kind):
+  x, w = jnp.ones((2, 4, 4, 3)), jnp.ones((1, 1, 3, 5))
+  loss = lambda x, w: jnp.sum(jnp.sin(convolve(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))))
+  text = jax.jit(jax.grad(loss, (0, 1))).trace(x, w).lower(lowering_platforms=(platform,)).as_text()
+  found = {each: text.count(f"stablehlo.{each}") for each in ("convolution", "dot_general")}
+  assert found == {"convolution": 0, "dot_general": 0} | {kind: 3}
+
+
 def test_the_generator_is_jaxs_word_for_word():
   rng = np.random.RandomState(0)
   for _ in range(20):

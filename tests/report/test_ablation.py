@@ -19,7 +19,7 @@ def test_numbers_of_the_table_are_those_of_the_folders(small_table):
     config = json.loads((folder / "config.json").read_text())
     summary = json.loads((folder / "summary.json").read_text())
     place = config["model"]["depth"], config["model"]["growth_rate"]
-    by_network.setdefault(place, []).append((summary["test_error"], summary["parameters"], summary["flops"]))
+    by_network.setdefault(place, []).append((summary["test_error_percent"], summary["parameters"], summary["flops"]))
   grid = ablation.table(ablation.cells_of(collection.read(small_table).runs), "title")
   assert grid.columns == ["network", "depth", "growth-rate", "parameters", "MFLOPs", "test error, %", "runs"]
   assert len(grid.rows) == len(by_network) == 9

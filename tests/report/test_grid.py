@@ -8,7 +8,7 @@ import re
 import pytest
 import rich.console
 
-from dn_jax.report.grid import Grid
+from dn_jax.report.grid import Grid, csv_of
 
 NASTY = r"[bold]a[/] \ {x}^2 ~50% & #1 $5_0_ 3 ± 0.1 | <b> `c` *d* \["
 CELLS = [NASTY, "[/red]", "plain", "trailing \\"]
@@ -74,8 +74,14 @@ def test_latex_groups_close(length):
   assert re.findall(r"\\begin\{(\w+)\}", text) == list(reversed(re.findall(r"\\end\{(\w+)\}", text)))
 
 
-def test_csv_cells_come_back():
-  assert list(csv.reader(io.StringIO(GRID.csv()))) == [list(GRID.columns), *map(list, GRID.rows)]
+def test_csv_records_come_back_a_number_or_a_text_a_cell():
+  text = csv_of(
+    [{NASTY: NASTY, "n": 1234567, "mean": 0.1 + 0.2}, {NASTY: "a\nb", "n": 0, "mean": None, "last": "x, y"}]
+  )
+  assert list(csv.DictReader(io.StringIO(text))) == [
+    {NASTY: NASTY, "n": "1234567", "mean": "0.30000000000000004", "last": ""},
+    {NASTY: "a b", "n": "0", "mean": "", "last": "x, y"},
+  ]
 
 
 class Cells(html.parser.HTMLParser):

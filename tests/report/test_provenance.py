@@ -1,5 +1,7 @@
 """Where a number comes from: flags that make the run again, and records that are compared."""
 
+import csv
+import io
 import json
 import pathlib
 import re
@@ -54,7 +56,7 @@ def test_a_mean_is_the_mean_of_the_numbers_that_are_printed(small_table):
     terms = [float(term) for term in re.search(r"mean \((.*?)\)", text)[1].split(" + ")]
     folders = [line.split(": ", 1)[1] for line in text.splitlines() if line.startswith("  seed ")]
     summaries = [json.loads(pathlib.Path(folder, "summary.json").read_text()) for folder in folders]
-    assert terms == [round(summary["test_error"], 4) for summary in summaries]
+    assert terms == [round(summary["test_error_percent"], 4) for summary in summaries]
     assert float(re.search(r"= ([\d.]+)$", text.splitlines()[1])[1]) == pytest.approx(sum(terms) / len(terms), abs=1e-4)
 
 
@@ -114,10 +116,11 @@ def test_a_report_leaves_out_runs_whose_records_differ_and_names_them(tmp_path, 
   for seed in (0, 1):
     fabricated.finished(tmp_path / f"run{seed}", fabricated.config(seed=seed), 27.6)
   edited = tmp_path / "run1" / "summary.json"
-  edited.write_text(json.dumps(json.loads(edited.read_text()) | {"test_error": 12.34}))
+  edited.write_text(json.dumps(json.loads(edited.read_text()) | {"test_error_percent": 12.34}))
   write.write(collection.read(tmp_path), tmp_path / "report")
   table = (tmp_path / "report" / "table.csv").read_text()
-  assert "27.60 (1)" in table
+  (row,) = csv.DictReader(io.StringIO(table))
+  assert (row["mean"], row["n"]) == ("27.6", "1")
   page = (tmp_path / "report" / "report.html").read_text()
   assert "12.34" not in page
   line = f"{tmp_path / 'run1'}: left out, its metrics.jsonl DIFFERS: line 2, epoch 2: test_error 0.276000 x 100"

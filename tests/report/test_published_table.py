@@ -36,7 +36,7 @@ def test_the_whole_table_is_the_papers_with_our_numbers_from_the_folders(whole_t
   for folder in whole_table.iterdir():
     config = json.loads((folder / "config.json").read_text())
     column = COLUMN[config["data"]["name"]] + "+" * config["data"]["augment"]
-    error = json.loads((folder / "summary.json").read_text())["test_error"]
+    error = json.loads((folder / "summary.json").read_text())["test_error_percent"]
     ours.setdefault((config["model"]["name"], column), []).append(error)
   titles = {entry.title: name for name, entry in zoo.NETWORKS.items()}
   seen = 0

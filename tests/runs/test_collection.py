@@ -15,7 +15,7 @@ from dn_jax.runs import collection, records
 RECORDS = ("config.json", "summary.json", "metrics.jsonl", "data.json", "failure.json")
 WRONG_TYPES = {
   "config.json": {"model": {"depth": "forty"}},
-  "summary.json": {"test_error": 5.0, "seconds": "long"},
+  "summary.json": {"test_error_percent": 5.0, "seconds": "long"},
   "metrics.jsonl": {**fabricated.record(1, 0.3), "epoch": "one"},
   "data.json": {"pictures": [10, 5], "labels": 0},
   "failure.json": {"error": 5, "exit_code": 1, "at": "now"},
@@ -168,7 +168,7 @@ def test_a_run_that_an_earlier_version_recorded_is_found_under_its_key_and_writt
   (run,) = found.runs
   # As the sweep that made the folder named it.
   assert run.folder.name.endswith(f"_{run.key}")
-  assert run.summary.test_error == 100 * records.read_records(run.folder)[-1].test_error
+  assert run.summary.test_error_percent == 100 * records.read_records(run.folder)[-1].test_error
   records.claim(tmp_path, run.config)
   was = json.loads((run.folder / "config.json").read_text())
   was = {name: value for name, value in was.items() if name not in RETIRED}

@@ -51,8 +51,8 @@ def test_its_records_say_what_its_table_says():
 def test_its_summary_is_of_its_best_epoch_and_its_data_are_the_digits():
   summary, best = records.read_summary(RECORDED), records.best_record(records.read_records(RECORDED))
   assert (summary.reported, summary.reported_epoch) == ("best", best.epoch)
-  assert summary.test_error == pytest.approx(100 * best.test_error)
-  assert summary.valid_error == pytest.approx(100 * best.valid_error)
+  assert summary.test_error_percent == pytest.approx(100 * best.test_error)
+  assert summary.valid_error_percent == pytest.approx(100 * best.valid_error)
   assert records.read_data(RECORDED).pictures == {"train": 1197, "valid": 100, "test": 500}
   assert records.finished(RECORDED, resolve(STARTED)) == summary
 
@@ -63,7 +63,7 @@ def test_a_folder_of_runs_has_it_whole(tmp_path):
   (run,) = found.runs
   assert (found.skipped, run.damaged, run.failure) == ([], [], None)
   assert run.key == collection.key(resolve(STARTED))
-  assert run.test_error == records.read_summary(RECORDED).test_error
+  assert run.test_error == records.read_summary(RECORDED).test_error_percent
 
 
 def test_a_retired_field_is_read_at_its_default_and_otherwise_refused_in_a_line(tmp_path):

@@ -42,16 +42,34 @@ FAILURE = Failure("no luck", None, "now")
 
 def test_errors_by_class_are_kept_with_names_of_any_bytes_and_what_is_unknown_is_left_out(tmp_path):
   errors = contents.class_errors((0.25, None), ("caf\udce9", "tea"))
-  write_summary(tmp_path, dataclasses.replace(SUMMARY, test_class_errors=errors, test_top5_error=None))
+  write_summary(tmp_path, dataclasses.replace(SUMMARY, test_class_errors_percent=errors, test_top5_error_percent=None))
   found = read_summary(tmp_path)
-  assert [(each.name, each.error) for each in found.test_class_errors] == [("caf\udce9", 25.0), ("tea", None)]
-  assert "test_top5_error" not in json.loads((tmp_path / "summary.json").read_text())
+  assert [(each.name, each.error) for each in found.test_class_errors_percent] == [("caf\udce9", 25.0), ("tea", None)]
+  assert "test_top5_error_percent" not in json.loads((tmp_path / "summary.json").read_text())
   records = [RECORD, dataclasses.replace(RECORD, test_top5_error=0.1, test_class_errors=(0.25, None))]
   write_records(tmp_path, records)
   assert read_records(tmp_path) == records
   plain, told = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
   assert told.keys() - plain.keys() == {"test_top5_error", "test_class_errors"}
   assert [each.name for each in contents.class_errors((0.5, 0.5), None)] == ["0", "1"]
+
+
+EARLIER = {"test_error_percent", "test_top5_error_percent", "valid_error_percent", "test_class_errors_percent"}
+
+
+def test_a_summary_of_an_earlier_version_is_read_and_a_new_one_says_that_its_errors_are_percentages(tmp_path):
+  errors = contents.class_errors((0.25, None), ("cat", "tea"))
+  summary = dataclasses.replace(SUMMARY, valid_error_percent=2.0, test_class_errors_percent=errors)
+  write_summary(tmp_path, summary)
+  told = json.loads((tmp_path / "summary.json").read_text())
+  assert {name for name in told if "error" in name} == EARLIER
+  old = {name.removesuffix("_percent"): value for name, value in told.items()}
+  (tmp_path / "summary.json").write_text(json.dumps(old))
+  assert read_summary(tmp_path) == summary
+  # Which of two numbers is meant is not known.
+  (tmp_path / "summary.json").write_text(json.dumps(told | {"test_error": 3.0}))
+  with pytest.raises(RunError, match=r"test_error\"?: there is no such field; did you mean test_error_percent"):
+    read_summary(tmp_path)
 
 
 def config(**changes):

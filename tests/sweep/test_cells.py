@@ -149,3 +149,13 @@ def test_a_run_is_named_by_one_of_the_wanted_values():
   assert axes.names(axes.axes_of(["--model.blocks", "1 1 1", "--data.augment", "False"]), config)
   with pytest.raises(ConfigurationError, match=r"^--model\.depth x: takes a whole number$"):
     axes.names(axes.axes_of(["--model.depth", "x"]), config)
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.weights.h5", "net.safetensors"])
+def test_a_file_of_weights_that_has_gone_and_says_of_its_network_what_no_flag_does_is_missed(tmp_path, name):
+  with pytest.raises(UserError, match=rf"--weights .*{name}: there is no such file, and it says which network"):
+    axes.cells_of([*SMALL, "--model.depth", "10", "--weights", str(tmp_path / name)])
+
+
+def test_a_file_of_weights_that_has_gone_and_said_nothing_is_not_missed(tmp_path):
+  assert len(axes.cells_of([*SMALL, "--model.depth", "10", "--weights", str(tmp_path / "net.pth")])) == 1

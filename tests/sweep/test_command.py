@@ -1,16 +1,21 @@
 """A sweep from its cells to its runs."""
 
+import contextlib
 import io
+import os
+import threading
 
+import fabricated
 import pytest
 import rich.console
 import stand_in
 import test_runner
 from test_runner import behave, events
 
-from dn_jax.errors import ConfigurationError
-from dn_jax.sweep import accelerators, cluster, command, forecast, runner
+from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.sweep import accelerators, cluster, command, forecast, memory, runner
 from dn_jax.sweep.accelerators import Accelerators
+from dn_jax.system import lock
 from dn_jax.system.signals import Interrupted
 
 data = test_runner.data  # The fixture.
@@ -18,21 +23,20 @@ data = test_runner.data  # The fixture.
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-  """Looking at a network takes a second (`test_forecast.py` does), and so does training one."""
-  monkeypatch.setattr(forecast, "size_of", lambda *_: forecast.Size(1, 1, 1, 1))
+  """Training a network takes a second."""
   monkeypatch.setattr(command, "TRAIN", stand_in.TRAIN)
 
 
 def carry_out(out, cells, **flags):
   console = rich.console.Console(file=io.StringIO(), width=250)
-  flags = command.Sweep(**({"out": out, "memory": False} | flags))
+  flags = command.Sweep(**({"out": out} | flags))
   return command.carry_out(cells, flags, [], console), console.file.getvalue()
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, data):
   done, printed = carry_out(tmp_path / "[/b]", test_runner.cells(data, 2), dry_run=True)
   assert done is None
-  assert f"2 runs, in {tmp_path}/[/b]" in printed
+  assert f"1 cell, 2 runs, in {tmp_path}/[/b]" in printed
   assert not (tmp_path / "[").exists()
 
 
@@ -112,7 +116,7 @@ def test_every_accelerator_of_this_machine_has_a_run(tmp_path, data):
 @pytest.mark.usefixtures("gpus")
 def test_the_plan_is_of_the_devices_that_a_run_has(tmp_path, data, monkeypatch):
   asked = []
-  monkeypatch.setattr(forecast, "_ask", lambda configs, *_: asked.extend(configs) or ([(2**20, "")], "1 x NVIDIA H100"))
+  monkeypatch.setattr(memory, "ask", lambda configs, *_: asked.extend(configs) or ([(2**20, "")], "1 x NVIDIA H100"))
   cells = test_runner.cells(data, 1)
   carry_out(tmp_path / "out", cells, memory=True, dry_run=True)
   carry_out(tmp_path / "out", cells, memory=True, dry_run=True, devices_per_run=2)
@@ -128,7 +132,7 @@ def test_more_runs_at_once_than_accelerators_are_refused_before_anything_is_writ
   assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("flags", [{}, {"cluster": "nowhere", "dry_run": True}])
+@pytest.mark.parametrize("flags", [{}, {"dry_run": True}, {"cluster": "nowhere", "dry_run": True}])
 def test_accelerators_are_counted_only_where_the_answer_matters(tmp_path, data, monkeypatch, flags):
   monkeypatch.setattr(accelerators, "count", lambda: pytest.fail("counted"))
   if flags:  # Else JAX_PLATFORMS=cpu says enough.
@@ -137,3 +141,26 @@ def test_accelerators_are_counted_only_where_the_answer_matters(tmp_path, data, 
   monkeypatch.delenv("JAX_PLATFORMS", raising=False)
   if not flags:  # Nothing is missing any more.
     carry_out(tmp_path / "out", test_runner.cells(data, 1), at_once=9)
+
+
+@pytest.mark.parametrize("name", [lock.RUN, lock.SWEEP])
+def test_a_sweep_with_no_run_but_anothers_is_told_at_once_who_is_at_work(tmp_path, data, monkeypatch, name):
+  cells = test_runner.cells(data, 2)
+  carry_out(tmp_path / "out", cells[:1])
+  folder = fabricated.begun(tmp_path / "out" / "other", cells[1].config)
+  monkeypatch.setattr(forecast, "look", lambda *_: pytest.fail("planned first"))
+  with lock.held(folder, name):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=rf"--out {folder}: process {os.getpid()} on .* is at work on this run; wait"):
+      carry_out(tmp_path / "out", cells)
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_sweep_whose_run_is_anothers_for_a_moment_begins_it(tmp_path, data):
+  cells = test_runner.cells(data, 1)
+  folder = fabricated.begun(tmp_path / "out" / "other", cells[0].config)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(lock.held(folder, lock.RUN))
+    threading.Timer(0.5, stack.pop_all().close).start()
+    done, _ = carry_out(tmp_path / "out", cells)
+  assert [run.test_error for run in done] == [5.0]

@@ -17,7 +17,7 @@ FAST, SLOW = Plan(1, cycles=3_000_000, hbm=1), Plan(1, cycles=1, hbm=8_190_000_0
 
 @pytest.fixture(autouse=True)
 def three_steps_an_epoch(monkeypatch):
-  monkeypatch.setattr(forecast, "size_of", lambda config, rule: forecast.Size(1, 1, config.epochs * 3 * 64, 1))
+  monkeypatch.setattr(forecast, "size_of", lambda config, found: forecast.Size(1, 1, config.epochs * 3 * 64, 1))
 
 
 def of_v5e(monkeypatch, plans):
@@ -82,8 +82,8 @@ def test_a_chip_that_is_named_is_asked_for_what_is_not_kept(monkeypatch, tmp_pat
   monkeypatch.setattr(asking, "ask", ask)
   console = rich.console.Console(file=io.StringIO(), width=200)
   chips = elsewhere.chips(("v5e",))
-  cells = [row.cells[0].config for row in rows_of("--model.growth-rate 4,8,12,16,20", tmp_path)]
-  times = [elsewhere.seconds(config, 2, chips, console) for config in cells]
+  rows = rows_of("--model.growth-rate 4,8,12,16,20", tmp_path)
+  times = [elsewhere.seconds(row.cells[0].config, row.images.info, chips, console) for row in rows]
   assert times == [{"v5e": pytest.approx(0.002, rel=3e-3)}, {"v5e": pytest.approx(0.01)}, {}, {}, {}]
   assert asked == [(rate, "bottleneck", "v5e") for rate in (8, 12, 16, 20)]
   said = console.file.getvalue()

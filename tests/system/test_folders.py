@@ -181,7 +181,7 @@ def test_a_run_in_a_bucket_is_stopped_goes_on_and_is_the_one_in_a_folder(gone_on
   for name in expected:
     np.testing.assert_array_equal(found[name], expected[name])
   error = call("experiments/evaluate.py", kept)
-  assert f"top-1 error: {json.loads((here / 'summary.json').read_text())['test_error']:.2f} %" in error.stdout
+  assert f"top-1 error: {json.loads((here / 'summary.json').read_text())['test_error_percent']:.2f} %" in error.stdout
 
 
 @pytest.mark.thorough

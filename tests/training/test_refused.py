@@ -67,6 +67,7 @@ def test_a_disk_that_has_no_room_for_more_files_is_refused_before_anything_is_wr
   [
     ("RESOURCE_EXHAUSTED: write", "No space left on device"),
     ('PERMISSION_DENIED: Error writing "a/0"', "Permission denied"),
+    ('PERMISSION_DENIED: Error writing "a/0" [OS error 30: Read-only file system]', "Read-only file system"),
     ("FAILED_PRECONDITION: Read-only file system", "Read-only file system"),
     ("UNKNOWN: [OS error 24: EMFILE Too many open files]", "Too many open files"),
     ('NOT_FOUND: Error writing "a/0" in OCDBT', "No such file or directory"),

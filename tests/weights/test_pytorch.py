@@ -12,6 +12,7 @@ from conftest import RECORDS, relative
 from variables import variables_of
 
 from dn_jax import weights
+from dn_jax.config.schema import About, ModelConfig
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.models.densenet import DenseNet
 from dn_jax.training import parity
@@ -247,3 +248,24 @@ def test_keras_densenets_give_our_logits_and_we_give_theirs(blocks, arrays):
   assert exact(weights.from_keras(network, theirs.get_weights(), ours, say=pytest.fail), ours)
   with pytest.raises(WeightsError, match=f"{arrays - 1} arrays, where this network has {arrays}"):
     weights.from_keras(network, theirs.get_weights()[:-1], ours)
+
+
+def test_a_written_file_is_the_same_each_time_and_whole_or_not_there(tmp_path, monkeypatch):
+  state = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.asarray(3, np.int64)}
+  about = About(ModelConfig(blocks=(2, 1), growth_rate=4), ("gr\u00fcn", "\udcff"))
+  paths = [tmp_path / f"{n}.safetensors" for n in range(12)]
+  for path in paths:  # The library's order is drawn anew for each.
+    weights.write(path, state, about)
+  assert len({path.read_bytes() for path in paths}) == 1
+  with safetensors.safe_open(paths[0], "numpy") as file:
+    assert file.metadata()["format"] == "pt"
+    assert {name: file.get_tensor(name).tolist() for name in state} == {"b": [[0, 1, 2], [3, 4, 5]], "a": 3}
+  assert int.from_bytes(paths[0].read_bytes()[:8], "little") % 8 == 0
+
+  def full(*_):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr("os.fsync", full)
+  with pytest.raises(OSError, match="No space"):
+    weights.write(tmp_path / "new.safetensors", state, about)
+  assert sorted(tmp_path.iterdir()) == sorted(paths)

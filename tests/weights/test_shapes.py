@@ -9,8 +9,9 @@ from variables import variables_of
 from dn_jax import weights
 from dn_jax.commands import flags
 from dn_jax.config import weights_file
+from dn_jax.config.about import About
 from dn_jax.config.network import complete_model
-from dn_jax.config.schema import About, ModelConfig, RunConfig
+from dn_jax.config.schema import ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.inference import load
 from dn_jax.models import build
