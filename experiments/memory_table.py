@@ -43,10 +43,10 @@ def main(
     policies: of rematerialisation.
     dtype: of activations.
     csv: file for the table, bytes and FLOPs in full.
-    picture: file for a figure (PNG).
+    picture: file for a figure, .svg, .png or .pdf.
   """
   command_line.check_file("csv", csv)
-  command_line.check_file("picture", picture)
+  command_line.check_figure("picture", picture)
   models = {
     (depth, policy): complete_model(ModelConfig(depth=depth, growth_rate=growth_rate, remat=policy, dtype=dtype))
     for depth in depths

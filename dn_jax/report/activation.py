@@ -76,4 +76,6 @@ def write(path: pathlib.Path, image: np.ndarray, activation: np.ndarray, name: s
 
 
 def _filled(words: str, width: int) -> str:
-  return "\n".join(textwrap.wrap(words, width, max_lines=2, placeholder=" ..."))
+  """At most two lines; of more words, the beginning and the end, which has the probability or the file's suffix."""
+  lines = textwrap.wrap(words, width)
+  return "\n".join(lines if len(lines) <= 2 else [lines[0], f"... {words[4 - width :].lstrip()}"])

@@ -48,7 +48,7 @@ def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
   written = len(names) <= _WRITTEN
   size = min(style.LONGEST, _SQUARES[0 if written else 1] * len(columns) + _BESIDE)
   figure, ((axes,),) = style.panels(1, 1, (max(6.0, size), max(4.5, size)))
-  figure.suptitle(textwrap.fill(title, 60, replace_whitespace=False), parse_math=False)
+  figure.suptitle("\n".join(textwrap.fill(line, 60) for line in title.split("\n")), parse_math=False)
   drawn = axes.imshow(shares, cmap=style.HEAT, norm=PowerNorm(0.5, 0, 100), interpolation="nearest", aspect="auto")
   if written:
     for row, column in zip(*np.nonzero(counts), strict=True):

@@ -150,7 +150,7 @@ def _logarithmic(column: Sequence[Axes]) -> None:
   low, high = (min(axes.dataLim.minposy for axes in column), max(axes.dataLim.y1 for axes in column))
   if not low <= high < math.inf:
     return
-  margin = 1.05 * (high / low) ** 0.05
+  margin = 1.01 * (high / low) ** 0.06
   has_zero = any((np.asarray(line.get_ydata()) == 0).any() for axes in column for line in axes.lines)
   for axes in column:
     style.logarithmic(axes.yaxis)

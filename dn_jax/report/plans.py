@@ -190,7 +190,8 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
     steps = [row.depth if by_depth else row.batch_size for row in panel]
     for policy in panel[0].plans:
       sizes = [math.nan if (plan := row.plans[policy]).refusal else plan.temporaries / _MIB for row in panel]
-      axes.plot(steps, sizes, label=f"{policy} ({sizes[-1]:,.0f})", **styles[policy])
+      last = "refused" if math.isnan(sizes[-1]) else f"{sizes[-1]:,.0f}"
+      axes.plot(steps, sizes, label=f"{policy} ({last})", **styles[policy])
     first = panel[0]
     where = f"batch {first.batch_size}" if by_depth else f"L={first.depth}"
     axes.set_title(f"{where}, on {first.target.described}", fontsize="medium")

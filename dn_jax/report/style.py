@@ -28,8 +28,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "p")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 # Of a square of a heat map, from little to much. The lowest colour is visible on white paper.
 HEAT = "YlGnBu"
-# Points.
-SMALL = 9
 # Dots per inch of a PNG, and the longest side of a figure in inches: at most 4,000 pixels.
 DPI = 300
 LONGEST = 13.0
@@ -99,8 +97,8 @@ class _RoundNumbers(Locator):
 
 
 def by_height(lines: Sequence[Line2D]) -> list[Line2D]:
-  """Lines as they end, from the highest to the lowest: the order of a legend."""
-  return sorted(lines, key=lambda line: -float(line.get_ydata()[-1]))
+  """Lines as they end, from the highest to the lowest: the order of a legend. Those without a value come last."""
+  return sorted(lines, key=lambda line: -np.nan_to_num(float(line.get_ydata()[-1]), nan=-np.inf))
 
 
 def ink(colour: Any) -> str:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import html
 import itertools
+import math
 import pathlib
 import re
 import sys
@@ -82,7 +83,7 @@ table { border-collapse: collapse; margin: 1em 0 } caption { text-align: left; f
 th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left } th { border-bottom: 2px solid #888 }
 .number { text-align: right; font-variant-numeric: tabular-nums } .notes { color: #555; font-size: .9em }
 pre { background: #f5f5f5; padding: .7em; overflow-x: auto; font-size: .85em } svg { max-width: 100%; height: auto }
-td { overflow-wrap: anywhere }
+td { overflow-wrap: break-word }
 """
 
 
@@ -123,8 +124,11 @@ def _escaped(text: str) -> str:
 
 
 def _common(found: Sequence[Run]) -> Grid:
-  rows = [[f"--{flag}", in_words(value)] for flag, value in common_flags(found).items() if value is not None]
-  return Grid("The same in all runs", ["flag", "value"], rows, left=2)
+  """Flags with one value, in two halves beside each other: both are narrow, and there are many."""
+  flags = [[f"--{flag}", in_words(value)] for flag, value in common_flags(found).items() if value is not None]
+  half = math.ceil(len(flags) / 2)
+  pairs = itertools.zip_longest(flags[:half], flags[half:], fillvalue=["", ""])
+  return Grid("The same in all runs", ["flag", "value"] * 2, [[*left, *right] for left, right in pairs], left=4)
 
 
 def _differences(found: Sequence[Run]) -> Grid:

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -64,3 +65,15 @@ def overlapping(boxes: list[tuple[str, Bbox]]) -> list[tuple[str, str]]:
   return [
     (a, b) for n, (a, first) in enumerate(boxes) for b, second in boxes[n + 1 :] if first.padded(-1).overlaps(second)
   ]
+
+
+def without_axis_labels(figure: Figure) -> list[str]:
+  """What labels the other axis of panels that have no label on one of theirs."""
+  pairs = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes if axes.axison]
+  return [x or y for x, y in pairs if not (x and y)]
+
+
+def ticks(axis: Axis) -> list[float]:
+  """Those within the axis's limits."""
+  low, high = sorted(axis.get_view_interval())
+  return [tick for tick in axis.get_majorticklocs() if low <= tick <= high]

@@ -6,11 +6,8 @@ import io
 import measures
 import numpy as np
 import pytest
-import untrained
 
 from dn_jax.report import confusion
-
-no_figure_stays_open = untrained.no_figure_stays_open
 
 MATRIX = np.array([[995, 5, 0], [1, 2, 1], [0, 0, 0]])
 NAMES = ("cat", "dog", "owl")
