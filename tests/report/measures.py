@@ -68,9 +68,14 @@ def overlapping(boxes: list[tuple[str, Bbox]]) -> list[tuple[str, str]]:
 
 
 def without_axis_labels(figure: Figure) -> list[str]:
-  """What labels the other axis of panels that have no label on one of theirs."""
-  pairs = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes if axes.axison]
-  return [x or y for x, y in pairs if not (x and y)]
+  """The numbers of axes that have no label; panels that share an axis have them at the outer ones alone."""
+  found = []
+  for axis in (axis for axes in figure.axes if axes.axison for axis in (axes.xaxis, axes.yaxis)):
+    labels = [label for tick in axis._update_ticks() for label in (tick.label1, tick.label2) if label.get_visible()]
+    numbers = [label.get_text() for label in labels if label.get_text()]
+    if numbers and not axis.get_label_text():
+      found.append(", ".join(numbers))
+  return found
 
 
 def ticks(axis: Axis) -> list[float]:

@@ -21,7 +21,7 @@ def test_a_class_and_a_file_may_have_dollars_in_their_names(tmp_path):
 
 
 def test_the_map_lies_over_a_grey_copy_and_a_place_that_adds_nothing_is_as_grey_as_that():
-  figure = activation.draw(IMAGE, np.array([[1.0, 0.0], [0.0, -1.0]]), "a.png", "cat 50%")
+  figure = measures.laid_out(activation.draw(IMAGE, np.array([[1.0, 0.0], [0.0, -1.0]]), "a.png", "cat 50%"))
   _, mapped, bar = figure.axes
   grey, over = mapped.images
   np.testing.assert_allclose(grey.get_array(), 1 / 3)

@@ -103,8 +103,9 @@ def test_the_csv_has_every_plan_in_bytes():
 
 
 def test_the_figure_shows_the_sizes():
-  by_depth = plans.draw(rows(), "title").axes
-  by_batch = plans.draw(rows((10,), (8, 16, 32)), "title").axes
+  drawn = [plans.draw(rows(), "title"), plans.draw(rows((10,), (8, 16, 32)), "title")]
+  assert [measures.without_axis_labels(measures.laid_out(figure)) for figure in drawn] == [[], []]
+  by_depth, by_batch = (figure.axes for figure in drawn)
   assert [list(line.get_ydata()) for line in by_depth[0].lines] == [[160, 256], [80, 128]]
   assert list(by_depth[0].lines[0].get_xdata()) == [10, 16]
   assert [list(line.get_ydata()) for line in by_batch[0].lines] == [[160, 320, 640], [80, 160, 320]]
