@@ -27,7 +27,7 @@ from dn_jax.config.network import complete_model
 from dn_jax.config.schema import Count, ModelConfig, Size
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import remat
-from dn_jax.report import timings
+from dn_jax.report import style, timings
 
 WORKER = pathlib.Path(__file__).parent / "peers" / "worker.py"
 OURS = ("dn_jax+layer_by_layer", "dn_jax+dense_layer")
@@ -117,11 +117,11 @@ def main(
     torch_python: a Python that has PyTorch; without it the default peers are those on JAX.
     torch_network: a Python file whose build(depth, growth_rate, checkpointed) makes PyTorch's network instead of ours.
     json_path: file for everything measured.
-    picture: file for a figure (PNG).
+    picture: file for a figure, .svg, .png or .pdf.
   """
   complete_model(ModelConfig(depth=model.depth, growth_rate=model.growth_rate))
   command_line.check_file("json", json_path)
-  command_line.check_file("picture", picture)
+  command_line.check_figure("picture", picture)
   for flag, path in (("torch-python", torch_python), ("torch-network", torch_network)):
     if path and not path.is_file():
       raise ConfigurationError(flag, path, "there is no such file")
@@ -147,7 +147,7 @@ def main(
     if "failed" in peer:
       console.print(f"{name} failed: {peer['failed']}", highlight=False)
   if picture and record["ratios"]:
-    timings.draw(record, picture)
+    style.save(timings.draw(record), picture)
     console.print(f"picture: {picture}")
 
 

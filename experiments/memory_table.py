@@ -19,7 +19,7 @@ from dn_jax.config.network import complete_model
 from dn_jax.config.schema import Count, ModelConfig, RematPolicy, Size
 from dn_jax.models import remat
 from dn_jax.planner import plan, targets
-from dn_jax.report import plans
+from dn_jax.report import plans, style
 from dn_jax.system import compilation
 
 
@@ -43,10 +43,10 @@ def main(
     policies: of rematerialisation.
     dtype: of activations.
     csv: file for the table, bytes and FLOPs in full.
-    picture: file for a figure (PNG).
+    picture: file for a figure, .svg, .png or .pdf.
   """
   command_line.check_file("csv", csv)
-  command_line.check_file("picture", picture)
+  command_line.check_figure("picture", picture)
   models = {
     (depth, policy): complete_model(ModelConfig(depth=depth, growth_rate=growth_rate, remat=policy, dtype=dtype))
     for depth in depths
@@ -67,7 +67,7 @@ def main(
     csv.write_text(plans.csv(rows, growth_rate, dtype))
     console.print(f"table: {csv}")
   if picture:
-    plans.draw(rows, title, picture)
+    style.save(plans.draw(rows, title), picture)
     console.print(f"picture: {picture}")
 
 

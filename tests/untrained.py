@@ -9,7 +9,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from matplotlib import pyplot
 
 from dn_jax.config import datasets, zoo
 from dn_jax.config.network import policy_of
@@ -97,12 +96,6 @@ def grid(folder: pathlib.Path, depths, growth_rates, seeds, epochs: int = 30, **
 
 
 # Fixtures: a module of tests takes one by naming it, `small_table = untrained.small_table`.
-
-
-@pytest.fixture(autouse=True)
-def no_figure_stays_open():
-  yield
-  pyplot.close("all")
 
 
 @pytest.fixture(scope="session")

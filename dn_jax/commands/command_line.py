@@ -22,6 +22,9 @@ if TYPE_CHECKING:
   from dn_jax.runs.collection import Collection
   from dn_jax.runs.contents import ClassError
 
+# What the name of a figure's file may end in.
+FIGURES = (".png", ".svg", ".pdf")
+
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
   """What a stream's encoding lacks, as escapes: most of all a name's bytes that are not UTF-8."""
@@ -82,6 +85,21 @@ def check_file(flag: str, path: pathlib.Path | None) -> None:
   """
   if path and (path.is_dir() or not path.parent.is_dir()):
     raise ConfigurationError(flag, path, "is no file in a folder that exists")
+
+
+def check_figure(flag: str, path: pathlib.Path | None) -> None:
+  """Refuses a figure's file that could not be written, before anything is imported, measured or drawn.
+
+  Raises:
+    ConfigurationError: its name ends in none of `FIGURES`, or it is a folder, or in none that can be written.
+  """
+  if path is None:
+    return
+  if path.suffix not in FIGURES:
+    raise ConfigurationError(flag, path, f"must end in {', '.join(FIGURES)}")
+  folder = path.absolute().parent
+  if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    raise ConfigurationError(flag, path, "is no file in a folder that can be written")
 
 
 def check_confusion(path: pathlib.Path | None) -> None:

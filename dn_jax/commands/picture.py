@@ -11,7 +11,6 @@ Each has a --help of its own.
 """
 
 import dataclasses
-import os
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
   from dn_jax.report.ablation import Cell
   from dn_jax.runs.collection import Run
 
-FORMATS = (".png", ".svg", ".pdf")
 Folder = Annotated[pathlib.Path, tyro.conf.Positional]
 
 
@@ -53,7 +51,7 @@ def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Dat
     model: the DenseNet.
     data: the data set of the images.
   """
-  _check_path(to)
+  command_line.check_figure("to", to)
   complete = complete_model(dataclasses.replace(model, remat=None))
   shape, classes = _input(complete, data.name)
   check_images(complete, min(shape[:2]), 2)
@@ -77,7 +75,7 @@ def draw_reuse(
     model: the DenseNet of a file of weights; a run knows its own.
     checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
   """
-  _check_path(to)
+  command_line.check_figure("to", to)
   from dn_jax.inference import load
   from dn_jax.models import reuse
   from dn_jax.models.densenet import DenseNet
@@ -108,7 +106,7 @@ def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
     sources: runs, or folders of runs; runs that differ in their seeds alone share a line.
     to: file, .svg, .png or .pdf.
   """
-  _check_path(to)
+  command_line.check_figure("to", to)
   from dn_jax.report import ablation, curves
   from dn_jax.report.figures import records_of
   from dn_jax.runs import records as run_records
@@ -139,7 +137,7 @@ def draw_sizes(runs: Folder, to: pathlib.Path, data: Data = Data(), published: b
     data: the data set.
     published: draw the paper's errors too, hollow, if it has a column for the data set.
   """
-  _check_path(to)
+  command_line.check_figure("to", to)
   from dn_jax.report import tradeoff
   from dn_jax.report.figures import published_column
 
@@ -158,7 +156,7 @@ def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
     to: file, .svg, .png or .pdf.
     data: the data set.
   """
-  _check_path(to)
+  command_line.check_figure("to", to)
   from dn_jax.report import heat
 
   name, cells = _cells(runs, data.name)
@@ -199,15 +197,6 @@ def _cells(folder: pathlib.Path, data: str | None) -> "tuple[str, list[Cell]]":
     fits = near(data, groups) if data else f"the runs are of several; one of {', '.join(groups)}"
     raise ConfigurationError("data.name", data or "(unset)", fits)
   return data, groups[data]
-
-
-def _check_path(path: pathlib.Path) -> None:
-  """Refuses a file that cannot be written, before anything is imported or drawn."""
-  if path.suffix not in FORMATS:
-    raise ConfigurationError("to", path, f"must end in {', '.join(FORMATS)}")
-  folder = path.absolute().parent
-  if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-    raise ConfigurationError("to", path, "is no file in a folder that can be written")
 
 
 def _save(figure: "Figure", to: pathlib.Path) -> None:

@@ -118,7 +118,9 @@ def predict(asked: Prediction) -> None:
         print(f"{shown(path)}  " + "  ".join(f"{shown(name)} {chance:.1%}" for name, chance in likeliest))
       if cam:
         name, chance = likeliest[0]
-        activation.write(places[path], seen[row], said.activations[row], f"{shown(name)} {chance:.1%}")
+        activation.write(
+          places[path], seen[row], said.activations[row], shown(path.name), f"{shown(name)} {chance:.1%}"
+        )
   if bad:
     raise UserError(f"{bad} of {len(paths)} files are no pictures that can be read, see above")
 

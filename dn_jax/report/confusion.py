@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import pyplot
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from dn_jax.errors import shown
@@ -18,6 +18,8 @@ from dn_jax.system import folders
 _WRITTEN, _NAMED, _WORST = 20, 100, 50
 # Inches of a square, with numbers and without; of the longest name and the colour bar.
 _SQUARES, _BESIDE = (0.62, 0.12), 2.6
+# Of the colour bar, percent. The colours are those of the square root, since errors are few beside what is right.
+_TICKS = (0, 1, 5, 10, 25, 50, 75, 100)
 # Characters of a name.
 _LONGEST = 24
 
@@ -45,14 +47,14 @@ def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
   shares = np.where(images > 0, 100 * counts / np.maximum(images, 1), np.nan)
   written = len(names) <= _WRITTEN
   size = min(style.LONGEST, _SQUARES[0 if written else 1] * len(columns) + _BESIDE)
-  figure, axes = pyplot.subplots(figsize=(max(6.0, size), max(4.5, size)), layout="constrained")
-  figure.suptitle(textwrap.fill(title, 60, replace_whitespace=False), parse_math=False)
-  drawn = axes.imshow(shares, cmap="YlGnBu", vmin=0, vmax=100, interpolation="nearest", aspect="auto")
+  figure, ((axes,),) = style.panels(1, 1, (max(6.0, size), max(4.5, size)))
+  figure.suptitle("\n".join(textwrap.fill(line, 60) for line in title.split("\n")), parse_math=False)
+  drawn = axes.imshow(shares, cmap=style.HEAT, norm=PowerNorm(0.5, 0, 100), interpolation="nearest", aspect="auto")
   if written:
     for row, column in zip(*np.nonzero(counts), strict=True):
       share = shares[row, column]
       said = "<1%" if share < 1 else ">99%" if 99 < share < 100 else f"{share:.0f}%"
-      colour = "white" if share > 55 else "black"
+      colour = style.ink(drawn.cmap(drawn.norm(share)))
       axes.text(column, row, f"{said}\n{counts[row, column]:,}", ha="center", va="center", color=colour, fontsize=7)
   small = {"fontsize": 9 if written else 6 if len(columns) > 60 else 7, "parse_math": False}
   axes.set_xticks(range(len(columns)), columns, rotation=90, **small)
@@ -61,7 +63,9 @@ def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
   axes.set_xlabel("predicted class")
   axes.set_ylabel("true class")
   axes.tick_params(length=0 if len(columns) > _WRITTEN else 3)
-  figure.colorbar(drawn, ax=axes, label="share of a true class's images (a row), %", aspect=30, shrink=0.8)
+  figure.colorbar(
+    drawn, ax=axes, label="share of a true class's images (a row), %", aspect=30, shrink=0.8, ticks=_TICKS
+  )
   return figure
 
 
@@ -89,11 +93,7 @@ def write(path: pathlib.Path, matrix: np.ndarray, names: Sequence[str], title: s
     OSError: one cannot be written.
   """
   drawn, written = files(path)
-  figure = draw(matrix, names, title)
-  try:
-    style.save(figure, drawn)
-  finally:
-    pyplot.close(figure)
+  style.save(draw(matrix, names, title), drawn)
   folders.write_whole(written, table(matrix, names))
 
 

@@ -7,29 +7,23 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from dn_jax.report import style
 from dn_jax.runs import rounding
 from dn_jax.runs.records import EpochRecord
 
-_SPLITS = {
-  "train": {"color": "tab:blue", "linestyle": "--", "marker": "s"},
-  "valid": {"color": "tab:green", "linestyle": ":", "marker": "^"},
-  "test": {"color": "tab:orange", "linestyle": "-", "marker": "o"},
-}
+_SPLITS = ("test", "valid", "train")
 # Most lines of a panel, and most rows of panels of a figure.
-_LINES, _ROWS = 6, 4
+_LINES, _ROWS = 10, 3
+# Inches: of a row of panels, of a line of its legend, of a figure's title.
+_ROW, _LEGEND_LINE, _TITLE = 3.6, 0.17, 0.5
 
 
 def draw(records: Sequence[EpochRecord], title: str, path: pathlib.Path) -> None:
   """Draws a run's curves into a file, see `draw_one`; a small one, since each epoch redraws it."""
-  figure = draw_one(records, title)
-  style.save(figure, path, dpi=150)
-  pyplot.close(figure)
+  style.save(draw_one(records, title), path, dpi=150)
 
 
 def draw_one(records: Sequence[EpochRecord], title: str) -> Figure:
@@ -40,29 +34,27 @@ def draw_one(records: Sequence[EpochRecord], title: str) -> Figure:
     title: over the figure.
   """
   epochs = [record.epoch for record in records]
-  figure, (losses, errors) = pyplot.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
+  drops = [a.epoch + 0.5 for a, b in itertools.pairwise(records) if b.learning_rate < 0.6 * a.learning_rate]
+  splits = [split for split in _SPLITS if getattr(records[0], f"{split}_loss") is not None]
+  styles = style.styles(_SPLITS)
+  figure, ((losses, errors),) = style.panels(1, 2, (10, 4.3))
   figure.suptitle(title)
-  for split, look in _SPLITS.items():
-    if getattr(records[0], f"{split}_loss") is None:
-      continue
-    loss, error = ([getattr(record, f"{split}_{kind}") for record in records] for kind in ("loss", "error"))
-    look = look | {"markevery": _every(len(records), 0), "markersize": 4}
+  for split in splits:
+    loss = [getattr(record, f"{split}_loss") for record in records]
+    error = [100 * getattr(record, f"{split}_error") for record in records]
+    look = styles[split] | {"markevery": _every(len(records), splits.index(split)), "markersize": 4, "linewidth": 1.2}
     losses.plot(epochs, loss, **look, label=f"{split} ({loss[-1]:.3g})")
-    errors.plot(epochs, error, **look, label=f"{split} ({rounding.in_words(100 * error[-1])}%)")
-  for axes, name in ((losses, "cross-entropy"), (errors, "error")):
-    _by_epoch(axes, name)
-    for before, after in itertools.pairwise(records):
-      if after.learning_rate < 0.6 * before.learning_rate:
-        axes.axvline(before.epoch + 0.5, color="gray", linestyle=":", linewidth=1)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
-  losses.set_yscale("log")
-  losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-  losses.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-  losses.yaxis.set_minor_formatter(NullFormatter())
-  _as_percent(
-    errors,
-    [value for record in records for value in (record.train_error, record.valid_error, record.test_error) if value],
-  )
+    errors.plot(epochs, error, **look, label=f"{split} ({rounding.in_words(error[-1])}%)")
+  for axes, name in ((losses, "cross-entropy, nats"), (errors, "error, %")):
+    lines = style.by_height(axes.lines)
+    _by_epoch(axes, epochs)
+    axes.set_ylabel(name)
+    if drops:
+      axes.set_xlabel("epoch (dotted: the learning rate drops)")
+    axes.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
+    _logarithmic([axes])
+    for drop in drops:
+      axes.axvline(drop, color="gray", linestyle=":", linewidth=1)
   return figure
 
 
@@ -86,27 +78,24 @@ def draw_many(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str)
 
 def _page(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> Figure:
   rows, styles = _even(list(groups), _LINES), style.styles(list(groups))
-  figure, grid = pyplot.subplots(
-    len(rows), 2, figsize=(10.5, 1 + 2.9 * len(rows)), layout="constrained", squeeze=False, sharex=True, sharey=True
-  )
+  labels = {name: _label(name, runs) for name, runs in groups.items()}
+  # A legend may be higher than its row.
+  words = max(sum(labels[name].count("\n") + 1 for name in names) for names in rows)
+  height = min(max(_ROW, 1 + _LEGEND_LINE * words), (style.LONGEST - _TITLE) / len(rows))
+  figure, panels = style.panels(len(rows), 2, (11, _TITLE + height * len(rows)), sharex=True, sharey="col")
   figure.suptitle(title)
-  above_zero: list[float] = []
-  for pair, names in zip(grid, rows, strict=True):
-    for order, name in enumerate(names):
-      runs = groups[name]
-      epochs = min(map(len, runs))
-      x = [record.epoch for record in runs[0][:epochs]]
-      for axes, split in zip(pair, ("test", "train"), strict=True):
-        values = np.array([[getattr(record, f"{split}_error") for record in run[:epochs]] for run in runs])
-        mean = values.mean(axis=0)
-        label = textwrap.fill(f"{name} ({rounding.in_words(100 * mean[-1])}%)", 36, subsequent_indent="  ")
-        axes.plot(x, mean, label=label, markersize=4.5, linewidth=1.2, markevery=_every(epochs, order), **styles[name])
-        if len(runs) > 1:
+  for pair, names in zip(panels, rows, strict=True):
+    for axes, split in zip(pair, ("test", "train"), strict=True):
+      for order, name in enumerate(names):
+        x, values = _percent(groups[name], split)
+        look = styles[name] | {"markersize": 4.5, "linewidth": 1.2, "markevery": _every(len(x), order)}
+        axes.plot(x, values.mean(axis=0), label=labels[name], **look)
+        if len(values) > 1:
           band = {"color": styles[name]["color"], "alpha": 0.15, "linewidth": 0}
           axes.fill_between(x, values.min(axis=0), values.max(axis=0), **band)
-        above_zero += [value for value in values.flat if value]
+      axes.set_ylabel(f"{split} error, %")
     pair[1].legend(
-      *pair[0].get_legend_handles_labels(),
+      handles=style.by_height(pair[0].lines),
       fontsize=9,
       loc="upper left",
       bbox_to_anchor=(1.0, 1.0),
@@ -116,22 +105,32 @@ def _page(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> 
       title_fontsize=9,
       alignment="left",
     )
-  for axes, split in zip(grid[0], ("test", "train"), strict=True):
-    axes.set_title(f"{split} error", fontsize="medium")
-  for axes in grid.flat:
-    _by_epoch(axes, "")
-    _as_percent(axes, above_zero)
-    axes.label_outer()
-  for axes in grid[-1]:
-    axes.set_xlabel("epoch")
+  epochs = [record.epoch for runs in groups.values() for record in runs[0][: min(map(len, runs))]]
+  for axes in panels.flat:
+    _by_epoch(axes, epochs)
+  for column in panels.T:
+    _logarithmic(column)
+  for axes in panels[:-1].flat:
+    axes.set_xlabel("")
   return figure
 
 
-def _by_epoch(axes: Axes, name: str) -> None:
+def _percent(runs: Sequence[Sequence[EpochRecord]], split: str) -> tuple[list[int], np.ndarray]:
+  """The epochs that all runs have, and the errors of each run in percent [runs, epochs]."""
+  epochs = min(map(len, runs))
+  errors = [[100 * getattr(record, f"{split}_error") for record in run[:epochs]] for run in runs]
+  return [record.epoch for record in runs[0][:epochs]], np.array(errors)
+
+
+def _label(name: str, runs: Sequence[Sequence[EpochRecord]]) -> str:
+  _, errors = _percent(runs, "test")
+  return textwrap.fill(f"{name} ({rounding.in_words(errors.mean(axis=0)[-1])}%)", 36, subsequent_indent="  ")
+
+
+def _by_epoch(axes: Axes, epochs: Sequence[int]) -> None:
   axes.set_xlabel("epoch")
-  axes.set_ylabel(name)
-  axes.grid(alpha=0.3, which="both")
-  axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+  style.whole_numbers(axes.xaxis, epochs)
+  style.grid(axes)
 
 
 def _every(epochs: int, order: int) -> tuple[int, int]:
@@ -146,10 +145,17 @@ def _even(names: Sequence[str], most: int) -> list[list[str]]:
   return [list(part) for part in np.array_split(np.array(names, dtype=object), parts)] if names else []
 
 
-def _as_percent(axes: Axes, above_zero: Sequence[float]) -> None:
-  if above_zero:
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=0.7 * min(above_zero))  # An error of 0 runs along the lower edge.
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-  axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+def _logarithmic(column: Sequence[Axes]) -> None:
+  """Logarithmic y axes from the least value above 0 of all of them; a value of 0 lies on their lower edge."""
+  low, high = (min(axes.dataLim.minposy for axes in column), max(axes.dataLim.y1 for axes in column))
+  if not low <= high < math.inf:
+    return
+  margin = 1.01 * (high / low) ** 0.06
+  has_zero = any((np.asarray(line.get_ydata()) == 0).any() for axes in column for line in axes.lines)
+  for axes in column:
+    style.logarithmic(axes.yaxis)
+    axes.set_ylim(low / margin, high * margin)
+    if has_zero:
+      axes.set_ylabel(f"{axes.get_ylabel()} (lower edge: 0)")
+    for line in axes.lines:
+      line.set_ydata(np.maximum(line.get_ydata(), low / margin))

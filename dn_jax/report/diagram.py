@@ -1,16 +1,15 @@
 """A diagram of a DenseNet: its blocks and transitions, and its first dense block with all connections."""
 
-from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from dn_jax.models.densenet import DenseNet
-from dn_jax.report.style import LONGEST
+from dn_jax.report import style
 
 _FILL = {"layer": "#cfe0f5", "transition": "#f9dcc4", "ends": "#e6e6e6"}
-_COLOURS = ("#555555", "#0b3c8c", "#d1495b", "#2e8b57", "#e69f00", "#7b4fa3", "#4aa8d8")
+_COLOURS = ("#555555", *style.COLOURS[:6])
 # Most layers of a block that are drawn; of more, the first ones and the last.
 _DRAWN = 6
 # A unit of the drawing in inches if it fits a page, and its font size in points.
@@ -27,16 +26,11 @@ def draw(network: DenseNet, image_shape: tuple[int, int, int], title: str) -> Fi
   parts = stages(network, image_shape)
   columns = _columns(network.blocks[0])
   length = max(sum(_BOX[kind] + _GAP for kind, *_ in parts), _STEP * len(columns), _SHORTEST) + 0.2
-  unit = min(_UNIT, (LONGEST - 0.3) / length)
+  unit = min(_UNIT, (style.LONGEST - 0.3) / length)
   letters = _LETTERS * unit / _UNIT
   heights = 1.9, 1.8 + _arc(len(columns) - 1)
-  figure, (whole, block) = pyplot.subplots(
-    2,
-    1,
-    figsize=(unit * length + 0.3, unit * sum(heights) + 0.7),
-    layout="constrained",
-    gridspec_kw={"height_ratios": heights},
-  )
+  size = unit * length + 0.3, unit * sum(heights) + 0.7
+  figure, ((whole,), (block,)) = style.panels(2, 1, size, height_ratios=heights)
   figure.suptitle(title)
   _draw_whole(whole, parts, letters)
   _draw_block(block, network, columns, letters)

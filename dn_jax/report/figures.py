@@ -25,7 +25,7 @@ def by_data(found: Iterable[Run]) -> dict[str, list[Cell]]:
 
 
 def draw(found: Iterable[Run]) -> list[tuple[str, Figure]]:
-  """Draws all figures: (name, figure) pairs; none of data without a finished run. The caller closes the figures."""
+  """Draws all figures: (name, figure) pairs; none of data without a finished run."""
   result: list[tuple[str, Figure]] = []
   groups = by_data(found)
   for data, cells in groups.items():

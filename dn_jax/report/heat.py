@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from dn_jax.report import style
 from dn_jax.report.ablation import Cell
@@ -58,7 +58,7 @@ def draw(cells: Sequence[Cell], title: str) -> Figure | None:
   if (layout := _layout(cells)) is None or not means:
     return None
   down, across = layout.grid
-  figure, grid = pyplot.subplots(down, across, figsize=layout.size, layout="constrained", squeeze=False)
+  figure, grid = style.panels(down, across, layout.size)
   figure.suptitle(title)
   low, high = min(means), max(means)
   for axes, (name, group) in zip(grid.flat, layout.panels.items(), strict=False):
@@ -73,24 +73,25 @@ def draw(cells: Sequence[Cell], title: str) -> Figure | None:
 def _draw_panel(axes: Axes, cells: Sequence[Cell], layout: _Layout, low: float, high: float) -> object:
   found = {(repr(cell.values[layout.across]), repr(cell.values[layout.down])): cell for cell in cells}
   values = np.full((len(layout.rows), len(layout.columns)), np.nan)
+  image = axes.imshow(values, cmap=style.HEAT, vmin=low, vmax=high if high > low else low + 1, aspect="auto")
   for r, row in enumerate(layout.rows):
     for c, column in enumerate(layout.columns):
       cell = found.get((repr(column), repr(row)))
-      colour = "black"
       if cell is None:
         continue
+      colour = "black"
       if cell.mean is None:
         text = "failed" if cell.failed else "not\nfinished"
+        axes.add_patch(Rectangle((c - 0.5, r - 0.5), 1, 1, facecolor="white", edgecolor="silver", hatch="//"))
       else:
         values[r, c] = cell.mean
         text = rounding.in_words(cell.mean)
         if len(cell.errors) > 1:
           text += f"\n± {rounding.in_words(cell.deviation)} ({len(cell.errors)})"
-        if high > low and (cell.mean - low) / (high - low) > 0.55:
-          colour = "white"
-      axes.text(c, r, text, ha="center", va="center", color=colour, fontsize=9)
-  # The lowest colour is visible on white paper: white was not measured.
-  image = axes.imshow(values, cmap="YlGnBu", vmin=low, vmax=high if high > low else low + 1, aspect="auto")
+        colour = style.ink(image.cmap(image.norm(cell.mean)))
+      back = {"facecolor": "white", "edgecolor": "none", "pad": 1.5} if cell.mean is None else None
+      axes.text(c, r, text, ha="center", va="center", color=colour, fontsize=9, bbox=back)
+  image.set_data(values)
   axes.set_xticks(range(len(layout.columns)), [in_words(value) for value in layout.columns])
   axes.set_yticks(range(len(layout.rows)), [in_words(value) for value in layout.rows])
   axes.set_xlabel(_words(layout.across))

@@ -1,23 +1,23 @@
 """Tables of compiled training steps: of one network by remat policy, and of many by depth, batch and target."""
 
 import itertools
-import pathlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 import rich.table
+from matplotlib.figure import Figure
 
 from dn_jax.config.schema import ModelConfig
 from dn_jax.planner.estimate import KERNEL, Estimate, estimate
 from dn_jax.planner.plan import Plan
 from dn_jax.planner.targets import Target
+from dn_jax.report import style
 from dn_jax.report.grid import Grid, csv_of
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
 _MIB = 2**20
+# Most panels of a figure in a row.
+_ACROSS = 3
 
 # (implementation, MB of the process, seconds a step): DenseNet-BC (L=100, k=12), batch 64, float32, on a TITAN X
 # (Torch) and a Pascal TITAN X (PyTorch). Sources: the technical report on memory-efficient DenseNets and the
@@ -175,27 +175,40 @@ def csv(rows: Sequence[Row], growth_rate: int, dtype: str) -> str:
   return csv_of(lines)
 
 
-def draw(rows: Sequence[Row], title: str, path: pathlib.Path) -> None:
+def draw(rows: Sequence[Row], title: str) -> Figure:
   """Draws MiB of temporaries: by depth, a panel for each target and batch; by batch if there is one depth."""
   by_depth = len({row.depth for row in rows}) > 1
   key = (lambda row: (row.target.name, row.batch_size)) if by_depth else (lambda row: (row.target.name,))
   panels = [list(group) for _, group in itertools.groupby(rows, key)]
-  figure, grid = pyplot.subplots(
-    1, len(panels), figsize=(max(7, 5 * len(panels)), 4.2), layout="constrained", squeeze=False, sharey=True
-  )
-  for axes, panel in zip(grid[0], panels, strict=True):
+  of_a_target = max(len(list(group)) for _, group in itertools.groupby(panels, lambda panel: panel[0].target.name))
+  across = min(of_a_target if of_a_target > 1 else len(panels), _ACROSS)
+  down = math.ceil(len(panels) / across)
+  figure, grid = style.panels(down, across, (max(7, 4.3 * across), 0.5 + min(3.9, 12.5 / down) * down))
+  figure.suptitle(f"{title}: memory of a training step by remat policy")
+  styles = style.styles(list(rows[0].plans))
+  for axes, panel in zip(grid.flat, panels, strict=False):
     steps = [row.depth if by_depth else row.batch_size for row in panel]
     for policy in panel[0].plans:
-      sizes = [float("nan") if (plan := row.plans[policy]).refusal else plan.temporaries / _MIB for row in panel]
-      axes.plot(steps, sizes, marker="o", label=f"{policy} ({sizes[-1]:,.0f} at {'L=' if by_depth else ''}{steps[-1]})")
+      sizes = [math.nan if (plan := row.plans[policy]).refusal else plan.temporaries / _MIB for row in panel]
+      last = "refused" if math.isnan(sizes[-1]) else f"{sizes[-1]:,.0f}"
+      axes.plot(steps, sizes, label=f"{policy} ({last})", **styles[policy])
     first = panel[0]
     where = f"batch {first.batch_size}" if by_depth else f"L={first.depth}"
-    axes.set_title(f"{title}, {where}, on {first.target.described}", fontsize="medium")
-    axes.set_xlabel("depth L" if by_depth else "pictures a step")
+    axes.set_title(f"{where}, on {first.target.described}", fontsize="medium")
+    axes.set_xlabel("depth L" if by_depth else "images per step")
+    axes.set_ylabel("temporaries, MiB")
     axes.set_xticks(steps)
-    axes.grid(alpha=0.3)
-    axes.legend(title="remat policy", fontsize="small")
-  grid[0, 0].set_ylabel("temporaries of a training step, MiB")
-  grid[0, 0].set_ylim(bottom=0)
-  figure.savefig(path, dpi=120)
-  pyplot.close(figure)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    style.grid(axes)
+    at = f"at {'L=' if by_depth else 'batch '}{steps[-1]}"
+    axes.legend(
+      handles=style.by_height(axes.lines),
+      title=f"remat policy (MiB {at})",
+      fontsize=9,
+      title_fontsize=9,
+      handlelength=3,
+    )
+  for axes in grid.flat[len(panels) :]:
+    axes.set_axis_off()
+  return figure

@@ -1,17 +1,18 @@
 """The table and the figure of `experiments/benchmark.py`."""
 
-import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import rich.table
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
+from dn_jax.report import style
 from dn_jax.report.grid import Grid
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
+_WORDS = {"torch": "PyTorch", "flax": "Flax, plain", "keras": "Keras on JAX"}
 
 
 def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
@@ -63,26 +64,47 @@ def table(record: Mapping[str, Any]) -> rich.table.Table:
   return Grid(_title(record), columns, rows, [note]).rich()
 
 
-def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
-  """Draws step time and memory, a bar for each network; whiskers go from the fastest to the slowest round."""
+def in_words(peer: str) -> str:
+  """A peer's name as a person says it: `torch+checkpointed` -> PyTorch, checkpointed."""
+  kind, *options = peer.split("+")
+  return ", ".join([_WORDS.get(kind, kind), *options])
+
+
+def draw(record: Mapping[str, Any]) -> Figure:
+  """Step time and memory, a bar for each network that ran; whiskers go from the fastest to the slowest round."""
   peers = {name: peer for name, peer in record["peers"].items() if "seconds" in peer}
-  names = list(peers)
-  height = 1.4 + 0.4 * len(names)
-  figure, (times, memory) = pyplot.subplots(1, 2, figsize=(10, height), layout="constrained", sharey=True)
-  figure.suptitle(f"A training step of {_title(record)}")
-  colours = ["tab:blue" if name.startswith("dn_jax") else "tab:gray" for name in names]
-  medians = [statistics.median(peers[name]["seconds"]) for name in names]
+  machine = record["machine"]
+  devices = sorted({peer["device"] for peer in peers.values() if peer.get("device", "cpu") != "cpu"})
+  where = ", ".join([f"{machine['processor']}, {machine['cores']} cores", *devices])
+  figure, ((times, memory),) = style.panels(1, 2, (11, 1.7 + 0.4 * len(peers)), sharey=True)
+  figure.suptitle(f"A training step of {_title(record)}\n{where}")
+  labels = [in_words(name) for name in peers]
+  colours = [style.COLOURS[0] if name.startswith("dn_jax") else "#9a9a9a" for name in peers]
+  rounds = [peer["seconds"] for peer in peers.values()]
+  medians = [statistics.median(seconds) for seconds in rounds]
   spread = [
-    [median - min(peers[name]["seconds"]) for name, median in zip(names, medians, strict=True)],
-    [max(peers[name]["seconds"]) - median for name, median in zip(names, medians, strict=True)],
+    [median - min(seconds) for median, seconds in zip(medians, rounds, strict=True)],
+    [max(seconds) - median for median, seconds in zip(medians, rounds, strict=True)],
   ]
-  times.barh(names, medians, xerr=spread, color=colours)
-  times.set_xlabel("seconds a step (median; least to most)")
-  memory.barh(names, [peers[name]["peak"] for name in names], color=colours)
-  memory.set_xlabel("MiB of the process above its bare import")
-  times.invert_yaxis()
+  times.barh(labels, medians, xerr=spread, color=colours, capsize=3)
+  times.set_xlabel(f"seconds per step (median of {record['repeats']} rounds; least to most)")
+  for row, (median, seconds) in enumerate(zip(medians, rounds, strict=True)):
+    _beside(times, row, max(seconds), _three_digits(median))
+  memory.barh(labels, [peer["peak"] for peer in peers.values()], color=colours)
+  memory.set_xlabel("memory of the process above its bare import, MiB")
+  for row, peer in enumerate(peers.values()):
+    _beside(memory, row, peer["peak"], f"{peer['peak']:,.0f}")
+  times.set_ylim(len(peers) - 0.4, -0.6)  # The first one above.
   for axes in (times, memory):
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
-  figure.savefig(path, dpi=120)
-  pyplot.close(figure)
+    axes.set_xlim(0, 1.16 * axes.dataLim.x1)  # Room for the numbers.
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    style.grid(axes, "x")
+  return figure
+
+
+def _three_digits(value: float) -> str:
+  return f"{value:#.3g}".removesuffix(".")
+
+
+def _beside(axes: Axes, row: int, end: float, words: str) -> None:
+  axes.annotate(words, (end, row), (4, 0), textcoords="offset points", va="center", fontsize=9)

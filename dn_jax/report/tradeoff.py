@@ -4,9 +4,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from matplotlib import pyplot
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 
 from dn_jax.config import zoo
 from dn_jax.config.network import complete_model, kind_of
@@ -14,7 +15,11 @@ from dn_jax.config.schema import ModelConfig
 from dn_jax.report import style
 from dn_jax.report.ablation import Cell
 
-_PUBLISHED = ", published"
+# The error's axis is logarithmic where the largest is so many times the least: ours may be far from the published.
+_FAR = 4.0
+_ENGINEERING = EngFormatter(sep="")
+# Points.
+_OURS, _THEIRS = {"markersize": 6, "linewidth": 1}, {"markersize": 7, "linewidth": 0.7, "markerfacecolor": "none"}
 
 
 class Point(NamedTuple):
@@ -53,14 +58,18 @@ def lines(group: Sequence[Point]) -> list[list[Point]]:
   return [list(group)]
 
 
-def published_points(column: str) -> dict[str, list[tuple[float, float]]]:
-  """Published points of a column such as `c10+`: (parameters, error in percent) by kind of network."""
-  found: dict[str, list[tuple[float, float]]] = {}
+def published_points(column: str) -> dict[str, list[Point]]:
+  """Published points of a column such as `c10+` by kind of network.
+
+  Parameters are as printed. FLOPs are counted here, since the paper prints none for these networks.
+  """
+  found: dict[str, list[Point]] = {}
   for entry in zoo.NETWORKS.values():
     if column in entry.errors and entry.parameters:
       name = kind_of(complete_model(ModelConfig(name=entry.name)))
-      found.setdefault(name, []).append((entry.parameters * 1e6, entry.errors[column]))
-  return {name: sorted(group) for name, group in sorted(found.items())}
+      point = Point(entry.parameters * 1e6, entry.counted.flops, entry.errors[column], 0.0)
+      found.setdefault(name, []).append(point)
+  return {name: sorted(group, key=lambda point: point.parameters) for name, group in sorted(found.items())}
 
 
 def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Figure:
@@ -73,39 +82,44 @@ def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Fig
   """
   ours, theirs = points(cells), published_points(published) if published else {}
   styles = style.styles(list(dict.fromkeys((*ours, *theirs))))
-  figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
+  figure, ((left, right),) = style.panels(1, 2, (11, 4.8), sharey=True)
   figure.suptitle(title)
-  for name, group in ours.items():
-    for axes, size in ((left, "parameters"), (right, "flops")):
-      for n, line in enumerate(parts := lines([p for p in group if getattr(p, size) is not None])):
-        x, y = [getattr(p, size) for p in line], [p.mean for p in line]
-        look = _joined(styles[name], x)
-        label = name if n == 0 else None
-        axes.errorbar(x, y, yerr=[p.deviation for p in line], label=label, capsize=3, markersize=6, linewidth=1, **look)
+  everything = [point for group in (*ours.values(), *theirs.values()) for point in group]
+  for axes, size, label in ((left, "parameters", "parameters"), (right, "flops", "FLOPs of an image's forward pass")):
+    for name, group in theirs.items():
+      _draw_line(axes, group, size, styles[name] | _THEIRS)
+    for name, group in ours.items():
+      parts = lines([point for point in group if getattr(point, size) is not None])
+      for line in parts:
+        _draw_line(axes, line, size, styles[name] | _OURS)
         if len(parts) > 1:
-          axes.annotate(f"k={line[0].growth_rate}", (x[0], y[0]), (4, 4), textcoords="offset points", fontsize=8)
-  for name, group in theirs.items():
-    x, errors = zip(*group, strict=True)
-    look = _joined(styles[name], x) | {"markerfacecolor": "none", "linewidth": 0.7, "markersize": 7}
-    left.plot(x, errors, label=name + _PUBLISHED, **look)
-  for axes, name in ((left, "parameters"), (right, "FLOPs of a picture's forward pass")):
-    axes.set_xscale("log")
-    axes.set_xlabel(name)
-    axes.grid(alpha=0.3, which="both")
-    # Ticks must not touch: 1, 2, 5 of a decade only if there are at most two decades.
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 150 * low else (1,)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-  left.set_ylabel("test error, %")
-  if ours or theirs:
-    handles, names = left.get_legend_handles_labels()
-    # Ours first.
-    pairs = sorted(zip(handles, names, strict=True), key=lambda pair: pair[1].endswith(_PUBLISHED))
-    figure.legend(*zip(*pairs, strict=True), loc="outside right upper", fontsize=9, handlelength=3)
+          start = (getattr(line[0], size), line[0].mean)
+          axes.annotate(f"k={line[0].growth_rate}", start, (4, 4), textcoords="offset points", fontsize=8)
+    axes.margins(0.06, 0.1)
+    style.logarithmic(axes.xaxis, _ENGINEERING)
+    axes.set_xlabel(label)
+    style.grid(axes)
+  errors = [point.mean for point in everything if point.mean > 0]
+  if errors and max(errors) > _FAR * min(errors):
+    style.logarithmic(left.yaxis)
+  several = any(len(cell.errors) > 1 for cell in cells)
+  left.set_ylabel("test error, %" + " (bars: deviation over seeds)" * several)
+  if everything:
+    # From the highest to the lowest, by the largest network of each kind; each once, solid where it is ours.
+    ends = {name: group[-1].mean for name, group in (theirs | ours).items()}
+    handles = [
+      Line2D([], [], **styles[name] | (_OURS if name in ours else _THEIRS), label=name)
+      for name in sorted(ends, key=lambda name: -ends[name])
+    ]
+    if theirs:
+      handles.append(Line2D([], [], linestyle="", marker="o", color="black", **_THEIRS, label="hollow: published"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9, handlelength=3, frameon=False)
   return figure
 
 
-def _joined(look: dict[str, Any], sizes: Sequence[float]) -> dict[str, Any]:
-  """A line's look; without the line if networks of one size would be joined."""
-  return look if len(set(sizes)) == len(sizes) else look | {"linestyle": ""}
+def _draw_line(axes: Axes, line: Sequence[Point], size: str, look: dict[str, Any]) -> None:
+  """Joins points, unless networks of one size would be joined."""
+  x, y, deviations = zip(*((getattr(point, size), point.mean, point.deviation) for point in line), strict=True)
+  if len(set(x)) < len(x):
+    look = look | {"linestyle": ""}
+  axes.errorbar(x, y, yerr=deviations if any(deviations) else None, capsize=3, **look)

@@ -4,13 +4,13 @@ import collections
 import contextlib
 import html
 import itertools
+import math
 import pathlib
 import re
 import sys
 from collections.abc import Sequence
 
 import rich.console
-from matplotlib import pyplot
 
 from dn_jax.config.schema import identity
 from dn_jax.errors import ConfigurationError, shown_lines
@@ -42,7 +42,6 @@ def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
   if entries := published_table.entries_of(found.runs):
     tables.insert(0, ("cifar_table", published_table.table(entries)))
   written, drawn = [folder / "report.html"], []
-  figures = draw(found.runs)
   try:
     # Beside the runs stands what somebody else may have put there.
     (folders.make_own if folder == found.folder / collection.REPORT else folders.make)(folder)
@@ -50,7 +49,7 @@ def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
       for suffix, text in (("md", grid.markdown()), ("tex", grid.latex()), ("csv", grid.csv())):
         folders.write_whole(folder / f"{name}.{suffix}", text)
         written.append(folder / f"{name}.{suffix}")
-    for name, figure in figures:
+    for name, figure in draw(found.runs):
       path = folder / re.sub(r"[^\w+]+", "_", name.lower())
       drawn.append((name, style.svg(figure)))
       folders.write_whole(path.with_name(path.name + ".svg"), drawn[-1][1])
@@ -59,9 +58,6 @@ def write(found: Collection, folder: pathlib.Path) -> list[pathlib.Path]:
     folders.write_whole(written[0], _page(found, f"Runs in {found.folder}", [grid for _, grid in tables], drawn))
   except OSError as error:
     raise ConfigurationError("out", folder, f"cannot be written ({error.strerror}); give another folder") from None
-  finally:
-    for _, figure in figures:
-      pyplot.close(figure)
   return written
 
 
@@ -87,7 +83,7 @@ table { border-collapse: collapse; margin: 1em 0 } caption { text-align: left; f
 th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left } th { border-bottom: 2px solid #888 }
 .number { text-align: right; font-variant-numeric: tabular-nums } .notes { color: #555; font-size: .9em }
 pre { background: #f5f5f5; padding: .7em; overflow-x: auto; font-size: .85em } svg { max-width: 100%; height: auto }
-td { overflow-wrap: anywhere }
+td { overflow-wrap: break-word }
 """
 
 
@@ -128,8 +124,11 @@ def _escaped(text: str) -> str:
 
 
 def _common(found: Sequence[Run]) -> Grid:
-  rows = [[f"--{flag}", in_words(value)] for flag, value in common_flags(found).items() if value is not None]
-  return Grid("The same in all runs", ["flag", "value"], rows, left=2)
+  """Flags with one value, in two halves beside each other: both are narrow, and there are many."""
+  flags = [[f"--{flag}", in_words(value)] for flag, value in common_flags(found).items() if value is not None]
+  half = math.ceil(len(flags) / 2)
+  pairs = itertools.zip_longest(flags[:half], flags[half:], fillvalue=["", ""])
+  return Grid("The same in all runs", ["flag", "value"] * 2, [[*left, *right] for left, right in pairs], left=4)
 
 
 def _differences(found: Sequence[Run]) -> Grid:

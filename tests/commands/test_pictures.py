@@ -20,8 +20,6 @@ from dn_jax.runs.records import CHECKPOINTS, write_records
 from dn_jax.training import loop, optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
 
-no_figure_stays_open = untrained.no_figure_stays_open
-
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):

@@ -177,7 +177,8 @@ def test_a_peer_that_stops_in_a_round_is_said_and_the_record_is_kept(tmp_path):
     (["--peers", "torch"], "--peers torch: needs --torch-python"),
     (["--torch-python", "/nowhere"], "--torch-python /nowhere: there is no such file"),
     (["--json", "/nowhere/b.json"], "--json /nowhere/b.json: is no file in a folder that exists"),
-    (["--picture", "/"], "--picture /: is no file in a folder that exists"),
+    (["--picture", "/nowhere/b.png"], "--picture /nowhere/b.png: is no file in a folder that can be written"),
+    (["--picture", "b.jpg"], "--picture b.jpg: must end in .png, .svg, .pdf"),
   ],
 )
 def test_mistakes_are_one_line_before_anything_starts(flags, answer):

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -64,3 +65,20 @@ def overlapping(boxes: list[tuple[str, Bbox]]) -> list[tuple[str, str]]:
   return [
     (a, b) for n, (a, first) in enumerate(boxes) for b, second in boxes[n + 1 :] if first.padded(-1).overlaps(second)
   ]
+
+
+def without_axis_labels(figure: Figure) -> list[str]:
+  """The numbers of axes that have no label; panels that share an axis have them at the outer ones alone."""
+  found = []
+  for axis in (axis for axes in figure.axes if axes.axison for axis in (axes.xaxis, axes.yaxis)):
+    labels = [label for tick in axis._update_ticks() for label in (tick.label1, tick.label2) if label.get_visible()]
+    numbers = [label.get_text() for label in labels if label.get_text()]
+    if numbers and not axis.get_label_text():
+      found.append(", ".join(numbers))
+  return found
+
+
+def ticks(axis: Axis) -> list[float]:
+  """Those within the axis's limits."""
+  low, high = sorted(axis.get_view_interval())
+  return [tick for tick in axis.get_majorticklocs() if low <= tick <= high]

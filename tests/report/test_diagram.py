@@ -2,15 +2,12 @@
 
 import measures
 import pytest
-import untrained
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build
 from dn_jax.report import diagram
-
-no_figure_stays_open = untrained.no_figure_stays_open
 
 NETWORKS = {
   "densenet-121": ({"name": "densenet-121"}, (224, 224, 3), 1000),

@@ -9,7 +9,6 @@ from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunCo
 from dn_jax.report import ablation, figures
 from dn_jax.runs import collection
 
-no_figure_stays_open = untrained.no_figure_stays_open
 one_cell = untrained.one_cell
 small_table = untrained.small_table
 whole_table = untrained.whole_table
@@ -42,6 +41,7 @@ def test_every_figure_of_a_collection_fits_a_page_and_covers_and_cuts_nothing(wh
     measures.laid_out(figure)
     assert max(measures.pixels(figure)) <= 4000, name
     assert measures.cut_off(figure) == [], name
+    assert measures.without_axis_labels(figure) == [], name
     assert measures.covered_points(figure) == 0, name
     for box in measures.legends(figure):
       assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes), name
@@ -63,11 +63,11 @@ def test_every_line_of_a_figure_is_told_from_the_others_without_colour(small_tab
 
 
 def test_more_lines_than_a_page_holds_are_drawn_on_several(tmp_path):
-  untrained.grid(tmp_path, range(10, 10 + 6 * 13, 6), [4, 8], 1, epochs=2)
+  untrained.grid(tmp_path, range(10, 10 + 6 * 16, 6), [4, 8], 1, epochs=2)
   drawn = dict(figures.draw(collection.read(tmp_path).runs))
   names = [name for name in drawn if name.startswith("Curves")]
   assert names == ["Curves 1", "Curves 2"]
-  assert sum(len(axes.lines) for name in names for axes in drawn[name].axes) == 2 * 26
+  assert sum(len(axes.lines) for name in names for axes in drawn[name].axes) == 2 * 32
   assert all(max(measures.pixels(drawn[name])) <= 4000 for name in names)
 
 

@@ -11,7 +11,6 @@ from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.report import ablation, heat
 from dn_jax.runs import collection, records
 
-no_figure_stays_open = untrained.no_figure_stays_open
 one_cell = untrained.one_cell
 small_table = untrained.small_table
 whole_table = untrained.whole_table

@@ -4,8 +4,8 @@ import csv
 import dataclasses
 import io
 
+import measures
 import rich.console
-from matplotlib import pyplot
 
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
@@ -102,16 +102,23 @@ def test_the_csv_has_every_plan_in_bytes():
   assert {line["peak"] == str(int(line["temporaries"]) + 5) for line in lines} == {True}
 
 
-def test_the_figure_shows_the_sizes(tmp_path, monkeypatch):
-  drawn = []
-  monkeypatch.setattr(pyplot, "close", drawn.append)
-  plans.draw(rows(), "title", tmp_path / "depth.png")
-  plans.draw(rows((10,), (8, 16, 32)), "title", tmp_path / "batch.png")
+def test_the_figure_shows_the_sizes():
+  drawn = [plans.draw(rows(), "title"), plans.draw(rows((10,), (8, 16, 32)), "title")]
+  assert [measures.without_axis_labels(measures.laid_out(figure)) for figure in drawn] == [[], []]
   by_depth, by_batch = (figure.axes for figure in drawn)
   assert [list(line.get_ydata()) for line in by_depth[0].lines] == [[160, 256], [80, 128]]
   assert list(by_depth[0].lines[0].get_xdata()) == [10, 16]
   assert [list(line.get_ydata()) for line in by_batch[0].lines] == [[160, 320, 640], [80, 160, 320]]
   assert list(by_batch[0].lines[0].get_xdata()) == [8, 16, 32]
+  legend = [text.get_text() for text in by_batch[0].get_legend().get_texts()]
+  assert legend == ["none (640)", "block (320)"]
+
+
+def test_what_was_refused_has_no_point_and_stands_last():
+  refused = {"none": Plan(refusal="too much"), "block": Plan(2 * MIB), "bottleneck": Plan(3 * MIB)}
+  figure = measures.laid_out(plans.draw([plans.Row(HERE, 8, 10, refused)], "title"))
+  (legend,) = (axes.get_legend() for axes in figure.axes)
+  assert [text.get_text() for text in legend.get_texts()] == ["bottleneck (3)", "block (2)", "none (refused)"]
 
 
 def test_the_published_figures_are_there():

@@ -4,14 +4,14 @@ import itertools
 import os
 import re
 
+import measures
 import pytest
-import untrained
-from matplotlib import pyplot
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
-from dn_jax.commands import picture
+from dn_jax.commands.command_line import FIGURES
 from dn_jax.report import style
-
-no_figure_stays_open = untrained.no_figure_stays_open
 
 
 @pytest.mark.parametrize("count", [1, 9, 32])
@@ -27,13 +27,13 @@ def test_colours_differ_in_brightness():
   brightness = sorted(
     sum(w * int(c[i : i + 2], 16) for w, i in ((0.299, 1), (0.587, 3), (0.114, 5))) for c in style.COLOURS
   )
-  assert len(set(style.COLOURS)) == len(style.COLOURS) == 8
+  assert len(set(style.COLOURS)) == len(style.COLOURS) == 10
   assert brightness[-1] - brightness[0] > 100
 
 
-@pytest.mark.parametrize("suffix", picture.FORMATS)
+@pytest.mark.parametrize("suffix", FIGURES)
 def test_a_figure_is_written_whole_in_each_format(suffix, tmp_path):
-  figure, _ = pyplot.subplots(figsize=(3, 2))
+  figure, _ = style.panels(1, 1, (3, 2))
   style.save(figure, tmp_path / f"a{suffix}")
   (path,) = tmp_path.iterdir()
   head = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix]
@@ -41,14 +41,14 @@ def test_a_figure_is_written_whole_in_each_format(suffix, tmp_path):
 
 
 def test_a_png_has_300_dots_an_inch(tmp_path):
-  figure, _ = pyplot.subplots(figsize=(3, 2))
+  figure, _ = style.panels(1, 1, (3, 2))
   style.save(figure, tmp_path / "a.png")
-  assert pyplot.imread(tmp_path / "a.png").shape[:2] == (600, 900)
+  assert Image.open(tmp_path / "a.png").size == (900, 600)
 
 
 def test_a_figure_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path, monkeypatch):
   (tmp_path / "a.png").write_text("old")
-  figure, _ = pyplot.subplots()
+  figure, _ = style.panels(1, 1, (3, 2))
 
   def cut_short(file):
     raise OSError(28, "No space left on device")
@@ -62,7 +62,7 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp
 
 def test_the_same_figure_gives_the_same_svg_with_no_reference_outside():
   def drawn():
-    figure, axes = pyplot.subplots()
+    figure, ((axes,),) = style.panels(1, 1, (3, 2))
     axes.plot([1, 2, 3])
     return style.svg(figure)
 
@@ -70,3 +70,23 @@ def test_the_same_figure_gives_the_same_svg_with_no_reference_outside():
   assert first == drawn()
   assert not [href for href in re.findall(r'href="([^"]*)"', first) if not href.startswith("#")]
   assert "<metadata" not in first
+
+
+@given(st.floats(-12, 12), st.floats(1e-3, 20))
+def test_a_logarithmic_axis_has_at_least_three_different_numbers_within_its_limits(low, decades):
+  _, ((axes,),) = style.panels(1, 1, (3, 2))
+  style.logarithmic(axes.xaxis, "{:.6g}".format)
+  axes.set_xlim(10**low, 10 ** (low + decades))
+  shown = {axes.xaxis.get_major_formatter()(tick, n) for n, tick in enumerate(measures.ticks(axes.xaxis))}
+  assert 3 <= len(shown) <= 8
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1))
+def test_an_axis_of_epochs_has_whole_numbers_that_are_all_different(epochs):
+  _, ((axes,),) = style.panels(1, 1, (3, 2))
+  style.whole_numbers(axes.xaxis, epochs)
+  ticks = measures.ticks(axes.xaxis)
+  assert [tick % 1 for tick in ticks] == [0] * len(ticks)
+  assert min(3, max(epochs) - min(epochs) + 1) <= len(set(ticks)) <= 10
+  low, high = axes.get_xlim()
+  assert low < min(epochs) <= max(epochs) < high

@@ -2,9 +2,9 @@
 
 import io
 
+import measures
 import pytest
 import rich.console
-from matplotlib import pyplot
 
 from dn_jax.report import timings
 
@@ -39,11 +39,26 @@ def test_the_table_has_median_spread_ratio_and_memory():
   assert ["keras", "failed", "", "", "", ""] in rows
 
 
-def test_the_figure_has_a_bar_a_network_that_ran(tmp_path, monkeypatch):
-  drawn = []
-  monkeypatch.setattr(pyplot, "close", drawn.append)
-  timings.draw(RECORD, tmp_path / "benchmark.png")
-  times, memory = drawn[0].axes
+def test_the_figure_has_a_bar_a_network_that_ran_with_its_value_and_its_name_in_words():
+  figure = measures.laid_out(timings.draw(RECORD))
+  times, memory = figure.axes
   assert [bar.get_width() for bar in times.patches] == [2.0, 3.0]
   assert [bar.get_width() for bar in memory.patches] == pytest.approx([100.0, 250.0])
-  assert [label.get_text() for label in times.get_yticklabels()] == ["dn_jax+none", "flax"]
+  assert [label.get_text() for label in times.get_yticklabels()] == ["dn_jax, none", "Flax, plain"]
+  assert [text.get_text() for text in times.texts] == ["2.00", "3.00"]
+  assert [text.get_text() for text in memory.texts] == ["100", "250"]
+  assert figure.get_suptitle().endswith("\na processor, 2 cores")
+  assert measures.cut_off(figure) == []
+  assert times.get_xlabel().startswith("seconds per step (median of 3 rounds")
+  assert memory.get_xlabel().endswith(", MiB")
+
+
+def test_a_peers_options_follow_its_name():
+  assert timings.in_words("torch+checkpointed+channels-last") == "PyTorch, checkpointed, channels-last"
+
+
+def test_the_figure_names_the_device_unless_it_is_the_processor():
+  peers = {name: peer | {"device": "cpu"} for name, peer in RECORD["peers"].items()}
+  assert timings.draw(RECORD | {"peers": peers}).get_suptitle().endswith("2 cores")
+  peers["flax"] |= {"device": "a GPU"}
+  assert timings.draw(RECORD | {"peers": peers}).get_suptitle().endswith("2 cores, a GPU")

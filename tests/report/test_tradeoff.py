@@ -9,11 +9,10 @@ import pytest
 import untrained
 
 from dn_jax.config.network import complete_model, kind_of
-from dn_jax.config.schema import ModelConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.report import ablation, figures, tradeoff
 from dn_jax.runs import collection
 
-no_figure_stays_open = untrained.no_figure_stays_open
 small_table = untrained.small_table
 whole_table = untrained.whole_table
 
@@ -45,7 +44,8 @@ def test_published_points_are_those_of_the_papers_column():
   found = tradeoff.published_points("c10+")
   assert {kind: len(group) for kind, group in found.items()} == {kind: len(group) for kind, group in expected.items()}
   for kind, group in expected.items():
-    assert all(point in found[kind] for point in group)
+    assert all(point in [(one.parameters, one.mean) for one in found[kind]] for point in group)
+    assert all(one.flops > one.parameters for one in found[kind])
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,28 @@ def test_the_legend_of_ours_and_the_published_points_covers_none(whole_table):
   assert measures.cut_off(figure) == []
   (legend,) = figure.legends
   labels = [text.get_text() for text in legend.get_texts()]
-  assert [label.endswith(", published") for label in labels] == [False] * 6 + [True] * 6
-  hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
-  assert sum(len(line.get_xdata()) for line in hollow) == 17
+  # Each kind once, from the highest error of its largest network to the lowest.
+  kinds = ["ResNet with stochastic depth", "ResNet (pre-activation)", "Wide ResNet", "DenseNet", "DenseNet-BC"]
+  assert labels == ["ResNet", *kinds, "hollow: published"]
+  assert measures.without_axis_labels(figure) == []
+  for axes in figure.axes:  # By FLOPs too.
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())]
+    assert sum(len(line.get_xdata()) for line in hollow) == 17
+    assert 3 <= len(measures.ticks(axes.xaxis)) <= 8
+  assert figure.axes[0].get_yscale() == "linear"
+
+
+def test_the_errors_axis_is_logarithmic_where_ours_are_far_from_the_published(tmp_path):
+  config = RunConfig(DataConfig("cifar10", augment=True), ModelConfig(depth=10, growth_rate=4), epochs=1)
+  untrained.run(tmp_path, config, 60.0)
+  cells = ablation.cells_of(collection.read(tmp_path).runs)
+  (axes, _) = measures.laid_out(tradeoff.draw(cells, "title", "c10+")).axes
+  assert axes.get_yscale() == "log"
+  low, high = axes.get_ylim()
+  assert 1 < low < 3.46
+  assert 60 < high < 120
+  assert len(measures.ticks(axes.yaxis)) >= 3
+  assert tradeoff.draw(cells, "title").axes[0].get_yscale() == "linear"
 
 
 def test_points_are_the_cells_of_the_collection(small_table):

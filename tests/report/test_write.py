@@ -8,14 +8,12 @@ import re
 import pytest
 import rich.console
 import untrained
-from matplotlib import pyplot
 
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError
-from dn_jax.report import ablation, style, write
+from dn_jax.report import ablation, style, words, write
 from dn_jax.runs import collection, records
 
-no_figure_stays_open = untrained.no_figure_stays_open
 one_cell = untrained.one_cell
 small_table = untrained.small_table
 
@@ -52,7 +50,6 @@ class Page(html.parser.HTMLParser):
 def written(small_table, tmp_path_factory):
   """A folder with a report, what `write` says that it wrote, and the figures that it had drawn."""
   folder, drawn, draw = tmp_path_factory.mktemp("report"), [], style.svg
-  pyplot.close("all")  # Those of other tests.
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(style, "svg", lambda figure: drawn.append(figure) or draw(figure))
     return folder, write.write(collection.read(small_table), folder), drawn
@@ -64,7 +61,6 @@ def test_the_report_is_tables_figures_and_a_page(written):
   tables, drawn = ["table.md", "table.tex", "table.csv"], ["heat_map", "error_and_size", "curves"]
   expected = {"report.html", *tables, *(name + suffix for name in drawn for suffix in (".png", ".svg"))}
   assert {path.name for path in folder.iterdir()} == {path.name for path in paths} == expected
-  assert pyplot.get_fignums() == []
 
 
 def test_the_page_parses_loads_nothing_and_holds_the_figures_that_were_written(written):
@@ -83,16 +79,27 @@ def test_the_page_parses_loads_nothing_and_holds_the_figures_that_were_written(w
     assert row.split(",")[0] in page.words
 
 
+def test_the_pages_configuration_has_every_flag_that_all_runs_share_once_with_its_value(written, small_table):
+  folder, _, _ = written
+  text = (folder / "report.html").read_text()
+  table = text[text.index("The same in all runs") :].partition("</table>")[0]
+  rows = [re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+  shown = [(row[n], row[n + 1]) for n in (0, 2) for row in rows if row[n]]
+  common = ablation.common_flags(collection.read(small_table).runs)
+  expected = [(f"--{flag}", words.in_words(value)) for flag, value in common.items() if value is not None]
+  assert shown == [(flag, html.escape(value)) for flag, value in expected]
+  assert {len(row) for row in rows} == {4}
+
+
 def test_each_figure_is_drawn_once(written):
   _, _, drawn = written
   assert len(drawn) == len(set(map(id, drawn))) == 3
 
 
-def test_a_folder_that_cannot_be_made_is_one_line_and_leaves_no_figure(one_cell, tmp_path):
+def test_a_folder_that_cannot_be_made_is_one_line(one_cell, tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(ConfigurationError, match="cannot be written"):
     write.write(collection.read(one_cell), tmp_path / "file" / "report")
-  assert pyplot.get_fignums() == []
 
 
 def test_failures_stand_in_the_page_as_text_with_the_end_of_their_log(tmp_path):

@@ -9,8 +9,6 @@ from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.report import ablation, curves, figures, heat
 from dn_jax.runs import collection, rounding
 
-no_figure_stays_open = untrained.no_figure_stays_open
-
 
 def test_every_error_of_ten_thousand_images_and_every_mean_of_two_is_rounded_as_whole_numbers_are():
   for halves in range(0, 20_001):  # Of a hundredth of a percent: images that are wrong in one run and another.
