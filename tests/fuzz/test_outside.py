@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import RECORDS
-from hostile import COUNTS, VALUES, cases, mutated, numbers, outcome
+from hostile import COUNTS, SEED, VALUES, cases, mutated, numbers, outcome
+from keras_written import write
 from torch_files import Name, Saved, Storage, view
 
 from dn_jax import weights
@@ -128,6 +129,31 @@ def test_what_a_file_of_keras_says_of_itself(count, tmp_path):
         continue
     found = outcome(lambda: keras_file.epsilon_of(path), text)
     assert found is None or 1e-12 <= found[0] < 1
+
+
+def damaged(content, rng):
+  """The bytes of a file with one or more changed, or its end cut off."""
+  changed = bytearray(content)
+  for _ in range(rng.choice((1, 1, 2, 4, 16))):
+    changed[rng.randrange(len(changed))] = rng.choice((0, 255, rng.randrange(256)))
+  return bytes(changed[: rng.randrange(len(changed))] if rng.random() < 0.1 else changed)
+
+
+def test_bytes_of_a_file_of_keras(count, tmp_path):
+  path = tmp_path / "w.h5"
+  write(path, ModelConfig(blocks=(1,), growth_rate=4, bottleneck=False, compression=1.0, stem="cifar"))
+  whole, read = path.read_bytes(), 0
+  names = set(weights.read(path, lambda _: None))
+  for rng in cases("keras bytes", count):
+    content = damaged(whole, rng)
+    path.write_bytes(content)
+    case = (SEED, [n for n, byte in enumerate(content) if byte != whole[n]])
+    found = outcome(lambda: weights.read(path, lambda _: None), case)
+    read += found is not None
+    assert found is None or set(found) <= names, case
+    epsilon = outcome(lambda: keras_file.epsilon_of(path), case)
+    assert epsilon is None or 1e-12 <= epsilon[0] < 1
+  assert 0 < read < count
 
 
 def test_records_for_parity(count, tmp_path, monkeypatch):

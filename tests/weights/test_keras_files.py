@@ -8,16 +8,14 @@ import jax
 import numpy as np
 import pytest
 from conftest import call
-from variables import variables_of
+from keras_written import write
 
 from dn_jax import weights
-from dn_jax.config.network import complete_model
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.config.weights_file import SUFFIXES
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.inference import load
-from dn_jax.models import build
 from dn_jax.weights.files import READERS
 
 BLOCKS = (1, 2, 1, 1)
@@ -155,23 +153,6 @@ NETWORKS = {
   "basic": ModelConfig(blocks=(2, 3, 1), growth_rate=4, bottleneck=False, compression=1.0, stem="cifar"),
   "compressed": ModelConfig(blocks=(1, 1, 2), growth_rate=4, bottleneck=False, compression=0.5, stem="cifar"),
 }
-
-
-def write(path, model, classes=3):
-  """Writes a network's variables as Keras 3 would, by the order of its layers; returns network and variables."""
-  network = build.build(complete_model(model), classes)
-  variables = variables_of(network, size=64)
-  rest = iter(weights.to_keras(network, variables["params"], variables["batch_stats"]))
-  numbers = dict.fromkeys(("conv2d", "batch_normalization", "dense"), 0)
-  with h5py.File(path, "w") as file:
-    for unit in weights.units(network):
-      name, count = {"conv": ("conv2d", 1), "norm": ("batch_normalization", 4), "linear": ("dense", 2)}[unit.kind]
-      label = f"layers/{name}" + (f"_{numbers[name]}" if numbers[name] else "")
-      numbers[name] += 1
-      for n in range(count):
-        file[f"{label}/vars/{n}"] = next(rest)
-    file["optimizer/vars/0"] = np.arange(3)
-  return network, variables
 
 
 @pytest.mark.parametrize("name", NETWORKS)
