@@ -6,6 +6,7 @@ import warnings
 import measures
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from dn_jax.report import curves
 from dn_jax.runs.records import EpochRecord
@@ -105,7 +106,9 @@ def test_a_legend_has_the_order_of_the_lines_at_the_right_end():
   assert said == [["train", "test", "valid"], ["train", "valid", "test"]]
 
 
-def test_many_figures_in_a_row_give_no_warning():
+def test_many_figures_in_a_row_give_no_warning_and_none_stays_open():
+  pyplot.close("all")  # Those of other tests.
   with warnings.catch_warnings():
     warnings.simplefilter("error")
     assert len([curves.draw_one([RECORD], f"run {n}") for n in range(25)]) == 25
+  assert pyplot.get_fignums() == []
