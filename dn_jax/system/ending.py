@@ -1,5 +1,6 @@
 """Ends a process that has said its last word, though a library's threads go on."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -21,14 +22,18 @@ def soon(code: int) -> None:
     return any(not each.daemon for each in threading.enumerate() if each is not main)
 
   def end() -> None:
-    main.join()
+    begun.wait()
     until = time.monotonic() + PATIENCE
     while others():
       if time.monotonic() > until:
         for stream in (sys.stdout, sys.stderr):
-          stream.flush()
+          with contextlib.suppress(OSError, ValueError, AttributeError):  # Its reader may have gone.
+            stream.flush()
         os._exit(code)
       time.sleep(0.05)
 
   if others():
+    # Called before Python waits for the workers of pools, and so before the main thread counts as ended.
+    begun = threading.Event()
+    threading._register_atexit(begun.set)
     threading.Thread(target=end, daemon=True).start()

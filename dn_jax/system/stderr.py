@@ -52,7 +52,7 @@ def drop_lines() -> None:
 
 
 def _pipe() -> tuple[int, int]:
-  """Linux keeps apart what is written at once; elsewhere the end of another's line may get lost."""
+  """Linux keeps apart what is written at once, up to 4 KiB; elsewhere the end of another's line may get lost."""
   try:
     return os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
   except (AttributeError, OSError):

@@ -44,7 +44,9 @@ def difference(folder: pathlib.Path, undisturbed: pathlib.Path) -> str | None:
     return f"records: {len(ours)} of {len(theirs)}, or other numbers"
   if (folder / "results.csv").read_text() != (undisturbed / "results.csv").read_text():
     return "results.csv"
-  pairs = list(zip(arrays(folder), arrays(undisturbed), strict=True))
-  if unequal := sum(not np.array_equal(a, b) for a, b in pairs):
-    return f"{unequal} of {len(pairs)} arrays"
+  ours, theirs = arrays(folder), arrays(undisturbed)
+  if len(ours) != len(theirs):
+    return f"{len(ours)} arrays, not {len(theirs)}"
+  if unequal := sum(not np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)):
+    return f"{unequal} of {len(ours)} arrays"
   return None

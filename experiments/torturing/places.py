@@ -76,10 +76,11 @@ def second(victim: Victim) -> str:
       started.end(0)
       raise Missed
     with started.frozen():
-      if not victim.finished():
-        other = victim.start()
-        other.end(2)
-        _check_refused(other, victim)
+      if victim.finished():
+        raise Missed
+      other = victim.start()
+      other.end(2)
+      _check_refused(other, victim)
     started.end(0)
   finally:
     started.kill()
