@@ -135,8 +135,8 @@ def test_a_damaged_record_is_a_bad_picture(prepared, tmp_path):
   shutil.copytree(prepared / "cifar10", tmp_path / "own")
   (shard,) = (tmp_path / "own").rglob("*train.array_record*")
   content = bytearray(shard.read_bytes())
-  middle = len(content) // 2
-  content[middle : middle + 4000] = bytes(4000)
+  place = 3000  # Among the records; their places stand at the end, and without them nothing is read.
+  content[place : place + 500] = bytes(500)
   shard.write_bytes(content)
   source, bad = sources.opened(DataConfig("own", tmp_path)).train, []
   for number in range(len(source)):
@@ -144,5 +144,5 @@ def test_a_damaged_record_is_a_bad_picture(prepared, tmp_path):
       image_files.decode(source[number][0], "")
     except image_files.BadPictureError as error:
       bad.append(str(error))
-  assert 0 < len(bad) <= len(source)
+  assert 0 < len(bad) < len(source)
   assert any(", split train, record " in line for line in bad)

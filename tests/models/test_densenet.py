@@ -75,10 +75,13 @@ def test_every_remat_policy_is_the_same_function(policy, dropout):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("policy", "width"), [("bottleneck", 4), ("layer_by_layer", 4), ("layer_by_layer", 0)])
-def test_what_other_devices_run_instead_of_a_cpus_programs_is_the_same_function(policy, width, monkeypatch):
-  # Outside of a CPU: statistics in two passes, as on a GPU, and maps that are read one by one.
-  other = lambda *arguments, default, cpu=None, cuda=None, rocm=None: (cuda or default)(*arguments)
+@pytest.mark.parametrize(
+  ("platform", "policy", "width"),
+  [("cuda", "bottleneck", 4), ("cuda", "layer_by_layer", 4), ("cuda", "layer_by_layer", 0), ("tpu", "bottleneck", 4)],
+)
+def test_what_other_devices_run_instead_of_a_cpus_programs_is_the_same_function(platform, policy, width, monkeypatch):
+  # Outside of a CPU: statistics in two passes on a GPU, 1x1 convolutions on a TPU, and maps that are read one by one.
+  other = lambda *arguments, default, **of: of.get(platform, default)(*arguments)
   (plain, plain_stats), plain_grads = loss_and_gradients("none", 0.2, width)
   monkeypatch.setattr(jax.lax, "platform_dependent", other)
   (loss, stats), grads = loss_and_gradients.__wrapped__(policy, 0.2, width)

@@ -12,7 +12,8 @@ from conftest import RECORDS, relative
 from variables import variables_of
 
 from dn_jax import weights
-from dn_jax.config.schema import About, ModelConfig
+from dn_jax.config.about import About
+from dn_jax.config.schema import ModelConfig
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.models.densenet import DenseNet
 from dn_jax.training import parity
