@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec
 
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import DistributedConfig, ModelConfig, OptimizerConfig
 from dn_jax.distributed import processes as processes_
 from dn_jax.distributed.layout import AXIS, Layout, place_state, placed, replicate
-from dn_jax.models import build
+from dn_jax.models import batch_stats, build
 from dn_jax.models.densenet import DenseNet
 from dn_jax.models.resnet import ResNet
 from dn_jax.planner.plan import Question, compile_step
@@ -166,6 +167,18 @@ def weighted(groups: int, count: int, parallel="jit", accumulation=1) -> float:
   network = made("densenet", "float64", remat="none")
   ours = train("densenet", network, layout, 2, BATCH, accumulation, weights=weights)
   return distance(ours, reference("densenet", "float64", groups, 2, BATCH, weights))
+
+
+def moments(values, devices: int, platform: str):
+  """Mean and variance of each channel of values that devices hold together, computed as on a platform."""
+  layout = Layout(tuple(jax.devices()[:devices]))
+  of_part = lambda part, shift: batch_stats.batch_moments(part, shift, jnp.float32, layout.cut)
+  program = jax.jit(layout.mapped(of_part, (PartitionSpec(AXIS), PartitionSpec())))
+  values = np.asarray(values, np.float32)
+  there = lambda *operands, default, **of: of.get(platform, default)(*operands)
+  with mock.patch.object(jax.lax, "platform_dependent", there):
+    found = program(values, jnp.zeros(values.shape[-1], jnp.float32))
+  return [each.tolist() for each in found]
 
 
 def confused() -> list:

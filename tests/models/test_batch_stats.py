@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from conftest import relative
 from flax_peer import OrdinaryDenseNet
-from jax.sharding import PartitionSpec
 from variables import variables_of
 
-from dn_jax.distributed.layout import AXIS, Layout
-from dn_jax.models.batch_stats import BatchNorm, FeatureMap, _in_one_pass, _in_two_passes, batch_moments
+from dn_jax.models import batch_stats
+from dn_jax.models.batch_stats import BatchNorm, FeatureMap, _about_shift, batch_moments
 from dn_jax.models.densenet import DenseNet
 
 MOMENTUM, STEPS = 0.9, 3
@@ -99,6 +98,18 @@ def test_network_equals_one_of_ordinary_batch_norms_in_float64(kind):
       assert relative(np.concatenate([f["var"] for f in found]), unbiased) < 1e-10
 
 
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+  """Programs that are traced now compute as on a GPU."""
+  monkeypatch.setattr(batch_stats.jax.lax, "platform_dependent", lambda *operands, cuda, **_: cuda(*operands))
+
+
+@pytest.fixture(params=["here", "gpu"])
+def back_end(request):
+  if request.param == "gpu":
+    request.getfixturevalue("on_a_gpu")
+
+
 def far_values(mean=10_000.0, deviation=0.05):
   """[8, 16, 16, 3] float32: the first two channels far from 0, the third around it."""
   values = np.random.RandomState(0).randn(8, 16, 16, 3)
@@ -113,55 +124,68 @@ def assert_close(found, values):
 
 
 @pytest.mark.parametrize("shift", [0.0, 9_000.0, 9_999.9, 1e6])
+@pytest.mark.usefixtures("back_end")
 def test_variance_of_a_channel_far_from_the_shift_keeps_its_digits_in_float32(shift):
   values = far_values()
   shifts = jnp.asarray([shift, -shift, 0], jnp.float32)
-  assert_close(jax.jit(batch_moments)(values, shifts), values)
+  assert_close(jax.jit(lambda *each: batch_moments(*each))(values, shifts), values)
 
 
-def test_variance_is_exact_with_several_groups_and_on_several_devices():
-  values, near = far_values(), jnp.zeros(3, jnp.float32)
+@pytest.mark.usefixtures("back_end")
+def test_variance_is_exact_with_several_groups():
   # One group needs the second pass, the other does not.
-  groups = np.stack([values, far_values(0)])
-  means, variances = jax.jit(jax.vmap(batch_moments, (0, None)))(groups, near)
+  groups = np.stack([far_values(), far_values(0)])
+  moments = jax.vmap(lambda *each: batch_moments(*each), (0, None))
+  means, variances = jax.jit(moments)(groups, jnp.zeros(3, jnp.float32))
   for group, mean, variance in zip(groups, means, variances, strict=True):
     wide = group.astype(np.float64)
     assert np.allclose(mean, wide.mean((0, 1, 2)), rtol=1e-6, atol=1e-3)
     assert np.all(np.abs(variance / wide.var((0, 1, 2)) - 1) < 1e-3)
-  layout = Layout(tuple(jax.devices()[:4]))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_variance_is_exact_on_several_devices(eight_devices, platform):
   # The parts differ: only the first two devices need the second pass.
-  parts = np.concatenate([values[:4], far_values(0)[4:]])
-  program = layout.mapped(
-    lambda part, shift: batch_moments(part, shift, jnp.float32, layout.cut), (PartitionSpec(AXIS), PartitionSpec())
-  )
-  assert_close(jax.jit(program)(parts, near), parts)
+  parts = np.concatenate([far_values()[:4], far_values(0)[4:]])
+  assert_close(map(np.asarray, eight_devices.case("moments", parts.tolist(), 4, platform)), parts)
 
 
+@pytest.mark.usefixtures("back_end")
 @pytest.mark.parametrize("level", [0.0, 1.0, 10_000.0, 1e15])
 def test_variance_of_a_constant_channel_is_never_negative(level):
   values = np.full((4, 8, 8, 1), level, np.float32)
   for shift in (0.0, level, level / 3):
-    _, variance = jax.jit(batch_moments)(values, jnp.full((1,), shift, jnp.float32))
+    _, variance = jax.jit(lambda *each: batch_moments(*each))(values, jnp.full((1,), shift, jnp.float32))
     assert 0 <= variance <= (2e-7 * level) ** 2
 
 
 def test_second_pass_stands_in_a_branch_and_the_other_branch_computes_nothing():
-  program = jax.jit(functools.partial(_in_one_pass, dtype=jnp.float32))
+  program = jax.jit(functools.partial(_about_shift, dtype=jnp.float32))
   text = program.lower(far_values(), jnp.zeros(3, jnp.float32)).as_text()
   kept, second_pass = text[text.index("stablehlo.case") :].split("}, {")[:2]
   assert "reduce" not in kept
   assert "reduce" in second_pass
 
 
-def test_a_gpu_takes_two_passes_without_a_branch():
+def test_a_gpu_takes_one_reduction_without_a_branch():
   traced = jax.jit(batch_moments).trace(far_values(), jnp.zeros(3, jnp.float32))
-  for platform, decides in (("tpu", True), ("cuda", False), ("rocm", False)):
+  for platform, branches, reductions in (("tpu", True, None), ("cuda", False, 1), ("rocm", False, 1)):
     text = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert ("stablehlo.or" in text) == decides, platform  # Of `any`, by which the branch is taken.
-  values = far_values()
-  assert_close(_in_two_passes(jnp.asarray(values), jnp.zeros(3), jnp.float32), values)
+    assert ("stablehlo.or" in text) == branches, platform  # Of `any`, by which the branch is taken.
+    assert reductions in (None, text.count("stablehlo.reduce(")), platform
 
 
+@pytest.mark.usefixtures("on_a_gpu")
+def test_variance_keeps_its_digits_where_a_gpu_looks_at_an_outlier():
+  values = 1e-3 * np.random.RandomState(0).randn(65_536, 3)
+  for sevenths, channel in ((1, 0), (3, 1), (5, 2)):
+    values[len(values) * sevenths // 7, channel] = 1
+  values = values.reshape(64, 32, 32, 3).astype(np.float32)
+  _, variance = jax.jit(lambda values: batch_moments(values, jnp.zeros(3)))(values)
+  assert np.all(np.abs(variance / values.astype(np.float64).var((0, 1, 2)) - 1) < 1e-3)
+
+
+@pytest.mark.usefixtures("back_end")
 @pytest.mark.parametrize("far", [0.0, 1e3])
 def test_gradient_of_the_moments_is_that_of_their_definition(far):
   def by_definition(values):

@@ -80,7 +80,7 @@ def test_every_remat_policy_is_the_same_function(policy, dropout):
   [("cuda", "bottleneck", 4), ("cuda", "layer_by_layer", 4), ("cuda", "layer_by_layer", 0), ("tpu", "bottleneck", 4)],
 )
 def test_what_other_devices_run_instead_of_a_cpus_programs_is_the_same_function(platform, policy, width, monkeypatch):
-  # Outside of a CPU: statistics in two passes on a GPU, 1x1 convolutions on a TPU, and maps that are read one by one.
+  # Outside of a CPU: one reduction for statistics on a GPU, 1x1 convolutions on a TPU, maps that are read one by one.
   other = lambda *arguments, default, **of: of.get(platform, default)(*arguments)
   (plain, plain_stats), plain_grads = loss_and_gradients("none", 0.2, width)
   monkeypatch.setattr(jax.lax, "platform_dependent", other)
