@@ -66,4 +66,4 @@ $(VENV)/.test: $(VENV)/.demo requirements-test.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) .cache build dist *.egg-info

@@ -9,6 +9,8 @@ from importlib import metadata
 import dn_jax
 
 PACKAGE = pathlib.Path(dn_jax.__file__).parent
+# Written by setup.py into what it builds; a checkout has none.
+BUILT_FROM = PACKAGE / "system" / "commit.txt"
 _VERSIONS_OF = ("dn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -23,10 +25,12 @@ def as_loaded(files: Iterable[pathlib.Path]) -> bool:
 
 
 def commit() -> str | None:
-  """The commit of a git checkout, with a "+" where files differ from it; None elsewhere."""
+  """The commit of a git checkout, or the one that a wheel was built from; a "+" where files differ. None elsewhere."""
   try:
     git = functools.partial(subprocess.run, cwd=PACKAGE, capture_output=True, text=True, check=True, timeout=10)
+    # An environment may lie in a checkout of something else.
+    git(["git", "ls-files", "--error-unmatch", "__init__.py"])
     changed = git(["git", "status", "--porcelain", "--untracked-files=no", "."]).stdout
     return git(["git", "rev-parse", "HEAD"]).stdout.strip() + ("+" if changed else "")
   except (OSError, subprocess.SubprocessError):
-    return None
+    return BUILT_FROM.read_text() if BUILT_FROM.exists() else None
