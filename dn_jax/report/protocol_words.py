@@ -112,14 +112,14 @@ def differences(config: RunConfig) -> list[tuple[str, str, str]]:
 
 
 def _augmented(data: DataConfig) -> list[str]:
-  if datasets.info_of(data).streamed:
+  if datasets.recorded(data).streamed:
     crop = "crops of random area and aspect, mirrored, with jitter of colours and lighting (fb.resnet.torch)"
     return [f"{crop if data.augment else 'the middle'}, {data.size} pixels"]
   return [f"shifted pictures padded with {'zeros' if data.padding == 'zero' else 'their mirror image'}"] * data.augment
 
 
 def _normalised(data: DataConfig) -> str:
-  info = datasets.info_of(data)
+  info = datasets.recorded(data)
   if data.normalise == "channel" and not any(info.mean):
     return f"by {info.std[0]:g}"
   return _NORMALISED[data.normalise]
