@@ -78,4 +78,4 @@ def test_runs_of_one_network_that_differ_in_something_else_are_named_by_it(tmp_p
     )
     untrained.run(tmp_path, config, 5.0)
   cells = ablation.cells_of(collection.read(tmp_path).runs)
-  assert figures.names(cells) == [f"densenet-bc-10-4, weight-decay {decay}" for decay in ("0.0001", "0.0005")]
+  assert figures.names(cells) == [f"DenseNet-BC (L=10, k=4), weight-decay {decay}" for decay in ("0.0001", "0.0005")]
