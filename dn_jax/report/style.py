@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullLocator
+from matplotlib.ticker import Formatter, FuncFormatter, Locator, MaxNLocator, NullLocator
 
 from dn_jax.errors import shown
 from dn_jax.system import folders
@@ -37,7 +37,7 @@ _BETWEEN = 0.1
 _MANTISSAS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
 _FEWEST, _MOST = 3, 8
 # Most steps between numbers that lie ever closer: a logarithmic axis of less than a decade has round steps.
-_STEPS = 5
+_STEPS = 6
 
 
 def panels(down: int, across: int, size: tuple[float, float], **shared: Any) -> tuple[Figure, np.ndarray]:
@@ -63,11 +63,11 @@ def grid(axes: Axes, axis: str = "both") -> None:
   axes.set_axisbelow(True)
 
 
-def logarithmic(axis: Axis, words: Callable[[float], str] = "{:g}".format) -> None:
+def logarithmic(axis: Axis, words: Callable[[float], str] | None = None) -> None:
   """Makes an axis logarithmic, with at least three numbers at its ticks; `words` writes one."""
   axis.axes.set(**{f"{axis.axis_name}scale": "log"})
   axis.set_major_locator(_RoundNumbers())
-  axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+  axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)) if words else _Decimals())
   axis.set_minor_locator(NullLocator())
 
 
@@ -99,6 +99,20 @@ class _RoundNumbers(Locator):
         return ticks[:: -(-len(ticks) // _MOST)]
     steps = MaxNLocator(_STEPS, steps=[1, 2, 5, 10], min_n_ticks=_FEWEST)
     return [float(tick) for tick in steps.tick_values(low, high) if low <= tick <= high]
+
+
+class _Decimals(Formatter):
+  """Within a decade all numbers have as many decimals: 1.9, 2.0, 2.1; over more each has its own: 0.5, 1, 10."""
+
+  def __call__(self, value: float, pos: int | None = None) -> str:
+    return f"{value:g}"
+
+  def format_ticks(self, values: Sequence[float]) -> list[str]:
+    shown = list(map(self, values))
+    if not shown or max(values) >= 10 * min(values) or any("e" in each for each in shown):
+      return shown
+    places = max(len(each.partition(".")[2]) for each in shown)
+    return [f"{value:.{places}f}" for value in values]
 
 
 def by_height(lines: Sequence[Line2D]) -> list[Line2D]:
