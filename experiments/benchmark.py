@@ -87,7 +87,7 @@ class Peer:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """DenseNet-BC on 32x32 pictures, ten classes."""
+  """DenseNet-BC on 32x32 images, ten classes."""
 
   depth: Size = 100
   """L."""
@@ -148,7 +148,7 @@ def main(
       console.print(f"{name} failed: {peer['failed']}", highlight=False)
   if picture and record["ratios"]:
     style.save(timings.draw(record), picture)
-    console.print(f"picture: {picture}")
+    console.print(f"figure: {picture}")
 
 
 def _check(names: tuple[str, ...], torch_python: pathlib.Path | None) -> None:

@@ -21,8 +21,7 @@ from dn_jax.commands import command_line
 from dn_jax.commands.flags import choose
 from dn_jax.commands.network import DataName
 from dn_jax.config import datasets, weights_file
-from dn_jax.config.network import check_images, complete_model, kind_of, size_of
-from dn_jax.config.resolve import slug
+from dn_jax.config.network import check_images, complete_model
 from dn_jax.config.schema import DataConfig, ModelConfig
 from dn_jax.config.trained import Which
 from dn_jax.errors import ConfigurationError, UserError, near, reason, shown
@@ -58,10 +57,9 @@ def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Dat
   if complete.family != "densenet":
     raise ConfigurationError("model.family", complete.family, "has no dense blocks to draw; take a DenseNet")
   from dn_jax.models import build
-  from dn_jax.report import diagram
+  from dn_jax.report import diagram, words
 
-  title = f"{complete.name or kind_of(complete)} ({size_of(complete)})"
-  _save(diagram.draw(build.build(complete, classes), shape, title), to)
+  _save(diagram.draw(build.build(complete, classes), shape, words.network(complete)), to)
 
 
 def draw_reuse(
@@ -79,7 +77,7 @@ def draw_reuse(
   from dn_jax.inference import load
   from dn_jax.models import reuse
   from dn_jax.models.densenet import DenseNet
-  from dn_jax.report import reuse_map
+  from dn_jax.report import reuse_map, words
   from dn_jax.system import compilation
 
   compilation.keep_compiled_programs()
@@ -90,7 +88,7 @@ def draw_reuse(
     loaded = load.trained_by(source, checkpoint, lambda line: print(line, file=sys.stderr))
     if not isinstance(loaded.network, DenseNet):
       raise UserError(f"{source}: is a {loaded.config.model.family} network; only a DenseNet has dense blocks")
-    title = f"{slug(loaded.config)}, epoch {loaded.epoch}"
+    title = f"{words.run(loaded.config)}, epoch {loaded.epoch}"
     network, params = loaded.network, loaded.params
   else:
     _, network, variables = load.network_of_file(source, model, "train", lambda line: print(line, file=sys.stderr))
@@ -107,7 +105,7 @@ def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
     to: file, .svg, .png or .pdf.
   """
   command_line.check_figure("to", to)
-  from dn_jax.report import ablation, curves
+  from dn_jax.report import ablation, curves, words
   from dn_jax.report.figures import records_of
   from dn_jax.runs import records as run_records
 
@@ -118,13 +116,13 @@ def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
     run = found[0]
     if not (records := run_records.read_records(run.folder)):
       raise UserError(f"{run.folder}: no epoch of this run is done yet")
-    return _save(curves.draw_one(records, slug(run.config)), to)
+    return _save(curves.draw_one(records, words.run(run.config)), to)
   groups = records_of(ablation.cells_of(found), finished=False)
   figures = curves.draw_many(groups, "Error by epoch")
   if not figures:
     raise UserError(f"{', '.join(map(str, sources))}: no epoch of these runs is done yet")
   if len(figures) > 1:
-    raise UserError(f"curves: {len(groups)} lines do not fit one picture; give fewer folders")
+    raise UserError(f"curves: {len(groups)} lines do not fit one figure; give fewer folders")
   return _save(figures[0], to)
 
 
@@ -160,7 +158,7 @@ def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
   from dn_jax.report import heat
 
   name, cells = _cells(runs, data.name)
-  if (figure := heat.draw(cells, f"Test error on {name}, mean over seeds")) is None:
+  if (figure := heat.draw(cells, f"Test error on {name}")) is None:
     differ = ", ".join(cells[0].values) or "none"
     fits = f"no heat map: it wants finished runs that differ in two numbers, such as depth and growth rate ({differ})"
     raise UserError(f"{runs}: {fits}")

@@ -109,6 +109,19 @@ def info_of(data: "DataConfig") -> DatasetInfo:
   Raises:
     ConfigurationError: its name is unknown (near names are offered), or --data.size or --data.channels does not apply.
   """
+  info = recorded(data)
+  misspelt = difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
+  if data.name not in CATALOG and misspelt and not (root(data.dir) / data.name).is_dir():
+    raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))
+  return info
+
+
+def recorded(data: "DataConfig") -> DatasetInfo:
+  """`info_of` a run's record: its images may be gone, so no folder is looked for.
+
+  Raises:
+    ConfigurationError: --data.size or --data.channels does not apply.
+  """
   info = _named(data)
   own = info.image_shape[2]
   if data.channels in (None, own):
@@ -122,7 +135,7 @@ def info_of(data: "DataConfig") -> DatasetInfo:
 
 
 def _named(data: "DataConfig") -> DatasetInfo:
-  """`info_of`, in the data set's own colours."""
+  """`recorded`, in the data set's own colours."""
   if data.name in CATALOG:
     for flag, value in (("data.size", data.size), ("data.resize", data.resize)):
       if value is not None:
@@ -135,9 +148,6 @@ def _named(data: "DataConfig") -> DatasetInfo:
   if data.name.endswith("+") and data.name[:-1] in CATALOG:
     fits = f'"+" is a flag of its own: --data.name {data.name[:-1]} --data.augment'
     raise ConfigurationError("data.name", data.name, fits)
-  misspelt = difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
-  if misspelt and not (root(data.dir) / data.name).is_dir():
-    raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))
   size = _CROP if data.size is None else data.size
   resize = round(size * _RESIZE / _CROP) if data.resize is None else data.resize
   info = DatasetInfo(data.name, 0, (size, size, 3), _IMAGENET_MEAN, _IMAGENET_STD, pad=0, streamed=True, resize=resize)

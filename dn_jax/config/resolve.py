@@ -19,22 +19,23 @@ def resolve(config: RunConfig) -> RunConfig:
   Raises:
     UserError: a flag's value does not fit, or the file of weights cannot be read.
   """
+  datasets.info_of(config.data)  # Offers near names.
   return completed(dataclasses.replace(config, model=weights_file.model_of(config.weights, config.model)))
 
 
 def completed(config: RunConfig) -> RunConfig:
-  """`resolve` without a look into the file of weights, as of a record, which has what that said.
+  """`resolve` without a look at data or into the file of weights, as of a record, which has what that said.
 
   Raises:
     ConfigurationError: a flag's value does not fit.
   """
-  info = datasets.info_of(config.data)
+  info = datasets.recorded(config.data)
   model = complete_model(config.model)
   # A named network keeps its protocol where parts of it were changed.
   name = config.model.name
   whose = config.protocol or (zoo.published(name).protocol if name else protocol_of(model))
   config = dataclasses.replace(config, model=model, protocol=whose)
-  if info == datasets.info_of(dataclasses.replace(config.data, channels=None)):  # As without the flag.
+  if info == datasets.recorded(dataclasses.replace(config.data, channels=None)):  # As without the flag.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=None))
   if info.streamed:
     data = dataclasses.replace(config.data, size=info.image_shape[0], resize=info.resize)

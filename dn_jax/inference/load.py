@@ -117,7 +117,7 @@ def _of_run(
 ) -> Classifier:
   run = trained_by(folder, which, say)
   data = dataclasses.replace(run.config.data, dir=data_dir or run.config.data.dir)
-  info = datasets.info_of(data)
+  info = datasets.recorded(data)
   if data.name == "digits":
     raise UserError(f"{folder}: is of {data.name}, whose pictures are no files: 8x8 values from 0 to 16")
   if data.normalise == "channel":
@@ -267,7 +267,7 @@ def trained_by(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -
   recorded = read_data(folder)
   if which == "best" and not config.data.validation and not (recorded and "valid" in recorded.pictures):
     raise ConfigurationError("checkpoint", which, "this run held out no validation pictures")
-  info, mesh = datasets.info_of(config.data), layout.make_layout().mesh
+  info, mesh = datasets.recorded(config.data), layout.make_layout().mesh
   num_classes = len(classes) if (classes := read_classes(folder)) else info.num_classes
   if config.model.remat == "auto":  # A sweep wrote it; the run has not begun.
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=None))

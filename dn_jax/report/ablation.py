@@ -1,17 +1,21 @@
 """The cells of a collection: mean and standard deviation over seeds, by the flags in which they differ."""
 
+import contextlib
 import dataclasses
+import functools
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dn_jax.config import datasets, size
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import identity
+from dn_jax.config.size import Size
 from dn_jax.report import departures
 from dn_jax.report.grid import Grid, Value
 from dn_jax.report.words import in_words, short_flag
-from dn_jax.runs import collection, rounding
+from dn_jax.runs import collection, records, rounding
 from dn_jax.runs.collection import Run
 
 
@@ -63,9 +67,18 @@ class Cell:
     """In what its training is not the published one, in words."""
     return departures.text(self.runs)
 
-  def of_summary(self, name: str) -> Any:
-    """A number that all finished runs share, such as `parameters`; None if no run is finished."""
-    return getattr(self.finished[0].summary, name) if self.finished else None
+  @functools.cached_property
+  def size(self) -> Size | None:
+    """As its finished runs say, else by formula; None where no record says the number of classes."""
+    if self.finished:
+      summary = self.finished[0].summary
+      return Size(summary.parameters, summary.flops)
+    config, folder = self.runs[0].config, self.runs[0].folder
+    info = datasets.recorded(config.data)
+    classes = info.num_classes
+    with contextlib.suppress(records.RunError):
+      classes = classes or len(records.read_classes(folder) or ())
+    return size.of(config.model, classes, info.image_shape) if classes else None
 
 
 def cells_of(found: Iterable[Run]) -> list[Cell]:
@@ -128,7 +141,7 @@ def table(cells: Sequence[Cell], title: str) -> Grid:
   data = len({cell.data for cell in cells}) > 1 and not {"data.name", "data.augment"} & set(flags)
   rows = []
   for cell in cells:
-    parameters, flops = cell.of_summary("parameters"), cell.of_summary("flops")
+    parameters, flops = cell.size or (None, None)
     rows.append(
       [
         cell.network,
@@ -146,7 +159,7 @@ def table(cells: Sequence[Cell], title: str) -> Grid:
     [*columns, "parameters", "MFLOPs", "test error, %", "runs"],
     rows,
     [
-      "Test error: mean ± sample standard deviation over seeds (finished runs). FLOPs: forward pass of a picture, a "
+      "Test error: mean ± sample standard deviation over seeds (finished runs). FLOPs: forward pass of an image, a "
       "multiply-add counted as two.",
       *departures.notes(marks),
     ],
@@ -157,6 +170,7 @@ def table(cells: Sequence[Cell], title: str) -> Grid:
 
 def _record(cell: Cell) -> dict[str, Value]:
   """A cell's line of CSV."""
+  parameters, flops = cell.size or (None, None)
   values = {
     short_flag(flag): in_words(value) if isinstance(value, list) else value for flag, value in cell.values.items()
   }
@@ -164,8 +178,8 @@ def _record(cell: Cell) -> dict[str, Value]:
     "network": cell.network,
     "data": cell.data,
     **values,
-    "parameters": cell.of_summary("parameters"),
-    "flops": cell.of_summary("flops"),
+    "parameters": parameters,
+    "flops": flops,
     **numbers(cell.errors),
     "runs": len(cell.runs),
     "failed": len(cell.failed),

@@ -18,6 +18,8 @@ from dn_jax.system import folders
 _WRITTEN, _NAMED, _WORST = 20, 100, 50
 # Inches of a square, with numbers and without; of the longest name and the colour bar.
 _SQUARES, _BESIDE = (0.62, 0.12), 2.6
+# Characters of the title for each inch.
+_LETTERS = 9
 # Of the colour bar, percent. The colours are those of the square root, since errors are few beside what is right.
 _TICKS = (0, 1, 5, 10, 25, 50, 75, 100)
 # Characters of a name.
@@ -47,8 +49,9 @@ def draw(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
   shares = np.where(images > 0, 100 * counts / np.maximum(images, 1), np.nan)
   written = len(names) <= _WRITTEN
   size = min(style.LONGEST, _SQUARES[0 if written else 1] * len(columns) + _BESIDE)
-  figure, ((axes,),) = style.panels(1, 1, (max(6.0, size), max(4.5, size)))
-  figure.suptitle("\n".join(textwrap.fill(line, 60) for line in title.split("\n")), parse_math=False)
+  width = max(6.0, size)
+  figure, ((axes,),) = style.panels(1, 1, (width, max(4.5, size)))
+  figure.suptitle("\n".join(textwrap.fill(line, int(_LETTERS * width)) for line in title.split("\n")), parse_math=False)
   drawn = axes.imshow(shares, cmap=style.HEAT, norm=PowerNorm(0.5, 0, 100), interpolation="nearest", aspect="auto")
   if written:
     for row, column in zip(*np.nonzero(counts), strict=True):

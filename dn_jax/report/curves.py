@@ -43,8 +43,8 @@ def draw_one(records: Sequence[EpochRecord], title: str) -> Figure:
     loss = [getattr(record, f"{split}_loss") for record in records]
     error = [100 * getattr(record, f"{split}_error") for record in records]
     look = styles[split] | {"markevery": _every(len(records), splits.index(split)), "markersize": 4, "linewidth": 1.2}
-    losses.plot(epochs, loss, **look, label=f"{split} ({loss[-1]:.3g})")
-    errors.plot(epochs, error, **look, label=f"{split} ({rounding.in_words(error[-1])}%)")
+    losses.plot(epochs, loss, **look, label=f"{split}: {style.three_digits(loss[-1])}")
+    errors.plot(epochs, error, **look, label=f"{split}: {rounding.in_words(error[-1])}%")
   for axes, name in ((losses, "cross-entropy, nats"), (errors, "error, %")):
     lines = style.by_height(axes.lines)
     _by_epoch(axes, epochs)
@@ -84,6 +84,7 @@ def _page(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> 
   height = min(max(_ROW, 1 + _LEGEND_LINE * words), (style.LONGEST - _TITLE) / len(rows))
   figure, panels = style.panels(len(rows), 2, (11, _TITLE + height * len(rows)), sharex=True, sharey="col")
   figure.suptitle(title)
+  several = any(len(runs) > 1 for runs in groups.values())
   for pair, names in zip(panels, rows, strict=True):
     for axes, split in zip(pair, ("test", "train"), strict=True):
       for order, name in enumerate(names):
@@ -101,7 +102,7 @@ def _page(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> 
       bbox_to_anchor=(1.0, 1.0),
       frameon=False,
       handlelength=3.2,
-      title="test error at the end",
+      title="mean test error at the end\nband: least to most of the seeds" if several else "test error at the end",
       title_fontsize=9,
       alignment="left",
     )
@@ -124,7 +125,7 @@ def _percent(runs: Sequence[Sequence[EpochRecord]], split: str) -> tuple[list[in
 
 def _label(name: str, runs: Sequence[Sequence[EpochRecord]]) -> str:
   _, errors = _percent(runs, "test")
-  return textwrap.fill(f"{name} ({rounding.in_words(errors.mean(axis=0)[-1])}%)", 36, subsequent_indent="  ")
+  return textwrap.fill(f"{name}: {rounding.in_words(errors.mean(axis=0)[-1])}%", 36, subsequent_indent="  ")
 
 
 def _by_epoch(axes: Axes, epochs: Sequence[int]) -> None:

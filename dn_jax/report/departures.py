@@ -16,7 +16,7 @@ def text(runs: Sequence[Run]) -> str:
     runs: of one cell, which differ in their seeds alone.
   """
   config = runs[0].config
-  info = datasets.info_of(config.data)
+  info = datasets.recorded(config.data)
   if not info.published:
     return ""
   published = protocol.of(protocol_words.own_protocol(config), config.data.name)

@@ -32,7 +32,7 @@ def draw(found: Iterable[Run]) -> list[tuple[str, Figure]]:
     if not any(cell.finished for cell in cells):
       continue
     several = f", {data}" if len(groups) > 1 else ""
-    if figure := heat.draw(cells, f"Test error on {data}, mean over seeds"):
+    if figure := heat.draw(cells, f"Test error on {data}"):
       result.append((f"Heat map{several}", figure))
     if sum(1 for cell in cells if cell.finished) > 1:
       result.append((f"Error and size{several}", tradeoff.draw(cells, f"Test error by size, {data}")))
@@ -57,7 +57,7 @@ def records_of(cells: Sequence[Cell], finished: bool = True) -> dict[str, list[l
 def names(cells: Sequence[Cell]) -> list[str]:
   """A figure's name of each cell: its network, its data if they differ, and further flags as needed."""
   several = len({cell.data for cell in cells}) > 1
-  plain = [cell.network + (f", {cell.data}" if several else "") for cell in cells]
+  plain = [words.network(cell.runs[0].config.model) + (f", {cell.data}" if several else "") for cell in cells]
   result = []
   for cell, name in zip(cells, plain, strict=True):
     more = [flag for flag in cell.values if flag not in _TOLD] if plain.count(name) > 1 else []

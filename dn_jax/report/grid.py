@@ -29,6 +29,8 @@ _LATEX = {
 _LATEX_LETTERS = re.compile(r"[ -~À-ÖØ-öø-ÿ]")
 # Characters of the longest row that fits a page.
 _LATEX_WIDE = 90
+# Characters of notes that fit below a table on its page; more follow the table, and may go on to the next page.
+_LATEX_NOTES = 2500
 # Markdown's special characters; an underscore within a word is none.
 _MARKDOWN = re.compile(r"[\\|`*<>\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
@@ -42,6 +44,11 @@ def _in_latex(character: str) -> str:
   if character in _LATEX or _LATEX_LETTERS.match(character):
     return _LATEX.get(character, character)
   return "".join(map(_in_latex, ascii(character)[1:-1]))
+
+
+def _in_html(text: str) -> str:
+  """A line may end after an underscore, as in the name of a folder, but in no digest or version."""
+  return html.escape(_plain(text)).replace("_", "_<wbr>")
 
 
 def csv_of(records: Sequence[Mapping[str, Value]]) -> str:
@@ -96,17 +103,20 @@ class Grid:
     return "\n".join([*lines, "", *(f"- {escape(note)}" for note in self.notes)]).rstrip() + "\n"
 
   def latex(self) -> str:
-    """A `table` with `booktabs` rules; a wide one is scaled to the text's width (`graphicx`)."""
+    """A `table` with `booktabs` rules and its notes; a wide one is scaled to the text's width (`graphicx`)."""
     escape = lambda text: "".join(_in_latex(character) for character in _plain(text))
     line = lambda cells: "  " + " & ".join(map(escape, cells)) + r" \\"
     letters = "l" * self.left + "r" * (len(self.columns) - self.left)
     wide = max(sum(map(len, cells)) for cells in (self.columns, *self.rows)) > _LATEX_WIDE
+    notes = [f"  \\par\\footnotesize\\raggedright {escape(note)}" for note in self.notes]
+    fit = sum(map(len, self.notes)) <= _LATEX_NOTES
     return "\n".join(
       [
         "% needs the packages booktabs and graphicx" if wide else "% needs the package booktabs",
         r"\begin{table}",
         r"  \centering",
         f"  \\caption{{{escape(self.title)}}}",
+        r"  \smallskip",
         *([r"  \resizebox{\linewidth}{!}{%"] * wide),
         f"  \\begin{{tabular}}{{{letters}}}",
         r"  \toprule",
@@ -115,8 +125,9 @@ class Grid:
         *map(line, self.rows),
         r"  \bottomrule",
         r"  \end{tabular}" + "}" * wide,
-        *(f"  \\par\\footnotesize\\raggedright {escape(note)}" for note in self.notes),
+        *(notes if fit else []),
         r"\end{table}",
+        *([] if fit else ["{", *notes, r"  \par", "}"]),
         "",
       ]
     )
@@ -130,9 +141,7 @@ class Grid:
 
     def row(cells: Sequence[str], tag: str) -> str:
       kinds = ["" if number < self.left else ' class="number"' for number in range(len(cells))]
-      return "".join(
-        f"<{tag}{kind}>{html.escape(_plain(cell))}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
-      )
+      return "".join(f"<{tag}{kind}>{_in_html(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
 
     body = "\n".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows)
     notes = "".join(f"<li>{html.escape(_plain(note))}</li>" for note in self.notes)

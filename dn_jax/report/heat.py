@@ -16,7 +16,7 @@ from dn_jax.runs import rounding
 _PREFERRED = ("model.depth", "model.growth-rate")
 _PANELS, _ACROSS = 6, 3
 # Inches: of a square, of the labels around a panel, of the colour bar and the title.
-_SQUARE, _AROUND, _BESIDE = (0.92, 0.62), (0.75, 0.9), (1.1, 0.6)
+_SQUARE, _AROUND, _BESIDE = (0.92, 0.62), (0.75, 0.9), (1.1, 0.7)
 
 
 class _Layout(NamedTuple):
@@ -59,6 +59,8 @@ def draw(cells: Sequence[Cell], title: str) -> Figure | None:
     return None
   down, across = layout.grid
   figure, grid = style.panels(down, across, layout.size)
+  if any(len(cell.errors) > 1 for cell in cells):
+    title += "\nmean ± deviation over seeds (seeds)"
   figure.suptitle(title)
   low, high = min(means), max(means)
   for axes, (name, group) in zip(grid.flat, layout.panels.items(), strict=False):

@@ -34,7 +34,7 @@ PUBLISHED = (
 
 
 def plan_table(
-  plans: Mapping[str, Plan], where: Target, model: ModelConfig, pictures: int, title: str
+  plans: Mapping[str, Plan], where: Target, model: ModelConfig, images: int, title: str
 ) -> rich.table.Table:
   """A row for each policy, numbers of one device; a dash if the compiler does not say.
 
@@ -42,7 +42,7 @@ def plan_table(
     plans: by policy.
     where: the target they were compiled for.
     model: the network.
-    pictures: images of a step on all devices together.
+    images: of a step on all devices together.
     title: of the table.
   """
   memory = "unknown" if where.memory is None else f"{where.memory / 2**30:,.1f} GiB"
@@ -71,7 +71,7 @@ def plan_table(
         *(f"{size / _MIB:,.0f} MiB" for size in (plan.temporaries, plan.arguments, plan.peak)),
         "yes" if plan.fits(where.memory) else "no",
         *(_number(name, getattr(plan, name)) for name in known),
-        _time(estimate(plan, where, model), pictures),
+        _time(estimate(plan, where, model), images),
         ", ".join(f"{count} {kind}, {size / _MIB:,.2f} MiB" for kind, (count, size) in plan.collectives.items()) or "-",
       ]
     )
@@ -109,12 +109,12 @@ def _listed(kernels: Mapping[str, int]) -> str:
   return ", ".join(f"{count:,} {kind}" for kind, count in sorted(kernels.items(), key=lambda each: -each[1]))
 
 
-def _time(found: Estimate | None, pictures: int) -> str:
+def _time(found: Estimate | None, images: int) -> str:
   if found is None:
     return "-"
   parts = [("computing", found.computing), ("HBM", found.moving), ("kernels", found.kernels)]
   shown = ", ".join(f"{name} {1000 * seconds:,.1f}" for name, seconds in parts if seconds)
-  return f"{1000 * found.seconds:,.1f} ms ({shown}), {pictures / found.seconds:,.0f} pictures/s"
+  return f"{1000 * found.seconds:,.1f} ms ({shown}), {images / found.seconds:,.0f} images/s"
 
 
 class Row(NamedTuple):

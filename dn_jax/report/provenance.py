@@ -23,6 +23,8 @@ def lines(cell: Cell) -> list[str]:
     result.append(f"  test error {spread(errors)} %: mean ({terms}) / {len(errors)} = {statistics.fmean(errors):.4f}")
     if len(errors) > 1:
       result.append(f"  deviation over seeds, n - 1 = {len(errors) - 1}: {statistics.stdev(errors):.4f}")
+  if cell.departures:
+    result.append(f"  not the published training: {cell.departures}")
   pairs = [" ".join(words) for words in flags_of(cell.runs[0].config)]
   result += ["  what it is:", *_filled(pairs)]
   for run in cell.runs:

@@ -53,7 +53,7 @@ def data_of_column(column: str) -> tuple[str, bool]:
 
 def column_of(config: RunConfig) -> str | None:
   """The column of a run's data set; None if the paper has none."""
-  column = datasets.info_of(config.data).column + ("+" if config.data.augment else "")
+  column = datasets.recorded(config.data).column + ("+" if config.data.augment else "")
   return column if column in zoo.COLUMNS else None
 
 
@@ -104,7 +104,7 @@ def rehearsal(entries: Sequence[Entry], scale: float = 1.0) -> str:
   shares = [share for entry in entries if (share := protocol_words.shortened(entry.config)) is not None]
   parts = [f"schedules of {_from_to(shares)} of their published epochs"] if shares else []
   counts = [
-    found[0] / sum(datasets.info_of(run.config.data).published)
+    found[0] / sum(datasets.recorded(run.config.data).published)
     for entry in entries
     for run in entry.runs
     if run.summary and (found := departures.images(run))
@@ -154,7 +154,7 @@ def _record(entry: Entry) -> dict[str, Value]:
   network, config, errors = zoo.NETWORKS[entry.name], entry.config, entry.errors
   published = network.errors.get(entry.column)
   found = [images for run in entry.runs if run.summary and (images := departures.images(run))]
-  info, usual = datasets.info_of(config.data), protocol.of(network.protocol, config.data.name)
+  info, usual = datasets.recorded(config.data), protocol.of(network.protocol, config.data.name)
   return {
     "column": entry.column,
     "parameters": size.of(config.model, info.num_classes, info.image_shape).parameters,

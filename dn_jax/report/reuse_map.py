@@ -44,8 +44,8 @@ def draw(blocks: Sequence[np.ndarray], title: str) -> Figure:
     axes.axvline(layers + 0.5, color="black", linewidth=1.2)
     axes.axhline(0.5, color="black", linewidth=0.6)
     end = "classifier" if number == len(blocks) else "transition"
-    of_layers, of_end = strongest[number - 1]
-    axes.set_title(f"dense block {number}\nstrongest: {of_layers:.3g}; of the {end}: {of_end:.3g}", fontsize=9)
+    of_layers, of_end = map(style.three_digits, strongest[number - 1])
+    axes.set_title(f"dense block {number}\nstrongest: {of_layers}; of the {end}: {of_end}", fontsize=9)
     axes.set_xlabel(f"target layer (last: {end})")
     axes.set_ylabel("source layer (0: block's input)")
     for axis in (axes.xaxis, axes.yaxis):

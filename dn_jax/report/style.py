@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullLocator
+from matplotlib.ticker import Formatter, FuncFormatter, Locator, MaxNLocator, NullLocator
 
 from dn_jax.errors import shown
 from dn_jax.system import folders
@@ -31,9 +31,13 @@ HEAT = "YlGnBu"
 # Dots per inch of a PNG, and the longest side of a figure in inches: at most 4,000 pixels.
 DPI = 300
 LONGEST = 13.0
+# Inches beside a panel with its labels, so that those of neighbours stand apart.
+_BETWEEN = 0.1
 # Mantissas of a logarithmic axis's ticks, from few to many.
 _MANTISSAS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
 _FEWEST, _MOST = 3, 8
+# Most steps between numbers that lie ever closer: a logarithmic axis of less than a decade has round steps.
+_STEPS = 6
 
 
 def panels(down: int, across: int, size: tuple[float, float], **shared: Any) -> tuple[Figure, np.ndarray]:
@@ -49,6 +53,7 @@ def panels(down: int, across: int, size: tuple[float, float], **shared: Any) -> 
     The figure, and its axes [down, across].
   """
   figure = Figure(figsize=size, layout="constrained")
+  figure.get_layout_engine().set(w_pad=_BETWEEN)
   return figure, figure.subplots(down, across, squeeze=False, **shared)
 
 
@@ -58,11 +63,11 @@ def grid(axes: Axes, axis: str = "both") -> None:
   axes.set_axisbelow(True)
 
 
-def logarithmic(axis: Axis, words: Callable[[float], str] = "{:g}".format) -> None:
+def logarithmic(axis: Axis, words: Callable[[float], str] | None = None) -> None:
   """Makes an axis logarithmic, with at least three numbers at its ticks; `words` writes one."""
   axis.axes.set(**{f"{axis.axis_name}scale": "log"})
   axis.set_major_locator(_RoundNumbers())
-  axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
+  axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)) if words else _Decimals())
   axis.set_minor_locator(NullLocator())
 
 
@@ -92,13 +97,32 @@ class _RoundNumbers(Locator):
       ticks = [m * 10.0**decade for decade in decades for m in mantissas if low <= m * 10.0**decade <= high]
       if len(ticks) >= _FEWEST:
         return ticks[:: -(-len(ticks) // _MOST)]
-    steps = MaxNLocator(_MOST, steps=[1, 2, 5, 10], min_n_ticks=_FEWEST)
+    steps = MaxNLocator(_STEPS, steps=[1, 2, 5, 10], min_n_ticks=_FEWEST)
     return [float(tick) for tick in steps.tick_values(low, high) if low <= tick <= high]
+
+
+class _Decimals(Formatter):
+  """Within a decade all numbers have as many decimals: 1.9, 2.0, 2.1; over more each has its own: 0.5, 1, 10."""
+
+  def __call__(self, value: float, pos: int | None = None) -> str:
+    return f"{value:g}"
+
+  def format_ticks(self, values: Sequence[float]) -> list[str]:
+    shown = list(map(self, values))
+    if not shown or max(values) >= 10 * min(values) or any("e" in each for each in shown):
+      return shown
+    places = max(len(each.partition(".")[2]) for each in shown)
+    return [f"{value:.{places}f}" for value in values]
 
 
 def by_height(lines: Sequence[Line2D]) -> list[Line2D]:
   """Lines as they end, from the highest to the lowest: the order of a legend. Those without a value come last."""
   return sorted(lines, key=lambda line: -np.nan_to_num(float(line.get_ydata()[-1]), nan=-np.inf))
+
+
+def three_digits(value: float) -> str:
+  """`2.00`, `0.350`, `1234`."""
+  return f"{value:#.3g}".removesuffix(".") if value < 999.5 else f"{value:.0f}"
 
 
 def ink(colour: Any) -> str:

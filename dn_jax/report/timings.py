@@ -7,11 +7,13 @@ from typing import Any
 import rich.table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from dn_jax.report import style
 from dn_jax.report.grid import Grid
 
+# Most steps between numbers of an axis.
+_TICKS = 6
 _WORDS = {"torch": "PyTorch", "flax": "Flax, plain", "keras": "Keras on JAX"}
 
 
@@ -89,7 +91,7 @@ def draw(record: Mapping[str, Any]) -> Figure:
   times.barh(labels, medians, xerr=spread, color=colours, capsize=3)
   times.set_xlabel(f"seconds per step (median of {record['repeats']} rounds; least to most)")
   for row, (median, seconds) in enumerate(zip(medians, rounds, strict=True)):
-    _beside(times, row, max(seconds), _three_digits(median))
+    _beside(times, row, max(seconds), style.three_digits(median))
   memory.barh(labels, [peer["peak"] for peer in peers.values()], color=colours)
   memory.set_xlabel("memory of the process above its bare import, MiB")
   for row, peer in enumerate(peers.values()):
@@ -97,13 +99,10 @@ def draw(record: Mapping[str, Any]) -> Figure:
   times.set_ylim(len(peers) - 0.4, -0.6)  # The first one above.
   for axes in (times, memory):
     axes.set_xlim(0, 1.16 * axes.dataLim.x1)  # Room for the numbers.
+    axes.xaxis.set_major_locator(MaxNLocator(_TICKS))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     style.grid(axes, "x")
   return figure
-
-
-def _three_digits(value: float) -> str:
-  return f"{value:#.3g}".removesuffix(".")
 
 
 def _beside(axes: Axes, row: int, end: float, words: str) -> None:

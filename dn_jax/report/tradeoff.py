@@ -1,6 +1,7 @@
 """Test error against parameters and FLOPs (the paper's figures 3 and 4), a line for each kind of network."""
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from dn_jax.report.ablation import Cell
 
 # The error's axis is logarithmic where the largest is so many times the least: ours may be far from the published.
 _FAR = 4.0
+# Characters of a line over both panels.
+_WIDTH = 100
 _ENGINEERING = EngFormatter(sep="")
 # Points.
 _OURS, _THEIRS = {"markersize": 6, "linewidth": 1}, {"markersize": 7, "linewidth": 0.7, "markerfacecolor": "none"}
@@ -43,8 +46,7 @@ def points(cells: Sequence[Cell]) -> dict[str, list[Point]]:
     model = cell.runs[0].config.model
     name = kind_of(model) + (f", {cell.data}" if several else "")
     deviation = statistics.stdev(cell.errors) if len(cell.errors) > 1 else 0.0
-    sizes = cell.of_summary("parameters"), cell.of_summary("flops")
-    point = Point(*sizes, cell.mean, deviation, model.growth_rate, model.depth)
+    point = Point(*cell.size, cell.mean, deviation, model.growth_rate, model.depth)
     found.setdefault(name, []).append(point)
   return {name: sorted(group, key=lambda point: point.parameters) for name, group in sorted(found.items())}
 
@@ -83,7 +85,7 @@ def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Fig
   ours, theirs = points(cells), published_points(published) if published else {}
   styles = style.styles(list(dict.fromkeys((*ours, *theirs))))
   figure, ((left, right),) = style.panels(1, 2, (11, 4.8), sharey=True)
-  figure.suptitle(title)
+  figure.suptitle(title + _departures(cells) * bool(published))
   everything = [point for group in (*ours.values(), *theirs.values()) for point in group]
   for axes, size, label in ((left, "parameters", "parameters"), (right, "flops", "FLOPs of an image's forward pass")):
     for name, group in theirs.items():
@@ -115,6 +117,18 @@ def draw(cells: Sequence[Cell], title: str, published: str | None = None) -> Fig
       handles.append(Line2D([], [], linestyle="", marker="o", color="black", **_THEIRS, label="hollow: published"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9, handlelength=3, frameon=False)
   return figure
+
+
+def _departures(cells: Sequence[Cell]) -> str:
+  """A line that says of our points, beside published ones, how they were not trained as published; or nothing."""
+  found = {cell.departures for cell in cells if cell.finished}
+  if not any(found):
+    return ""
+  if len(found) == 1:
+    words = f"solid: not the published training: {found.pop()}"
+  else:
+    words = f"solid: not {'all ' * ('' in found)}trained as published"
+  return f"\n{textwrap.fill(words, _WIDTH)}"
 
 
 def _draw_line(axes: Axes, line: Sequence[Point], size: str, look: dict[str, Any]) -> None:

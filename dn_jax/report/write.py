@@ -80,7 +80,8 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
 h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc }
 table { border-collapse: collapse; margin: 1em 0 } caption { text-align: left; font-weight: 600; padding: .3em 0 }
-th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left } th { border-bottom: 2px solid #888 }
+th, td { padding: .2em .7em; border-bottom: 1px solid #ddd; text-align: left }
+th { border-bottom: 2px solid #888; white-space: nowrap }
 .number { text-align: right; font-variant-numeric: tabular-nums } .notes { color: #555; font-size: .9em }
 pre { background: #f5f5f5; padding: .7em; overflow-x: auto; font-size: .85em } svg { max-width: 100%; height: auto }
 td { overflow-wrap: break-word }
@@ -125,7 +126,7 @@ def _escaped(text: str) -> str:
 
 def _common(found: Sequence[Run]) -> Grid:
   """Flags with one value, in two halves beside each other: both are narrow, and there are many."""
-  flags = [[f"--{flag}", in_words(value)] for flag, value in common_flags(found).items() if value is not None]
+  flags = [[f"--{flag}", in_words(value) or "none"] for flag, value in common_flags(found).items() if value is not None]
   half = math.ceil(len(flags) / 2)
   pairs = itertools.zip_longest(flags[:half], flags[half:], fillvalue=["", ""])
   return Grid("The same in all runs", ["flag", "value"] * 2, [[*left, *right] for left, right in pairs], left=4)

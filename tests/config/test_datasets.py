@@ -28,6 +28,8 @@ def test_a_name_like_one_of_the_catalogs_is_a_mistake_unless_there_is_such_a_fol
   data = DataConfig("cifar11", tmp_path)
   with pytest.raises(ConfigurationError, match=r"^--data\.name cifar11: did you mean cifar1"):
     datasets.info_of(data)
+  # A run's record is read without its images.
+  assert datasets.recorded(data).streamed
   (tmp_path / "cifar11").mkdir()
   assert datasets.info_of(data).streamed
 

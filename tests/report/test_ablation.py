@@ -6,6 +6,8 @@ import statistics
 
 import untrained
 
+from dn_jax.config import zoo
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.report import ablation
 from dn_jax.runs import collection
 
@@ -45,3 +47,16 @@ def test_flags_that_all_runs_share_are_told_from_those_that_differ(small_table):
   assert common["data.name"] == "digits"
   assert not set(common) & {"seed", *different}
   assert ablation.common_flags([]) == {}
+
+
+def test_a_cell_without_a_finished_run_has_its_size_by_formula(tmp_path):
+  untrained.run(tmp_path, RunConfig(DataConfig("cifar10"), ModelConfig(name="densenet-bc-100-12")))
+  # Classes of a folder are known of its run's record alone.
+  untrained.run(tmp_path, RunConfig(DataConfig("folder"), ModelConfig(name="densenet-121")))
+  grid = ablation.table(ablation.cells_of(collection.read(tmp_path).runs), "title")
+  rows = {row[0]: (*row[-4:-2], row[-1]) for row in grid.rows}
+  # PyTorch's has as many parameters.
+  assert rows == {"densenet-bc-100-12": ("769,162", "575.9", "0/1"), "densenet-121": ("", "", "0/1")}
+  records = {record["network"]: (record["parameters"], record["flops"]) for record in grid.records}
+  counted = zoo.NETWORKS["densenet-bc-100-12"].counted
+  assert records == {"densenet-bc-100-12": (769_162, counted.flops), "densenet-121": (None, None)}

@@ -34,7 +34,7 @@ def test_curves_show_the_records(epochs, valid, tmp_path):
   assert measures.without_axis_labels(figure) == []
   losses, errors = figure.axes
   plotted = {
-    line.get_label().split(" ")[0]: list(line.get_ydata()) for line in errors.lines if line.get_label()[0] != "_"
+    line.get_label().split(":")[0]: list(line.get_ydata()) for line in errors.lines if line.get_label()[0] != "_"
   }
   assert set(plotted) == ({"train", "test"} if valid is None else {"train", "valid", "test"})
   assert plotted["train"] == [100 * record.train_error for record in records]
@@ -57,12 +57,16 @@ def test_a_line_of_many_runs_is_their_mean_over_the_epochs_all_have_and_its_band
   second = [dataclasses.replace(record, test_error=record.test_error / 4) for record in first[:2]]
   (figure,) = curves.draw_many({"two": [first, second], "one": [first], "none": [[]]}, "title")
   test, train = figure.axes
-  assert [line.get_label() for line in test.lines] == ["two (12.50%)", "one (13.33%)"]
+  assert [line.get_label() for line in test.lines] == ["two: 12.50%", "one: 13.33%"]
   assert list(test.lines[0].get_ydata()) == pytest.approx([25, 12.5])
   assert list(test.lines[1].get_ydata()) == pytest.approx([40, 20, 40 / 3])
   assert list(train.lines[0].get_ydata()) == pytest.approx([20, 10])
   # As the lines end.
-  assert [text.get_text() for text in train.get_legend().get_texts()] == ["one (13.33%)", "two (12.50%)"]
+  assert [text.get_text() for text in train.get_legend().get_texts()] == ["one: 13.33%", "two: 12.50%"]
+  said = train.get_legend().get_title().get_text()
+  assert said == "mean test error at the end\nband: least to most of the seeds"
+  (figure,) = curves.draw_many({"one": [first]}, "title")
+  assert figure.axes[1].get_legend().get_title().get_text() == "test error at the end"
   assert (test.get_ylabel(), train.get_ylabel()) == ("test error, %", "train error, %")
   (band,) = test.collections
   edges = {tuple(round(float(x), 6) for x in point) for point in band.get_paths()[0].vertices}
@@ -102,7 +106,7 @@ def test_a_legend_has_the_order_of_the_lines_at_the_right_end():
   legend = [text.get_text() for text in train.get_legend().get_texts()]
   assert legend == sorted(ends, key=lambda label: -ends[label])
   one = curves.draw_one([dataclasses.replace(RECORD, valid_loss=1.0, valid_error=0.35)], "title")
-  said = [[text.get_text().split()[0] for text in axes.get_legend().get_texts()] for axes in one.axes]
+  said = [[text.get_text().split(":")[0] for text in axes.get_legend().get_texts()] for axes in one.axes]
   assert said == [["train", "test", "valid"], ["train", "valid", "test"]]
 
 

@@ -128,3 +128,15 @@ def test_lines_of_csv_are_numbers_that_add_up_to_the_table(tmp_path):
   assert sweep[0]["mean"] == line["mean"]
   summary = json.loads((folder / "summary.json").read_text())
   assert (int(sweep[0]["parameters"]), int(sweep[0]["flops"])) == (summary["parameters"], summary["flops"])
+
+
+def test_runs_whose_data_have_a_near_name_are_read_after_their_folder_is_gone(tmp_path):
+  folder = tmp_path / "data" / "cifar10_subset"
+  folder.mkdir(parents=True)
+  config = RunConfig(DataConfig("cifar10_subset", tmp_path / "data", augment=True), CELL.model, epochs=3)
+  untrained.run(tmp_path / "runs", config, 30.0)
+  folder.rmdir()
+  found = collection.read(tmp_path / "runs")
+  (cell,) = ablation.cells_of(found.runs)
+  assert (found.skipped, cell.data, cell.errors, cell.departures) == ([], "cifar10_subset+", [30.0], "")
+  assert published_table.entries_of(found.runs) == []

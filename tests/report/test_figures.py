@@ -4,9 +4,10 @@ import measures
 import pytest
 import untrained
 
+from dn_jax.config.network import complete_model
 from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
-from dn_jax.report import ablation, figures
+from dn_jax.report import ablation, figures, words
 from dn_jax.runs import collection
 
 one_cell = untrained.one_cell
@@ -78,4 +79,19 @@ def test_runs_of_one_network_that_differ_in_something_else_are_named_by_it(tmp_p
     )
     untrained.run(tmp_path, config, 5.0)
   cells = ablation.cells_of(collection.read(tmp_path).runs)
-  assert figures.names(cells) == [f"densenet-bc-10-4, weight-decay {decay}" for decay in ("0.0001", "0.0005")]
+  assert figures.names(cells) == [f"DenseNet-BC (L=10, k=4), weight-decay {decay}" for decay in ("0.0001", "0.0005")]
+
+
+@pytest.mark.parametrize(
+  ("flags", "said"),
+  [
+    # As in the paper's table 2, and of a depth that is not in it.
+    ({"name": "densenet-bc-100-12"}, "DenseNet-BC (L=100, k=12)"),
+    ({"name": "preactivation-164"}, "ResNet-164 (pre-activation)"),
+    ({"depth": 40, "bottleneck": False, "compression": 1.0, "growth_rate": 8}, "DenseNet (L=40, k=8)"),
+    ({"blocks": (2, 3), "growth_rate": 6}, "DenseNet-BC (blocks 2-3, k=6)"),
+    ({"family": "resnet", "depth": 20}, "resnet-20"),
+  ],
+)
+def test_a_network_is_named_as_in_the_paper(flags, said):
+  assert words.network(complete_model(ModelConfig(**flags))) == said

@@ -112,3 +112,17 @@ def test_a_line_break_in_a_cell_breaks_no_table():
   grid = Grid("t", ["a"], [["two\nlines"]])
   assert "| two lines |" in grid.markdown()
   assert r"  two lines \\" in grid.latex()
+
+
+def test_a_line_of_html_may_end_in_a_folders_name_but_in_no_digest():
+  page = Grid("t", ["folder", "commit"], [["cifar10+_densenet-40-12_seed0", "fd4fe9c838+"]]).html()
+  assert "<td>cifar10+_<wbr>densenet-40-12_<wbr>seed0</td>" in page
+  assert ">fd4fe9c838+</td>" in page
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_latex_notes_that_do_not_fit_a_page_follow_the_table(count):
+  text = Grid("t", ["a"], [["b"]], [f"note {n} {'word ' * 20}" for n in range(count)]).latex()
+  table, _, after = text.partition(r"\end{table}")
+  assert (table + after).count(r"\footnotesize\raggedright note ") == count
+  assert ("note 0 " in table, "note 0 " in after) == (count == 2, count == 40)

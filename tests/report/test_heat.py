@@ -23,6 +23,7 @@ def cells_in(folder):
 def test_a_square_has_its_cells_mean_deviation_and_count(small_table):
   cells = cells_in(small_table)
   figure = measures.laid_out(heat.draw(cells, "title"))
+  assert figure.get_suptitle() == "title\nmean ± deviation over seeds (seeds)"
   axes = figure.axes[0]
   assert (axes.get_xlabel(), axes.get_ylabel()) == ("depth L", "growth rate k")
   columns, rows = (
@@ -49,6 +50,7 @@ def test_what_failed_and_what_is_not_finished_is_written_in(tmp_path):
     if failed:
       records.write_failure(folder, records.Failure("out of memory", 1, "now"))
   figure = heat.draw(cells_in(tmp_path), "title")
+  assert figure.get_suptitle() == "title"
   words = [text.get_text() for text in figure.axes[0].texts]
   assert words.count("failed") == 1
   assert words.count("not\nfinished") == 1

@@ -53,7 +53,7 @@ def test_a_row_has_memory_work_and_an_estimated_time():
     "GB HBM": "8.19",
     "GB fast memory": "0.81",
     "cycles": "3.00 M",
-    "estimate": "10.0 ms (computing 2.0, HBM 10.0), 6,400 pictures/s",
+    "estimate": "10.0 ms (computing 2.0, HBM 10.0), 6,400 images/s",
     "exchanged": "2 all-reduce, 3.00 MiB",
   }
   assert "loops" not in text
@@ -68,7 +68,7 @@ def test_a_gpus_row_has_its_kernels():
   row = next(line for line in text.splitlines() if "│ none" in line)
   cells = [cell.strip() for cell in row.split("│")[1:-1]]
   assert cells[7] == "2,000"
-  assert cells[8].startswith("7.0 ms (computing 0.0, HBM 0.0, kernels 7.0), 10,000 pict")
+  assert cells[8].startswith("7.0 ms (computing 0.0, HBM 0.0, kernels 7.0), 10,000 images")
 
 
 def test_what_the_compiler_does_not_say_is_a_dash_and_a_refusal_is_quoted():

@@ -60,6 +60,15 @@ def test_a_mean_is_the_mean_of_the_numbers_that_are_printed(small_table):
     assert float(re.search(r"= ([\d.]+)$", text.splitlines()[1])[1]) == pytest.approx(sum(terms) / len(terms), abs=1e-4)
 
 
+def test_the_trail_says_what_was_not_done_as_published(tmp_path):
+  config = RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="densenet-40-12"), epochs=6)
+  untrained.run(tmp_path, config, 84.0, images=(200, 10_000))
+  untrained.run(tmp_path, RunConfig(DataConfig("svhn_cropped"), config.model), 1.9)
+  subset, whole = (provenance.lines(cell) for cell in ablation.cells_of(collection.read(tmp_path).runs))
+  assert subset[2] == "  not the published training: 200 of 50,000 images; 6 of 300 epochs"
+  assert not [line for line in whole if "published" in line]
+
+
 def only_run(folder):
   (run,) = collection.read(folder).runs
   return run

@@ -19,8 +19,8 @@ def test_the_last_column_has_a_scale_of_its_own_and_the_figure_says_so():
   np.testing.assert_allclose(first, [[0.5, 0.25, 1.0], [np.nan, 1.0, 0.5], [np.nan, np.nan, 0.25]])
   np.testing.assert_allclose(second, [[1.0, 0.5], [np.nan, 1.0]])
   titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-  assert titles[0].endswith("strongest: 0.4; of the transition: 10")
-  assert titles[1].endswith("strongest: 0.3; of the classifier: 0.12")
+  assert titles[0].endswith("strongest: 0.400; of the transition: 10.0")
+  assert titles[1].endswith("strongest: 0.300; of the classifier: 0.120")
   words = " ".join(text.get_text() for text in measures.texts(figure))
   assert "last column" in words
   assert "strongest of its own" in words

@@ -81,6 +81,23 @@ def test_a_logarithmic_axis_has_at_least_three_different_numbers_within_its_limi
   assert 3 <= len(shown) <= 8
 
 
+@pytest.mark.parametrize(
+  ("low", "high", "said"),
+  [
+    (1.75, 2.25, ["1.8", "1.9", "2.0", "2.1", "2.2"]),
+    (0.3, 20, ["0.5", "1", "2", "5", "10", "20"]),
+    (9, 120, ["10", "20", "50", "100"]),
+    (1e-5, 1e-2, ["1e-05", "0.0001", "0.001", "0.01"]),
+  ],
+)
+def test_numbers_of_a_logarithmic_axis_have_the_same_decimals_within_a_decade(low, high, said):
+  figure, ((axes,),) = style.panels(1, 1, (3, 2))
+  style.logarithmic(axes.yaxis)
+  axes.set_ylim(low, high)
+  figure.draw_without_rendering()
+  assert [label.get_text() for label in axes.get_yticklabels()] == said
+
+
 @given(st.lists(st.integers(1, 5000), min_size=1))
 def test_an_axis_of_epochs_has_whole_numbers_that_are_all_different(epochs):
   _, ((axes,),) = style.panels(1, 1, (3, 2))
@@ -90,3 +107,20 @@ def test_an_axis_of_epochs_has_whole_numbers_that_are_all_different(epochs):
   assert min(3, max(epochs) - min(epochs) + 1) <= len(set(ticks)) <= 10
   low, high = axes.get_xlim()
   assert low < min(epochs) <= max(epochs) < high
+
+
+def test_labels_of_neighbouring_panels_stand_apart():
+  figure, ((left, right),) = style.panels(1, 2, (8, 3), sharey=True)
+  for axes in (left, right):  # Numbers at both ends.
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 1], ["200M", "200M"])
+  measures.laid_out(figure)
+  last, first = left.get_xticklabels()[-1].get_window_extent(), right.get_xticklabels()[0].get_window_extent()
+  assert (first.x0 - last.x1) / figure.dpi >= 0.15  # Inches.
+
+
+@pytest.mark.parametrize(
+  ("value", "said"), [(2.0, "2.00"), (0.35, "0.350"), (1.914, "1.91"), (99.96, "100"), (999.4, "999"), (1234.4, "1234")]
+)
+def test_three_digits_are_three_also_where_they_end_in_noughts(value, said):
+  assert style.three_digits(value) == said

@@ -92,7 +92,20 @@ def test_the_errors_axis_is_logarithmic_where_ours_are_far_from_the_published(tm
   assert 1 < low < 3.46
   assert 60 < high < 120
   assert len(measures.ticks(axes.yaxis)) >= 3
-  assert tradeoff.draw(cells, "title").axes[0].get_yscale() == "linear"
+  alone = tradeoff.draw(cells, "title")
+  assert (alone.axes[0].get_yscale(), alone.get_suptitle()) == ("linear", "title")
+
+
+def test_beside_published_points_ours_are_said_to_be_of_another_training(tmp_path):
+  for rate, images in ((4, 50_000), (8, 200), (12, 400)):
+    config = RunConfig(DataConfig("cifar10", augment=True), ModelConfig(depth=10, growth_rate=rate))
+    untrained.run(tmp_path, config, 60.0, images=(images, 10_000))
+  whole, subset, another = ablation.cells_of(collection.read(tmp_path).runs)
+  said = lambda cells: tradeoff.draw(cells, "title", "c10+").get_suptitle()
+  assert said([whole]) == "title"
+  assert said([subset]) == "title\nsolid: not the published training: 200 of 50,000 images"
+  assert said([whole, subset]) == "title\nsolid: not all trained as published"
+  assert said([subset, another]) == "title\nsolid: not trained as published"
 
 
 def test_points_are_the_cells_of_the_collection(small_table):
