@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dn_jax.system.compilation import Compilable
-from dn_jax.training import loop
+from dn_jax.training import loop, streamed
 from dn_jax.training.resident import DeviceSplit
 from dn_jax.training.step import Evaluated, Totals, TrainState
 
@@ -71,7 +71,7 @@ class Watcher:
 class Clock:
   """A machine whose times are whole seconds, each of which its clock tells: it never sleeps."""
 
-  COMPILE, COMPILE_EVALUATION, STEP, EVALUATE = 100, 40, 2, 5
+  COMPILE, COMPILE_EVALUATION, WAIT, STEP, EVALUATE = 100, 40, 7, 2, 5
 
   def __init__(self, monkeypatch):
     self.now = 1000.0
@@ -81,7 +81,9 @@ class Clock:
     self.now += seconds
 
 
-def drive(losses, position=None, test_loss=5.0, watcher=None, classes=6, spend=lambda seconds: None, **changes):
+def drive(
+  losses, position=None, test_loss=5.0, watcher=None, classes=6, spend=lambda seconds: None, feed=None, **changes
+):
   """Runs the loop over steps whose losses are given, for one epoch (repeated) or for all."""
   losses = losses * 3 if len(losses) == 5 else losses
   compiled = set()
@@ -89,6 +91,9 @@ def drive(losses, position=None, test_loss=5.0, watcher=None, classes=6, spend=l
   # As the programs of `dn_jax.training.resident`: what is not compiled ahead is compiled by the first call.
   def compile_step(*arguments, batch_size):
     if batch_size not in compiled:
+      if feed:
+        spend(Clock.WAIT)
+        feed.waited += Clock.WAIT
       compiled.add(batch_size)
       spend(Clock.COMPILE)
 
@@ -121,7 +126,7 @@ def drive(losses, position=None, test_loss=5.0, watcher=None, classes=6, spend=l
   parts = loop.Assembly(
     plan=plan(**changes),
     num_classes=classes,
-    splits=loop.Splits(split, None, split),
+    splits=loop.Splits(feed or split, None, split),
     advance=Compilable(advance, compile_step),
     evaluate=Compilable(evaluate, compile_evaluation),
     order_of=lambda epoch: order,
@@ -193,6 +198,14 @@ def test_compiling_is_told_once_and_is_in_no_other_time(monkeypatch, keep):
   for record in records:
     assert (record.seconds, record.evaluation_seconds) == (steps * Clock.STEP, Clock.EVALUATE)
     assert record.images_per_second == images / (steps * Clock.STEP)
+
+
+def test_a_feeds_first_images_are_waited_for_in_the_epochs_time(monkeypatch):
+  watcher, clock, feed = Watcher(), Clock(monkeypatch), streamed.Feed(None, 15, 0, None, None)
+  _, (first, *rest) = drive([1.0] * 5, watcher=watcher, spend=clock.spend, feed=feed)
+  assert watcher.compiling == [{"training step": Clock.COMPILE, "evaluation": Clock.COMPILE_EVALUATION}]
+  assert (first.waiting_seconds, first.seconds) == (Clock.WAIT, Clock.WAIT + 5 * Clock.STEP)
+  assert [(each.waiting_seconds, each.seconds) for each in rest] == 2 * [(0, 5 * Clock.STEP)]
 
 
 @pytest.mark.parametrize("asked", [{"due_at": 7}, {"stopping_at": 1}])
