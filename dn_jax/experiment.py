@@ -6,7 +6,7 @@ import functools
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -81,8 +81,11 @@ class Recorder:
     self.saving += time.perf_counter() - begin
     self.rhythm.saved(step)
 
-  def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
-    self.display.progress(epoch, pictures, loss, error)
+  def compiled(self, seconds: Mapping[str, float]) -> None:
+    self.display.compiled(seconds)
+
+  def progress(self, epoch: int, images: int, seconds: float, loss: float, error: float) -> None:
+    self.display.progress(epoch, images, seconds, loss, error)
 
   def epoch(self, record: EpochRecord, state: step.TrainState) -> None:
     self.records.append(record)
@@ -184,7 +187,7 @@ def _begin(
 
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))
   console.print(
-    f"{slug(config)}: {parameters:,} parameters, {parts.plan.train_pictures:,} training pictures, "
+    f"{slug(config)}: {parameters:,} parameters, {parts.plan.train_images:,} training images, "
     f"{parts.plan.epochs} epochs of {parts.plan.steps_per_epoch} steps, on {_devices(config)}",
     highlight=False,
   )
@@ -278,7 +281,7 @@ def _drive(
         f"no whole checkpoint: starting again; the records of {lost} epochs are in {shown(folder)}/set-aside"
       )
     position, records, step_done = loop.Position(parts.fresh_state()), [], 0
-  with ProgressDisplay(console, plan.epochs, plan.steps_per_epoch * plan.batch_size, position.epochs) as display:
+  with ProgressDisplay(console, plan, records) as display:
     events = _event_writer()(str(folder / "tensorboard")) if config.tensorboard and processes.is_first() else None
     profile = Profile(folder / "profile") if config.profile and processes.is_first() else None
     rhythm = Rhythm(config.checkpoint.every_steps, config.checkpoint.every_minutes, step_done)
@@ -310,7 +313,7 @@ def _summary(
   if classes <= 5:  # An earlier version recorded it.
     top5 = None
   seconds = sum(record.seconds for record in records)
-  pictures = sum(record.seconds * record.images_per_second for record in records)
+  images = sum(record.seconds * record.images_per_second for record in records)
   return run_records.Summary(
     test_error_percent=100 * reported.test_error,
     reported=config.report,
@@ -321,7 +324,7 @@ def _summary(
     epochs=len(records),
     seconds=seconds,
     evaluation_seconds=sum(record.evaluation_seconds for record in records),
-    images_per_second=pictures / seconds,
+    images_per_second=images / seconds,
     network=name_of(config.model),
     data=data_name(config),
     seed=config.seed,
@@ -330,6 +333,7 @@ def _summary(
     python=platform.python_version(),
     versions=provenance.versions(),
     commit=provenance.commit(),
+    compile_seconds=sum(record.compile_seconds or 0 for record in records) or None,
     test_top5_error_percent=None if top5 is None else 100 * top5,
     test_class_errors_percent=None if errors is None else class_errors(errors, names),
   )

@@ -232,7 +232,7 @@ def small_run(out: pathlib.Path, *flags: str) -> list[str]:
 def metrics(folder: pathlib.Path) -> list[dict]:
   """A run's metrics without what time it took."""
   lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-  timed = ("seconds", "evaluation_seconds", "images_per_second", "waiting_seconds")
+  timed = ("seconds", "evaluation_seconds", "images_per_second", "waiting_seconds", "compile_seconds")
   return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 
 

@@ -195,7 +195,7 @@ def confused() -> list:
   own = np.array(streamed.own_rows(layout, 16))
   batches = lambda: ({name: values[n + own] for name, values in padded.items()} for n in (0, 16))
   evaluate = streamed.make_evaluate(lambda params, stats, images: say(images), lambda images: images, layout, 5)
-  there = evaluate({}, stats, batches, lambda: None)
+  there = evaluate({}, stats, streamed.Batches(batches, blank=None), lambda: None)
   expected = [[int(((labels == row) & (found == column)).sum()) for column in range(5)] for row in range(5)]
   return [here.confusion.tolist(), there.confusion.tolist(), expected]
 

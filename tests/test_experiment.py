@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import json
+import re
 import time
+from types import SimpleNamespace
 
 import pytest
 import rich.console
@@ -13,8 +15,10 @@ from dn_jax import experiment
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import CheckpointConfig, DataConfig, ModelConfig, RunConfig
 from dn_jax.data import catalog
+from dn_jax.distributed.layout import Layout
 from dn_jax.planner import plan, policy
 from dn_jax.runs import records
+from dn_jax.training import loop
 from dn_jax.training.checkpoint import Checkpoints
 
 traced_once = traced_once.traced_once
@@ -82,6 +86,34 @@ def test_a_summary_says_what_saving_held_the_run_up(tmp_path, monkeypatch):
   assert len(held) == 3  # After 8 and 16 of 20 steps, and at the end.
   assert summary["saving_seconds"] == pytest.approx(sum(held), abs=0.1)
   assert json.loads((tmp_path / "run" / "summary.json").read_text())["saving_seconds"] == summary["saving_seconds"]
+
+
+@pytest.mark.slow
+def test_a_summary_and_the_first_epochs_record_say_what_compiling_took_and_their_times_are_without_it(
+  tmp_path, monkeypatch
+):
+  compiled, hours = Layout.compiled, []
+
+  def slow(*arguments, **options):
+    hours.append(3600.0)
+    return compiled(*arguments, **options)
+
+  monkeypatch.setattr(Layout, "compiled", slow)
+  # A clock that goes on for an hour while the training step is compiled.
+  clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + sum(hours))
+  monkeypatch.setattr(loop, "time", clock)
+  config = RunConfig(DataConfig("digits"), ModelConfig(blocks=(1,), growth_rate=2), epochs=2, out=tmp_path / "run")
+  console = rich.console.Console(file=io.StringIO(), width=200)
+  summary = experiment.train(dataclasses.replace(config, batch_size=1024), console)
+  first, second = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+  assert first["compile_seconds"] == summary["compile_seconds"] > 3600
+  assert "compile_seconds" not in second
+  assert summary["seconds"] == pytest.approx(first["seconds"] + second["seconds"])
+  # One step.
+  assert first["images_per_second"] == pytest.approx(1024 / first["seconds"])
+  assert first["seconds"] < 3600
+  (line,) = (line for line in console.file.getvalue().splitlines() if line.startswith("compiling: "))
+  assert re.fullmatch(r"compiling: 3[67]\d\d s \(training step 3[67]\d\d s, evaluation \d+ s\)", line)
 
 
 def test_names_are_printed_as_they_are_and_unverified_files_are_not_agreed_on(tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ plans = st.builds(
   Plan,
   epochs=st.integers(1, 3),
   batch_size=st.integers(1, 9),
-  train_pictures=st.integers(9, 60),
+  train_images=st.integers(9, 60),
   keep_last_batch=st.booleans(),
   steps_per_dispatch=st.integers(1, 7),
 )
@@ -117,9 +117,9 @@ def test_an_epoch_takes_every_image_once_from_wherever_it_goes_on(plan, data):
 
   everything = taken(0)
   assert len(everything) == plan.steps_per_epoch
-  assert list(itertools.chain(*everything)) == list(range(plan.pictures_per_epoch))
-  rest = plan.train_pictures - plan.pictures_per_epoch
-  assert rest == (0 if plan.keep_last_batch else plan.train_pictures % plan.batch_size)
+  assert list(itertools.chain(*everything)) == list(range(plan.images_per_epoch))
+  rest = plan.train_images - plan.images_per_epoch
+  assert rest == (0 if plan.keep_last_batch else plan.train_images % plan.batch_size)
   assert taken(done) == everything[done:]
   assert all(1 <= steps <= plan.steps_per_dispatch for _, steps, _ in plan.dispatches(done))
 

@@ -160,7 +160,7 @@ class Testing:
     return _ahead(grain.MapDataset.range(self.steps).map(self.batch), workers)
 
   def batch(self, step: int) -> Rows:
-    """This process's rows of a step."""
+    """This process's rows of a step; after the last step padding alone."""
     return _stacked([self.picture(step * self.batch_size + row) for row in self.rows])
 
 

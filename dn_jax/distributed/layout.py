@@ -200,9 +200,8 @@ class Layout:
   ) -> Callable[..., Any]:
     """A program as of `everywhere`, compiled for arguments like these, or as an earlier start kept it.
 
-    By pmap, or under --debug-nans (JAX then takes a program apart), it is compiled at the first call. The memory of
-    tracing is given back before compiling, and that of compiling or loading after it. Of several processes each has
-    the program kept, or all compile it.
+    The memory of tracing is given back before compiling, and that of compiling or loading after it. Of several
+    processes each has the program kept, or all compile it. By pmap, and under --debug-nans, none is kept.
 
     Args:
       function, donate, in_specs, out_specs: see `everywhere`.
@@ -210,8 +209,11 @@ class Layout:
       like: a tree like that of the results, with anything for leaves.
     """
     program = self.everywhere(function, donate, in_specs, out_specs)
-    if self.parallel == "pmap" or jax.config.jax_debug_nans:
+    if self.parallel == "pmap":
+      program.compile(*arguments)
       return program
+    if jax.config.jax_debug_nans:
+      return compilation.ahead(program, *arguments)
     kept = kept_programs.Program((function, self, in_specs, out_specs), arguments, like, tuple(donate), self.mesh)
     compiled = kept.find()
     of_several = len({device.process_index for device in self.devices}) > 1
@@ -230,7 +232,7 @@ class Layout:
     # Without checking what varies over the devices: then a sum's gradient is the sum of gradients, as in pmap.
     return jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
-  def _everywhere_by_pmap(self, function: Callable[..., Any], donate: Sequence[int]) -> Callable[..., Any]:
+  def _everywhere_by_pmap(self, function: Callable[..., Any], donate: Sequence[int]) -> compilation.Compilable:
     here = [device for device in self.devices if device.process_index == jax.process_index()]
 
     @functools.cache
@@ -244,13 +246,16 @@ class Layout:
         donate_argnums=tuple(place + 1 for place in donate),
       )
 
+    # pmap needs an argument to map over, and places arguments itself. It returns to each process arrays on that
+    # process's devices alone.
+    @jax.transfer_guard("allow")
     def call(*arguments: Any) -> Any:
-      # pmap needs an argument to map over, and places arguments itself. It returns to each process arrays on that
-      # process's devices alone.
-      with jax.transfer_guard("allow"):
-        return _rewrapped(mapped(len(arguments))(np.arange(len(here)), *arguments), self.mesh)
+      return _rewrapped(mapped(len(arguments))(np.arange(len(here)), *arguments), self.mesh)
 
-    return call
+    def compile(*arguments: Any) -> None:
+      mapped(len(arguments)).lower(np.arange(len(here)), *arguments).compile()
+
+    return compilation.Compilable(call, compile)
 
 
 def make_layout(

@@ -29,9 +29,11 @@ class EpochRecord:
   """One line of metrics.jsonl.
 
   Errors are fractions of 1; `epoch` and `step` count from 1; None where there is no such split. `seconds` are of
-  training, and contain `waiting_seconds`, in which a streamed data set's images were not ready. `test_top5_error` is
-  left out for five classes or fewer. `test_class_errors` are in the order of the labels, None for a class without a
-  test image; left out for more than 20 classes.
+  training, and contain `waiting_seconds`, in which a streamed data set's images were not ready. `compile_seconds`, of
+  the starts before or within the epoch, count in none of the others; left out where nothing was compiled (in records of
+  an earlier version, whose other times contain it). `test_top5_error` is left out for five classes or fewer.
+  `test_class_errors` are in the order of the labels, None for a class without a test image; left out for more than 20
+  classes.
   """
 
   __pydantic_config__ = STRICT
@@ -50,6 +52,7 @@ class EpochRecord:
   evaluation_seconds: NotNegative
   images_per_second: NotNegative
   waiting_seconds: NotNegative = 0.0
+  compile_seconds: NotNegative | None = _may_lack()
   test_class_errors: tuple[Fraction | None, ...] | None = _may_lack()
 
 
@@ -118,6 +121,8 @@ class Summary:
   commit: str | None = None
   saving_seconds: NotNegative | None = _may_lack()
   """Time that the run waited for saving."""
+  compile_seconds: NotNegative | None = _may_lack()
+  """Time that compiling took, at all starts together; no part of the other times."""
   test_class_errors_percent: tuple[ClassError, ...] | None = _may_lack()
   """In the order of the labels; left out for more than 20 classes."""
 

@@ -1,15 +1,42 @@
 """Caches between starts, of compiled programs above all, and memory freed after compiling."""
 
 import ctypes
+import dataclasses
 import gc
 import os
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from dn_jax.system import kept_programs
 from dn_jax.system.folders import cache as folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Compilable:
+  """A function that runs programs, and what compiles them ahead of its calls, which else do so.
+
+  run:     the function
+  compile: takes the arguments of a call, and keeps the program that such a call will run
+  """
+
+  run: Callable[..., Any]
+  compile: Callable[..., None]
+
+  def __call__(self, *arguments: Any, **options: Any) -> Any:
+    return self.run(*arguments, **options)
+
+
+def ahead(program: Any, *arguments: Any) -> Callable[..., Any]:
+  """A function under `jax.jit`, compiled for arguments like these.
+
+  Under --debug-nans the function itself, which finds its program in JAX's memory: JAX takes it apart to look for NaNs.
+  """
+  compiled = program.lower(*arguments).compile()
+  return program if jax.config.jax_debug_nans else compiled
 
 
 def keep_compiled_programs() -> None:

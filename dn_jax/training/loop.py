@@ -27,17 +27,21 @@ class NotFiniteError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Begun:
-  """The epoch under way: the steps already taken, and their seconds."""
+  """The epoch under way: the steps already taken and their seconds, and the seconds that compiling took before them."""
 
   steps: int = 0
   seconds: float = 0.0
+  compile_seconds: float = 0.0
 
 
 class Watcher(Protocol):
   """Follows a run."""
 
-  def progress(self, epoch: int, pictures: int, loss: float, error: float) -> None:
-    """Now and then: the epoch, counted from 1, the number of images it has seen, its mean loss and error so far."""
+  def compiled(self, seconds: Mapping[str, float]) -> None:
+    """Once, before the first step: for how long each kind of program was compiled, or loaded."""
+
+  def progress(self, epoch: int, images: int, seconds: float, loss: float, error: float) -> None:
+    """Now and then: the epoch, counted from 1, the images it has seen, for how long, its mean loss and error so far."""
 
   def epoch(self, record: EpochRecord, state: TrainState) -> None:
     """After each epoch; the state is valid only during the call."""
@@ -54,26 +58,27 @@ class Watcher(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """The course of a run: its epochs, and the steps of each."""
+  """The course of a run: its epochs, the steps of each, and the images that it is tested on after each."""
 
   epochs: int
   batch_size: int
-  train_pictures: int
+  train_images: int
   keep_last_batch: bool
   steps_per_dispatch: int
+  evaluated_images: int = 0
 
   @property
   def steps_per_epoch(self) -> int:
-    whole, rest = divmod(self.train_pictures, self.batch_size)
+    whole, rest = divmod(self.train_images, self.batch_size)
     return whole + (1 if rest and self.keep_last_batch else 0)
 
   @property
-  def pictures_per_epoch(self) -> int:
-    return self.train_pictures if self.keep_last_batch else self.steps_per_epoch * self.batch_size
+  def images_per_epoch(self) -> int:
+    return self.train_images if self.keep_last_batch else self.steps_per_epoch * self.batch_size
 
   def dispatches(self, done: int = 0) -> list[tuple[int, int, int]]:
     """(first image, steps, batch size) of each command of an epoch, after its first `done` steps."""
-    whole, rest = divmod(self.train_pictures, self.batch_size)
+    whole, rest = divmod(self.train_images, self.batch_size)
     result = [
       (step * self.batch_size, min(self.steps_per_dispatch, whole - step), self.batch_size)
       for step in range(done, whole, self.steps_per_dispatch)
@@ -81,6 +86,12 @@ class Plan:
     if rest and self.keep_last_batch and done <= whole:
       result.append((whole * self.batch_size, 1, rest))
     return result
+
+  def first_dispatches(self, epoch: int, done: int) -> dict[int, tuple[int, int, int]]:
+    """By batch size, its first command after `done` steps of an epoch: (epoch, first image, steps)."""
+    ahead = [(epoch, each) for each in self.dispatches(done)]
+    ahead += [(epoch + 1, each) for each in self.dispatches() if epoch + 1 < self.epochs]
+    return {batch_size: (epoch, first, steps) for epoch, (first, steps, batch_size) in reversed(ahead)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,23 +158,50 @@ def run(parts: Assembly, position: Position, watcher: Watcher) -> TrainState:
   """
   # To look for NaNs, JAX itself copies each operation's results.
   with jax.transfer_guard("allow" if jax.config.jax_debug_nans or jax.config.jax_debug_infs else "disallow"):
+    waited = 0.0
+    if position.epochs < parts.plan.epochs:
+      position = compile_ahead(parts, position, watcher)
     while position.epochs < parts.plan.epochs:
-      waited = parts.feed.waited if parts.feed else 0.0
       position = train_epoch(parts, position, watcher)
-      waited = parts.feed.waited - waited if parts.feed else 0.0
+      waiting = parts.feed.waited - waited if parts.feed else 0.0
+      waited += waiting
       begin = time.perf_counter()
       measured = evaluate(parts, position, watcher)
-      record = record_of(parts, position, measured, time.perf_counter() - begin, waited)
+      record = record_of(parts, position, measured, time.perf_counter() - begin, waiting)
       watcher.epoch(record, position.state)
       position = Position(position.state, position.epochs + 1)
   return position.state
+
+
+def compile_ahead(parts: Assembly, position: Position, watcher: Watcher) -> Position:
+  """Compiles or loads every program of the epochs ahead; returns the position with the seconds of that.
+
+  So no clock of an epoch or an evaluation contains it. A feed's first images are waited for here; that time is the
+  epoch's.
+  """
+  state, splits, begun = position.state, parts.splits, position.begun
+  begin = time.perf_counter()
+  # First, since the memory of tracing and compiling is given back after a training step's.
+  for split in (splits.valid, splits.test):
+    if split:
+      parts.evaluate.compile(optimizer.tested(state.params, state.opt_state), state.batch_stats, split)
+  evaluation = time.perf_counter() - begin
+  for batch_size, (epoch, *which) in parts.plan.first_dispatches(position.epochs, begun.steps).items():
+    order = parts.order_of(epoch)
+    parts.advance.compile(state, _totals(position), splits.train, order, *which, batch_size=batch_size)
+  waited = parts.feed.waited if parts.feed else 0.0
+  seconds = {"training step": time.perf_counter() - begin - evaluation - waited, "evaluation": evaluation}
+  watcher.compiled(seconds)
+  begun = Begun(begun.steps, begun.seconds + waited, begun.compile_seconds + sum(seconds.values()))
+  return dataclasses.replace(position, begun=begun)
 
 
 def train_epoch(parts: Assembly, position: Position, watcher: Watcher) -> Position:
   """Takes the remaining steps of the epoch under way; returns once the device has taken them."""
   state, epoch, plan = position.state, position.epochs, parts.plan
   begin = time.perf_counter() - position.begun.seconds
-  totals = Totals.zero_beside(state.step) if position.totals is None else position.totals
+  so_far = lambda steps: dataclasses.replace(position.begun, steps=steps, seconds=time.perf_counter() - begin)
+  totals = _totals(position)
   order, before = parts.order_of(epoch), epoch * plan.steps_per_epoch
   step = before + position.begun.steps
   pending: collections.deque[tuple[int, jax.Array]] = collections.deque()
@@ -178,16 +216,15 @@ def train_epoch(parts: Assembly, position: Position, watcher: Watcher) -> Positi
     if watcher.due(step) and step - before < plan.steps_per_epoch:
       while pending:  # Only a finite state is saved.
         _check_finite(*pending.popleft(), parts)
-      watcher.save(step, state, totals, Begun(step - before, time.perf_counter() - begin))
+      watcher.save(step, state, totals, so_far(step - before))
     if time.perf_counter() - told > _PROGRESS_EVERY:
-      so_far = jax.device_get(totals)
-      means = so_far.means()
-      watcher.progress(epoch + 1, int(so_far.count), means["loss"], means["error"])
-      told = time.perf_counter()
+      seen = jax.device_get(totals)
+      means, told = seen.means(), time.perf_counter()
+      watcher.progress(epoch + 1, int(seen.count), told - begin, means["loss"], means["error"])
   while pending:
     _check_finite(*pending.popleft(), parts)
   jax.block_until_ready(totals)
-  return Position(state, epoch, Begun(plan.steps_per_epoch, time.perf_counter() - begin), totals)
+  return Position(state, epoch, so_far(plan.steps_per_epoch), totals)
 
 
 def evaluate(parts: Assembly, position: Position, watcher: Watcher) -> dict[str, Evaluated]:
@@ -222,7 +259,7 @@ def record_of(
   means_of = {split: found.means() for split, found in measured.items()}
   for split, means in means_of.items():
     if not np.isfinite(means["loss"]):
-      raise _not_finite(f"the loss on the {split} pictures", means["loss"], last - 1, parts)
+      raise _not_finite(f"the loss on the {split} images", means["loss"], last - 1, parts)
   train, valid, test = position.totals.means(), means_of.get("validation"), means_of["test"]
   return EpochRecord(
     epoch=position.epochs + 1,
@@ -237,10 +274,15 @@ def record_of(
     test_top5_error=test["top5_error"] if parts.num_classes > MEANINGLESS_TOP5 else None,
     seconds=seconds,
     evaluation_seconds=evaluation_seconds,
-    images_per_second=parts.plan.pictures_per_epoch / seconds,
+    images_per_second=parts.plan.images_per_epoch / seconds,
     waiting_seconds=waiting_seconds,
+    compile_seconds=position.begun.compile_seconds or None,
     test_class_errors=measured["test"].class_errors(),
   )
+
+
+def _totals(position: Position) -> Totals:
+  return Totals.zero_beside(position.state.step) if position.totals is None else position.totals
 
 
 def _check_finite(first_step: int, losses: jax.Array, parts: Assembly) -> None:

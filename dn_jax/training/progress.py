@@ -2,14 +2,19 @@
 
 import datetime
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import jax
 import rich.console
 import rich.progress
 
+from dn_jax.runs import rounding
 from dn_jax.runs.records import EpochRecord
+from dn_jax.training.loop import Plan
 
-# Commands before the recorded ones: the first compiles, the next may still settle.
+# Seconds of compiling from which on they are said.
+_SAID_FROM = 1.0
+# Commands before the recorded ones: the first ones may still settle.
 _BEFORE = 3
 _RECORDED = 5
 
@@ -19,34 +24,30 @@ class ProgressDisplay:
 
   Args:
     console: shows them.
-    epochs: of the whole run.
-    images: of one epoch.
-    epochs_done: by earlier starts.
+    plan: of the whole run.
+    records: of the epochs that earlier starts have done.
   """
 
-  def __init__(self, console: rich.console.Console, epochs: int, images: int, epochs_done: int):
+  def __init__(self, console: rich.console.Console, plan: Plan, records: Sequence[EpochRecord]):
     self._console = console
-    self._epochs = epochs
-    self._images = images
+    self._plan = plan
+    # Of one evaluation; None before the first.
+    self._evaluation = records[-1].evaluation_seconds if records else None
     self._bar = rich.progress.Progress(
-      rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+      rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.total}"),
       rich.progress.BarColumn(),
       rich.progress.TaskProgressColumn(),
       rich.progress.TextColumn("{task.fields[state]}"),
-      rich.progress.TextColumn("left"),
-      rich.progress.TimeRemainingColumn(),
       console=console,
       transient=True,
       disable=not console.is_terminal,
-      speed_estimate_period=120,
     )
     self._task = self._bar.add_task(
       "train",
-      total=epochs * images,
-      completed=epochs_done * images,
-      epoch=min(epochs_done + 1, epochs),
-      epochs=epochs,
-      state="compiling the training step",
+      total=plan.epochs,
+      completed=len(records),
+      epoch=min(len(records) + 1, plan.epochs),
+      state="compiling training step and evaluation",
     )
 
   def __enter__(self) -> "ProgressDisplay":
@@ -56,32 +57,53 @@ class ProgressDisplay:
   def __exit__(self, *exception: object) -> None:
     self._bar.stop()
 
-  def progress(self, epoch: int, images: int, loss: float, error: float) -> None:
-    """Moves the bar; see `dn_jax.training.loop.Watcher`."""
-    speed = self._bar.tasks[0].speed
-    self._show(epoch, (epoch - 1) * self._images + images, loss, error, f"{speed:,.0f} pictures/s" if speed else "")
+  def compiled(self, seconds: Mapping[str, float]) -> None:
+    """Prints for how long programs were compiled; see `dn_jax.training.loop.Watcher`."""
+    self._bar.update(self._task, state="")
+    if (total := sum(seconds.values())) >= _SAID_FROM:
+      parts = ", ".join(f"{name} {each:.0f} s" for name, each in seconds.items())
+      self._console.print(f"compiling: {total:.0f} s ({parts})", highlight=False)
 
-  def _show(self, epoch: int, completed: int, loss: float, error: float, rate: str) -> None:
-    state = f"loss {loss:.4f}  error {error:.2%}  {rate}"
-    self._bar.update(self._task, completed=completed, epoch=min(epoch, self._epochs), state=state)
+  def progress(self, epoch: int, images: int, seconds: float, loss: float, error: float) -> None:
+    """Moves the bar; see `dn_jax.training.loop.Watcher`."""
+    self._show(epoch - 1, images, loss, error, images / seconds)
 
   def epoch(self, record: EpochRecord) -> None:
     """Prints an epoch's line."""
-    rate = f"{record.images_per_second:,.0f} pictures/s"
-    self._show(record.epoch + 1, record.epoch * self._images, record.train_loss, record.train_error, rate)
-    valid = "" if record.valid_error is None else f"  valid {record.valid_error:.2%}"
+    self._evaluation, rate = record.evaluation_seconds, record.images_per_second
+    self._show(record.epoch, 0, record.train_loss, record.train_error, rate)
+    valid = "" if record.valid_error is None else f"  valid {_percent(record.valid_error)}"
     share = record.waiting_seconds / record.seconds
     waiting = f" (waiting for them {share:.0%})" if record.waiting_seconds else ""
-    left = datetime.timedelta(
-      seconds=round((self._epochs - record.epoch) * (record.seconds + record.evaluation_seconds))
-    )
+    epochs = self._plan.epochs
     self._console.print(
-      f"epoch {record.epoch:>{len(str(self._epochs))}}/{self._epochs}  rate {record.learning_rate:<7.3g} "
-      f"train loss {record.train_loss:.4f} error {record.train_error:.2%}{valid}  test {record.test_error:.2%}  "
-      f"{rate}{waiting}  left {left}",
+      f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  rate {record.learning_rate:<7.3g} "
+      f"train loss {record.train_loss:.4f} error {_percent(record.train_error)}{valid}  "
+      f"test {_percent(record.test_error)}  {rate:,.0f} images/s{waiting}  left {self._left(record.epoch, 0, rate)}",
       highlight=False,
       soft_wrap=True,
     )
+
+  def _show(self, epochs: int, images: int, loss: float, error: float, rate: float) -> None:
+    """Shows the position after so many whole epochs and images of the next one."""
+    self._bar.update(
+      self._task,
+      completed=epochs + images / self._plan.images_per_epoch,
+      epoch=min(epochs + 1, self._plan.epochs),
+      state=f"loss {loss:.4f}  error {_percent(error)}  {rate:,.0f} images/s  left {self._left(epochs, images, rate)}",
+    )
+
+  def _left(self, epochs: int, images: int, rate: float) -> datetime.timedelta:
+    """Time to the end of the run, after so many whole epochs and images of the next one, at images a second."""
+    # A training step takes about three forward passes.
+    evaluation = self._plan.evaluated_images / (3 * rate) if self._evaluation is None else self._evaluation
+    epochs = self._plan.epochs - epochs
+    training = (epochs * self._plan.images_per_epoch - images) / rate
+    return datetime.timedelta(seconds=round(training + epochs * evaluation))
+
+
+def _percent(error: float) -> str:
+  return f"{rounding.in_words(100 * error)}%"
 
 
 class Profile:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from dn_jax.distributed.layout import Layout, cut, gathered, place, replicate
+from dn_jax.system.compilation import Compilable, ahead
 from dn_jax.training.step import Batch, Evaluated, Keys, Prepare, Totals, TrainState, TrainStep, make_prepared_step
 
 
@@ -22,9 +23,10 @@ class DeviceSplit(NamedTuple):
 
 
 # (state, totals, split, order, first, steps, batch_size=...) -> (state, totals, losses), see `make_advance`
-Advance = Callable[..., tuple[TrainState, Totals, jax.Array]]
-# (params, batch_stats, split, called after each batch) -> totals over every image of the split
-Evaluate = Callable[[Any, Any, DeviceSplit, Callable[[], None]], Evaluated]
+Advance = Compilable
+# (params, batch_stats, split, called after each batch) -> totals over every image of the split; it is compiled by the
+# first three alone
+Evaluate = Compilable
 
 
 class _Which(NamedTuple):
@@ -80,24 +82,30 @@ def make_advance(
 
   compiled: dict[int, Callable[..., Any]] = {}
 
-  def advance(
-    state: TrainState, totals: Totals, split: DeviceSplit, order: jax.Array, first: int, steps: int, *, batch_size: int
-  ) -> tuple[TrainState, Totals, jax.Array]:
+  def arguments_of(
+    state: TrainState, totals: Totals, split: DeviceSplit, order: jax.Array, first: int, steps: int
+  ) -> tuple[TrainState, Totals, DeviceSplit, _Which]:
     first, steps = replicate((np.int32(first), np.int32(steps)), layout.mesh)
-    arguments = (state, totals, split, _Which(order, first, steps, keys))
-    if batch_size not in compiled:
-      whole = PartitionSpec()
-      compiled[batch_size] = layout.compiled(
-        functools.partial(command, batch_size),
-        arguments,
-        like=(state, totals, "losses"),
-        donate=(0, 1),
-        in_specs=(specs, *(whole,) * 3),
-        out_specs=(specs, whole, whole),
-      )
-    return compiled[batch_size](*arguments)
+    return state, totals, split, _Which(order, first, steps, keys)
 
-  return advance
+  def compile(*given: Any, batch_size: int) -> None:
+    if batch_size in compiled:
+      return
+    arguments, whole = arguments_of(*given), PartitionSpec()
+    compiled[batch_size] = layout.compiled(
+      functools.partial(command, batch_size),
+      arguments,
+      like=(*arguments[:2], "losses"),
+      donate=(0, 1),
+      in_specs=(specs, *(whole,) * 3),
+      out_specs=(specs, whole, whole),
+    )
+
+  def advance(*given: Any, batch_size: int) -> tuple[TrainState, Totals, jax.Array]:
+    compile(*given, batch_size=batch_size)
+    return compiled[batch_size](*arguments_of(*given))
+
+  return Compilable(advance, compile)
 
 
 def make_evaluate(
@@ -116,7 +124,7 @@ def make_evaluate(
     batch_size: rounded up to a multiple of their number.
     classes: of the confusion matrix that the step makes; 0: it makes none.
   """
-  mesh = layout.mesh
+  mesh, compiled = layout.mesh, {}
   batch_size = math.ceil(batch_size / mesh.size) * mesh.size
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
@@ -127,11 +135,16 @@ def make_evaluate(
     batch = cut(Batch(normalise(split.images[numbers]), split.labels[numbers], weights), mesh)
     return gathered(totals + eval_step(gathered(params, mesh), batch_stats, batch), mesh)
 
+  def compile(params: Any, batch_stats: Any, split: DeviceSplit) -> None:
+    if split.labels.shape not in compiled:
+      totals, first = Evaluated.none_yet(classes, split.labels), place(np.int32(0), split.labels.sharding)
+      compiled[split.labels.shape] = ahead(one, params, batch_stats, totals, split, first)
+
   def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Evaluated:
-    totals = Evaluated.none_yet(classes, split.labels)
+    totals, program = Evaluated.none_yet(classes, split.labels), compiled.get(split.labels.shape, one)
     for first in range(0, split.labels.shape[0], batch_size):
-      totals = one(params, batch_stats, totals, split, place(np.int32(first), split.labels.sharding))
+      totals = program(params, batch_stats, totals, split, place(np.int32(first), split.labels.sharding))
       between()
     return totals
 
-  return evaluate
+  return Compilable(evaluate, compile)

@@ -67,10 +67,10 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   else:
     splits = on_devices(dataset, layout.mesh)
     advance = resident.make_advance(*of_a_step, plan.steps_per_dispatch, specs)
+    # Compiled here, since compiling a step clears what JAX has traced.
     in_order = jax.jit(epoch_order, static_argnames="count")
-    order_of = lambda number: distribution.replicate(
-      in_order(order_key, jax.device_put(np.int32(number)), count=plan.train_pictures), layout.mesh
-    )
+    in_order = in_order.lower(order_key, jax.device_put(np.int32(0)), count=plan.train_images).compile()
+    order_of = lambda number: distribution.replicate(in_order(order_key, jax.device_put(np.int32(number))), layout.mesh)
   rate = jax.jit(schedule)
   return loop.Assembly(
     plan=plan,
@@ -138,7 +138,12 @@ def batches_of(
       bad.note(columns.pop("bad"))
       yield columns
 
-  return batches
+  def blank() -> streamed.Columns:
+    columns = testing.batch(testing.steps)
+    del columns["bad"]
+    return columns
+
+  return streamed.Batches(batches, blank)
 
 
 def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.Layout) -> loop.Plan:
@@ -151,16 +156,17 @@ def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.La
   plan = loop.Plan(
     epochs=config.epochs,
     batch_size=config.batch_size,
-    train_pictures=catalog.pictures(dataset.train),
+    train_images=catalog.pictures(dataset.train),
     keep_last_batch=config.last_batch == "keep",
     steps_per_dispatch=config.steps_per_dispatch or by_default,
+    evaluated_images=sum(catalog.pictures(split) for split in (dataset.valid, dataset.test) if split is not None),
   )
-  if plan.batch_size > plan.train_pictures:
-    fits = f"there are {plan.train_pictures} training pictures; at most that"
+  if plan.batch_size > plan.train_images:
+    fits = f"there are {plan.train_images} training pictures; at most that"
     raise ConfigurationError("batch-size", plan.batch_size, fits)
   layout.check("batch-size", plan.batch_size)
   layout.check_accumulation(config.accumulation)
-  rest = plan.train_pictures % plan.batch_size
+  rest = plan.train_images % plan.batch_size
   if plan.keep_last_batch and rest:
     try:
       layout.check("last-batch", rest)

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from dn_jax.data import stream
 from dn_jax.distributed.layout import AXIS, Layout, gathered
-from dn_jax.training.resident import Advance
+from dn_jax.system.compilation import Compilable, ahead
+from dn_jax.training.resident import Advance, Evaluate
 from dn_jax.training.step import (
   Batch,
   Evaluated,
@@ -28,10 +30,20 @@ from dn_jax.training.step import (
 )
 
 Columns = stream.Rows
-# Opens a split for a test: this process's rows of every batch.
-Batches = Callable[[], Iterator[Columns]]
 # Batches that lie on the device before their step.
 _PLACED = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+  """A split for a test.
+
+  open:  begins anew: this process's rows of every batch
+  blank: such rows, of no image
+  """
+
+  open: Callable[[], Iterator[Columns]]
+  blank: Callable[[], Columns]
 
 
 class Feed:
@@ -67,6 +79,12 @@ class Feed:
 
   def take(self, step: int) -> Any:
     """The batch of a step, counted over the whole run. Another step than the next one opens the stream anew."""
+    self.look_at(step)
+    self._next += 1
+    return self._placed.popleft()
+
+  def look_at(self, step: int) -> Any:
+    """The batch of a step, which is still to be taken."""
     if step != self._next:
       self.close()
       self._batches, self._next = self._training.batches(step, self._steps - step, self._workers), step
@@ -76,8 +94,7 @@ class Feed:
       self._note_bad(columns.pop("bad"))
       self._placed.append(self._place(columns))
     self.waited += time.perf_counter() - begin
-    self._next += 1
-    return self._placed.popleft()
+    return self._placed[0]
 
   def close(self) -> None:
     """Ends the workers."""
@@ -129,19 +146,23 @@ def make_advance(
   whole = PartitionSpec()
   compiled: list[Callable[..., Any]] = []
 
-  def advance(
+  def compile(
     state: TrainState, totals: Totals, feed: Feed, order: int, first: int, steps: int, *, batch_size: int
-  ) -> tuple[TrainState, Totals, jax.Array]:
+  ) -> None:
     del steps
-    rows = feed.take(order * feed.steps_per_epoch + first // batch_size)
-    arguments = (state, totals, keys, rows)
     if not compiled:
+      arguments = (state, totals, keys, feed.look_at(order * feed.steps_per_epoch + first // batch_size))
       in_specs, out_specs = (specs, whole, whole, PartitionSpec(AXIS)), (specs, whole, whole)
       like = (state, totals, "losses")
       compiled.append(layout.compiled(on_device, arguments, like, (0, 1), in_specs, out_specs))
-    return compiled[0](*arguments)
 
-  return advance
+  def advance(
+    state: TrainState, totals: Totals, feed: Feed, order: int, first: int, steps: int, *, batch_size: int
+  ) -> tuple[TrainState, Totals, jax.Array]:
+    compile(state, totals, feed, order, first, steps, batch_size=batch_size)
+    return compiled[0](state, totals, keys, feed.take(order * feed.steps_per_epoch + first // batch_size))
+
+  return Compilable(advance, compile)
 
 
 def make_evaluate(
@@ -149,7 +170,7 @@ def make_evaluate(
   normalise: Callable[[jax.Array], jax.Array],
   layout: Layout,
   classes: int = 0,
-) -> Callable[..., Evaluated]:
+) -> Evaluate:
   """`dn_jax.training.resident.Evaluate` of a split that gives batches; several crops of an image vote by the mean of
   their probabilities.
 
@@ -159,7 +180,7 @@ def make_evaluate(
     layout: the devices that share a batch.
     classes: of the network, for a confusion matrix; 0: for none.
   """
-  place = placer(layout)
+  place, compiled = placer(layout), []
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
   def one(params: Any, batch_stats: Any, totals: Evaluated, rows: dict[str, jax.Array]) -> Evaluated:
@@ -174,11 +195,16 @@ def make_evaluate(
     found = evaluated_of(logits, Batch(images, rows["label"], rows["weight"]), classes > 0)
     return gathered(totals + found, layout.mesh)
 
+  def compile(params: Any, batch_stats: Any, split: Batches) -> None:
+    if not compiled:
+      totals = Evaluated.none_yet(classes, jax.tree.leaves(batch_stats)[0])
+      compiled.append(ahead(one, params, batch_stats, totals, place(split.blank())))
+
   def evaluate(params: Any, batch_stats: Any, split: Batches, between: Callable[[], None]) -> Evaluated:
-    totals = Evaluated.none_yet(classes, jax.tree.leaves(batch_stats)[0])
-    for columns in split():
-      totals = one(params, batch_stats, totals, place(columns))
+    totals, program = Evaluated.none_yet(classes, jax.tree.leaves(batch_stats)[0]), compiled[0] if compiled else one
+    for columns in split.open():
+      totals = program(params, batch_stats, totals, place(columns))
       between()
     return totals
 
-  return evaluate
+  return Compilable(evaluate, compile)

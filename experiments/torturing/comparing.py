@@ -8,7 +8,7 @@ import numpy as np
 from dn_jax.runs import records
 from dn_jax.training.seal import fault, steps_on_disk
 
-TIMES = ("seconds", "evaluation_seconds", "images_per_second", "waiting_seconds")
+TIMES = ("seconds", "evaluation_seconds", "images_per_second", "waiting_seconds", "compile_seconds")
 
 
 def newest_whole(folder: pathlib.Path) -> int | None:

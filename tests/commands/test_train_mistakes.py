@@ -86,7 +86,7 @@ def test_a_network_that_breaks_in_an_epochs_last_step_is_noticed_and_not_saved(t
   folder = tmp_path / "run"
   done = call(*smallest_run(folder, "--batch-size", "1297", "--optimizer.learning-rate", "1e30"))
   assert done.returncode == 2
-  assert "error: the loss on the test pictures is" in done.stderr
+  assert "error: the loss on the test images is" in done.stderr
   assert list((folder / "checkpoints").iterdir()) == []
 
 

@@ -43,7 +43,7 @@ def undisturbed(tmp_path_factory, photographs):
 def test_a_run_on_a_folder_leaves_what_every_run_leaves_and_is_evaluated(undisturbed):
   folder, done = undisturbed
   assert "protocol: densenet's for ImageNet (densenet has none of its own for folder)" in " ".join(done.stdout.split())
-  assert "48 training pictures, 3 epochs of 6 steps" in " ".join(done.stdout.split())
+  assert "48 training images, 3 epochs of 6 steps" in " ".join(done.stdout.split())
   assert "(waiting for them " in done.stdout
   config = json.loads((folder / "config.json").read_text())
   assert (config["data"]["size"], config["data"]["resize"], config["batch_size"]) == (16, 18, 8)

@@ -235,6 +235,11 @@ def test_what_a_record_may_lack_is_left_out_where_there_is_nothing_to_say(tmp_pa
   write_summary(tmp_path, dataclasses.replace(SUMMARY, saving_seconds=1.5))
   assert json.loads((tmp_path / "summary.json").read_text())["saving_seconds"] == 1.5
   assert read_summary(tmp_path).saving_seconds == 1.5
+  records = [dataclasses.replace(RECORD, compile_seconds=2.5), RECORD]
+  write_records(tmp_path, records)
+  lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert [line.get("compile_seconds", "left out") for line in lines] == [2.5, "left out"]
+  assert read_records(tmp_path) == records
   classes = dataclasses.replace(DATA, classes=("cat", "dog"))
   create(tmp_path / "run", config(), classes)
   assert json.loads((tmp_path / "run" / "data.json").read_text())["classes"] == ["cat", "dog"]
@@ -244,7 +249,8 @@ def test_what_a_record_may_lack_is_left_out_where_there_is_nothing_to_say(tmp_pa
 
 
 def test_a_line_of_an_earlier_version_lacks_what_came_later(tmp_path):
-  line = {name: value for name, value in dataclasses.asdict(RECORD).items() if name != "waiting_seconds"}
+  later = ("waiting_seconds", "compile_seconds")
+  line = {name: value for name, value in dataclasses.asdict(RECORD).items() if name not in later}
   (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
   assert read_records(tmp_path) == [RECORD]
 

@@ -1,20 +1,22 @@
 """The course of a run."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dn_jax.training import loop
+from dn_jax.system.compilation import Compilable
+from dn_jax.training import loop, streamed
 from dn_jax.training.resident import DeviceSplit
 from dn_jax.training.step import Evaluated, Totals, TrainState
 
 
 def plan(**changes):
   return loop.Plan(
-    **{"epochs": 3, "batch_size": 4, "train_pictures": 22, "keep_last_batch": False, "steps_per_dispatch": 2} | changes
+    **{"epochs": 3, "batch_size": 4, "train_images": 22, "keep_last_batch": False, "steps_per_dispatch": 2} | changes
   )
 
 
@@ -26,9 +28,9 @@ def test_an_epoch_takes_every_whole_batch_in_order():
 def test_the_last_batch_is_kept_on_request():
   assert plan(keep_last_batch=True).dispatches()[-1] == (20, 1, 2)
   assert plan(keep_last_batch=True).steps_per_epoch == 6
-  assert plan(keep_last_batch=True, train_pictures=24).steps_per_epoch == 6
+  assert plan(keep_last_batch=True, train_images=24).steps_per_epoch == 6
   # The paper's CIFAR: 50,000 = 781 x 64 + 16.
-  assert plan(keep_last_batch=True, train_pictures=50_000, batch_size=64).steps_per_epoch == 782
+  assert plan(keep_last_batch=True, train_images=50_000, batch_size=64).steps_per_epoch == 782
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -48,7 +50,10 @@ def test_an_epoch_gone_on_with_takes_the_steps_that_are_left(keep, steps_per_dis
 
 class Watcher:
   def __init__(self):
-    self.records = []
+    self.records, self.compiling = [], []
+
+  def compiled(self, seconds):
+    self.compiling.append(seconds)
 
   def progress(self, *args):
     pass
@@ -63,13 +68,45 @@ class Watcher:
     return False
 
 
-def drive(losses, position=None, test_loss=5.0, watcher=None, classes=6):
+class Clock:
+  """A machine whose times are whole seconds, each of which its clock tells: it never sleeps."""
+
+  COMPILE, COMPILE_EVALUATION, WAIT, STEP, EVALUATE = 100, 40, 7, 2, 5
+
+  def __init__(self, monkeypatch):
+    self.now = 1000.0
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
+
+  def spend(self, seconds):
+    self.now += seconds
+
+
+def drive(
+  losses, position=None, test_loss=5.0, watcher=None, classes=6, spend=lambda seconds: None, feed=None, **changes
+):
   """Runs the loop over steps whose losses are given, for one epoch (repeated) or for all."""
   losses = losses * 3 if len(losses) == 5 else losses
+  compiled = set()
+
+  # As the programs of `dn_jax.training.resident`: what is not compiled ahead is compiled by the first call.
+  def compile_step(*arguments, batch_size):
+    if batch_size not in compiled:
+      if feed:
+        spend(Clock.WAIT)
+        feed.waited += Clock.WAIT
+      compiled.add(batch_size)
+      spend(Clock.COMPILE)
+
+  def compile_evaluation(*arguments):
+    if "evaluation" not in compiled:
+      compiled.add("evaluation")
+      spend(Clock.COMPILE_EVALUATION)
 
   # They stand for programs of a device, and compute where the numbers are.
   @jax.transfer_guard("allow")
   def advance(state, totals, split, order, first, steps, *, batch_size):
+    compile_step(batch_size=batch_size)
+    spend(steps * Clock.STEP)
     first = int(state.step)
     found = jnp.asarray(losses[first : first + steps])
     totals += Totals(
@@ -79,17 +116,19 @@ def drive(losses, position=None, test_loss=5.0, watcher=None, classes=6):
 
   @jax.transfer_guard("allow")
   def evaluate(params, stats, split, between):
+    compile_evaluation()
+    spend(Clock.EVALUATE)
     between()
     return Evaluated(jnp.int32(10), jnp.float32(test_loss), jnp.int32(3), jnp.int32(1), CONFUSION)
 
   split = DeviceSplit(jnp.zeros((22, 1, 1, 1), jnp.uint8), jnp.zeros(22, jnp.int32))
   order, watcher, start = jnp.arange(22), watcher or Watcher(), TrainState(jnp.int32(0), {}, {}, ())
   parts = loop.Assembly(
-    plan=plan(),
+    plan=plan(**changes),
     num_classes=classes,
-    splits=loop.Splits(split, None, split),
-    advance=advance,
-    evaluate=evaluate,
+    splits=loop.Splits(feed or split, None, split),
+    advance=Compilable(advance, compile_step),
+    evaluate=Compilable(evaluate, compile_evaluation),
     order_of=lambda epoch: order,
     rate_of=lambda step: 0.1 if step < 10 else 0.01,
     fresh_state=lambda: start,
@@ -130,7 +169,7 @@ def test_a_run_stopped_within_an_epoch_or_its_evaluation_ends_as_an_undisturbed_
   assert (at, int(state.step), begun.steps) == (step, step, steps)
   assert [record.epoch for record in watcher.records] == [1]
   _, rest = drive(losses, loop.Position(state, 1, begun, totals))
-  times = {"seconds": 0.0, "evaluation_seconds": 0.0, "images_per_second": 0.0}
+  times = {"seconds": 0.0, "evaluation_seconds": 0.0, "images_per_second": 0.0, "compile_seconds": None}
   plain = lambda records: [dataclasses.replace(record, **times) for record in records]
   assert plain(watcher.records + rest) == plain(undisturbed)
 
@@ -145,6 +184,76 @@ def test_records_say_what_happened():
   assert records[0].train_error == pytest.approx(5 / 20)
   assert (records[0].test_error, records[0].test_top5_error, records[0].valid_error) == (0.3, 0.1, None)
   assert records[0].test_class_errors == (0.25, None)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_compiling_is_told_once_and_is_in_no_other_time(monkeypatch, keep):
+  watcher, clock = Watcher(), Clock(monkeypatch)
+  _, records = drive([1.0] * 18, watcher=watcher, spend=clock.spend, keep_last_batch=keep)
+  # A smaller last batch has a program of its own.
+  steps, images, programs = (6, 22, 2) if keep else (5, 20, 1)
+  training, evaluation = programs * Clock.COMPILE, Clock.COMPILE_EVALUATION
+  assert watcher.compiling == [{"training step": training, "evaluation": evaluation}]
+  assert [record.compile_seconds for record in records] == [training + evaluation, None, None]
+  for record in records:
+    assert (record.seconds, record.evaluation_seconds) == (steps * Clock.STEP, Clock.EVALUATE)
+    assert record.images_per_second == images / (steps * Clock.STEP)
+
+
+def test_a_feeds_first_images_are_waited_for_in_the_epochs_time(monkeypatch):
+  watcher, clock, feed = Watcher(), Clock(monkeypatch), streamed.Feed(None, 15, 0, None, None)
+  _, (first, *rest) = drive([1.0] * 5, watcher=watcher, spend=clock.spend, feed=feed)
+  assert watcher.compiling == [{"training step": Clock.COMPILE, "evaluation": Clock.COMPILE_EVALUATION}]
+  assert (first.waiting_seconds, first.seconds) == (Clock.WAIT, Clock.WAIT + 5 * Clock.STEP)
+  assert [(each.waiting_seconds, each.seconds) for each in rest] == 2 * [(0, 5 * Clock.STEP)]
+
+
+@pytest.mark.parametrize("asked", [{"due_at": 7}, {"stopping_at": 1}])
+def test_an_epoch_gone_on_with_has_the_seconds_of_both_starts_and_the_compiling_of_both(monkeypatch, asked):
+  watcher, clock = Stopping(**asked), Clock(monkeypatch)
+  with pytest.raises(KeyboardInterrupt):
+    drive([1.0] * 5, watcher=watcher, spend=clock.spend)
+  _, state, totals, begun = watcher.saved
+  clock.spend(10_000)  # Until somebody starts it again.
+  _, (record, _) = drive([1.0] * 5, loop.Position(state, 1, begun, totals), spend=clock.spend)
+  assert (record.seconds, record.images_per_second) == (5 * Clock.STEP, 20 / (5 * Clock.STEP))
+  # The first start compiled before its first epoch, whose record has it.
+  assert watcher.records[0].compile_seconds == record.compile_seconds == Clock.COMPILE + Clock.COMPILE_EVALUATION
+
+
+def test_a_run_saved_within_its_first_epoch_records_the_compiling_of_both_starts(monkeypatch):
+  watcher, clock = Stopping(due_at=2), Clock(monkeypatch)
+  with pytest.raises(KeyboardInterrupt):
+    drive([1.0] * 5, watcher=watcher, spend=clock.spend)
+  _, state, totals, begun = watcher.saved
+  assert begun == loop.Begun(2, 2 * Clock.STEP, Clock.COMPILE + Clock.COMPILE_EVALUATION)
+  _, (record, *_) = drive([1.0] * 5, loop.Position(state, 0, begun, totals), spend=clock.spend)
+  assert record.compile_seconds == 2 * (Clock.COMPILE + Clock.COMPILE_EVALUATION)
+  assert record.seconds == 5 * Clock.STEP
+
+
+def test_progress_has_the_seconds_of_the_images_that_it_counts(monkeypatch):
+  told, clock = [], Clock(monkeypatch)
+  watcher = Watcher()
+  watcher.progress = lambda epoch, images, seconds, loss, error: told.append((epoch, images, seconds))
+  # The epoch under way: two steps of eight images took three times as long as steps here do.
+  totals = Totals(jnp.int32(8), jnp.float32(8), jnp.int32(0), jnp.int32(0))
+  begun = loop.Begun(2, 6 * Clock.STEP)
+  start = TrainState(jnp.int32(7), {}, {}, ())
+  drive([1.0] * 5, loop.Position(start, 1, begun, totals), watcher=watcher, spend=clock.spend)
+  assert told[:2] == [(2, 16, 8 * Clock.STEP), (2, 20, 9 * Clock.STEP)]
+  assert told[2:] == [(3, 8, 2 * Clock.STEP), (3, 16, 4 * Clock.STEP), (3, 20, 5 * Clock.STEP)]
+
+
+def test_a_start_compiles_what_is_ahead_of_it_alone():
+  course = plan(keep_last_batch=True, steps_per_dispatch=2)
+  assert course.first_dispatches(0, 0) == {4: (0, 0, 2), 2: (0, 20, 1)}
+  assert course.first_dispatches(1, 3) == {4: (1, 12, 2), 2: (1, 20, 1)}
+  # After an epoch's whole batches, or all, the next one's.
+  assert course.first_dispatches(1, 5) == {4: (2, 0, 2), 2: (1, 20, 1)}
+  assert course.first_dispatches(1, 6) == {4: (2, 0, 2), 2: (2, 20, 1)}
+  assert course.first_dispatches(2, 5) == {2: (2, 20, 1)}
+  assert course.first_dispatches(2, 6) == {}
 
 
 def test_of_five_classes_no_top5_error_is_recorded():
@@ -173,6 +282,6 @@ def test_epochs_before_one_that_breaks_are_kept():
 
 def test_an_evaluation_that_is_not_finite_stops_before_its_epoch_is_recorded():
   watcher = Watcher()
-  with pytest.raises(loop.NotFiniteError, match="the loss on the test pictures is inf in epoch 1"):
+  with pytest.raises(loop.NotFiniteError, match="the loss on the test images is inf in epoch 1"):
     drive([1.0] * 5, test_loss=float("inf"), watcher=watcher)
   assert watcher.records == []

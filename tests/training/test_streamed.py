@@ -146,7 +146,7 @@ def test_a_test_counts_pictures_by_the_mean_probability_of_their_crops(crops):
     classes,
   )
   seen = []
-  totals = measure(jnp.float32(1), jnp.float32(0), batches, lambda: seen.append(1))
+  totals = measure(jnp.float32(1), jnp.float32(0), streamed.Batches(batches, blank=None), lambda: seen.append(1))
   logits = images.reshape(count, crops, classes).astype(np.float64)
   each = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
   chances, counted = each.mean(axis=1), weights > 0
