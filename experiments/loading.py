@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Annotated
 
 import cv2
 import jax
@@ -24,7 +25,7 @@ import numpy as np
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
-from dn_jax.config.schema import Count, Whole
+from dn_jax.config.schema import NOT_WRITTEN, Count, Unset, Whole
 from dn_jax.data import sources, stream
 from dn_jax.data.augment import jitter_light_mirror, normalise
 from dn_jax.errors import ConfigurationError, UserError
@@ -36,20 +37,20 @@ _PEER = pathlib.Path(__file__).parent / "peers" / "torchvision_loader.py"
 
 @dataclasses.dataclass(frozen=True)
 class Loading:
-  pictures: pathlib.Path | None = None
-  """FOLDER/CLASS/PICTURE; by default generated JPEG files of 500x375 pixels."""
+  pictures: Annotated[pathlib.Path | None, Unset("generated JPEG files of 500x375 pixels")] = None
+  """Read the images CLASS/IMAGE of this folder."""
   count: Count = 1000
-  """How many files to generate."""
+  """Generate so many files."""
   batch_size: Count = 64
-  """Images a batch."""
+  """Take so many images per batch."""
   workers: Whole = 2
-  """Processes of torchvision's loader, and of the stream when it uses processes."""
+  """Have so many processes read for torchvision's loader, and for the stream when it uses processes."""
   repeats: Count = 3
-  """How often each is measured, in turns."""
-  torch_python: pathlib.Path | None = None
-  """A Python with torch and torchvision."""
-  json: pathlib.Path | None = None
-  """File for all numbers."""
+  """Measure each so many times, in turns."""
+  torch_python: Annotated[pathlib.Path | None, Unset("without torchvision")] = None
+  """Start torchvision's loader by this Python."""
+  json: Annotated[pathlib.Path | None, NOT_WRITTEN] = None
+  """Write all numbers into this file."""
 
 
 def made_up(folder: pathlib.Path, count: int) -> pathlib.Path:

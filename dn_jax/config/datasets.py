@@ -132,9 +132,13 @@ def _named(data: "DataConfig") -> DatasetInfo:
         fits = f"{data.name} has its published test set and pixels; for pictures that are read one by one"
         raise ConfigurationError(flag, value, fits)
     return CATALOG[data.name]
-  if data.name.endswith("+") and data.name[:-1] in CATALOG:
-    fits = f'"+" is a flag of its own: --data.name {data.name[:-1]} --data.augment'
+  bare = data.name.removesuffix("+")
+  named = next((info.name for info in CATALOG.values() if info.column and bare.lower() == info.column), bare)
+  if data.name.endswith("+"):
+    fits = f'"+" is a flag of its own: --data.name {named} --data.augment'
     raise ConfigurationError("data.name", data.name, fits)
+  if named != bare:
+    raise ConfigurationError("data.name", data.name, f"did you mean {named}?")
   misspelt = difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
   if misspelt and not (root(data.dir) / data.name).is_dir():
     raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))

@@ -85,15 +85,16 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
 
 def _check_processes(config: DistributedConfig) -> None:
   """Flags of a run that finds its processes by them."""
-  if (config.coordinator, config.num_processes, config.process_id) == (None, None, None):
+  flags = {
+    "distributed.coordinator": config.coordinator,
+    "distributed.num-processes": config.num_processes,
+    "distributed.process-id": config.process_id,
+  }
+  there = {flag: value for flag, value in flags.items() if value is not None}
+  if not there:
     return
-  for flag, value in (
-    ("coordinator", config.coordinator),
-    ("num-processes", config.num_processes),
-    ("process-id", config.process_id),
-  ):
-    if value is None:
-      raise ConfigurationError(f"distributed.{flag}", value, "goes together with the other two; give all three")
+  if lacking := [f"--{flag}" for flag in flags if flag not in there]:
+    raise ConfigurationError(*next(iter(there.items())), f"goes together with {' and '.join(lacking)}")
   if not 0 <= config.process_id < config.num_processes:
     fits = f"from 0 to {config.num_processes - 1}, each once"
     raise ConfigurationError("distributed.process-id", config.process_id, fits)

@@ -19,11 +19,12 @@ import tyro
 
 from dn_jax.config import size, weights_file
 from dn_jax.config.check import in_words
+from dn_jax.config.meant import meant
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig, fields, flag_types
 from dn_jax.config.weights_file import SUFFIXES
-from dn_jax.errors import ConfigurationError, UserError, near
+from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.runs import collection
 from dn_jax.system import folders, hub
 
@@ -117,7 +118,7 @@ def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[V
     if flag in _OWN:
       raise ConfigurationError(flag, " ".join(words), _OWN[flag])
     if flag not in _TYPES:
-      raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {near(flag, (*_TYPES, *also))}")
+      raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {meant(flag, (*_TYPES, *also))}")
     if flag in found:
       raise ConfigurationError(flag, " ".join(words), "is given twice; put commas between its values")
     text = " ".join(words) or ("True" if flag in _SWITCHES else "")

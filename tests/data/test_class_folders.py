@@ -220,8 +220,8 @@ def test_what_is_passed_over_is_counted_in_one_line(tmp_path):
   made(tmp_path, "cover.jpg", "train/b.jpg")
   (tmp_path / "train" / "a" / "labels.csv").write_text("0")
   assert taken(tmp_path).said[-1] == (
-    "passed over: 1 folder beside the halves (unlabelled); 2 image in no class folder (such as cover.jpg); "
-    "1 hidden, or left by another program (train/a/.old); 1 no image that can be read here (1 .csv)"
+    "passed over: 1 folder beside the halves (unlabelled); 2 images in no class folder (such as cover.jpg); "
+    "1 hidden, or left by another program (train/a/.old); 1 file not read as images (1 .csv)"
   )
 
 

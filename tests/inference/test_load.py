@@ -177,8 +177,8 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
   assert {len(line["classes"]) for line in lines} == {2}
   assert lines[0]["classes"][0]["class"] in CLASSES
   assert len(list((tmp_path / "maps").glob("*.png"))) == 10  # Of two folders, whose pictures have the same names.
-  script("evaluate", "--weights", file, "--data.dir", photos, "--batch-size", "8")
-  assert "15 pictures, 1 crop of 48 pixels" in capsys.readouterr().out
+  script("evaluate", file, "--data.dir", photos, "--batch-size", "8")
+  assert "15 images, 1 crop of 48 pixels" in capsys.readouterr().out
   (tmp_path / "text.jpg").write_text("no picture")
   (tmp_path / "good.jpg").write_bytes(jpeg(photograph(1)))
   with pytest.raises(SystemExit) as end:
@@ -197,7 +197,7 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
   [
     (["predict", "FILE", "/nowhere/*.jpg"], "error: /nowhere/*.jpg: there is no such file, and no pattern"),
     (["predict", "FILE"], "error: pictures: give files, folders or patterns"),
-    (["predict", "/nowhere", "PHOTOS"], "error: /nowhere: cannot be read; there is no such file"),
+    (["predict", "/nowhere", "PHOTOS"], "error: /nowhere: there is no such run's folder or file of weights"),
     (["predict", "FILE", "PHOTOS", "--top", "0"], "error: --top 0: must be at least 1"),
     (["predict", "FILE", "PHOTOS", "--size", "0"], "error: --size 0: must be at least 1"),
     (["predict", "FILE", "PHOTOS", "--model.depth", "0"], "error: --model.depth 0: must be at least 1"),
@@ -205,7 +205,7 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
       ["predict", "FILE", "--modl.depth", "8"],
       "error: --modl.depth 8: there is no such flag; did you mean --model.depth",
     ),
-    (["evaluate"], "error: give a run's folder, or --weights FILE"),
+    (["evaluate"], "error: give runs' folders, or a file of weights"),
     (["evaluate", "--weights", "/nowhere.pth"], "error: --weights /nowhere.pth: there is no such file"),
     (["evaluate", "--weights", "FILE"], "error: --data.dir (unset): --data.name folder needs the folder"),
     (

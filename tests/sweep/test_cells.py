@@ -120,10 +120,10 @@ def test_all_values_that_do_not_parse_are_listed():
 @pytest.mark.parametrize(
   ("words", "line"),
   [
-    (["--model.grwth-rate", "4"], r"--model\.grwth-rate 4: there is no such flag; did you mean model\.growth-rate"),
-    (["--sedes", "3"], r"--sedes 3: there is no such flag; did you mean .*\bseeds\b"),
-    (["--dry-runs"], r"did you mean dry-run\b"),
-    (["--clutser", "local"], r"did you mean cluster\b"),
+    (["--model.grwth-rate", "4"], r"--model\.grwth-rate 4: there is no such flag; did you mean --model\.growth-rate\?"),
+    (["--sedes", "3"], r"--sedes 3: there is no such flag; did you mean .*--seeds\b"),
+    (["--dry-runs"], r"did you mean --dry-run\?"),
+    (["--clutser", "local"], r"did you mean --cluster\?"),
     (["--model.depth", "10,,16"], "has an empty value"),
     (["--model.depth", "10", "--model.depth", "16"], "is given twice; put commas between its values"),
     (["--distributed.auto"], "a sweep's run is one process"),
