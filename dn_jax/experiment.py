@@ -170,7 +170,7 @@ def _begin(
   for line in dataset.said:
     console.print(line, markup=False, highlight=False, soft_wrap=True, emoji=False)
   if config.report == "best" and dataset.valid is None:
-    raise ConfigurationError("report", config.report, "needs held-out pictures; give --data.validation")
+    raise ConfigurationError("report", config.report, "needs held-out images; give --data.validation")
   data = run_records.Data(**catalog.fingerprint(dataset))
   for line in catalog.remarks(dataset):
     console.print(line, markup=False, highlight=False)
@@ -184,7 +184,7 @@ def _begin(
 
   parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts.template.params))
   console.print(
-    f"{slug(config)}: {parameters:,} parameters, {parts.plan.train_pictures:,} training pictures, "
+    f"{slug(config)}: {parameters:,} parameters, {parts.plan.train_pictures:,} training images, "
     f"{parts.plan.epochs} epochs of {parts.plan.steps_per_epoch} steps, on {_devices(config)}",
     highlight=False,
   )

@@ -149,7 +149,7 @@ def main(
       console.print(f"{name} failed: {peer['failed']}", highlight=False)
   if picture and record["ratios"]:
     style.save(timings.draw(record), picture)
-    console.print(f"picture: {picture}")
+    console.print(f"figure: {picture}")
 
 
 def _check(names: tuple[str, ...], torch_python: pathlib.Path | None) -> None:

@@ -108,7 +108,7 @@ def loading(flags: Loading) -> None:
     folder = flags.pictures or made_up(pathlib.Path(temporary), flags.count)
     files = sources.class_folders("pictures", folder)
     if len(files) < flags.batch_size:
-      raise ConfigurationError("batch-size", flags.batch_size, f"there are {len(files)} pictures; at most that")
+      raise ConfigurationError("batch-size", flags.batch_size, f"there are {len(files)} images; at most that")
     measured = functools.partial(ours, folder, flags.batch_size)
     ways = {
       "dn_jax": functools.partial(measured, 0, plain=True),
@@ -122,14 +122,14 @@ def loading(flags: Loading) -> None:
     for _ in range(flags.repeats):
       for name, measure in ways.items():
         rates[name].append(measure())
-        print(f"{name}: {rates[name][-1]:,.0f} pictures/s", file=sys.stderr)
-  print(f"{len(files):,} pictures, batches of {flags.batch_size}, {os.cpu_count()} processors, {platform.machine()}")
+        print(f"{name}: {rates[name][-1]:,.0f} images/s", file=sys.stderr)
+  print(f"{len(files):,} images, batches of {flags.batch_size}, {os.cpu_count()} processors, {platform.machine()}")
   for name, found in rates.items():
     beside = ""
     if "torchvision" in rates and name != "torchvision":
       ratios = [a / b for a, b in zip(found, rates["torchvision"], strict=True)]
       beside = f"   {statistics.median(ratios):.2f} of torchvision's ({min(ratios):.2f} to {max(ratios):.2f})"
-    print(f"{name:36s}{statistics.median(found):8,.0f} pictures/s{beside}")
+    print(f"{name:36s}{statistics.median(found):8,.0f} images/s{beside}")
   if flags.json:
     flags.json.write_text(json.dumps(rates, indent=2) + "\n")
 

@@ -69,7 +69,7 @@ def main(
     console.print(f"table: {csv}")
   if picture:
     style.save(plans.draw(rows, title), picture)
-    console.print(f"picture: {picture}")
+    console.print(f"figure: {picture}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,6 @@ def input_of(
     # "+" tells of training; the images are the same.
     info = datasets.info_of(DataConfig((data.name or "cifar10").removesuffix("+")))
     if info.streamed and num_classes is None:
-      raise ConfigurationError("data.name", data.name, "has pictures of any size and class; give --num-classes")
+      raise ConfigurationError("data.name", data.name, "has images of any size and class; give --num-classes")
     shape, classes = info.image_shape, info.num_classes
   return (image_size, image_size, shape[2]) if image_size else shape, num_classes or classes

@@ -128,7 +128,7 @@ def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
   if not figures:
     raise UserError(f"{', '.join(map(str, sources))}: no epoch of these runs is done yet")
   if len(figures) > 1:
-    raise UserError(f"curves: {len(groups)} lines do not fit one picture; give fewer folders")
+    raise UserError(f"curves: {len(groups)} lines do not fit one figure; give fewer folders")
   return _save(figures[0], to)
 
 

@@ -118,7 +118,7 @@ def predict(asked: Prediction) -> None:
           places[path], seen[row], said.activations[row], shown(path.name), f"{shown(name)} {chance:.1%}"
         )
   if bad:
-    raise UserError(f"{bad} of {len(paths)} files are no pictures that can be read, see above")
+    raise UserError(f"{bad} of {len(paths)} files cannot be read as images, see above")
 
 
 def _found(files: tuple[str, ...], say: Callable[[str], None]) -> list[pathlib.Path]:
@@ -127,7 +127,7 @@ def _found(files: tuple[str, ...], say: Callable[[str], None]) -> list[pathlib.P
 
   result: dict[pathlib.Path, None] = {}
   if not files:
-    raise UserError("pictures: give files, folders or patterns")
+    raise UserError("images: give files, folders or patterns")
   for name in files:
     path, passed = pathlib.Path(name), walk.Passed()
     if path.is_dir():
@@ -139,7 +139,7 @@ def _found(files: tuple[str, ...], say: Callable[[str], None]) -> list[pathlib.P
       found = walk.matches(name, passed)
     line = passed.line()
     if not found:
-      what = "has no pictures" if path.is_dir() else "there is no such file, and no pattern that finds one"
+      what = "has no images" if path.is_dir() else "there is no such file, and no pattern that finds one"
       raise UserError(f"{shown(name)}: {what}" + (f" ({line})" if line else ""))
     if line:
       say(f"{shown(name)}: {line}")

@@ -33,7 +33,7 @@ def summary(
   shape, classes = input_of(complete, data, image_size, num_classes)
   check_images(complete, min(shape[:2]), 2)
   height, width, channels = shape
-  title = f"{name_of(complete)}: pictures of {height}x{width}x{channels}, {classes} classes"
+  title = f"{name_of(complete)}: images of {height}x{width}x{channels}, {classes} classes"
   from dn_jax.models import build
   from dn_jax.models import summary as layer_by_layer
 

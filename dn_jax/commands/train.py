@@ -72,7 +72,7 @@ def train() -> None:
     "test error": f"{test_error} ({summary['reported']}, epoch {summary['reported_epoch']})",
     **({"top-5": f"{rounding.in_words(summary['test_top5_error_percent'])} %"} if top5 else {}),
     "parameters": f"{summary['parameters']:,}",
-    "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} pictures/s",
+    "training": f"{summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s",
     "run": shown(summary["folder"]),
   }
   table = rich.table.Table(title=f"{summary['network']} on {summary['data']}, seed {summary['seed']}")

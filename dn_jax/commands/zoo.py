@@ -24,7 +24,7 @@ def zoo(matching: str = "") -> None:
     raise ConfigurationError("matching", matching, near(matching, networks.NETWORKS, networks.LISTED))
   table = rich.table.Table(
     title="The zoo",
-    caption="parameters with 10 classes (ImageNet's: 1000); FLOPs a picture, a multiply-add counted "
+    caption="parameters with 10 classes (ImageNet's: 1000); FLOPs an image, a multiply-add counted "
     "as two; errors in percent as published",
   )
   for column, justify in (

@@ -126,10 +126,10 @@ def _named(data: "DataConfig") -> DatasetInfo:
   if data.name in CATALOG:
     for flag, value in (("data.size", data.size), ("data.resize", data.resize)):
       if value is not None:
-        raise ConfigurationError(flag, value, f"{data.name} has a size; for pictures that are read one by one")
+        raise ConfigurationError(flag, value, f"{data.name} has a size; for images that are read one by one")
     for flag, value in (("data.test-split", data.test_split), ("data.bit-depth", data.bit_depth)):
       if value is not None:
-        fits = f"{data.name} has its published test set and pixels; for pictures that are read one by one"
+        fits = f"{data.name} has its published test set and pixels; for images that are read one by one"
         raise ConfigurationError(flag, value, fits)
     return CATALOG[data.name]
   bare = data.name.removesuffix("+")

@@ -71,13 +71,13 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
   if config.optimizer.warmup_epochs > config.epochs:
     raise ConfigurationError("optimizer.warmup-epochs", config.optimizer.warmup_epochs, "at least 0, within the run")
   if info.streamed and data.normalise != "channel":
-    fits = "pictures that are read one by one have no mean picture; take channel"
+    fits = "images that are read one by one have no mean image; take channel"
     raise ConfigurationError("data.normalise", data.normalise, fits)
   if info.streamed and config.last_batch != "drop":
-    fits = "batches that are read picture by picture have one size; take drop"
+    fits = "batches that are read image by image have one size; take drop"
     raise ConfigurationError("last-batch", config.last_batch, fits)
   if config.report == "best" and not data.validation and not info.streamed:  # A folder may have a part for it.
-    raise ConfigurationError("report", config.report, "needs held-out pictures; give --data.validation")
+    raise ConfigurationError("report", config.report, "needs held-out images; give --data.validation")
   _check_start(config)
   _check_processes(config.distributed)
   check_images(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)

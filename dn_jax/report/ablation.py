@@ -146,7 +146,7 @@ def table(cells: Sequence[Cell], title: str) -> Grid:
     [*columns, "parameters", "MFLOPs", "test error, %", "runs"],
     rows,
     [
-      "Test error: mean ± sample standard deviation over seeds (finished runs). FLOPs: forward pass of a picture, a "
+      "Test error: mean ± sample standard deviation over seeds (finished runs). FLOPs: forward pass of an image, a "
       "multiply-add counted as two.",
       *departures.notes(marks),
     ],

@@ -114,7 +114,7 @@ def _time(found: Estimate | None, pictures: int) -> str:
     return "-"
   parts = [("computing", found.computing), ("HBM", found.moving), ("kernels", found.kernels)]
   shown = ", ".join(f"{name} {1000 * seconds:,.1f}" for name, seconds in parts if seconds)
-  return f"{1000 * found.seconds:,.1f} ms ({shown}), {pictures / found.seconds:,.0f} pictures/s"
+  return f"{1000 * found.seconds:,.1f} ms ({shown}), {pictures / found.seconds:,.0f} images/s"
 
 
 class Row(NamedTuple):

@@ -19,8 +19,8 @@ SOURCES: dict[str, str] = {
 }
 _NORMALISED = {
   "channel": "each channel less its published mean, by its deviation",
-  "pixel": "less the mean picture, by one deviation",
-  "mean": "less the mean picture, not divided",
+  "pixel": "less the mean image, by one deviation",
+  "mean": "less the mean image, not divided",
 }
 
 
@@ -68,7 +68,7 @@ def text(config: RunConfig) -> str:
     *(["images turned to grey"] if data.channels == 1 else []),
     f"input {_normalised(data)}",
     *_augmented(data),
-    f"{data.validation:,} pictures held out" if data.validation else "nothing held out",
+    f"{data.validation:,} images held out" if data.validation else "nothing held out",
     "the network best on them reported" if config.report == "best" else "the last network reported",
     *([f"activations in {model.dtype}"] if model.dtype != "float32" else []),
     *([f"products at precision {model.precision}"] if model.precision != "default" else []),
@@ -115,7 +115,7 @@ def _augmented(data: DataConfig) -> list[str]:
   if datasets.info_of(data).streamed:
     crop = "crops of random area and aspect, mirrored, with jitter of colours and lighting (fb.resnet.torch)"
     return [f"{crop if data.augment else 'the middle'}, {data.size} pixels"]
-  return [f"shifted pictures padded with {'zeros' if data.padding == 'zero' else 'their mirror image'}"] * data.augment
+  return [f"shifted images padded with {'zeros' if data.padding == 'zero' else 'their mirror image'}"] * data.augment
 
 
 def _normalised(data: DataConfig) -> str:

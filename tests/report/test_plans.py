@@ -53,7 +53,7 @@ def test_a_row_has_memory_work_and_an_estimated_time():
     "GB HBM": "8.19",
     "GB fast memory": "0.81",
     "cycles": "3.00 M",
-    "estimate": "10.0 ms (computing 2.0, HBM 10.0), 6,400 pictures/s",
+    "estimate": "10.0 ms (computing 2.0, HBM 10.0), 6,400 images/s",
     "exchanged": "2 all-reduce, 3.00 MiB",
   }
   assert "loops" not in text

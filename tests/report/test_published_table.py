@@ -74,7 +74,7 @@ FIGURES = {
   r"momentum ([\d.]+)": lambda config: config.optimizer.momentum,
   r"weight decay ([\d.e-]+)": lambda config: config.optimizer.weight_decay,
   r"dropout ([\d.]+)": lambda config: config.model.dropout,
-  r"([\d,]+) pictures held out": lambda config: config.data.validation,
+  r"([\d,]+) images held out": lambda config: config.data.validation,
   r"(\d+) steps at a tenth": lambda config: config.optimizer.warmup_steps,
 }
 
