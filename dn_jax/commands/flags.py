@@ -17,7 +17,7 @@ from typing import Any
 
 from dn_jax.commands import explain
 from dn_jax.config.check import check, check_values, in_words
-from dn_jax.config.meant import meant
+from dn_jax.config.meant import meant, word_meant
 from dn_jax.config.origin import Setting
 from dn_jax.config.schema import flag_types
 from dn_jax.errors import UserError, near
@@ -113,7 +113,7 @@ def given(command: Any, args: Sequence[str] | None = None) -> dict[str, str]:
 
 def _in_one_form(command: Any, words: Sequence[str]) -> list[str]:
   """Words in which `--model.bottleneck False`, the form of earlier versions, is `--model.no-bottleneck`."""
-  switches = {flag for flag, hint in flag_types(command).items() if set(typing.get_args(hint)) == {bool, type(None)}}
+  switches = {flag for flag, hint in flag_types(command).items() if {hint, *typing.get_args(hint)} & {bool}}
   found: list[str] = []
   switch = None  # The switch that the word before this one is.
   for word in words:
@@ -173,8 +173,11 @@ def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
     case events.BadValue(argument=argument) | events.InstantiationFailure(argument=argument) if argument:
       value = " ".join(map(_quoted, _values_of(argument.lowered.name_or_flags, words)))
       given = f" {value}: " if value else ": needs a value, "
-      several = "; several values, with commas, are for ablate.py" if _NUMBERS.fullmatch(value) else ""
-      raise UserError(f"{_name(argument)}{given}{in_words(argument.field.type)}{several}")
+      fits = in_words(argument.field.type)
+      if _NUMBERS.fullmatch(value):
+        mended = f": {value.replace(',', ' ')}"
+        fits += mended if fits.startswith("one or more") else "; several values, with commas, are for ablate.py"
+      raise UserError(f"{_name(argument)}{given}{fits}")
 
 
 def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -> None:
@@ -184,7 +187,8 @@ def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -
     place = next((n for n, word in enumerate(words) if first in (word, word.partition("=")[2])), len(words))
     before = [word.partition("=")[0] for word in words[: place + 1] if word.startswith("--")]
     commas = "; ablate.py takes several values of a flag, with commas between them" if _NUMBER.fullmatch(first) else ""
-    far = f"one word too many after {before[-1]}{commas}" if before else "belongs to no flag"
+    alone = word_meant(first, flag_types(command)) or "belongs to no flag"
+    far = f"one word too many after {before[-1]}{commas}" if before else alone
     raise UserError(f"{_quoted(first)}: {far}")
   name, equals, value = first.partition("=")
   following = [value] if equals else [word for word in rest[:1] if not word.startswith("--")]

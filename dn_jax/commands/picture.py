@@ -111,12 +111,12 @@ def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
     to: write this file, .svg, .png or .pdf.
   """
   command_line.check_figure("to", to)
+  if not sources:
+    raise UserError("curves: give one or more folders of runs")
   from dn_jax.report import ablation, curves
   from dn_jax.report.figures import records_of
   from dn_jax.runs import records as run_records
 
-  if not sources:
-    raise UserError("curves: give one or more folders of runs")
   found = [run for folder in sources for run in _runs(folder)]
   if len(found) == 1:
     run = found[0]

@@ -63,6 +63,8 @@ def predict(asked: Prediction) -> None:
   """Classifies images, and prints the likeliest classes of each."""
   say = lambda line: print(line, file=sys.stderr)
   source = weights_file.source(asked.source, say)
+  if not asked.files:
+    raise UserError("images: give files, folders or patterns")
   import numpy as np
 
   from dn_jax.data import image_files
@@ -126,8 +128,6 @@ def _found(files: tuple[str, ...], say: Callable[[str], None]) -> list[pathlib.P
   from dn_jax.data import walk
 
   result: dict[pathlib.Path, None] = {}
-  if not files:
-    raise UserError("images: give files, folders or patterns")
   for name in files:
     path, passed = pathlib.Path(name), walk.Passed()
     if path.is_dir():

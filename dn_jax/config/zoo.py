@@ -185,7 +185,7 @@ _ENTRIES = (
 )
 NETWORKS: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
 # Where a person finds the names.
-LISTED = "python -m dn_jax zoo lists them"
+LISTED = "no network of that name; python -m dn_jax zoo lists them"
 
 
 def paper_densenets() -> list[Published]:

@@ -102,7 +102,8 @@ def cells_of(
 def _refuse(wrong: Sequence[ConfigurationError]) -> None:
   """Raises the errors, if there are any, as one."""
   if lines := list(dict.fromkeys(map(str, wrong))):
-    raise UserError(f"{len(lines)} of the values do not fit; nothing was started", *lines)
+    do = "does" if len(lines) == 1 else "do"
+    raise UserError(f"{len(lines)} of the values {do} not fit; nothing was started", *lines)
 
 
 def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[Values]]:
@@ -248,7 +249,8 @@ def _value(flag: str, words: Values) -> Any:
     try:
       value = tyro.cli(hint, args=words)
     except SystemExit:
-      raise ConfigurationError(flag, " ".join(words), f"takes {in_words(hint)}") from None
+      several = "; put commas between several" if len(words) > 1 else ""
+      raise ConfigurationError(flag, " ".join(words), f"takes {in_words(hint)}{several}") from None
   if flag == "weights" and hub.is_address(value):
     return hub.address_of(flag, value).path
   # The run may start in another directory.

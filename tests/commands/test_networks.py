@@ -75,7 +75,7 @@ def test_plan_asks_for_every_policy(monkeypatch):
 @pytest.mark.usefixtures("new_cache")
 def test_a_plan_of_nothing_is_refused_in_one_line():
   for wrong, answer in (
-    (["--target", "v5"], "--target v5: did you mean v5"),
+    (["--target", "v5"], "--target v5: one of here, v4, v5e"),
     (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
     (["--accumulation", "0"], "--accumulation 0: must be at least 1"),
     (["--model.blocks", "1", "1", "1", "--image-size", "2"], "images of 2x2 pixels shrink to nothing"),

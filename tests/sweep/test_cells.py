@@ -103,17 +103,17 @@ def test_all_values_that_do_not_fit_a_depth_are_listed():
 
 
 def test_all_values_that_do_not_parse_are_listed():
+  words = "--model.depth ten,10,4.5 --model.dtype float8 --seed 0,x --model.remat none,auto --model.growth-rate 12 24"
   with pytest.raises(UserError) as error:
-    axes.cells_of(
-      ["--model.depth", "ten,10,4.5", "--model.dtype", "float8", "--seed", "0,x", "--model.remat", "none,auto"]
-    )
+    axes.cells_of(words.split())
   assert str(error.value).splitlines() == [
-    "5 of the values do not fit; nothing was started",
+    "6 of the values do not fit; nothing was started",
     "  --model.depth ten: takes a whole number",
     "  --model.depth 4.5: takes a whole number",
     "  --model.dtype float8: takes float32 or bfloat16",
     "  --seed x: takes a whole number",
     "  --model.remat none,auto: says how a run is carried out, not what it is; give one value",
+    "  --model.growth-rate 12 24: takes a whole number; put commas between several",
   ]
 
 
