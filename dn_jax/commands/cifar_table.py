@@ -93,10 +93,11 @@ def columns_of(words: Sequence[str]) -> tuple[str, ...]:
     ConfigurationError: an unknown column.
   """
   columns = tuple(map(str.lower, words))
+  named = {info.name + plus: info.column + plus for info in datasets.CATALOG.values() for plus in ("", "+")}
   for column in columns:
     if column not in zoo.COLUMNS:
-      own = [info.column for info in datasets.CATALOG.values() if info.name == column.rstrip("+")]
-      fits = f"did you mean {own[0]}{'+' * column.endswith('+')}?" if any(own) else f"one of {', '.join(zoo.COLUMNS)}"
+      own = named.get(column)
+      fits = f"did you mean {own}?" if own in zoo.COLUMNS else f"one of {', '.join(zoo.COLUMNS)}"
       raise ConfigurationError("columns", column, fits)
   return columns
 

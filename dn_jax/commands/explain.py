@@ -56,7 +56,7 @@ def registry(command: Any, settings: Sequence[Setting] = ()) -> ConstructorRegis
 
 
 class _Lines(str):
-  """A text whose lines tyro leaves as they are, where it would join and part them by rules of its own."""
+  """A text whose lines tyro leaves as they are: it would join and part them by rules of its own, line by line."""
 
   def split(self, *_: Any) -> list[str]:
     return [str(self)]

@@ -137,11 +137,10 @@ def _named(data: "DataConfig") -> DatasetInfo:
   if data.name.endswith("+"):
     fits = f'"+" is a flag of its own: --data.name {named} --data.augment'
     raise ConfigurationError("data.name", data.name, fits)
-  if named != bare:
-    raise ConfigurationError("data.name", data.name, f"did you mean {named}?")
-  misspelt = difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
+  misspelt = named != bare or difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
   if misspelt and not (root(data.dir) / data.name).is_dir():
-    raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))
+    fits = near(data.name, CATALOG) if named == bare else f"did you mean {named}?"
+    raise ConfigurationError("data.name", data.name, fits)
   size = _CROP if data.size is None else data.size
   resize = round(size * _RESIZE / _CROP) if data.resize is None else data.resize
   info = DatasetInfo(data.name, 0, (size, size, 3), _IMAGENET_MEAN, _IMAGENET_STD, pad=0, streamed=True, resize=resize)

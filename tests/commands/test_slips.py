@@ -34,6 +34,7 @@ CHIPS = "v4, v5e, v5p, v6e, h100"
     ("dn_jax train --data.name c100", "--data.name c100: did you mean cifar100?"),
     ("dn_jax prepare --data.name cifar10+", "--data.name cifar10+: has the images of cifar10; prepare that, and"),
     ("dn_jax cifar_table --columns cifar100+", "--columns cifar100+: did you mean c100+?"),
+    ("dn_jax cifar_table --columns svhn_cropped+", "--columns svhn_cropped+: one of c10, c10+, c100, c100+, svhn"),
     (
       "dn_jax train --distributed.process-id 0",
       "--distributed.process-id 0: goes together with --distributed.coordinator and --distributed.num-processes",
