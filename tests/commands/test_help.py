@@ -42,7 +42,7 @@ def test_every_flag_has_a_whole_sentence_and_says_what_holds_without_it(words, m
   monkeypatch.setattr(explain, "_sentence", noted)
   text = shown(words, monkeypatch)
   assert said
-  assert {name: line for name, line in said.items() if not re.fullmatch(r"[A-Z][^{}]*\.", line)} == {}
+  assert {name: line for name, line in said.items() if not re.fullmatch(r"[A-Z]\w+ \S+ [^{}]*\.", line)} == {}
   assert "(unset)" not in text
   assert "{}" not in text
 

@@ -68,7 +68,7 @@ def test_a_gpus_row_has_its_kernels():
   row = next(line for line in text.splitlines() if "│ none" in line)
   cells = [cell.strip() for cell in row.split("│")[1:-1]]
   assert cells[7] == "2,000"
-  assert cells[8].startswith("7.0 ms (computing 0.0, HBM 0.0, kernels 7.0), 10,000 pict")
+  assert cells[8].startswith("7.0 ms (computing 0.0, HBM 0.0, kernels 7.0), 10,000 imag")
 
 
 def test_what_the_compiler_does_not_say_is_a_dash_and_a_refusal_is_quoted():
