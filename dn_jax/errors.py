@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import functools
 import os
 from collections.abc import Iterable
 
@@ -48,7 +49,8 @@ class ConfigurationError(UserError):
 
   def __init__(self, flag: str, value: object, fits: str, *parts: str):
     text = shown(value)
-    super().__init__(f"--{flag} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}: {fits}", *parts)
+    given = f"--{flag} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}".rstrip()
+    super().__init__(f"{given}: {fits}", *parts)
     self.flag, self.value, self.fits = flag, value, fits
 
   def __reduce__(self) -> tuple[type, tuple[object, ...]]:
@@ -91,12 +93,13 @@ def shown_lines(text: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-  """Up to four names that are near a wrong one."""
-  return difflib.get_close_matches(name.lower(), list(names), n=4, cutoff=0.5)
+  """Up to four names that are near a wrong one; if some differ by a slip alone, these."""
+  close = functools.partial(difflib.get_close_matches, name.lower(), list(dict.fromkeys(names)), n=4)
+  return close(cutoff=0.85) or close(cutoff=0.5)
 
 
-def near(name: str, names: Iterable[str]) -> str:
-  """An offer of the names near a wrong one, or of all where none is near."""
+def near(name: str, names: Iterable[str], otherwise: str | None = None) -> str:
+  """An offer of the names near a wrong one; where none is near, what `otherwise` says, or all."""
   names = list(names)
   found = nearest(name, names)
-  return f"did you mean {' or '.join(found)}?" if found else f"one of {', '.join(names)}"
+  return f"did you mean {' or '.join(found)}?" if found else otherwise or f"one of {', '.join(names)}"

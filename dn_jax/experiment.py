@@ -173,7 +173,7 @@ def _begin(
   for line in dataset.said:
     console.print(line, markup=False, highlight=False, soft_wrap=True, emoji=False)
   if config.report == "best" and dataset.valid is None:
-    raise ConfigurationError("report", config.report, "needs held-out pictures; give --data.validation")
+    raise ConfigurationError("report", config.report, "needs held-out images; give --data.validation")
   data = run_records.Data(**catalog.fingerprint(dataset))
   for line in catalog.remarks(dataset):
     console.print(line, markup=False, highlight=False)

@@ -1,31 +1,41 @@
-"""What an accelerator makes of this project, for a person with a TPU or a GPU and fifteen minutes.
+"""What a TPU or a GPU makes of this project, in fifteen minutes.
 
   python experiments/accelerator.py --data cifar10.npz
-  python experiments/accelerator.py --data cifar10.npz --minutes 60 --out runs/v5e
+  python experiments/accelerator.py --data cifar10.npz --minutes 60 \\
+    --out runs/v5e
 
-One device is measured, in bfloat16, without a profiler, one program at a time and each in a process of its own:
+One device is measured, in bfloat16, without a profiler, one program at a time
+and each in a process of its own:
 
 1. versions and device;
-2. a training step of DenseNet-BC (L=100, k=12), batch 64: ours under `none`, plain Flax, PyTorch (channels-last,
-   compiled);
-3. a training on CIFAR-10 with the paper's augmentation, for half of the minutes. The published schedule is shortened to
-   the epochs that fit, with its drops at 50 % and 75 %. Without --data it is left out;
-4. while time remains: the other remat policies; batches of 128 and 512; whether a second compilation gives the same
-   bits; PyTorch plain; the peers at the other batches.
+2. a training step of DenseNet-BC (L=100, k=12), batch 64: ours under `none`,
+   plain Flax, PyTorch (channels-last, compiled);
+3. a training on CIFAR-10 with the paper's augmentation, for half of the
+   minutes. The published schedule is shortened to the epochs that fit, with its
+   drops at 50 % and 75 %. Without --data it is left out;
+4. while time remains: the other remat policies; batches of 128 and 512; whether
+   a second compilation gives the same bits; PyTorch plain; the peers at the
+   other batches.
 
-A part that would not fit in the minutes is left out, and one that fails is noted in a line. OUT has accelerator.json,
-written anew whenever a part begins or ends, accelerator.md, its table, and logs/. A stop at any moment loses no more
-than the part that it cut.
+A part that would not fit in the minutes is left out, and one that fails is
+noted in a line. OUT has accelerator.json, written anew whenever a part begins
+or ends, accelerator.md, its table, and logs/. A stop at any moment loses no
+more than the part that it cut.
 
-It needs Python 3.12, jax (0.11 or newer), flax, optax, chex and numpy, and nothing else of what the package needs.
-PyTorch may have a Python of its own. The npz has uint8 images [n, 32, 32, 3] and whole numbers 0 to 9 [n]:
-train_images, train_labels, test_images, test_labels. Where the package is installed, this makes it of a prepared data
-set:
+It needs Python 3.12, jax (0.11 or newer), flax, optax, chex and numpy, and
+nothing else of what the package needs. PyTorch may have a Python of its own.
+The npz has uint8 images [n, 32, 32, 3] and whole numbers 0 to 9 [n]:
+train_images, train_labels, test_images, test_labels. Where the package is
+installed, this makes it of a prepared data set (dir: a pathlib.Path, or None
+for TFDS's own folder):
 
-  python -c "import numpy; from dn_jax.config.schema import DataConfig; from dn_jax.data import catalog
-  d = catalog.load(DataConfig('cifar10', dir=None))  # or dir=pathlib.Path(...)
-  a, b = d.train, d.test
-  numpy.savez('cifar10.npz', train_images=a.images, train_labels=a.labels, test_images=b.images, test_labels=b.labels)"
+  python -c "import numpy, pathlib; \\
+    from dn_jax.config.schema import DataConfig; \\
+    from dn_jax.data import catalog; \\
+    data = catalog.load(DataConfig('cifar10', dir=None)); \\
+    numpy.savez('cifar10.npz', \\
+      train_images=data.train.images, train_labels=data.train.labels, \\
+      test_images=data.test.images, test_labels=data.test.labels)"
 """
 
 import argparse
@@ -68,15 +78,25 @@ def flags_of(words: list[str]) -> Flags:
     UserError: a flag that does not fit.
   """
   parser = _Parser("accelerator.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--minutes", default="15", help="when it ends, at the latest (default: 15)")
-  parser.add_argument("--data", type=pathlib.Path, help="npz file of CIFAR-10, see above")
-  parser.add_argument("--out", type=pathlib.Path, help="folder for what is measured (default: runs/accelerator-TIME)")
-  parser.add_argument("--depth", default="100", help="L (default: 100)")
-  parser.add_argument("--growth-rate", default="12", help="k (default: 12)")
-  parser.add_argument("--batch-sizes", nargs="+", default=["64", "128", "512"], help="the first is trained with")
-  parser.add_argument("--policies", nargs="+", default=list(POLICIES), help="the first is trained with")
-  parser.add_argument("--epochs", default="300", help="of the training, at most (default: 300, as published)")
-  parser.add_argument("--torch-python", default=sys.executable, help="a Python that has PyTorch (default: this one)")
+  sizes = "Take so many images per step; the first is trained with. (default: 64 128 512)"
+  policies = f"Measure these remat policies; the first is trained with. (default: {' '.join(POLICIES)})"
+  parser.add_argument("--minutes", default="15", help="End after so many minutes at the latest. (default: 15)")
+  parser.add_argument(
+    "--data", type=pathlib.Path, help="Train on this npz file of CIFAR-10, see above. (unset: no training)"
+  )
+  parser.add_argument(
+    "--out", type=pathlib.Path, help="Write what is measured into this folder. (default: runs/accelerator-TIME)"
+  )
+  parser.add_argument("--depth", default="100", help="Set L, the number of layers. (default: 100)")
+  parser.add_argument(
+    "--growth-rate", default="12", help="Set k, the number of channels that each layer adds. (default: 12)"
+  )
+  parser.add_argument("--batch-sizes", nargs="+", default=["64", "128", "512"], help=sizes)
+  parser.add_argument("--policies", nargs="+", default=list(POLICIES), help=policies)
+  parser.add_argument("--epochs", default="300", help="Train for so many epochs at most. (default: 300, as published)")
+  parser.add_argument(
+    "--torch-python", default=sys.executable, help="Start PyTorch by this Python. (default: this one)"
+  )
   found, strange = parser.parse_known_args(words)
   if strange:
     raise UserError(f"{' '.join(strange)}: there is no such flag; --help lists them")

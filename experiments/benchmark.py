@@ -1,7 +1,8 @@
 """Times a training step of this project, plain Flax, Keras on JAX, and PyTorch, each in its own process.
 
   python experiments/benchmark.py --picture benchmark.png
-  python experiments/benchmark.py --torch-python ~/torch/bin/python --json benchmark.json
+  python experiments/benchmark.py --json benchmark.json \\
+    --torch-python ~/torch/bin/python
 
 Peers take turns, round after round, so that a busy minute of the machine falls on all of them; compare ratios. PyTorch
 may have a Python of its own: `python3.11 -m venv ~/torch; ~/torch/bin/pip install torch==2.13.0`. PyTorch's peers are
@@ -24,7 +25,7 @@ import tyro
 
 from dn_jax.commands import command_line
 from dn_jax.config.network import complete_model
-from dn_jax.config.schema import Count, ModelConfig, Size
+from dn_jax.config.schema import NOT_WRITTEN, Count, ModelConfig, Size, Unset
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import remat
 from dn_jax.report import style, timings
@@ -90,34 +91,34 @@ class Network:
   """DenseNet-BC on 32x32 images, ten classes."""
 
   depth: Size = 100
-  """L."""
+  """Set L, the number of layers."""
   growth_rate: Size = 12
-  """k."""
+  """Set k, the number of channels that each layer adds."""
 
 
 def main(
   model: Network = Network(),
   batch_size: Count = 64,
-  peers: tuple[str, ...] | None = None,
+  peers: Annotated[tuple[str, ...] | None, Unset("all that there is a Python for")] = None,
   repeats: Count = 5,
   steps: Count = 2,
-  torch_python: pathlib.Path | None = None,
-  torch_network: pathlib.Path | None = None,
-  json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
-  picture: pathlib.Path | None = None,
+  torch_python: Annotated[pathlib.Path | None, Unset("no peer on PyTorch")] = None,
+  torch_network: Annotated[pathlib.Path | None, Unset("ours, in experiments/peers/")] = None,
+  json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json"), NOT_WRITTEN] = None,
+  picture: Annotated[pathlib.Path | None, NOT_WRITTEN] = None,
 ) -> None:
   """Measures every peer's training step: its seconds, its memory, and the time to start.
 
   Args:
     model: the network.
-    batch_size: images a step.
-    peers: dn_jax+POLICY, flax, keras, torch+OPTIONS, see above; by default all that there is a Python for.
-    repeats: rounds.
-    steps: steps of a peer at its turn.
-    torch_python: a Python that has PyTorch; without it the default peers are those on JAX.
-    torch_network: a Python file whose build(depth, growth_rate, checkpointed) makes PyTorch's network instead of ours.
-    json_path: file for everything measured.
-    picture: file for a figure, .svg, .png or .pdf.
+    batch_size: take so many images per step.
+    peers: measure these: dn_jax+POLICY, flax, keras, torch+OPTIONS, see above.
+    repeats: measure in so many rounds.
+    steps: take so many steps of a peer at its turn.
+    torch_python: start PyTorch's peers by this Python.
+    torch_network: build PyTorch's network by build(depth, growth_rate, checkpointed) of this Python file.
+    json_path: write everything measured into this file.
+    picture: draw a figure into this file, .svg, .png or .pdf.
   """
   complete_model(ModelConfig(depth=model.depth, growth_rate=model.growth_rate))
   command_line.check_file("json", json_path)

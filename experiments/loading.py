@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Annotated
 
 import cv2
 import jax
@@ -24,7 +25,7 @@ import numpy as np
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
-from dn_jax.config.schema import Count, Whole
+from dn_jax.config.schema import NOT_WRITTEN, Count, Unset, Whole
 from dn_jax.data import sources, stream
 from dn_jax.data.augment import jitter_light_mirror, normalise
 from dn_jax.errors import ConfigurationError, UserError
@@ -36,20 +37,20 @@ _PEER = pathlib.Path(__file__).parent / "peers" / "torchvision_loader.py"
 
 @dataclasses.dataclass(frozen=True)
 class Loading:
-  pictures: pathlib.Path | None = None
-  """FOLDER/CLASS/PICTURE; by default generated JPEG files of 500x375 pixels."""
+  pictures: Annotated[pathlib.Path | None, Unset("generated JPEG files of 500x375 pixels")] = None
+  """Read the images CLASS/IMAGE of this folder."""
   count: Count = 1000
-  """How many files to generate."""
+  """Generate so many files."""
   batch_size: Count = 64
-  """Images a batch."""
+  """Take so many images per batch."""
   workers: Whole = 2
-  """Processes of torchvision's loader, and of the stream when it uses processes."""
+  """Have so many processes read for torchvision's loader, and for the stream when it uses processes."""
   repeats: Count = 3
-  """How often each is measured, in turns."""
-  torch_python: pathlib.Path | None = None
-  """A Python with torch and torchvision."""
-  json: pathlib.Path | None = None
-  """File for all numbers."""
+  """Measure each so many times, in turns."""
+  torch_python: Annotated[pathlib.Path | None, Unset("without torchvision")] = None
+  """Start torchvision's loader by this Python."""
+  json: Annotated[pathlib.Path | None, NOT_WRITTEN] = None
+  """Write all numbers into this file."""
 
 
 def made_up(folder: pathlib.Path, count: int) -> pathlib.Path:
@@ -107,7 +108,7 @@ def loading(flags: Loading) -> None:
     folder = flags.pictures or made_up(pathlib.Path(temporary), flags.count)
     files = sources.class_folders("pictures", folder)
     if len(files) < flags.batch_size:
-      raise ConfigurationError("batch-size", flags.batch_size, f"there are {len(files)} pictures; at most that")
+      raise ConfigurationError("batch-size", flags.batch_size, f"there are {len(files)} images; at most that")
     measured = functools.partial(ours, folder, flags.batch_size)
     ways = {
       "dn_jax": functools.partial(measured, 0, plain=True),
@@ -121,14 +122,14 @@ def loading(flags: Loading) -> None:
     for _ in range(flags.repeats):
       for name, measure in ways.items():
         rates[name].append(measure())
-        print(f"{name}: {rates[name][-1]:,.0f} pictures/s", file=sys.stderr)
-  print(f"{len(files):,} pictures, batches of {flags.batch_size}, {os.cpu_count()} processors, {platform.machine()}")
+        print(f"{name}: {rates[name][-1]:,.0f} images/s", file=sys.stderr)
+  print(f"{len(files):,} images, batches of {flags.batch_size}, {os.cpu_count()} processors, {platform.machine()}")
   for name, found in rates.items():
     beside = ""
     if "torchvision" in rates and name != "torchvision":
       ratios = [a / b for a, b in zip(found, rates["torchvision"], strict=True)]
       beside = f"   {statistics.median(ratios):.2f} of torchvision's ({min(ratios):.2f} to {max(ratios):.2f})"
-    print(f"{name:36s}{statistics.median(found):8,.0f} pictures/s{beside}")
+    print(f"{name:36s}{statistics.median(found):8,.0f} images/s{beside}")
   if flags.json:
     flags.json.write_text(json.dumps(rates, indent=2) + "\n")
 

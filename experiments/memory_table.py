@@ -1,7 +1,8 @@
 """Memory of DenseNet-BC's training step under every remat policy: by depth, batch and target.
 
-  python experiments/memory_table.py --depths 22 40 64 100 --picture docs/memory.png
-  python experiments/memory_table.py --depths 100 --batch-sizes 64 128 256 --target here v5e h100 --csv memory.csv
+  python experiments/memory_table.py --picture docs/memory.png
+  python experiments/memory_table.py --depths 100 --batch-sizes 64 128 256 \\
+    --target here v5e h100 --csv memory.csv
 
 Temporaries of the compiled step: the memory besides parameters, momentum and the batch. Nothing is trained, and no chip
 is needed: `pip install -e '.[tpu]'` brings the compiler of TPUs, `'.[cuda]'` that of GPUs.
@@ -16,7 +17,7 @@ from annotated_types import MinLen, doc
 
 from dn_jax.commands import command_line
 from dn_jax.config.network import complete_model
-from dn_jax.config.schema import Count, ModelConfig, RematPolicy, Size
+from dn_jax.config.schema import NOT_WRITTEN, Count, ModelConfig, RematPolicy, Size
 from dn_jax.models import remat
 from dn_jax.planner import plan, targets
 from dn_jax.report import plans, style
@@ -30,20 +31,20 @@ def main(
   target: Annotated[tuple[str, ...], MinLen(1), doc("one or more")] = (targets.HERE,),
   policies: Annotated[tuple[RematPolicy, ...], MinLen(1), doc("one or more")] = remat.POLICIES,
   dtype: Literal["float32", "bfloat16"] = "float32",
-  csv: pathlib.Path | None = None,
-  picture: pathlib.Path | None = None,
+  csv: Annotated[pathlib.Path | None, NOT_WRITTEN] = None,
+  picture: Annotated[pathlib.Path | None, NOT_WRITTEN] = None,
 ) -> None:
   """Compiles the training step on 32x32 images for every depth, batch, target and policy.
 
   Args:
-    depths: L.
-    growth_rate: k.
-    batch_sizes: images a step, over all devices of a target.
-    target: here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100.
-    policies: of rematerialisation.
-    dtype: of activations.
-    csv: file for the table, bytes and FLOPs in full.
-    picture: file for a figure, .svg, .png or .pdf.
+    depths: set L, the number of layers.
+    growth_rate: set k, the number of channels that each layer adds.
+    batch_sizes: take so many images per step, over all devices of a target.
+    target: compile for here, for one chip (v4, v5e, v5p, v6e, h100), or for a TPU slice such as v5e:2x2.
+    policies: choose which activations the backward pass keeps and which it recomputes.
+    dtype: compute activations in this type.
+    csv: write the table into this file, bytes and FLOPs in full.
+    picture: draw a figure into this file, .svg, .png or .pdf.
   """
   command_line.check_file("csv", csv)
   command_line.check_figure("picture", picture)

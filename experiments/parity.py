@@ -15,7 +15,7 @@ import rich.table
 import tyro
 
 from dn_jax.commands import command_line
-from dn_jax.config.schema import RematPolicy
+from dn_jax.config.schema import NOT_WRITTEN, RematPolicy
 from dn_jax.system import compilation
 from dn_jax.training import parity
 
@@ -23,14 +23,14 @@ from dn_jax.training import parity
 def main(
   record: Annotated[pathlib.Path, tyro.conf.Positional],
   remat: RematPolicy = "layer_by_layer",
-  json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
+  json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json"), NOT_WRITTEN] = None,
 ) -> None:
   """Compares the training step with a record of the PyTorch implementation, in float64 and float32.
 
   Args:
-    record: an .npz file, see tests/fixtures/README.md.
-    remat: policy of the compiled step.
-    json_path: file for the differences.
+    record: read this .npz file, see tests/fixtures/README.md.
+    remat: choose which activations the backward pass keeps and which it recomputes.
+    json_path: write the differences into this file.
   """
   command_line.check_file("json", json_path)
   read = parity.read(record)

@@ -1,7 +1,8 @@
 """Disturbs small runs in every way that a machine allows: does each end like an undisturbed one?
 
   python experiments/torture.py --kills 100 --seed 1
-  python experiments/torture.py --kills 0 --faults no-inodes read-only --runs streamed
+  python experiments/torture.py --kills 0 --runs streamed \\
+    --faults no-inodes read-only
 
 Runs are killed, damaged, moved, started twice, and lose their disk (experiments/torturing/). After each fault the same
 command goes on. At its end a run is compared with an undisturbed one: parameters, running averages and momentum bit
@@ -29,7 +30,7 @@ from torturing.places import LeftOut
 from torturing.started import Mistake
 
 from dn_jax.commands import command_line
-from dn_jax.config.schema import Whole
+from dn_jax.config.schema import NOT_WRITTEN, Unset, Whole
 from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders
 
@@ -133,19 +134,19 @@ def torture(
   faults: tuple[str, ...] = tuple(FAULTS),
   runs_: Annotated[tuple[str, ...], tyro.conf.arg(name="runs")] = tuple(runs.KINDS),
   seed: Whole = 0,
-  json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json")] = None,
-  keep: pathlib.Path | None = None,
+  json_path: Annotated[pathlib.Path | None, tyro.conf.arg(name="json"), NOT_WRITTEN] = None,
+  keep: Annotated[pathlib.Path | None, Unset("deleted, unless one was lost")] = None,
 ) -> None:
   """Disturbs small runs, and counts those lost.
 
   Args:
-    kills: signals to send, at random moments, to runs of all kinds.
-    times: how often each other fault comes, to each kind of run.
-    faults: the faults to try, by name; all by default.
-    runs_: the kinds of runs: run, streamed (its images are read one by one), two (processes), sweep.
-    seed: of the moments and of the damage.
-    json_path: file for the counts.
-    keep: a new folder for the runs; by default they are deleted unless one was lost.
+    kills: send so many signals, at random moments, to runs of all kinds.
+    times: have each other fault come so many times to each kind of run.
+    faults: try these faults.
+    runs_: disturb these kinds of runs: run, streamed (its images are read one by one), two (processes), sweep.
+    seed: draw the moments and the damage from this number.
+    json_path: write the counts into this file.
+    keep: keep the runs in this folder, a new one.
   """
   for flag, given, known in (("faults", faults, FAULTS), ("runs", runs_, runs.KINDS)):
     for name in given:

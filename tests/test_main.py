@@ -85,7 +85,7 @@ def test_python_m_dn_jax_and_the_console_command_of_setup_cfg_are_the_same_progr
     assert done.stdout.startswith(f"usage: {called} zoo [-h] [--matching STR]")
     done = run(*command, "zoo", "--matching", "no-such")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: --matching no-such: one of densenet-")
+    assert done.stderr.startswith("error: --matching no-such: no network of that name; python -m dn_jax zoo lists them")
 
 
 @pytest.mark.slow

@@ -1,34 +1,39 @@
 """Many runs from flags with several values: a plan, the missing runs, a table and figures.
 
-  python experiments/ablate.py --out runs/ablation --model.growth-rate 12,24,40 --model.depth 40,100 --seeds 3 \\
+  python experiments/ablate.py --out runs/ablation --seeds 3 \\
+    --model.growth-rate 12,24,40 --model.depth 40,100 \\
     --data.name cifar10 --data.augment
+  python experiments/ablate.py --model.name densenet-bc-100-12,wide-28-10
 
-Takes every flag of train.py; commas separate values, and the runs are the product of all. Started again, it does the
-missing runs. --file: more such lines, a product each; --model.name densenet-bc-100-12,wide-28-10: networks by name.
+Takes every flag of train.py, beside those below; commas separate values, and the runs are the product of all. Started
+again, it does the missing runs.
 """
 
 import dataclasses
 import functools
 import pathlib
+from typing import Annotated
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
-from dn_jax.config.schema import Count, flag_types
+from dn_jax.config.schema import Count, Unset, flag_types
 from dn_jax.config.sweep import Sweep, check_cluster
+from dn_jax.planner import targets
 
 
 @dataclasses.dataclass(frozen=True)
 class Ablation(Sweep):
-  seeds: Count | None = None
-  """Runs of each network: seeds 0, 1, ..."""
-  file: pathlib.Path | None = None
-  """Lines of flags, a product each, together with the flags given here."""
+  seeds: Annotated[Count | None, Unset("as --seed says")] = None
+  """Train each network with so many seeds, from 0 on."""
+  file: Annotated[pathlib.Path | None, Unset("the flags given here alone")] = None
+  """Read lines of flags from this file, a product each, together with the flags given here."""
 
 
 def ablate() -> None:
   """Reads flags, does the missing runs, and writes the table."""
   flags, rest = parse(Ablation, __doc__, leave_unknown=True)
   check_cluster(flags)
+  targets.check_chips(flags.target)
   from dn_jax.sweep.cells import cells_of, lines_of, varied
 
   lines = lines_of(flags.file) if flags.file else ((),)

@@ -1,7 +1,8 @@
 """The paper's CIFAR and SVHN error tables, cell by cell: published, measured here, the difference.
 
   python experiments/cifar_table.py --data.dir ~/data --seeds 3
-  python experiments/cifar_table.py --rows densenet-bc-100-12 resnet-110 --columns c10+ --scale 0.02 --out runs/try
+  python experiments/cifar_table.py --out runs/try --scale 0.02 \\
+    --rows densenet-bc-100-12 resnet-110 --columns c10+
 
 Rows are networks of the zoo (python -m dn_jax zoo), columns c10, c10+, c100, c100+ and svhn. Each cell is trained with
 the protocol published for it. Started again, it does the missing runs. `experiments/report.py OUT` rewrites the table
@@ -12,14 +13,15 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
-from dn_jax.config import protocol, zoo
-from dn_jax.config.schema import Count, ProtocolName, RunConfig, Share
+from dn_jax.config import datasets, protocol, zoo
+from dn_jax.config.schema import Count, ProtocolName, RunConfig, Share, Unset
 from dn_jax.config.sweep import Sweep, check_cluster
 from dn_jax.errors import ConfigurationError, near
+from dn_jax.planner import targets
 
 if TYPE_CHECKING:
   from dn_jax.sweep.cells import Cell
@@ -32,32 +34,32 @@ ROWS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-  dir: pathlib.Path | None = None
-  """Folder of the prepared data sets; by default TFDS's own (~/tensorflow_datasets)."""
+  dir: Annotated[pathlib.Path | None, Unset("TFDS's own, ~/tensorflow_datasets")] = None
+  """Read the prepared data sets from this folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Activations:
   dtype: Literal["float32", "bfloat16"] = "float32"
-  """Of activations; published: float32."""
+  """Compute activations in this type; published is float32."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Table(Sweep):
   out: pathlib.Path = pathlib.Path("runs/cifar_table")
-  """Folder of the runs; finished ones are not repeated. Tables and figures go to its report/."""
+  """Put the runs into this folder, where finished ones are not repeated; tables and figures go to its report/."""
   rows: tuple[str, ...] = ROWS
-  """Networks of the zoo."""
+  """Train these networks of the zoo."""
   columns: tuple[str, ...] = zoo.COLUMNS
-  """c10, c10+, c100, c100+, svhn."""
+  """Train on the data sets of these columns: c10, c10+, c100, c100+, svhn."""
   seeds: Count = 1
-  """Runs of each cell: seeds 0, 1, ..."""
+  """Train each cell with so many seeds, from 0 on."""
   scale: Share = 1.0
-  """Share of every schedule, in whole epochs; below 1 it is a rehearsal, and the table says so and marks its cells."""
+  """Shorten every schedule to this share, 0 to 1, in whole epochs; below 1 it is a rehearsal, and the table says so."""
   unpublished: bool = False
-  """Train also the cells without a published error."""
-  protocol: ProtocolName | None = None
-  """One for all cells, instead of each network's own; caffe without --rows takes the network of the Caffe code."""
+  """Train the cells without a published error, too."""
+  protocol: Annotated[ProtocolName | None, Unset("each network's own")] = None
+  """Train all cells by this published training; caffe without --rows takes the network of the Caffe code."""
   data: Where = Where()
   model: Activations = Activations()
 
@@ -73,7 +75,7 @@ def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
     rows = (CAFFE,)
   for name in rows:
     if name not in zoo.NETWORKS or zoo.NETWORKS[name].imagenet:
-      raise ConfigurationError("rows", name, near(name, (*ROWS, CAFFE)))
+      raise ConfigurationError("rows", name, near(name, (*ROWS, CAFFE), zoo.LISTED))
   columns, found = columns_of(flags.columns), {}
   for name in rows:
     for column in columns:
@@ -91,9 +93,12 @@ def columns_of(words: Sequence[str]) -> tuple[str, ...]:
     ConfigurationError: an unknown column.
   """
   columns = tuple(map(str.lower, words))
+  named = {info.name + plus: info.column + plus for info in datasets.CATALOG.values() for plus in ("", "+")}
   for column in columns:
     if column not in zoo.COLUMNS:
-      raise ConfigurationError("columns", column, f"one of {', '.join(zoo.COLUMNS)}")
+      own = named.get(column)
+      fits = f"did you mean {own}?" if own in zoo.COLUMNS else f"one of {', '.join(zoo.COLUMNS)}"
+      raise ConfigurationError("columns", column, fits)
   return columns
 
 
@@ -129,6 +134,7 @@ def cifar_table() -> None:
   """Reads flags, does the missing runs, and writes the table."""
   flags = parse(Table, __doc__)
   check_cluster(flags)
+  targets.check_chips(flags.target)
   cells = cells_of(flags)
   from dn_jax.report import published_table
   from dn_jax.sweep import command

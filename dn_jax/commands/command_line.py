@@ -140,16 +140,16 @@ def class_lines(errors: "Sequence[ClassError]") -> list[str]:
 
 
 def runs_in(folder: pathlib.Path) -> "Collection":
-  """Reads a folder of runs, and prints a line for everything else in it.
+  """Reads a folder of runs, or one run's, and prints a line for everything else in it.
 
   Raises:
-    UserError: it is no folder, or holds no run.
+    UserError: it is no folder, or holds no run that can be read.
   """
   from dn_jax.runs import collection
 
   if not folder.is_dir():
     raise UserError(f"{folder}: is not a folder")
-  found = collection.read(folder)
+  found = collection.read_one(folder) if (folder / "config.json").exists() else collection.read(folder)
   for line in found.skipped:
     print(f"skipped: {shown(line)}", file=sys.stderr)
   if not found.runs:

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import inspect
 import pathlib
+import shutil
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +53,21 @@ def registry(command: Any, settings: Sequence[Setting] = ()) -> ConstructorRegis
     return StructConstructorSpec(kind, tuple(fields))
 
   return rules
+
+
+class _Lines(str):
+  """A text whose lines tyro leaves as they are: it would join and part them by rules of its own, line by line."""
+
+  def split(self, *_: Any) -> list[str]:
+    return [str(self)]
+
+
+def paragraphs(*texts: str) -> str:
+  """What `--help` says before the flags: prose as wide as the terminal, and lines that are indented as they are."""
+  width = shutil.get_terminal_size().columns
+  found = [each for text in texts for each in text.strip().split("\n\n") if each]
+  filled = [each if "\n  " in f"\n{each}" else textwrap.fill(each, width, break_on_hyphens=False) for each in found]
+  return _Lines("\n\n".join(filled))
 
 
 def _prefixes(command: Any, prefix: str) -> typing.Iterator[tuple[Any, str]]:
@@ -126,7 +143,7 @@ def _hint_of(hint: Any, default: Any) -> str | None:
   words = next((each.words for each in getattr(hint, "__metadata__", ()) if isinstance(each, Unset)), None)
   if default is None:
     return f"(unset: {words})" if words else "(unset)"
-  return None if default is tyro.MISSING else _hint(Setting("", default, DEFAULT))
+  return "(required)" if default is tyro.MISSING else _hint(Setting("", default, DEFAULT))
 
 
 def _hint(setting: Setting) -> str:
@@ -140,14 +157,15 @@ def _shown(value: Any) -> str:
     return "on" if value else "off"
   if isinstance(value, tuple | list):
     return " ".join(map(_shown, value)) or "none"
-  return f"{value:g}" if isinstance(value, float) else str(value)
+  return f"{value:g}" if isinstance(value, float) else str(value) or "''"
 
 
 def _sentence(kind: Any, name: str) -> str | None:
   """What the docstring of a field or parameter says, as one paragraph."""
   for each in getattr(kind, "__mro__", (kind,)):
     if each is not object and (said := _said(each).get(name)):
-      return " ".join(said.split())
+      line = " ".join(said.split())
+      return line[0].upper() + line[1:]
   return None
 
 

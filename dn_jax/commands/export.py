@@ -1,13 +1,15 @@
 """A trained network as one file: its weights, or its inference as a program that runs without this package.
 
-  python experiments/export.py runs/one --to network.safetensors   # PyTorch's names, and a description of the network
-  python experiments/export.py runs/one --to network.jaxexport     # jax.export: uint8 images -> logits
-  python experiments/export.py runs/one --to hf://OWNER/NAME       # the weights, with a card, to the Hugging Face hub
+  python experiments/export.py runs/one --to network.safetensors
+  python experiments/export.py runs/one --to network.jaxexport
+  python experiments/export.py runs/one --to hf://OWNER/NAME
 
-The second runs so:
+The first has the weights by PyTorch's names, and a description of the network; the third is the same, with a card, in
+a repository of the Hugging Face hub. The second is a program (jax.export) from any number of images, uint8 [n, size,
+size, 3], or 1 channel of grey ones, to logits:
 
-  run = jax.export.deserialize(bytearray(pathlib.Path("network.jaxexport").read_bytes()))
-  logits = run.call(images)    # uint8 [n, size, size, 3], or 1 for grey images; any n
+  content = pathlib.Path("network.jaxexport").read_bytes()
+  logits = jax.export.deserialize(bytearray(content)).call(images)
 """
 
 import dataclasses
@@ -21,6 +23,7 @@ import tyro
 
 from dn_jax.commands import command_line
 from dn_jax.config import weights_file
+from dn_jax.config.schema import Unset
 from dn_jax.config.trained import Asked, Moved, Which
 from dn_jax.errors import ConfigurationError, reason, shown
 from dn_jax.system import folders, hub, hub_upload
@@ -35,8 +38,8 @@ _WEIGHTS, _PROGRAM = ".safetensors", ".jaxexport"
 class OnTheHub:
   public: bool = False
   """With --to hf://: make a repository that all can see, or upload to one."""
-  licence: str | None = None
-  """With --to hf://: the network's licence by its name on the hub, such as apache-2.0; unset: none is stated."""
+  licence: Annotated[str | None, Unset("none is stated")] = None
+  """With --to hf://: state this licence, by its name on the hub, such as apache-2.0."""
 
 
 def export(
@@ -51,11 +54,12 @@ def export(
   """Writes a network into a file.
 
   Args:
-    source: a run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or
+    source: read this run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or
       hf://OWNER/NAME[@REVISION][/FILE].
-    to: file, .safetensors or .jaxexport; or hf://OWNER/NAME[@BRANCH][/FILE], a repository of the Hugging Face hub.
-    checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
-    platforms: of a .jaxexport.
+    to: write this file, .safetensors or .jaxexport; or hf://OWNER/NAME[@BRANCH][/FILE], a repository of the Hugging
+      Face hub.
+    checkpoint: take of a run the network whose error it reports, its last one, or its best on validation.
+    platforms: make a .jaxexport for these: cpu, cuda, rocm, tpu.
   """
   address = hub.address_of("to", to) if hub.is_address(to) else None
   if address is None:
@@ -68,13 +72,13 @@ def export(
     if (asked.size or asked.resize) and source.is_dir():
       raise ConfigurationError("size", asked.size or asked.resize, "the card's test error is of the run's own size")
     hub_upload.check("to", address, on_the_hub.public)
+  say = lambda line: print(line, file=sys.stderr)
+  source = weights_file.source(source, say)
   from dn_jax.inference import load
   from dn_jax.inference.predict import exported
   from dn_jax.system import compilation
 
   compilation.keep_compiled_programs()
-  say = lambda line: print(line, file=sys.stderr)
-  source = weights_file.of("source", source, say)
   known = load.load(source, asked, checkpoint, data.dir, say)
   if address:
     commit = _upload(source, known, address, on_the_hub)

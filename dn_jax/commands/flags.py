@@ -17,33 +17,15 @@ from typing import Any
 
 from dn_jax.commands import explain
 from dn_jax.config.check import check, check_values, in_words
+from dn_jax.config.meant import meant, word_meant
 from dn_jax.config.origin import Setting
 from dn_jax.config.schema import flag_types
-from dn_jax.errors import UserError, near, nearest
+from dn_jax.errors import UserError, near
 from dn_jax.system import traces
 
 _HELP = {"-h", "--help"}
 _NUMBER = re.compile(r"[-+.\de]+")
 _NUMBERS = re.compile(r"[-+.\de]+(,[-+.\de]+)+")
-# Names that other programs have for flags.
-_SYNONYMS = {
-  **dict.fromkeys(("lr", "learning-rate", "rate"), ("optimizer.learning-rate",)),
-  **dict.fromkeys(("wd", "decay", "l2"), ("optimizer.weight-decay",)),
-  **dict.fromkeys(("bs", "batch", "batchsize", "train-batch-size"), ("batch-size",)),
-  **dict.fromkeys(("dataset", "data"), ("data.name",)),
-  **dict.fromkeys(("data-dir", "datadir", "root"), ("data.dir",)),
-  **dict.fromkeys(("output", "output-dir", "save", "save-dir", "logdir"), ("out",)),
-  **dict.fromkeys(("arch", "network", "model"), ("model.name",)),
-  **dict.fromkeys(("k", "growth"), ("model.growth-rate",)),
-  **dict.fromkeys(("l", "layers"), ("model.depth", "model.blocks")),
-  **dict.fromkeys(("theta", "reduction"), ("model.compression",)),
-  **dict.fromkeys(("droprate", "drop-rate"), ("model.dropout",)),
-  **dict.fromkeys(("n-epochs", "num-epochs", "max-epochs"), ("epochs",)),
-  **dict.fromkeys(("gpus", "num-gpus", "ngpu"), ("devices",)),
-  **dict.fromkeys(("pretrained", "init", "load"), ("weights",)),
-  **dict.fromkeys(("num-workers", "j", "nthreads"), ("data.workers",)),
-  **dict.fromkeys(("bf16", "fp16", "amp"), ("model.dtype",)),
-}
 
 
 def parse(
@@ -86,7 +68,11 @@ def parse(
   with events.on_parse_error(functools.partial(_refuse, command, words)):
     found = tyro.cli(
       filled,
-      description=_described(description),
+      # Every command has this flag, which is read before all others.
+      description=explain.paragraphs(
+        (inspect.getdoc(command) or "").partition("\n\nArgs:")[0] if description is None else description,
+        f"{traces.FLAG}, beside any other flags, shows the trace behind an error.",
+      ),
       args=words,
       return_unknown_args=leave_unknown,
       registry=explain.registry(filled, _known(command, words, default, settings)),
@@ -127,7 +113,7 @@ def given(command: Any, args: Sequence[str] | None = None) -> dict[str, str]:
 
 def _in_one_form(command: Any, words: Sequence[str]) -> list[str]:
   """Words in which `--model.bottleneck False`, the form of earlier versions, is `--model.no-bottleneck`."""
-  switches = {flag for flag, hint in flag_types(command).items() if set(typing.get_args(hint)) == {bool, type(None)}}
+  switches = {flag for flag, hint in flag_types(command).items() if {hint, *typing.get_args(hint)} & {bool}}
   found: list[str] = []
   switch = None  # The switch that the word before this one is.
   for word in words:
@@ -151,14 +137,7 @@ def negated(flag: str) -> str:
   return f"--{head}{dot}no-{tail}"
 
 
-def _described(description: str | None) -> str | None:
-  """What `--help` says before the flags: also of the one that every command has, and that is read before all others."""
-  if description is None:  # tyro takes the docstring.
-    return None
-  return f"{description.rstrip()}\n\n{traces.FLAG}, beside any other flags, shows the trace behind an error."
-
-
-def choose(commands: Mapping[str, Callable], description: str | None) -> None:
+def choose(commands: Mapping[str, Callable], description: str) -> None:
   """Runs the function that the first word of the program's own names, with the flags after it.
 
   Raises:
@@ -171,7 +150,7 @@ def choose(commands: Mapping[str, Callable], description: str | None) -> None:
   elif name in ("-h", "--help"):
     import tyro
 
-    tyro.extras.subcommand_cli_from_dict(dict(commands), description=description)
+    tyro.extras.subcommand_cli_from_dict(dict(commands), description=explain.paragraphs(description))
   else:
     raise UserError(f"{_quoted(name)}: {near(name, commands)}" if name else f"give one of {', '.join(commands)}")
 
@@ -194,8 +173,11 @@ def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
     case events.BadValue(argument=argument) | events.InstantiationFailure(argument=argument) if argument:
       value = " ".join(map(_quoted, _values_of(argument.lowered.name_or_flags, words)))
       given = f" {value}: " if value else ": needs a value, "
-      several = "; several values, with commas, are for ablate.py" if _NUMBERS.fullmatch(value) else ""
-      raise UserError(f"{_name(argument)}{given}{in_words(argument.field.type)}{several}")
+      fits = in_words(argument.field.type)
+      if _NUMBERS.fullmatch(value):
+        mended = f": {value.replace(',', ' ')}"
+        fits += mended if fits.startswith("one or more") else "; several values, with commas, are for ablate.py"
+      raise UserError(f"{_name(argument)}{given}{fits}")
 
 
 def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -> None:
@@ -205,17 +187,13 @@ def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -
     place = next((n for n, word in enumerate(words) if first in (word, word.partition("=")[2])), len(words))
     before = [word.partition("=")[0] for word in words[: place + 1] if word.startswith("--")]
     commas = "; ablate.py takes several values of a flag, with commas between them" if _NUMBER.fullmatch(first) else ""
-    far = f"one word too many after {before[-1]}{commas}" if before else "belongs to no flag"
+    alone = word_meant(first, flag_types(command)) or "belongs to no flag"
+    far = f"one word too many after {before[-1]}{commas}" if before else alone
     raise UserError(f"{_quoted(first)}: {far}")
   name, equals, value = first.partition("=")
   following = [value] if equals else [word for word in rest[:1] if not word.startswith("--")]
-  flag = name.lstrip("-").replace("_", "-")
-  close = nearest(flag, flag_types(command))
-  meaning = [each for each in _SYNONYMS.get(flag.rpartition(".")[2], ()) if each in flag_types(command)]
-  if meaning:  # A near spelling is a worse guess than the same meaning.
-    close = meaning
-  meant = f"did you mean {' or '.join(f'--{each}' for each in close)}?" if close else "--help lists them"
-  raise UserError(" ".join([name, *map(_quoted, following)]) + f": there is no such flag; {meant}")
+  said = meant(name.lstrip("-").replace("_", "-"), flag_types(command))
+  raise UserError(" ".join([name, *map(_quoted, following)]) + f": there is no such flag; {said}")
 
 
 def _name(argument: Any) -> str:

@@ -1,10 +1,13 @@
 """A figure for a paper, as SVG, PNG (300 dpi) or PDF.
 
-  python experiments/picture.py diagram --model.name densenet-bc-100-12 --to network.svg
-  python experiments/picture.py reuse runs/cifar10+_densenet-40-12_seed0 --to reuse.pdf
-  python experiments/picture.py reuse densenet121.pth --model.name densenet-121 --to reuse.png
+  python experiments/picture.py diagram --to network.svg \\
+    --model.name densenet-bc-100-12
+  python experiments/picture.py reuse runs/one --to reuse.pdf
+  python experiments/picture.py reuse densenet121.pth --to reuse.png \\
+    --model.name densenet-121
   python experiments/picture.py curves runs/one runs/two --to curves.svg
-  python experiments/picture.py sizes runs/cifar_table --data.name cifar10+ --to sizes.svg
+  python experiments/picture.py sizes runs/cifar_table --to sizes.svg \\
+    --data.name cifar10+
   python experiments/picture.py heat runs/ablation --to heat.png
 
 Each has a --help of its own.
@@ -22,7 +25,7 @@ from dn_jax.commands.flags import choose
 from dn_jax.commands.network import DataName
 from dn_jax.config import datasets, weights_file
 from dn_jax.config.network import check_images, complete_model
-from dn_jax.config.schema import DataConfig, ModelConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, Unset
 from dn_jax.config.trained import Which
 from dn_jax.errors import ConfigurationError, UserError, near, reason, shown
 from dn_jax.system import folders
@@ -38,15 +41,15 @@ Folder = Annotated[pathlib.Path, tyro.conf.Positional]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  name: str | None = None
-  """The data set to draw, if the runs are of several: cifar10, cifar10+, ..."""
+  name: Annotated[str | None, Unset("that of the runs")] = None
+  """Draw this data set, if the runs are of several: cifar10, cifar10+ or another."""
 
 
 def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: DataName = DataName()) -> None:
   """The network as blocks and transitions, and its first dense block with all connections.
 
   Args:
-    to: file, .svg, .png or .pdf.
+    to: write this file, .svg, .png or .pdf.
     model: the DenseNet.
     data: the data set of the images.
   """
@@ -68,12 +71,14 @@ def draw_reuse(
   """Mean absolute weights from each layer of a dense block to each later one (the paper's figure 5).
 
   Args:
-    source: a run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or hf://OWNER/NAME[@REVISION][/FILE].
-    to: file, .svg, .png or .pdf.
+    source: read this run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or
+      hf://OWNER/NAME[@REVISION][/FILE].
+    to: write this file, .svg, .png or .pdf.
     model: the DenseNet of a file of weights; a run knows its own.
-    checkpoint: of a run, the network whose error it reports, the last, or the best on validation.
+    checkpoint: take of a run the network whose error it reports, its last one, or its best on validation.
   """
   command_line.check_figure("to", to)
+  source = weights_file.source(source, lambda line: print(line, file=sys.stderr))
   from dn_jax.inference import load
   from dn_jax.models import reuse
   from dn_jax.models.densenet import DenseNet
@@ -81,7 +86,6 @@ def draw_reuse(
   from dn_jax.system import compilation
 
   compilation.keep_compiled_programs()
-  source = weights_file.of("source", source, lambda line: print(line, file=sys.stderr))
   if source.is_dir():
     if model != ModelConfig():
       raise ConfigurationError("model", "(given)", f"{source} is a run's folder, which knows its network")
@@ -101,16 +105,16 @@ def draw_curves(sources: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positiona
   """Curves by epoch: of one run, loss and error; of several, test and train errors (the paper's figure 4, right).
 
   Args:
-    sources: runs, or folders of runs; runs that differ in their seeds alone share a line.
-    to: file, .svg, .png or .pdf.
+    sources: read these runs, or folders of runs; runs that differ in their seeds alone share a line.
+    to: write this file, .svg, .png or .pdf.
   """
   command_line.check_figure("to", to)
+  if not sources:
+    raise UserError("curves: give one or more folders of runs")
   from dn_jax.report import ablation, curves, words
   from dn_jax.report.figures import records_of
   from dn_jax.runs import records as run_records
 
-  if not sources:
-    raise UserError("curves: give one or more folders of runs")
   found = [run for folder in sources for run in _runs(folder)]
   if len(found) == 1:
     run = found[0]
@@ -130,8 +134,8 @@ def draw_sizes(runs: Folder, to: pathlib.Path, data: Data = Data(), published: b
   """Test error against parameters and FLOPs by kind of network (the paper's figure 4, left and middle).
 
   Args:
-    runs: folder of the runs.
-    to: file, .svg, .png or .pdf.
+    runs: read runs from this folder.
+    to: write this file, .svg, .png or .pdf.
     data: the data set.
     published: draw the paper's errors too, hollow, if it has a column for the data set.
   """
@@ -150,8 +154,8 @@ def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
   """Test error by depth and growth rate, or by two other flags that are numbers.
 
   Args:
-    runs: folder of the runs.
-    to: file, .svg, .png or .pdf.
+    runs: read runs from this folder.
+    to: write this file, .svg, .png or .pdf.
     data: the data set.
   """
   command_line.check_figure("to", to)
@@ -169,19 +173,14 @@ def _input(model: ModelConfig, data: str | None) -> tuple[tuple[int, int, int], 
   """(height, width, channels) and classes."""
   if model.stem == "imagenet" and data is None:
     return (224, 224, 3), 1000
-  info = datasets.info_of(DataConfig(data or "cifar10"))
+  info = datasets.info_of(DataConfig((data or "cifar10").removesuffix("+")))
   if info.streamed:
     raise ConfigurationError("data.name", data, near(data, datasets.CATALOG))
   return info.image_shape, info.num_classes
 
 
 def _runs(folder: pathlib.Path) -> "list[Run]":
-  from dn_jax.runs import collection
-
-  folder = folders.of("runs", folder)
-  if (folder / "config.json").exists():
-    return [collection.read_run(folder)]
-  return list(command_line.runs_in(folder).runs)
+  return list(command_line.runs_in(folders.of("runs", folder)).runs)
 
 
 def _cells(folder: pathlib.Path, data: str | None) -> "tuple[str, list[Cell]]":

@@ -1,14 +1,23 @@
-"""Compiles the training step under every remat policy, or the given one, and prints its cost; trains nothing."""
+"""Memory and time of a training step under every remat policy, or a given one, by the compiler; trains nothing.
+
+  python -m dn_jax plan --model.depth 40 --batch-size 128
+  python -m dn_jax plan --model.name densenet-bc-100-12 --target v5e h100
+  python -m dn_jax plan --zoo --target v5e
+
+A chip need not be there. Its compiler takes minutes for a network; for some networks and chips the answers come with
+the package.
+"""
 
 import dataclasses
 import pathlib
+from typing import Annotated
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.commands.network import DataName, input_of
 from dn_jax.config import zoo
 from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
-from dn_jax.config.schema import Count, ModelConfig, Positive, Size
+from dn_jax.config.schema import Count, ModelConfig, Positive, Size, Unset
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.planner import targets
 
@@ -18,29 +27,30 @@ class Step:
   model: ModelConfig = ModelConfig()
   """The network; with --model.remat, under that policy only."""
   data: DataName = DataName()
-  image_size: Size | None = None
-  """Height and width, instead of the data set's."""
-  num_classes: Count | None = None
-  """Instead of the data set's."""
+  image_size: Annotated[Size | None, Unset("the data set's")] = None
+  """Take images of this height and width, in pixels."""
+  num_classes: Annotated[Count | None, Unset("the data set's")] = None
+  """Take so many classes."""
   batch_size: Count = 64
-  """Images a step, over all devices of a target."""
+  """Take so many images per step, over all devices of a target."""
   statistics_groups: Count = 1
-  """Parts of the batch that are normalised separately."""
+  """Normalise so many equal parts of a batch separately; 1: the whole batch."""
   accumulation: Count = 1
-  """Parts of the batch that a device computes one after another, each of whole groups."""
+  """Process a device's batch in so many pieces, one after another, each of whole groups."""
   target: tuple[str, ...] = ("here",)
-  """here, v4, v5e, v5p, v6e (one chip), a slice such as v5e:2x2, or h100; no chip is needed."""
+  """Compile for here, for one chip (v4, v5e, v5p, v6e, h100), or for a TPU slice such as v5e:2x2."""
   compile: bool = False
   """Ask the compiler even where answers for a chip come with the package."""
   zoo: bool = False
-  """What the paper's DenseNets for CIFAR take on a chip, bfloat16: the answers that come with the package, or are in
-  --keep."""
-  keep: pathlib.Path | None = None
-  """With --zoo: a file of answers; those that it lacks are asked for and put there as they come, which takes hours."""
+  """Print what the paper's DenseNets for CIFAR take on a chip, in bfloat16, by the answers that come with the package,
+  or are in --keep."""
+  keep: Annotated[pathlib.Path | None, Unset("the answers that come with the package")] = None
+  """With --zoo: keep answers in this file; those that it lacks are asked for as the table needs them, which takes
+  hours."""
   minutes: Positive = 40.0
-  """With --keep: for one answer at most."""
+  """With --keep: wait at most so many minutes for one answer."""
   markdown: bool = False
-  """With --zoo: the table as Markdown."""
+  """With --zoo: print the table as Markdown."""
 
 
 def plan(asked: Step) -> None:
@@ -102,8 +112,7 @@ def of_network(asked: Step) -> None:
 
 def of_zoo(asked: Step) -> None:
   """The table of the paper's DenseNets for CIFAR on each target; asks for what --keep lacks."""
-  for name in asked.target:
-    targets.check_chip(name)
+  targets.check_chips(asked.target)
   one_policy = asked.model.remat not in (None, "auto")
   from dn_jax.planner import asking, kept, policy
   from dn_jax.planner.plan import Question

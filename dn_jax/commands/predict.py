@@ -1,9 +1,10 @@
 """Classifies images by a trained network.
 
   python experiments/predict.py runs/one cat.jpg dog.jpg
-  python experiments/predict.py densenet121.safetensors --model.name densenet-121 --labels imagenet.txt photos/
+  python experiments/predict.py densenet121.safetensors photos/ \\
+    --model.name densenet-121 --labels imagenet.txt
   python experiments/predict.py runs/one 'photos/*.jpg' --json > said.json
-  python experiments/predict.py runs/one cat.jpg --cam maps/     # where in the image it sees its class
+  python experiments/predict.py runs/one cat.jpg --cam maps/
 
 A file that cannot be read is named and skipped.
 """
@@ -23,7 +24,7 @@ import tyro
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.config import weights_file
-from dn_jax.config.schema import BitDepth, Channels, Count
+from dn_jax.config.schema import BitDepth, Channels, Count, Unset
 from dn_jax.config.trained import Asked, Moved, Which
 from dn_jax.errors import ConfigurationError, UserError, reason, shown
 
@@ -31,35 +32,39 @@ from dn_jax.errors import ConfigurationError, UserError, reason, shown
 @dataclasses.dataclass(frozen=True)
 class Files(Moved):
   max_pixels: Count = 100_000_000
-  """Pixels of an image file, above which it counts as unreadable."""
-  bit_depth: BitDepth | None = None
-  """Bits that the values of 16-bit files use; by default as the network was trained, else 16."""
-  channels: Channels | None = None
-  """1 for grey images; a network takes those that it was trained on, and no others."""
+  """Count an image file of more pixels than these as unreadable."""
+  bit_depth: Annotated[BitDepth | None, Unset("as the network was trained, else 16")] = None
+  """Say how many bits the values of 16-bit image files use."""
+  channels: Annotated[Channels | None, Unset("as the network was trained")] = None
+  """Turn images to grey by 1; a network takes the channels that it was trained on, and no others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
   source: Annotated[pathlib.Path, tyro.conf.Positional]
-  """A run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or hf://OWNER/NAME[@REVISION][/FILE]."""
+  """Read this run's folder, or a file of weights (.safetensors, .pth, .keras, ...) or hf://OWNER/NAME[@REVISION][/FILE]."""
   files: Annotated[tuple[str, ...], tyro.conf.Positional]
-  """Images, folders of images, and patterns such as 'photos/*.jpg'."""
+  """Classify these images, folders of images, and patterns such as 'photos/*.jpg'."""
   asked: Annotated[Asked, tyro.conf.arg(name="")] = Asked()
   top: Count = 3
-  """Number of classes to print."""
+  """Print so many of the likeliest classes."""
   json: bool = False
   """Print a line of JSON for each image."""
-  cam: pathlib.Path | None = None
-  """Folder for a class activation map of each image: each place's share of the likeliest class's logit."""
+  cam: Annotated[pathlib.Path | None, Unset("not drawn")] = None
+  """Draw where each image shows its likeliest class into this folder: a map of each place's share of the logit."""
   batch_size: Count = 32
-  """Images at a time."""
+  """Classify so many images at a time."""
   checkpoint: Which = "reported"
-  """Of a run, the network whose error it reports, the last, or the best on validation."""
+  """Take of a run the network whose error it reports, its last one, or its best on validation."""
   data: Files = Files()
 
 
 def predict(asked: Prediction) -> None:
   """Classifies images, and prints the likeliest classes of each."""
+  say = lambda line: print(line, file=sys.stderr)
+  source = weights_file.source(asked.source, say)
+  if not asked.files:
+    raise UserError("images: give files, folders or patterns")
   import numpy as np
 
   from dn_jax.data import image_files
@@ -69,16 +74,9 @@ def predict(asked: Prediction) -> None:
   from dn_jax.system import compilation, stderr
 
   stderr.drop_lines()
-  say = lambda line: print(line, file=sys.stderr)
   paths = _found(asked.files, say)
   compilation.keep_compiled_programs()
-  known = load.load(
-    weights_file.of("source", asked.source, say),
-    asked.asked,
-    asked.checkpoint,
-    asked.data.dir,
-    say,
-  )
+  known = load.load(source, asked.asked, asked.checkpoint, asked.data.dir, say)
   known.input.check(asked.data.channels)
   cam = asked.cam
   predictor = Predictor(known, asked.batch_size, activations=cam is not None)
@@ -122,7 +120,7 @@ def predict(asked: Prediction) -> None:
           places[path], seen[row], said.activations[row], shown(path.name), f"{shown(name)} {chance:.1%}"
         )
   if bad:
-    raise UserError(f"{bad} of {len(paths)} files are no pictures that can be read, see above")
+    raise UserError(f"{bad} of {len(paths)} files cannot be read as images, see above")
 
 
 def _found(files: tuple[str, ...], say: Callable[[str], None]) -> list[pathlib.Path]:
@@ -130,8 +128,6 @@ def _found(files: tuple[str, ...], say: Callable[[str], None]) -> list[pathlib.P
   from dn_jax.data import walk
 
   result: dict[pathlib.Path, None] = {}
-  if not files:
-    raise UserError("pictures: give files, folders or patterns")
   for name in files:
     path, passed = pathlib.Path(name), walk.Passed()
     if path.is_dir():
@@ -143,7 +139,7 @@ def _found(files: tuple[str, ...], say: Callable[[str], None]) -> list[pathlib.P
       found = walk.matches(name, passed)
     line = passed.line()
     if not found:
-      what = "has no pictures" if path.is_dir() else "there is no such file, and no pattern that finds one"
+      what = "has no images" if path.is_dir() else "there is no such file, and no pattern that finds one"
       raise UserError(f"{shown(name)}: {what}" + (f" ({line})" if line else ""))
     if line:
       say(f"{shown(name)}: {line}")

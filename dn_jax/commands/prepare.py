@@ -12,9 +12,11 @@ import dataclasses
 import importlib.util
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Annotated
 
 from dn_jax.commands import command_line
 from dn_jax.config.datasets import CATALOG, root
+from dn_jax.config.schema import Unset
 from dn_jax.data import makers
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.system import folders
@@ -23,15 +25,18 @@ from dn_jax.system import folders
 @dataclasses.dataclass(frozen=True)
 class What:
   name: str
-  """cifar10, cifar100, svhn_cropped, or another data set of TFDS."""
-  dir: pathlib.Path | None = None
-  """Folder for it; by default TFDS's own (~/tensorflow_datasets)."""
+  """Prepare cifar10, cifar100, svhn_cropped, or another data set of TFDS."""
+  dir: Annotated[pathlib.Path | None, Unset("TFDS's own, ~/tensorflow_datasets")] = None
+  """Put it into this folder."""
 
 
 def prepare(data: What) -> None:
   """Downloads and prepares a data set."""
   if data.name == "digits":
     raise ConfigurationError("data.name", data.name, "ships with scikit-learn; nothing to prepare")
+  if data.name.endswith("+"):
+    fits = f"has the images of {data.name[:-1]}; prepare that, and train with --data.augment"
+    raise ConfigurationError("data.name", data.name, fits)
   files = makers.downloads(data.name)
   if data.dir is not None and folders.is_bucket(bucket := folders.of("data.dir", data.dir)):
     what = " ".join(f"DIR/{file}" for file in files) or f"-r DIR/{data.name}"

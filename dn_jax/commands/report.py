@@ -1,8 +1,10 @@
-"""Tables, figures and one HTML page of the runs in a folder; or, with --trail, where a cell's number comes from.
+"""Tables, figures and one HTML page of runs; or, with --trail, where a cell's number comes from.
 
   python experiments/report.py runs/ablation
-  python experiments/report.py runs/ablation --trail --model.depth 40 --model.growth-rate 12
-  python experiments/report.py runs/cifar_table --trail --rows densenet-bc-100-12 --columns c10+
+  python experiments/report.py runs/ablation --trail \\
+    --model.depth 40 --model.growth-rate 12
+  python experiments/report.py runs/cifar_table --trail \\
+    --rows densenet-bc-100-12 --columns c10+
 
 The report has the paper's table too, if runs are of its rows and columns. --trail prints, for the cells that the flags
 name (all, without flags), the runs, seeds, configuration, code version, versions and devices behind the number, and
@@ -21,7 +23,8 @@ from dn_jax.commands import command_line
 from dn_jax.commands.cifar_table import columns_of
 from dn_jax.commands.flags import parse
 from dn_jax.config import zoo
-from dn_jax.errors import ConfigurationError, near, shown, shown_lines
+from dn_jax.config.schema import Unset, flag_types
+from dn_jax.errors import ConfigurationError, UserError, near, shown, shown_lines
 from dn_jax.system import folders
 
 if TYPE_CHECKING:
@@ -32,15 +35,15 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True)
 class Report:
   runs: Annotated[pathlib.Path, tyro.conf.Positional]
-  """Folder of the runs."""
-  to: pathlib.Path | None = None
-  """Folder for the report; by default report/ in that of the runs."""
+  """Read runs from this folder, or the one run whose folder it is."""
+  to: Annotated[pathlib.Path | None, Unset("report/ in that of the runs")] = None
+  """Write the report into this folder."""
   trail: bool = False
   """Print where numbers come from, and write nothing."""
   rows: tuple[str, ...] = ()
-  """With --trail: networks of the paper's table, e.g. densenet-bc-100-12."""
+  """With --trail: tell of these networks of the paper's table, such as densenet-bc-100-12; none: of all."""
   columns: tuple[str, ...] = ()
-  """With --trail: its columns, c10, c10+, c100, c100+, svhn."""
+  """With --trail: tell of these of its columns, c10, c10+, c100, c100+, svhn; none: of all."""
 
 
 def report() -> None:
@@ -50,10 +53,15 @@ def report() -> None:
   columns = columns_of(flags.columns)
   for name in flags.rows:
     if name not in zoo.NETWORKS:
-      raise ConfigurationError("rows", name, near(name, zoo.NETWORKS))
+      raise ConfigurationError("rows", name, near(name, zoo.NETWORKS, zoo.LISTED))
   if not flags.trail and (flags.rows or flags.columns):
     raise ConfigurationError("rows" if flags.rows else "columns", " ".join(flags.rows or columns), "goes with --trail")
+  if rest and not rest[0].startswith("-"):
+    raise UserError(f"{rest[0]}: one folder at a time")
   if not flags.trail and rest:
+    from dn_jax.sweep.cells import axes_of
+
+    axes_of(rest, flag_types(Report))  # Refuses an unknown one.
     raise ConfigurationError(rest[0].lstrip("-"), " ".join(rest[1:]), "goes with --trail")
   found = command_line.runs_in(flags.runs)
   if not flags.trail:

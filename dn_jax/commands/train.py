@@ -1,6 +1,7 @@
 """Trains one network on one data set; started again with the same --out, it goes on.
 
-  python experiments/train.py --data.name cifar10 --data.augment --model.depth 100 --model.growth-rate 12
+  python experiments/train.py --data.name cifar10 --data.augment \\
+    --model.depth 100 --model.growth-rate 12
 
 Unset flags have the values published for the network and the data set.
 """

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import tyro
 
-from dn_jax.config.schema import RunConfig
+from dn_jax.config.schema import NOT_WRITTEN, RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
   run: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
-  confusion: pathlib.Path | None = None
+  confusion: Annotated[pathlib.Path | None, NOT_WRITTEN] = None
   """At the end, write whom the reported network takes for whom on the test images into FILE.svg and FILE.csv."""
   dry_run: bool = False
   """Print the run's parameters, FLOPs and images, as published where the data are not there, and stop there."""

@@ -1,4 +1,10 @@
-"""Lists every published network: parameters counted here and as published, FLOPs, published errors."""
+"""Lists every published network: parameters counted here and as published, FLOPs, published errors.
+
+  python -m dn_jax zoo
+  python -m dn_jax zoo --matching wide
+
+python -m dn_jax summary --model.name NAME shows one of them layer by layer.
+"""
 
 from dn_jax.commands import command_line
 from dn_jax.config import zoo as networks
@@ -15,10 +21,10 @@ def zoo(matching: str = "") -> None:
 
   entries = [entry for entry in networks.NETWORKS.values() if matching.lower() in entry.name]
   if not entries:
-    raise ConfigurationError("matching", matching, near(matching, networks.NETWORKS))
+    raise ConfigurationError("matching", matching, near(matching, networks.NETWORKS, networks.LISTED))
   table = rich.table.Table(
     title="The zoo",
-    caption="parameters with 10 classes (ImageNet's: 1000); FLOPs a picture, a multiply-add counted "
+    caption="parameters with 10 classes (ImageNet's: 1000); FLOPs an image, a multiply-add counted "
     "as two; errors in percent as published",
   )
   for column, justify in (

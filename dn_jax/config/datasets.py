@@ -110,8 +110,11 @@ def info_of(data: "DataConfig") -> DatasetInfo:
     ConfigurationError: its name is unknown (near names are offered), or --data.size or --data.channels does not apply.
   """
   info = recorded(data)
-  misspelt = difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
-  if data.name not in CATALOG and misspelt and not (root(data.dir) / data.name).is_dir():
+  if data.name in CATALOG or (root(data.dir) / data.name).is_dir():
+    return info
+  if (named := _of_column(data.name)) != data.name:
+    raise ConfigurationError("data.name", data.name, f"did you mean {named}?")
+  if difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6):
     raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))
   return info
 
@@ -134,19 +137,24 @@ def recorded(data: "DataConfig") -> DatasetInfo:
   return dataclasses.replace(info, image_shape=(*info.image_shape[:2], 1), mean=mean, std=std, column="")
 
 
+def _of_column(name: str) -> str:
+  """The data set whose column in the paper's tables has this name; the name itself where there is none."""
+  return next((info.name for info in CATALOG.values() if info.column and name.lower() == info.column), name)
+
+
 def _named(data: "DataConfig") -> DatasetInfo:
   """`recorded`, in the data set's own colours."""
   if data.name in CATALOG:
     for flag, value in (("data.size", data.size), ("data.resize", data.resize)):
       if value is not None:
-        raise ConfigurationError(flag, value, f"{data.name} has a size; for pictures that are read one by one")
+        raise ConfigurationError(flag, value, f"{data.name} has a size; for images that are read one by one")
     for flag, value in (("data.test-split", data.test_split), ("data.bit-depth", data.bit_depth)):
       if value is not None:
-        fits = f"{data.name} has its published test set and pixels; for pictures that are read one by one"
+        fits = f"{data.name} has its published test set and pixels; for images that are read one by one"
         raise ConfigurationError(flag, value, fits)
     return CATALOG[data.name]
-  if data.name.endswith("+") and data.name[:-1] in CATALOG:
-    fits = f'"+" is a flag of its own: --data.name {data.name[:-1]} --data.augment'
+  if data.name.endswith("+"):
+    fits = f'"+" is a flag of its own: --data.name {_of_column(data.name[:-1])} --data.augment'
     raise ConfigurationError("data.name", data.name, fits)
   size = _CROP if data.size is None else data.size
   resize = round(size * _RESIZE / _CROP) if data.resize is None else data.resize

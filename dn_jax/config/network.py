@@ -171,7 +171,7 @@ def check_images(config: ModelConfig, size: int, batch_size: int, groups: int = 
   """
   smallest = smallest_map(config, size)
   if smallest < 1:
-    fits = f"pictures of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
+    fits = f"images of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
     raise ConfigurationError("model.blocks", config.blocks, fits)
   if batch_size // groups * smallest**2 == 1:
     fits = "the last block would normalise over a single pixel; at least "

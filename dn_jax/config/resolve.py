@@ -72,13 +72,13 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
   if config.optimizer.warmup_epochs > config.epochs:
     raise ConfigurationError("optimizer.warmup-epochs", config.optimizer.warmup_epochs, "at least 0, within the run")
   if info.streamed and data.normalise != "channel":
-    fits = "pictures that are read one by one have no mean picture; take channel"
+    fits = "images that are read one by one have no mean image; take channel"
     raise ConfigurationError("data.normalise", data.normalise, fits)
   if info.streamed and config.last_batch != "drop":
-    fits = "batches that are read picture by picture have one size; take drop"
+    fits = "batches that are read image by image have one size; take drop"
     raise ConfigurationError("last-batch", config.last_batch, fits)
   if config.report == "best" and not data.validation and not info.streamed:  # A folder may have a part for it.
-    raise ConfigurationError("report", config.report, "needs held-out pictures; give --data.validation")
+    raise ConfigurationError("report", config.report, "needs held-out images; give --data.validation")
   _check_start(config)
   _check_processes(config.distributed)
   check_images(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)
@@ -86,15 +86,16 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
 
 def _check_processes(config: DistributedConfig) -> None:
   """Flags of a run that finds its processes by them."""
-  if (config.coordinator, config.num_processes, config.process_id) == (None, None, None):
+  flags = {
+    "distributed.coordinator": config.coordinator,
+    "distributed.num-processes": config.num_processes,
+    "distributed.process-id": config.process_id,
+  }
+  there = {flag: value for flag, value in flags.items() if value is not None}
+  if not there:
     return
-  for flag, value in (
-    ("coordinator", config.coordinator),
-    ("num-processes", config.num_processes),
-    ("process-id", config.process_id),
-  ):
-    if value is None:
-      raise ConfigurationError(f"distributed.{flag}", value, "goes together with the other two; give all three")
+  if lacking := [f"--{flag}" for flag in flags if flag not in there]:
+    raise ConfigurationError(*next(iter(there.items())), f"goes together with {' and '.join(lacking)}")
   if not 0 <= config.process_id < config.num_processes:
     fits = f"from 0 to {config.num_processes - 1}, each once"
     raise ConfigurationError("distributed.process-id", config.process_id, fits)

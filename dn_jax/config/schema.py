@@ -42,6 +42,10 @@ class Unset:
   words: str
 
 
+# Of files that a command writes if told to.
+NOT_WRITTEN = Unset("not written")
+
+
 def carried_out(default: Any) -> Any:
   """A field that says how a run is carried out, not what it is."""
   return dataclasses.field(default=default, metadata={"carried_out": True})
@@ -107,6 +111,9 @@ class ClassImages:
   test: Whole | None
 
 
+AS_NETWORK = Unset("as the network has it")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """The network. Unset flags come from --model.name, or are those of DenseNet-BC (L=100, k=12)."""
@@ -117,27 +124,29 @@ class ModelConfig:
   """Take a network of the zoo, such as densenet-bc-100-12; the flags below change parts of it."""
   depth: Annotated[Size | None, Unset("as --model.blocks says")] = None
   """Set L, the number of layers: 4 + 3n, or 4 + 6n with bottlenecks."""
-  growth_rate: Annotated[int, Ge(1), Le(5_000)] | None = None
+  growth_rate: Annotated[Annotated[int, Ge(1), Le(5_000)] | None, AS_NETWORK] = None
   """Set k, the number of channels that each layer adds."""
-  blocks: Annotated[tuple[Size, ...], MinLen(1), doc("one or more blocks of at least 1 layer")] | None = None
+  blocks: Annotated[
+    Annotated[tuple[Size, ...], MinLen(1), doc("one or more blocks of at least 1 layer")] | None, AS_NETWORK
+  ] = None
   """Set the layers of each dense block, instead of --model.depth."""
-  bottleneck: bool | None = None
+  bottleneck: Annotated[bool | None, AS_NETWORK] = None
   """Put a 1x1 convolution into every layer (-B)."""
-  bottleneck_width: Annotated[int, Ge(0), Le(10_000)] | None = None
+  bottleneck_width: Annotated[Annotated[int, Ge(0), Le(10_000)] | None, AS_NETWORK] = None
   """Set the channels of the bottlenecks, in units of k."""
-  compression: Share | None = None
+  compression: Annotated[Share | None, AS_NETWORK] = None
   """Set theta, the share of the channels that a transition keeps, 0 to 1 (-C)."""
-  initial_channels: Size | None = None
+  initial_channels: Annotated[Size | None, AS_NETWORK] = None
   """Set the output channels of the first convolution (2k with bottlenecks, else 16)."""
-  stem: Literal["cifar", "imagenet"] | None = None
+  stem: Annotated[Literal["cifar", "imagenet"] | None, AS_NETWORK] = None
   """Begin with a 3x3 convolution, or with one of 7x7 and stride 2 and a max pool."""
-  dropout: Rate | None = None
+  dropout: Annotated[Rate | None, Unset("as published for training")] = None
   """Drop this share of the channels, 0 to 1, after every convolution but the first."""
-  convolution_init: Literal["fan_out", "fan_in"] | None = None
+  convolution_init: Annotated[Literal["fan_out", "fan_in"] | None, AS_NETWORK] = None
   """Draw convolutions by He's rule, by outputs (Torch) or by inputs (Caffe)."""
-  classifier_init: Literal["torch", "xavier"] | None = None
+  classifier_init: Annotated[Literal["torch", "xavier"] | None, AS_NETWORK] = None
   """Draw the classifier by Torch's default for a linear layer, or by Caffe's "xavier"."""
-  family: Literal["densenet", "resnet", "preactivation", "wide"] | None = None
+  family: Annotated[Literal["densenet", "resnet", "preactivation", "wide"] | None, AS_NETWORK] = None
   """Build a DenseNet, or a baseline: ResNet, ResNet with pre-activation, Wide ResNet."""
   widen_factor: Annotated[Size | None, Unset("for a Wide ResNet alone")] = None
   """Multiply a Wide ResNet's channels by this."""
@@ -145,7 +154,7 @@ class ModelConfig:
   """Set p_L of a ResNet with stochastic depth, the last unit's chance to be kept, 0 to 1; 1: without."""
   shortcut: Annotated[Literal["subsample", "average"] | None, Unset("for a ResNet alone")] = None
   """Take every other pixel where a ResNet's size changes, or the average of four (with stochastic depth)."""
-  epsilon: Epsilon | None = None
+  epsilon: Annotated[Epsilon | None, AS_NETWORK] = None
   """Add this to batch norm's variance."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Compute activations in this type; parameters and statistics stay float32."""

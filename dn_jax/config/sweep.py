@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from dn_jax.config.schema import Positive
+from dn_jax.config.schema import Positive, Unset
 from dn_jax.errors import ConfigurationError
 
 # Of one machine.
@@ -18,11 +18,11 @@ class Needs:
   """A run's share of a cluster."""
 
   cpus: Annotated[float, Ge(0)] = 1.0
-  """Processors."""
+  """Reserve so many processors for each run."""
   gpus: Annotated[float, Ge(0)] = 0.0
-  """GPUs."""
+  """Reserve so many GPUs for each run."""
   tpus: Annotated[float, Ge(0)] = 0.0
-  """TPU chips, as Ray counts them (its resource TPU)."""
+  """Reserve so many TPU chips for each run, as Ray counts them (its resource TPU)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,23 +30,23 @@ class Sweep:
   """How a sweep is carried out."""
 
   out: pathlib.Path = pathlib.Path("runs/sweep")
-  """Folder of the runs; finished ones are not repeated. Tables and figures go to its report/."""
+  """Put the runs into this folder, where finished ones are not repeated; tables and figures go to its report/."""
   dry_run: bool = False
-  """Print the plan and stop there: cells, parameters, FLOPs, images, as published where the data are not there."""
+  """Print the plan and stop there: cells, parameters, FLOPs and images, as published where the data are not there."""
   memory: bool = False
-  """The plan asks the compiler how much memory a training step takes; each network is compiled once, which may take
-  minutes, and the answer kept."""
+  """Ask the compiler how much memory a training step takes; each network is compiled once, which may take minutes, and
+  the answer kept."""
   target: tuple[str, ...] = ()
-  """Chips that need not be there, such as v5e or h100: the plan estimates a step and a cell on one, by its compiler,
-  which takes minutes for a network. Without it: as far as answers come with the package."""
-  time_out: Positive | None = None
-  """Hours after which a run is stopped, saved, and counted as failed."""
-  at_once: Few | None = None
-  """Runs at once on this machine; by default as many as its accelerators allow, one on a CPU."""
-  devices_per_run: Few | None = None
-  """Accelerators of each run on this machine (of a TPU its chips); by default one where there are several."""
-  cluster: str | None = None
-  """Runs on Ray: local starts a cluster on this machine, auto finds the one it belongs to, or HOST:PORT."""
+  """Estimate a step and a cell on chips that need not be there, such as v5e or h100, by their compilers, which take
+  minutes for a network. Without it the plan has the answers that come with the package."""
+  time_out: Annotated[Positive | None, Unset("no limit")] = None
+  """Stop a run after so many hours; it is saved, and counts as failed."""
+  at_once: Annotated[Few | None, Unset("as many as the accelerators allow, one on a CPU")] = None
+  """Train so many runs at once on this machine."""
+  devices_per_run: Annotated[Few | None, Unset("one, where there are several")] = None
+  """Give each run on this machine so many accelerators (of a TPU its chips)."""
+  cluster: Annotated[str | None, Unset("on this machine, without Ray")] = None
+  """Train on Ray: local starts a cluster on this machine, auto finds the one it belongs to, or HOST:PORT."""
   cell: Needs = Needs()
 
 

@@ -2,9 +2,9 @@
 
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import Annotated, Literal
 
-from dn_jax.config.schema import Count, ModelConfig
+from dn_jax.config.schema import Count, ModelConfig, Unset
 
 Which = Literal["reported", "last", "best"]
 
@@ -13,8 +13,8 @@ Which = Literal["reported", "last", "best"]
 class Moved:
   """Where a run's data set is now."""
 
-  dir: pathlib.Path | None = None
-  """Folder of a run's data set, if it has moved since."""
+  dir: Annotated[pathlib.Path | None, Unset("as the run has it")] = None
+  """Read a run's data set from this folder, if it has moved since."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Asked:
 
   model: ModelConfig = ModelConfig()
   """The network of a file that does not say which it is."""
-  labels: pathlib.Path | None = None
-  """A file with the classes' names, one per line, in the order of the network's outputs."""
-  size: Count | None = None
-  """Side of the crop that the network sees."""
-  resize: Count | None = None
-  """A picture's shorter side before it is cropped."""
+  labels: Annotated[pathlib.Path | None, Unset("as the run or the file has them, else numbers")] = None
+  """Take the classes' names from this file, one per line, in the order of the network's outputs."""
+  size: Annotated[Count | None, Unset("as the run or the file has it")] = None
+  """Crop images to squares of this side, in pixels."""
+  resize: Annotated[Count | None, Unset("the crop keeps its share of the image")] = None
+  """Resize an image's shorter side to this before it is cropped, in pixels."""

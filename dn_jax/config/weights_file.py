@@ -11,7 +11,7 @@ from dn_jax.config.about import About
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
-from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.errors import ConfigurationError, UserError, shown
 from dn_jax.system import folders, hub
 
 # The entry of a safetensors file's metadata.
@@ -86,6 +86,23 @@ def of(flag: str, path: pathlib.Path, say: Callable[[str], None]) -> pathlib.Pat
   if hub.is_address(path):
     return hub.fetch(flag, hub.address_of(flag, path), SUFFIXES, say).path
   return folders.of(flag, path)
+
+
+def source(path: pathlib.Path, say: Callable[[str], None]) -> pathlib.Path:
+  """The run's folder or file of weights that stands before all flags, as `of` has it.
+
+  Raises:
+    UserError: it is not there.
+  """
+  found = of("source", path, say)
+  if found.is_dir():
+    if not (found / "config.json").exists():
+      runs = sorted(each.name for each in found.iterdir() if (each / "config.json").exists())
+      holds = f"it holds runs, such as {shown(runs[0])}; give one of them" if runs else "no config.json"
+      raise UserError(f"{found}: not a run's folder ({holds})")
+  elif not found.exists():
+    raise UserError(f"{found}: there is no such run's folder or file of weights")
+  return found
 
 
 def place(path: pathlib.PurePath) -> pathlib.Path:

@@ -184,6 +184,8 @@ _ENTRIES = (
   _wide(16, 4, (2.7, 2_748_890, 785_224_704), (None, None, None, None, 1.64), dropout=0.4),
 )
 NETWORKS: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
+# Where a person finds the names.
+LISTED = "no network of that name; python -m dn_jax zoo lists them"
 
 
 def paper_densenets() -> list[Published]:
@@ -198,5 +200,5 @@ def published(name: str) -> Published:
     ConfigurationError: there is none; near names are offered.
   """
   if name not in NETWORKS:
-    raise ConfigurationError("model.name", name, near(name, NETWORKS))
+    raise ConfigurationError("model.name", name, near(name, NETWORKS, LISTED))
   return NETWORKS[name]

@@ -167,7 +167,7 @@ def _shares(info: DatasetInfo, parts: Sequence[Split], count: int, rule: int) ->
   shares = [round(count * share) for share in info.validation_shares]
   if rule == 1:
     if count >= total:
-      fits = f"{info.name} has {total} training pictures; at least 0, and fewer than that"
+      fits = f"{info.name} has {total} training images; at least 0, and fewer than that"
       raise ConfigurationError("data.validation", count, fits)
     return shares
   sizes = np.array([np.bincount(part.labels, minlength=info.num_classes) for part in parts])
@@ -180,9 +180,7 @@ def _shares(info: DatasetInfo, parts: Sequence[Split], count: int, rule: int) ->
     shares[number] -= over
     shares[(number + 1) % len(parts)] += over
   if any(share > high for share, high in zip(shares, most, strict=True)):
-    raise ConfigurationError(
-      "data.validation", count, f"{info.name} has too few training pictures; at most {sum(most)}"
-    )
+    raise ConfigurationError("data.validation", count, f"{info.name} has too few training images; at most {sum(most)}")
   return shares
 
 
@@ -199,7 +197,7 @@ def count(config: DataConfig, rule: int = splits.RULE) -> tuple[int, int, int]:
   source, held_out = _source(config), config.validation or 0
   train = sum(source.count(split) for split in info.train_splits)
   if held_out >= train:  # By either rule; the classes' own bounds are known once the labels are read.
-    fits = f"{config.name} has {train} training pictures; at least 0, and fewer than that"
+    fits = f"{config.name} has {train} training images; at least 0, and fewer than that"
     raise ConfigurationError("data.validation", held_out, fits)
   return train - held_out, held_out, source.count("test")
 
@@ -270,7 +268,7 @@ def hold_out(split: Split, count: int, rule: int = splits.RULE) -> tuple[Split, 
     return split, Split(split.images[:0], split.labels[:0])
   if count >= len(split.labels):
     raise ConfigurationError(
-      "data.validation", count, f"a part of the training set has {len(split.labels)} pictures; hold out fewer"
+      "data.validation", count, f"a part of the training set has {len(split.labels)} images; hold out fewer"
     )
   return _apart(split, splits.evenly(split.labels, count, keep=0 if rule == 1 else 1))
 
@@ -334,12 +332,12 @@ def check(info: DatasetInfo, split: str, images: np.ndarray, labels: np.ndarray)
   """
   where = f"{info.name}, split {split}"
   if not len(images):
-    raise ConfigurationError("data.dir", where, "has no pictures")
+    raise ConfigurationError("data.dir", where, "has no images")
   if info.image_shape[2] == 1 and images.shape[3:] == (3,) and images.dtype == np.uint8:
     images = _grey(images)
   if images.shape[1:] != info.image_shape or images.dtype != np.uint8:
     raise ConfigurationError(
-      "data.dir", where, f"pictures are {images.dtype} {images.shape[1:]}; they should be uint8 {info.image_shape}"
+      "data.dir", where, f"images are {images.dtype} {images.shape[1:]}; they should be uint8 {info.image_shape}"
     )
   if fault := label_check.fault(labels, info.num_classes):
     fits = f"labels run from {labels.min()} to {labels.max()}; they should be 0 to {info.num_classes - 1} ({fault})"

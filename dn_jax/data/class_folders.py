@@ -151,7 +151,7 @@ def class_folders(
   folder = _looked_through(folder, found, classes)
   names, loose = found.children(folder)
   if not names:
-    raise ConfigurationError(flag, folder, "has no class folders; put pictures at CLASS/PICTURE in it")
+    raise ConfigurationError(flag, folder, "has no class folders; put images at CLASS/IMAGE in it")
   if classes is None and len(names) == 1:
     raise ConfigurationError(flag, folder, f"has one class folder, {names[0]}; at least two are needed")
   if strange := sorted(set(names) - set(classes or names)):
@@ -164,7 +164,7 @@ def class_folders(
   if classes is None:
     for name, files in by_class.items():
       if not files:
-        what = "has no pictures" + (f" ({line})" if (line := found.passed.line()) else "")
+        what = "has no images" + (f" ({line})" if (line := found.passed.line()) else "")
         raise ConfigurationError(flag, folder / name, what)
     holders, alike = _alike(by_class)
     if alike:
@@ -175,7 +175,7 @@ def class_folders(
       fits = f"{said}: it looks like parts of a data set, not like classes; call parts train and test"
       raise ConfigurationError(flag, folder, fits)
   elif not any(by_class.values()):
-    raise ConfigurationError(flag, folder, "has no pictures")
+    raise ConfigurationError(flag, folder, "has no images")
   labels = [label for label, files in enumerate(by_class.values()) for _ in files]
   files = [f"{name}/{file}" for name, files in by_class.items() for file in files]
   return ClassFolders(folder, tuple(by_class), tuple(files), tuple(labels))

@@ -109,7 +109,7 @@ def decode(content: bytes, name: object, how: Reading = Reading()) -> np.ndarray
   if picture is None:
     picture = _by_pillow(content, name)
   if picture is None:
-    what = "is empty" if not content else "is no picture that can be read, or a damaged one"
+    what = "is empty" if not content else "is no image that can be read, or a damaged one"
     raise BadPictureError(f"{name}: {what}")
   if picture.dtype != np.uint8:
     raise BadPictureError(f"{name}: {_NO_RANGE.format(picture.dtype)}")
@@ -251,7 +251,7 @@ def ten_crops(picture: np.ndarray, size: int) -> np.ndarray:
 
 def _check_larger(picture: np.ndarray, size: int) -> None:
   if min(picture.shape[:2]) < size:
-    raise ValueError(f"a picture of {picture.shape[0]}x{picture.shape[1]} pixels has no crop of {size}x{size}")
+    raise ValueError(f"an image of {picture.shape[0]}x{picture.shape[1]} pixels has no crop of {size}x{size}")
 
 
 def random_area_crop(picture: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

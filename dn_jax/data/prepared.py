@@ -93,7 +93,7 @@ def checked(data: DataConfig, version: pathlib.Path, described: tfds.Described, 
   """
   size, classes = described.splits[split], described.classes
   if not size:
-    raise ConfigurationError("data.name", data.name, f"split {split} has no pictures")
+    raise ConfigurationError("data.name", data.name, f"split {split} has no images")
   tfds.check_shards(version, split)
   found = labels.known(version, split, size)
   looked_at = labels.first(version, split, size) if found is None else found

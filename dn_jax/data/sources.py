@@ -169,7 +169,7 @@ def tested_and_said(data: DataConfig, classes: Sequence[str] | None) -> tuple[So
     if classes is not None and tuple(classes) != test.classes:
       raise ConfigurationError("data.name", data.name, "its classes are not the network's, or stand in another order")
     return test, (f"test images: split {name}", *_shallow(data, test))
-  folder = _own_folder(data, "CLASS/PICTURE")
+  folder = _own_folder(data, "CLASS/IMAGE")
   if not folder.is_dir():
     raise ConfigurationError("data.dir", folder, "is not a folder")
   walk = Walk(folder)
@@ -210,7 +210,7 @@ def class_sizes(source: Source | None) -> np.ndarray | None:
 
 
 def _in_folder(data: DataConfig) -> _Found:
-  folder = _own_folder(data, "CLASS/PICTURE, or train and val")
+  folder = _own_folder(data, "CLASS/IMAGE, or train and val")
   if not folder.is_dir():
     raise ConfigurationError("data.dir", folder, "is not a folder")
   walk = Walk(folder)
@@ -237,7 +237,7 @@ def _own_folder(data: DataConfig, needed: str) -> pathlib.Path:
   if data.dir is None:
     raise ConfigurationError("data.dir", "(unset)", f"--data.name folder needs the folder: {needed}")
   if folders.is_bucket(place := folders.of("data.dir", data.dir)):  # Listing a million files there takes minutes.
-    raise ConfigurationError("data.dir", place, "a folder of pictures is read from this machine; mount the bucket")
+    raise ConfigurationError("data.dir", place, "a folder of images is read from this machine; mount the bucket")
   return data.dir
 
 
@@ -269,7 +269,7 @@ def _in_records(data: DataConfig) -> _Found:
 
 def _by_rule_one(data: DataConfig) -> Sources:
   if data.name == FOLDER:
-    train, test = rule_one.halves(_own_folder(data, "CLASS/PICTURE, or train and val"))
+    train, test = rule_one.halves(_own_folder(data, "CLASS/IMAGE, or train and val"))
     if test is None:
       train, test = _apart(train, splits.evenly(train.known_labels(), len(train) // splits.ONE_IN))
   else:
@@ -280,7 +280,7 @@ def _by_rule_one(data: DataConfig) -> Sources:
     train, test = (prepared.checked(data, version, described, split) for split in (TRAIN, name))
   count = data.validation or 0
   if count >= len(train):
-    raise ConfigurationError("data.validation", count, f"there are {len(train)} training pictures; at least 0, fewer")
+    raise ConfigurationError("data.validation", count, f"there are {len(train)} training images; at least 0, fewer")
   if not count:
     return Sources(train, None, test)
   # TFDS's labels were unknown.
@@ -297,7 +297,7 @@ def _a_tenth_apart(data: DataConfig, source: Source) -> tuple[Part, Part]:
     held = splits.held(source.known_labels(), _ranks(source), splits.tenths(sizes))
   if not held.any():
     where = "data.dir" if data.name == FOLDER else "data.name"
-    fits = "has no part for testing, and no class of two or more pictures to hold one out of"
+    fits = "has no part for testing, and no class of two or more images to hold one out of"
     raise ConfigurationError(where, data.dir if data.name == FOLDER else data.name, fits)
   return _apart(source, held)
 
@@ -307,7 +307,7 @@ def _held_out(source: Source, count: int) -> tuple[Part, Part]:
   sizes = class_sizes(source)
   if sizes is None:
     if not len(source.classes) <= count < len(source):
-      fits = f"there are {len(source)} training pictures of {len(source.classes)} classes; at least one for each class"
+      fits = f"there are {len(source)} training images of {len(source.classes)} classes; at least one for each class"
       raise ConfigurationError("data.validation", count, fits)
     return _apart(source, splits.evenly(np.zeros(len(source), np.int64), count))
   splits.check_count(count, sizes)

@@ -107,5 +107,5 @@ def check_count(count: int, sizes: np.ndarray, whose: str = "there are") -> None
   if not count or low <= count <= high:
     return
   bounds = f"{low:,} to {high:,}" if low < high else f"{low:,}" if low == high else "0 alone"
-  fits = f"{whose} {int(sizes.sum())} training pictures; {bounds}: each of {low} classes gives one and keeps one"
+  fits = f"{whose} {int(sizes.sum())} training images; {bounds}: each of {low} classes gives one and keeps one"
   raise ConfigurationError("data.validation", count, fits)

@@ -95,7 +95,7 @@ class Training:
         "number": np.int32(number),
         "bad": np.int32(drawn if tried else -1),
       }
-    raise UserError(f"{self.source.name_of(drawn)}, and {_MOST_TRIES - 1} pictures after it: cannot be read")
+    raise UserError(f"{self.source.name_of(drawn)}, and {_MOST_TRIES - 1} images after it: cannot be read")
 
   def batches(self, first_step: int, steps: int, workers: int) -> Iterator[Rows]:
     """This process's rows of some steps, counted over all epochs; see `picture`. `close()` ends the workers."""
@@ -190,7 +190,7 @@ class Bad:
       self._say(f"skipped: {self._why(number, name)}")
       if len(self._found) > self._share * len(self._source):
         raise UserError(
-          f"{len(self._found)} of {len(self._source)} pictures cannot be read, the last {name}; "
+          f"{len(self._found)} of {len(self._source)} images cannot be read, the last {name}; "
           f"--data.bad-share {self._share:g} allows fewer"
         )
 
@@ -203,7 +203,7 @@ class Bad:
       image_files.check_size(content, name, self._how.max_pixels)
     except image_files.BadPictureError as error:
       return str(error)
-    return f"{name}: no picture that can be read"
+    return f"{name}: no image that can be read"
 
 
 def reading(data: DataConfig) -> Reading:

@@ -117,10 +117,10 @@ def described(version: pathlib.Path) -> Described:
   features = dict(builder.info.features or {})
   image, label = (features.get(name) for name in ("image", "label"))
   if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
-    raise ConfigurationError("data.name", builder.name, "has no image and label for each picture, which is needed")
+    raise ConfigurationError("data.name", builder.name, "has no image and label in each record, which is needed")
   if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
     raise ConfigurationError(
-      "data.dir", version, "is not in array_record format, which alone is read picture by picture; prepare it so again"
+      "data.dir", version, "is not in array_record format, which alone is read image by image; prepare it so again"
     )
   if not 1 <= label.num_classes <= _MOST_CLASSES:
     raise ConfigurationError(

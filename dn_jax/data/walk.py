@@ -27,9 +27,9 @@ _LEFT_BEHIND = frozenset(
 # Of files: backups, downloads that are under way, and cameras' thumbnails of films.
 _LEFT_SUFFIXES = ("~", ".bak", ".tmp", ".part", ".crdownload", ".thm")
 
-HIDDEN, FOREIGN, BROKEN = "hidden, or left by another program", "no image that can be read here", "broken link"
-AGAIN, LOOSE, BESIDE = "link to what is read already", "image in no class folder", "folder beside the halves"
-CLOSED, NO_FILE = "folder that cannot be opened", "neither file nor folder"
+HIDDEN, FOREIGN, BROKEN = "hidden, or left by another program", "file{s} not read as images", "broken link{s}"
+AGAIN, LOOSE, BESIDE = "link{s} to what is read already", "image{s} in no class folder", "folder{s} beside the halves"
+CLOSED, NO_FILE = "folder{s} that cannot be opened", "neither file nor folder"
 
 
 def is_left_behind(name: str, *, is_folder: bool) -> bool:
@@ -54,11 +54,12 @@ class Passed:
     return "passed over: " + "; ".join(self._of(kind, list(places)) for kind, places in self._places.items())
 
   def _of(self, kind: str, places: list[str]) -> str:
+    counted = f"{len(places):,} {kind.format(s='s' * (len(places) > 1))}"
     if kind == FOREIGN:
       suffixes = collections.Counter(os.path.splitext(place)[1].lower() or "no suffix" for place in places)
       named = ", ".join(f"{count} {shown(suffix)}" for suffix, count in suffixes.most_common(4))
-      return f"{len(places):,} {kind} ({named}{', ...' if len(suffixes) > 4 else ''})"
-    return f"{len(places):,} {kind} ({'such as ' if len(places) > 1 else ''}{shown(places[0])})"
+      return f"{counted} ({named}{', ...' if len(suffixes) > 4 else ''})"
+    return f"{counted} ({'such as ' if len(places) > 1 else ''}{shown(places[0])})"
 
 
 class Children(NamedTuple):

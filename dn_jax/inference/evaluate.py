@@ -93,9 +93,9 @@ def of_run(
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, **own))
   dataset = catalog.load(config.data, records.split_rule(folder))
   if split == "valid" and dataset.valid is None:
-    raise ConfigurationError("split", split, "this run held out no validation pictures")
+    raise ConfigurationError("split", split, "this run held out no validation images")
   if how.crops != 1 and not dataset.info.streamed:
-    raise ConfigurationError("crops", how.crops, f"pictures of {config.data.name} are as large as the network's input")
+    raise ConfigurationError("crops", how.crops, f"images of {config.data.name} are as large as the network's input")
   for line in catalog.remarks(dataset):
     say(line)
   records.check_data(folder, records.Data(**catalog.fingerprint(dataset)))
@@ -159,6 +159,6 @@ def _measured(totals: step.Evaluated, names: tuple[str, ...]) -> Measured:
   found = jax.device_get(totals)
   means, count = found.means(), int(found.count)
   if found.confusion is not None and found.confusion.sum() != count:
-    raise UserError(f"of {count - found.confusion.sum():,} of {count:,} pictures the network's outputs are not numbers")
+    raise UserError(f"of {count - found.confusion.sum():,} of {count:,} images the network's outputs are not numbers")
   top5 = 100 * means["top5_error"] if len(names) > MEANINGLESS_TOP5 else None
   return Measured(count, 100 * means["error"], top5, means["loss"], names, found.confusion)

@@ -119,7 +119,7 @@ def _of_run(
   data = dataclasses.replace(run.config.data, dir=data_dir or run.config.data.dir)
   info = datasets.recorded(data)
   if data.name == "digits":
-    raise UserError(f"{folder}: is of {data.name}, whose pictures are no files: 8x8 values from 0 to 16")
+    raise UserError(f"{folder}: is of {data.name}, whose images are no files: 8x8 values from 0 to 16")
   if data.normalise == "channel":
     mean, std = np.asarray(info.mean), np.asarray(info.std)
   else:
@@ -231,9 +231,9 @@ def _sized(classifier: Classifier, asked: Asked) -> Input:
   if resize < size:
     raise ConfigurationError("resize", resize, f"must be at least the crop's size, {size}")
   if size != known.size and known.mean.ndim > 1:
-    raise ConfigurationError("size", size, f"this network's mean picture has {known.size} pixels a side")
+    raise ConfigurationError("size", size, f"this network's mean image has {known.size} pixels a side")
   if smallest_map(classifier.model, size) < 1:
-    raise ConfigurationError("size", size, "nothing is left of so small a picture in this network; take a larger one")
+    raise ConfigurationError("size", size, "nothing is left of so small an image in this network; take a larger one")
   return dataclasses.replace(known, size=size, resize=resize)
 
 
@@ -266,7 +266,7 @@ def trained_by(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -
   config = read_config(folder)
   recorded = read_data(folder)
   if which == "best" and not config.data.validation and not (recorded and "valid" in recorded.pictures):
-    raise ConfigurationError("checkpoint", which, "this run held out no validation pictures")
+    raise ConfigurationError("checkpoint", which, "this run held out no validation images")
   info, mesh = datasets.recorded(config.data), layout.make_layout().mesh
   num_classes = len(classes) if (classes := read_classes(folder)) else info.num_classes
   if config.model.remat == "auto":  # A sweep wrote it; the run has not begun.

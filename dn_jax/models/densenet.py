@@ -237,7 +237,7 @@ class DenseNet(nn.Module):
     """
     chex.assert_rank(images, 4)
     if smallest_dense_map(min(images.shape[1:3]), len(self.blocks), self.stem) < 1:
-      raise ValueError(f"pictures of {images.shape[1]}x{images.shape[2]} pixels shrink to nothing in this network")
+      raise ValueError(f"images of {images.shape[1]}x{images.shape[2]} pixels shrink to nothing in this network")
     if self.remat == "bottleneck" and not self.bottleneck_width:
       raise ValueError("remat policy 'bottleneck': this network has no bottleneck to keep; use 'dense_layer'")
 

@@ -64,7 +64,7 @@ def layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]:
 
 def table(rows: list[Row], title: str) -> rich.table.Table:
   """A table of the layers, with a line of totals."""
-  result = rich.table.Table(title=title, caption="FLOPs a picture, a multiply-add counted as two")
+  result = rich.table.Table(title=title, caption="FLOPs an image, a multiply-add counted as two")
   for name, justify in (
     ("layer", "left"),
     ("kind", "left"),

@@ -4,11 +4,11 @@ import dataclasses
 import importlib.util
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from dn_jax.errors import ConfigurationError, near
+from dn_jax.errors import ConfigurationError
 
 if TYPE_CHECKING:
   import jax  # Which takes seconds, and names are looked at before.
@@ -159,7 +159,7 @@ def check(name: str) -> None:
   """
   kind, _, topology = name.partition(":")
   if name != HERE and kind not in CHIPS:
-    raise ConfigurationError("target", name, near(name, (HERE, *CHIPS)))
+    raise ConfigurationError("target", name, f"one of {', '.join((HERE, *CHIPS))}, or a TPU slice such as v5e:2x2")
   if kind in _GPU_DESCRIPTIONS and topology:
     raise ConfigurationError("target", name, f"one GPU is planned for; {kind}")
 
@@ -170,14 +170,15 @@ def kept(name: str, compiler: str) -> Target:
   return Target(name, (), chip, chip.memory, compiler)
 
 
-def check_chip(name: str) -> None:
+def check_chips(names: Iterable[str]) -> None:
   """Refuses what is not the name of one chip.
 
   Raises:
     ConfigurationError: an unknown name, a slice, or this machine.
   """
-  if name not in CHIPS:
-    raise ConfigurationError("target", name, f"is for one chip: {near(name, CHIPS)}")
+  for name in names:
+    if name not in CHIPS:
+      raise ConfigurationError("target", name, f"one chip of {', '.join(CHIPS)}")
 
 
 def here(count: int | None = None) -> Target:

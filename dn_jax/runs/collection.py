@@ -114,6 +114,12 @@ def read(folder: pathlib.Path) -> Collection:
   return Collection(folder, sorted(found.values(), key=lambda run: run.folder), skipped)
 
 
+def read_one(folder: pathlib.Path) -> Collection:
+  """One run's folder as a collection of its own; raises what `read_run` does."""
+  run = read_run(folder)
+  return Collection(folder, [run], run.damaged)
+
+
 def read_run(folder: pathlib.Path) -> Run:
   """Reads one run.
 

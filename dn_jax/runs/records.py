@@ -89,13 +89,13 @@ def check_data(folder: pathlib.Path, data: Data) -> None:
     return
   was, now = ({"pictures": each.pictures, "labels": each.labels} for each in (recorded, data))
   if was != now:
-    what = f"pictures ({was}) than are there now ({now})"
+    what = f"images ({was}) than are there now ({now})"
   elif recorded.names != data.names:
     what = "classes than are there now"
   elif recorded.split_rule != data.split_rule:
     what = "split_rule than that of these images"
   elif _differ(recorded.classes, data.classes):
-    what = "numbers of pictures of each class than are there now"
+    what = "numbers of images of each class than are there now"
   else:
     return
   raise ConfigurationError("out", folder, f"was started with other {what}; point --data.dir to those")

@@ -19,11 +19,12 @@ import tyro
 
 from dn_jax.config import size, weights_file
 from dn_jax.config.check import in_words
+from dn_jax.config.meant import meant
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig, fields, flag_types
 from dn_jax.config.weights_file import SUFFIXES
-from dn_jax.errors import ConfigurationError, UserError, near
+from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.runs import collection
 from dn_jax.system import folders, hub
 
@@ -101,7 +102,8 @@ def cells_of(
 def _refuse(wrong: Sequence[ConfigurationError]) -> None:
   """Raises the errors, if there are any, as one."""
   if lines := list(dict.fromkeys(map(str, wrong))):
-    raise UserError(f"{len(lines)} of the values do not fit; nothing was started", *lines)
+    do = "does" if len(lines) == 1 else "do"
+    raise UserError(f"{len(lines)} of the values {do} not fit; nothing was started", *lines)
 
 
 def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[Values]]:
@@ -117,7 +119,7 @@ def axes_of(tokens: Sequence[str], also: Iterable[str] = ()) -> dict[str, list[V
     if flag in _OWN:
       raise ConfigurationError(flag, " ".join(words), _OWN[flag])
     if flag not in _TYPES:
-      raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {near(flag, (*_TYPES, *also))}")
+      raise ConfigurationError(flag, " ".join(words), f"there is no such flag; {meant(flag, (*_TYPES, *also))}")
     if flag in found:
       raise ConfigurationError(flag, " ".join(words), "is given twice; put commas between its values")
     text = " ".join(words) or ("True" if flag in _SWITCHES else "")
@@ -247,7 +249,8 @@ def _value(flag: str, words: Values) -> Any:
     try:
       value = tyro.cli(hint, args=words)
     except SystemExit:
-      raise ConfigurationError(flag, " ".join(words), f"takes {in_words(hint)}") from None
+      several = "; put commas between several" if len(words) > 1 else ""
+      raise ConfigurationError(flag, " ".join(words), f"takes {in_words(hint)}{several}") from None
   if flag == "weights" and hub.is_address(value):
     return hub.address_of(flag, value).path
   # The run may start in another directory.

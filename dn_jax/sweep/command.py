@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import rich.console
 
+from dn_jax.config import weights_file
 from dn_jax.config.sweep import Sweep
 from dn_jax.errors import shown
 from dn_jax.report.grid import Grid
@@ -72,6 +73,9 @@ def carry_out(
   for line in there.skipped:
     print(f"skipped: {shown(line)}", file=sys.stderr)
   missing = runner.missing(cells, there)
+  for cell in missing:
+    run = there.of_key(cell.key)
+    weights_file.refuse_missing(cell.config.weights, run and run.folder)
   if not sweep.dry_run:
     runner.refuse_taken(missing, there)
   lanes = _lanes(missing, sweep)

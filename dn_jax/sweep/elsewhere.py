@@ -36,8 +36,7 @@ def chips(names: Sequence[str]) -> Chips:
   Raises:
     ConfigurationError: a name of no chip.
   """
-  for name in names:
-    targets.check_chip(name)
+  targets.check_chips(names)
   there = dict.fromkeys(each.target for each in kept.answers())
   return Chips(tuple(names), asked=True) if names else Chips(tuple(there))
 

@@ -97,7 +97,7 @@ def size_of(config: RunConfig, found: Images) -> Size:
   """
   train = found.train
   if config.batch_size > train:
-    raise ConfigurationError("batch-size", config.batch_size, f"there are {train} training pictures; at most that")
+    raise ConfigurationError("batch-size", config.batch_size, f"there are {train} training images; at most that")
   if config.last_batch == "drop":
     train -= train % config.batch_size
   network = size.of(config.model, found.info.num_classes, found.info.image_shape)

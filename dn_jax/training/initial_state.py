@@ -62,7 +62,7 @@ def _loaded(
   if classes is None and shapes.model_of(state) and not config.reset_classifier:
     raise ConfigurationError("weights", path, "have no classifier; give --reset-classifier")
   if classes not in (None, network.num_classes) and not config.reset_classifier:
-    fits = f"are of {classes} classes, and the pictures of {network.num_classes}; give --reset-classifier"
+    fits = f"are of {classes} classes, and the images of {network.num_classes}; give --reset-classifier"
     raise ConfigurationError("weights", path, fits)
   # Before it is built, of as many layers as a file may describe.
   shapes.check(path, state, config.model)

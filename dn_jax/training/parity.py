@@ -165,16 +165,16 @@ def _faults_of_pictures(record: Record) -> list[str]:
   size, batch = int(arrays["image_size"]), int(arrays["batch"])
   faults = []
   if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size:
-    return [f"images_uint8 is {images.dtype} {images.shape}, not uint8 [pictures, height, width, 3]"]
+    return [f"images_uint8 is {images.dtype} {images.shape}, not uint8 [images, height, width, 3]"]
   if size < images.shape[1] or size % images.shape[1] or images.shape[1] != images.shape[2]:
     faults.append(f"image_size {size} is no multiple of the {images.shape[1]}x{images.shape[2]} pixels of images_uint8")
   if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-    faults.append(f"labels is {labels.dtype} {labels.shape}, not an integer for each of {len(images)} pictures")
+    faults.append(f"labels is {labels.dtype} {labels.shape}, not an integer for each of {len(images)} images")
   elif labels.size and not 0 <= labels.min() <= labels.max() < classes:
     faults.append(f"labels run from {labels.min()} to {labels.max()}, of {classes} classes")
   if losses.ndim != 1 or not losses.size or losses.size * batch > len(images):
     faults.append(
-      f"losses {losses.shape} of batches of {batch} need one step or more, and as many pictures of {len(images)}"
+      f"losses {losses.shape} of batches of {batch} need one step or more, and as many images of {len(images)}"
     )
   for name in ("train_logits_step0", "eval_logits_final"):
     if arrays[name].shape != (batch, classes):

@@ -93,9 +93,9 @@ def _streamed(
   say: Callable[[str], None],
 ) -> loop.Splits:
   if config.parallel == "pmap":
-    raise ConfigurationError("parallel", "pmap", "each device would need all pictures of a batch; streams need jit")
+    raise ConfigurationError("parallel", "pmap", "each device would need all images of a batch; streams need jit")
   if config.steps_per_dispatch not in (None, 1):
-    fits = "pictures that are read one by one come a step at a time; 1"
+    fits = "images that are read one by one come a step at a time; 1"
     raise ConfigurationError("steps-per-dispatch", config.steps_per_dispatch, fits)
   data, rows = config.data, streamed.own_rows(layout, plan.batch_size)
   how = stream.reading(data)
@@ -162,7 +162,7 @@ def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.La
     evaluated_images=sum(catalog.pictures(split) for split in (dataset.valid, dataset.test) if split is not None),
   )
   if plan.batch_size > plan.train_images:
-    fits = f"there are {plan.train_images} training pictures; at most that"
+    fits = f"there are {plan.train_images} training images; at most that"
     raise ConfigurationError("batch-size", plan.batch_size, fits)
   layout.check("batch-size", plan.batch_size)
   layout.check_accumulation(config.accumulation)
@@ -172,7 +172,7 @@ def plan_of(config: RunConfig, dataset: catalog.Dataset, layout: distribution.La
       layout.check("last-batch", rest)
       check_images(config.model, min(dataset.info.image_shape[:2]), rest, layout.groups)
     except ConfigurationError as error:
-      pictures = "1 picture" if rest == 1 else f"{rest} pictures"
+      pictures = "1 image" if rest == 1 else f"{rest} images"
       fits = f"the last batch has {pictures}; {error.fits}; or drop it"
       raise ConfigurationError("last-batch", "keep", fits) from None
   return plan

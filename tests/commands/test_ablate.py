@@ -39,8 +39,11 @@ def ablate(monkeypatch, capsys):
 @pytest.mark.parametrize(
   ("words", "line"),
   [
-    (("--model.grwth-rate", "4"), "error: --model.grwth-rate 4: there is no such flag; did you mean model.growth-rate"),
-    (("--sedes", "3"), "error: --sedes 3: there is no such flag; did you mean seeds or "),
+    (
+      ("--model.grwth-rate", "4"),
+      "error: --model.grwth-rate 4: there is no such flag; did you mean --model.growth",
+    ),
+    (("--sedes", "3"), "error: --sedes 3: there is no such flag; did you mean --seeds or "),
     (("--model.growth-rate", "four"), "  --model.growth-rate four: takes a whole number"),
     (("--time-out", "0"), "error: --time-out 0.0: must be above 0"),
     (("--time-out", "nan"), "error: --time-out nan: must be above 0"),

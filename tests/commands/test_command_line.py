@@ -19,14 +19,14 @@ def test_names_that_are_not_utf8_are_printed_escaped(monkeypatch, encoding, umla
 
   def command():
     print(name, "ü")
-    raise UserError(f"{name}: is no picture")
+    raise UserError(f"{name}: is no image")
 
   with pytest.raises(SystemExit):
     command_line.main(command)
   out.flush()
   err.flush()
   assert out.buffer.getvalue() == rb"caf\xe9.jpg " + umlaut + b"\n"
-  assert err.buffer.getvalue() == b"error: caf\\xe9.jpg: is no picture\n"
+  assert err.buffer.getvalue() == b"error: caf\\xe9.jpg: is no image\n"
 
 
 def test_a_mistake_about_a_name_is_one_line_whatever_the_name_is():

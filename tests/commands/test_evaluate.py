@@ -3,7 +3,7 @@
 import pytest
 
 from dn_jax.commands import evaluate
-from dn_jax.commands.evaluate import Evaluation, Pictures
+from dn_jax.commands.evaluate import Evaluation, Images
 from dn_jax.config.schema import DataConfig, RunConfig
 from dn_jax.data import catalog
 from dn_jax.errors import UserError
@@ -25,10 +25,11 @@ def test_flags_of_the_images_reach_those_of_a_run(tmp_path, monkeypatch):
   monkeypatch.setattr(records, "read_config", lambda folder: RunConfig(own))
   monkeypatch.setattr(records, "split_rule", lambda folder: 2)
   monkeypatch.setattr(catalog, "load", load)
-  for given in (Pictures(), Pictures(dir=tmp_path / "moved", workers=0, bad_share=0.5, max_pixels=7)):
+  (tmp_path / "config.json").touch()
+  for given in (Images(), Images(dir=tmp_path / "moved", workers=0, bad_share=0.5, max_pixels=7)):
     with pytest.raises(ReadError):
-      evaluate.evaluate(Evaluation(tmp_path, data=given))
+      evaluate.evaluate(Evaluation((tmp_path,), data=given))
   assert asked[0] == own
   assert asked[1] == DataConfig("folder", tmp_path / "moved", workers=0, bad_share=0.5, max_pixels=7, bit_depth=12)
-  with pytest.raises(UserError, match="those flags are for --weights"):
-    evaluate.evaluate(Evaluation(tmp_path, data=Pictures(bit_depth=10)))
+  with pytest.raises(UserError, match="those flags are for a file of weights"):
+    evaluate.evaluate(Evaluation((tmp_path,), data=Images(bit_depth=10)))

@@ -58,6 +58,9 @@ def test_a_switch_has_one_form_and_earlier_versions_are_still_read(words, value)
   assert parse(RunConfig, args=[*words, "--seed", "3"]) == RunConfig(model=ModelConfig(bottleneck=value), seed=3)
   both = parse(RunConfig, args=[*words, "--optimizer.nesterov", "False"])
   assert (both.model.bottleneck, both.optimizer.nesterov) == (value, False)
+  # Also of a switch that is never unset.
+  assert parse(RunConfig, args=["--data.augment", "True", *words]).data.augment
+  assert not parse(RunConfig, args=["--data.augment", "False", *words]).data.augment
 
 
 @pytest.mark.parametrize(

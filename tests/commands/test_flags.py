@@ -35,7 +35,7 @@ def refused(command, *words):
     ("--optimizer.drops 0.5 2", "--optimizer.drops (0.5, 2.0): shares of the epochs, above 0, at most 1"),
     (
       "--model.blocks 6,6",
-      "--model.blocks 6,6: one or more of a whole number; several values, with commas, are for ablate.py",
+      "--model.blocks 6,6: one or more of a whole number: 6 6",
     ),
     ("--model.blocks", "--model.blocks (): one or more blocks of at least 1 layer"),
     ("--model.depth", "--model.depth: needs a value, a whole number"),
@@ -48,7 +48,12 @@ def refused(command, *words):
       "4: one word too many after --epochs; ablate.py takes several values of a flag, with commas between them",
     ),
     ("--data.augment maybe", "maybe: one word too many after --data.augment"),
-    ("digits", "digits: belongs to no flag"),
+    ("digits", "digits: did you mean --data.name digits?"),
+    ("densenet-121", "densenet-121: did you mean --model.name densenet-121?"),
+    ("dots", "dots: belongs to no flag"),
+    ("--depth 40", "--depth 40: there is no such flag; did you mean --model.depth?"),
+    ("--name digits", "--name digits: there is no such flag; did you mean --data.name or --model.name?"),
+    ("--resume runs/one", "--resume runs/one: there is no such flag; did you mean --out?"),
   ],
 )
 def test_a_wrong_word_of_a_run_is_one_line(words, line, capsys):

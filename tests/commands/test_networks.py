@@ -12,7 +12,7 @@ from dn_jax.planner import plan as planning
 def test_summary_lists_layers_with_shapes_parameters_and_flops():
   done = call("dn_jax", "summary", "--model.depth", "10", "--data.name", "digits")
   assert done.returncode == 0, done.stderr
-  assert "densenet-bc-10-12: pictures of 8x8x1, 10 classes" in done.stdout
+  assert "densenet-bc-10-12: images of 8x8x1, 10 classes" in done.stdout
   row = next(line for line in done.stdout.splitlines() if "block1/layer1/conv2" in line)
   # 3x3x48x12 weights at 8x8 pixels, two FLOPs each.
   assert [cell.strip() for cell in row.split("│")[2:6]] == ["Conv 3x3", "8x8x12", "5,184", "0.66"]
@@ -75,10 +75,10 @@ def test_plan_asks_for_every_policy(monkeypatch):
 @pytest.mark.usefixtures("new_cache")
 def test_a_plan_of_nothing_is_refused_in_one_line():
   for wrong, answer in (
-    (["--target", "v5"], "--target v5: did you mean v5"),
+    (["--target", "v5"], "--target v5: one of here, v4, v5e"),
     (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
     (["--accumulation", "0"], "--accumulation 0: must be at least 1"),
-    (["--model.blocks", "1", "1", "1", "--image-size", "2"], "pictures of 2x2 pixels shrink to nothing"),
+    (["--model.blocks", "1", "1", "1", "--image-size", "2"], "images of 2x2 pixels shrink to nothing"),
   ):
     done = call("dn_jax", "plan", *PLAN, *wrong)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -207,7 +207,7 @@ def test_bad_input_is_one_line_that_names_it(table, tmp_path, capsys):
     (("diagram", "--model.name", "resnet-110", *to), "--model.family resnet: has no dense blocks"),
     (("diagram", "--model.depth", 41, *to), "--model.depth 41"),
     (("diagram", "--model.name", "densenet-12", *to), "did you mean densenet-121"),
-    (("reuse", tmp_path / "none.pth", *to), "there is no such file"),
+    (("reuse", tmp_path / "none.pth", *to), "there is no such run's folder or file of weights"),
     (("reuse", table, *to), "not a run's folder"),
     (("reuse", tmp_path / "w.safetensors", *to), "its dense block 1 has 3 layers, not 16; give --model.depth 22"),
     (("reuse", begun, "--model.depth", 10, *to), "is a run's folder, which knows its network"),

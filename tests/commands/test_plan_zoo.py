@@ -126,8 +126,8 @@ def test_the_zoo_is_asked_for_as_it_goes_and_goes_on(path, monkeypatch):
 
 def test_mistakes_are_one_line():
   for flags, answer in (
-    (["--zoo"], "--target here: is for one chip: one of v4"),
-    (["--zoo", "--target", "v5e:2x2"], "--target v5e:2x2: is for one chip: did you mean v5e"),
+    (["--zoo"], "--target here: one chip of v4"),
+    (["--zoo", "--target", "v5e:2x2"], "--target v5e:2x2: one chip of v4, v5e"),
     (["--zoo", "--target", "v5e", "--minutes", "0"], "--minutes 0.0: must be above 0"),
     (["--keep", "answers.json"], "--keep answers.json: is for --zoo"),
     (["--zoo", "--target", "v5e", "--keep", "no/folder/x.json"], "is no file in a folder that exists"),

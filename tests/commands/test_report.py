@@ -81,6 +81,6 @@ def test_bad_input_is_one_line(table, tmp_path, capsys):
     ((table, "--trail", "--rows", "densenet-40-12", "--columns", "svhn"), "names no cell"),
     ((table, "--rows", "densenet-40-12"), "--rows densenet-40-12: goes with --trail"),
     ((table, "--model.depth", 40), "goes with --trail"),
-    ((table, "--trail", "--model.dept", 40), "did you mean model.depth"),
+    ((table, "--trail", "--model.dept", 40), "did you mean --model.depth"),
   ):
     assert said in untrained.refused(capsys, "report", *words)

@@ -242,7 +242,7 @@ def test_evaluate_agrees_with_the_record(undisturbed):
     assert f"top-5 error: {100 * line['test_top5_error']:.2f} %" in done.stdout
   done = call("experiments/evaluate.py", folder, "--split", "valid", "--checkpoint", "last", "--batch-size", "33")
   assert f"top-1 error: {100 * lines[-1]['valid_error']:.2f} %" in done.stdout
-  assert "100 pictures" in done.stdout
+  assert "100 images" in done.stdout
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def test_its_network_is_measured_on_each_part_and_predicts_names_of_any_bytes(pa
   out, _ = found
   for split, count in (("train", 16), ("valid", 4), ("test", 8)):
     done = call("dn_jax", "evaluate", out, "--split", split, "--checkpoint", "best")
-    assert f"{split}, {count} pictures" in done.stdout, done.stderr
+    assert f"{split}, {count} images" in done.stdout, done.stderr
   maps = tmp_path / "maps"
   flags = (parts / "test" / LATIN, parts / "test" / "tea", parts / "val" / "tea")
   done = call("dn_jax", "predict", out, *flags, "--json", "--cam", maps)
@@ -83,7 +83,7 @@ def test_its_network_is_measured_on_each_part_and_predicts_names_of_any_bytes(pa
   done = call("dn_jax", "export", out, "--to", tmp_path / "weights.safetensors")
   assert done.returncode == 0, done.stderr
   done = call("dn_jax", "evaluate", "--weights", tmp_path / "weights.safetensors", "--data.dir", parts)
-  assert done.stdout.startswith("8 pictures, 1 crop of 16 pixels"), done.stderr
+  assert done.stdout.startswith("8 images, 1 crop of 16 pixels"), done.stderr
   assert done.stderr.splitlines()[0] == f"test images: {parts}/test"
 
 
@@ -94,12 +94,12 @@ def test_its_network_is_measured_on_each_part_and_predicts_names_of_any_bytes(pa
     (["--data.test-split", "val"], "--data.test-split val: is for a data set that TFDS prepared"),
     (
       ["--data.dir", "{parts}/Train", "--data.validation", "1"],
-      "--data.validation 1: there are 14 training pictures; 2",
+      "--data.validation 1: there are 14 training images; 2",
     ),
-    (["--data.dir", "{parts}/Train", "--report", "best"], "--report best: needs held-out pictures; give --data.valid"),
+    (["--data.dir", "{parts}/Train", "--report", "best"], "--report best: needs held-out images; give --data.valid"),
     (["--data.bit-depth", "8"], "--data.bit-depth 8: must be at least 9"),
     (["--data.max-pixels", "0"], "--data.max-pixels 0: must be at least 1"),
-    (["--data.dir", "{parts}/Train/tea"], "--data.dir {parts}/Train/tea: has no class folders; put pictures at"),
+    (["--data.dir", "{parts}/Train/tea"], "--data.dir {parts}/Train/tea: has no class folders; put images at"),
   ],
 )
 def test_a_mistake_gets_one_line_and_writes_nothing(parts, tmp_path, flags, answer):

@@ -21,19 +21,19 @@ MISTAKES = [
   ),
   (["--model.growth-rate", "0"], "--model.growth-rate 0: must be at least 1"),
   (["--model.name", "densenet-bc-100-13"], "--model.name densenet-bc-100-13: did you mean densenet-bc-100-12"),
-  (["--model.stem", "imagenet", "--model.depth", "13"], "pictures of 8x8 pixels shrink to nothing"),
+  (["--model.stem", "imagenet", "--model.depth", "13"], "images of 8x8 pixels shrink to nothing"),
   (["--data.name", "cifar11"], "--data.name cifar11: did you mean cifar10"),
   (["--data.name", "cifar10", "--data.dir", "setup.cfg"], "--data.dir setup.cfg: is not a folder"),
   (["--data.name", "cifar10", "--data.dir", "tests"], "is not prepared in tests; to get it: python experiments"),
-  (["--data.validation", "1297"], "--data.validation 1297: digits has 1297 training pictures"),
-  (["--batch-size", "1298"], "--batch-size 1298: there are 1297 training pictures"),
+  (["--data.validation", "1297"], "--data.validation 1297: digits has 1297 training images"),
+  (["--batch-size", "1298"], "--batch-size 1298: there are 1297 training images"),
   (["--batch-size", "-1"], "--batch-size -1: must be at least 1"),
   (["--epochs", "0"], "--epochs 0: must be at least 1"),
   (["--seed", "-1"], "--seed -1: must be at least 0"),
   (["--optimizer.learning-rate", "-0.1"], "--optimizer.learning-rate -0.1: must be above 0"),
   (["--optimizer.learning-rate", "nan"], "--optimizer.learning-rate nan: must be above 0"),
   (["--optimizer.drops", "0.5", "1.5"], "--optimizer.drops"),
-  (["--report", "best"], "--report best: needs held-out pictures; give --data.validation"),
+  (["--report", "best"], "--report best: needs held-out images; give --data.validation"),
   (["--checkpoint.keep", "1"], "--checkpoint.keep 1: must be at least 2"),
   (["--model.stem", "imagenet", "--model.depth", "12"], "--model.depth 12: 4 equal blocks with bottlenecks need depth"),
   (["--model.blocks", "1", "1", "1", "1"], "give --model.depth or --model.blocks, not both"),
@@ -59,7 +59,7 @@ def test_a_last_batch_of_one_picture_and_one_pixel_is_refused(tmp_path):
   flags = ["--model.blocks", "1", "1", "1", "1", "--batch-size", "48", "--last-batch", "keep"]
   done = call("experiments/train.py", "--data.name", "digits", *flags, "--out", tmp_path / "run")
   assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-  assert "--last-batch keep: the last batch has 1 picture; the last block would normalise over" in done.stderr
+  assert "--last-batch keep: the last batch has 1 image; the last block would normalise over" in done.stderr
   assert not (tmp_path / "run").exists()
 
 

@@ -166,10 +166,10 @@ def test_bad_pictures_are_named_and_passed_over_and_too_many_stop_the_run(tmp_pa
   network = ("--model.blocks", "1")
   done = call(*command(folder, tmp_path / "few", "--data.bad-share", "0.1", "--epochs", "1", network=network))
   assert done.returncode == 0, done.stderr
-  assert done.stdout.replace("\n", "").count("dog/3.jpg: no picture") == 1
+  assert done.stdout.replace("\n", "").count("dog/3.jpg: no image") == 1
   done = call(*command(folder, tmp_path / "many", "--epochs", "1", network=network))
   assert done.returncode == 2
-  assert done.stderr.splitlines()[-1].startswith("error: 1 of 24 pictures cannot be read, the last ")
+  assert done.stderr.splitlines()[-1].startswith("error: 1 of 24 images cannot be read, the last ")
 
 
 @pytest.mark.parametrize(
@@ -179,13 +179,13 @@ def test_bad_pictures_are_named_and_passed_over_and_too_many_stop_the_run(tmp_pa
     (["--data.size", "32", "--data.resize", "16"], "--data.resize 16: must be at least 32"),
     (["--data.workers", "-1"], "--data.workers -1: must be at least 0"),
     (["--data.bad-share", "1"], "--data.bad-share 1.0: at least 0, below 1"),
-    (["--data.normalise", "pixel"], "--data.normalise pixel: pictures that are read one by one have no mean picture"),
-    (["--last-batch", "keep"], "--last-batch keep: batches that are read picture by picture have one size; take drop"),
-    (["--parallel", "pmap"], "--parallel pmap: each device would need all pictures of a batch"),
-    (["--steps-per-dispatch", "4"], "--steps-per-dispatch 4: pictures that are read one by one come a step at a time"),
-    (["--batch-size", "64"], "--batch-size 64: there are 48 training pictures; at most that"),
+    (["--data.normalise", "pixel"], "--data.normalise pixel: images that are read one by one have no mean image"),
+    (["--last-batch", "keep"], "--last-batch keep: batches that are read image by image have one size; take drop"),
+    (["--parallel", "pmap"], "--parallel pmap: each device would need all images of a batch"),
+    (["--steps-per-dispatch", "4"], "--steps-per-dispatch 4: images that are read one by one come a step at a time"),
+    (["--batch-size", "64"], "--batch-size 64: there are 48 training images; at most that"),
     (["--data.dir", "/nowhere"], "--data.dir /nowhere: is not a folder"),
-    (["--data.validation", "48"], "--data.validation 48: there are 48 training pictures"),
+    (["--data.validation", "48"], "--data.validation 48: there are 48 training images"),
   ],
 )
 def test_a_mistake_gets_one_line_and_writes_nothing(photographs, tmp_path, flags, answer):

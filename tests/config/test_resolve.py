@@ -66,8 +66,8 @@ RANGES = [
 STREAMED = [
   ("data.size", 0, "must be at least 1", 1),
   ("data.resize", 31, "must be at least 32", 32),
-  ("data.normalise", "mean", "pictures that are read one by one have no mean picture; take channel", "channel"),
-  ("last-batch", "keep", "batches that are read picture by picture have one size; take drop", "drop"),
+  ("data.normalise", "mean", "images that are read one by one have no mean image; take channel", "channel"),
+  ("last-batch", "keep", "batches that are read image by image have one size; take drop", "drop"),
 ]
 
 
@@ -100,7 +100,7 @@ def test_flags_that_do_not_go_together_are_refused():
     ConfigurationError, match=r"^--parallel pmap: every device holds the whole state under it; --shard"
   ):
     resolved(base, "parallel", "pmap")
-  with pytest.raises(ConfigurationError, match=r"^--report best: needs held-out pictures; give --data\.validation$"):
+  with pytest.raises(ConfigurationError, match=r"^--report best: needs held-out images; give --data\.validation$"):
     resolved(base, "report", "best")
   assert resolved(cells._with(base, "data.validation", 1), "report", "best").report == "best"
 
@@ -125,7 +125,7 @@ def test_images_and_batches_that_leave_nothing_to_normalise_are_refused():
   # Eight pixels are halved once a transition: to four, two, one, and nothing.
   base = RunConfig(DataConfig("digits"), ModelConfig(blocks=(1, 1, 1, 1), growth_rate=4), batch_size=2)
   assert resolve(base)
-  with pytest.raises(ConfigurationError, match="pictures of 8x8 pixels shrink to nothing"):
+  with pytest.raises(ConfigurationError, match="images of 8x8 pixels shrink to nothing"):
     resolved(base, "model.blocks", (1, 1, 1, 1, 1))
   with pytest.raises(ConfigurationError, match=r"--batch-size 1: .* a single pixel; at least 2$"):
     resolved(base, "batch-size", 1)

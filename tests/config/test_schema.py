@@ -168,6 +168,9 @@ def test_a_runs_name_says_data_network_and_seed(config, expected):
 def test_near_names_are_offered_or_all():
   assert near("cifar", ["cifar10", "digits"]) == "did you mean cifar10?"
   assert near("xyz", ["cifar10", "digits"]) == "one of cifar10, digits"
+  assert near("xyz", ["cifar10", "digits"], "dn-jax zoo lists them") == "dn-jax zoo lists them"
+  # A slip's own name alone, where others are merely like it.
+  assert near("model.dept", ["model.depth", "model.dtype", "model.dropout"]) == "did you mean model.depth?"
 
 
 @pytest.mark.parametrize("out", ["gs://bucket", "s3://bucket/runs"])

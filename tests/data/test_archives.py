@@ -127,7 +127,7 @@ def test_another_sum_is_said_and_noted_and_no_part_of_what_the_images_are(tmp_pa
     run.mkdir()
     records._write(run / "data.json", recorded)
     records.check_data(run, now)
-    with pytest.raises(ConfigurationError, match="was started with other pictures"):
+    with pytest.raises(ConfigurationError, match="was started with other images"):
       records.check_data(run, dataclasses.replace(now, labels="0"))
 
 

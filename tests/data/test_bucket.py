@@ -61,7 +61,7 @@ def test_the_makers_archives_are_read_there_too(bucket, tmp_path):
     (DataConfig("cifar100", DIR), "--data.name cifar100: is not prepared in gs://bucket/tfds; to get it: "),
     (DataConfig("own", pathlib.Path("gs://bucket/none")), "--data.dir gs://bucket/none: is not a folder"),
     (DataConfig("own", pathlib.Path("gs://absent/tfds")), "--data.dir gs://absent/tfds: the bucket cannot be listed"),
-    (DataConfig("folder", DIR), "--data.dir gs://bucket/tfds: a folder of pictures is read from this machine"),
+    (DataConfig("folder", DIR), "--data.dir gs://bucket/tfds: a folder of images is read from this machine"),
   ],
 )
 def test_what_is_not_there_is_said_in_a_line(copied, data, message):

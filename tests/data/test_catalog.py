@@ -85,7 +85,7 @@ def test_a_long_tail_under_a_published_name_is_in_every_part(monkeypatch):
   )
   assert catalog.fingerprint(data)["split_rule"] == 2
   for count in (9, 144):
-    with pytest.raises(ConfigurationError, match=rf"{count}: cifar10 has 153 training pictures; 10 to 143: each of 10"):
+    with pytest.raises(ConfigurationError, match=rf"{count}: cifar10 has 153 training images; 10 to 143: each of 10"):
       catalog.load(DataConfig("cifar10", validation=count))
 
 
@@ -135,7 +135,7 @@ def test_images_are_counted_for_runs_of_either_rule(monkeypatch):
   config = DataConfig("digits", validation=5)
   assert catalog.count(config) == (1292, 5, 500)
   assert len(catalog.load(config, rule=1).valid.labels) == 5
-  with pytest.raises(ConfigurationError, match=r"--data.validation 1297: digits has 1297 training pictures"):
+  with pytest.raises(ConfigurationError, match=r"--data.validation 1297: digits has 1297 training images"):
     catalog.count(dataclasses.replace(config, validation=1297))
 
 
@@ -160,7 +160,7 @@ def test_svhn_holds_out_400_a_class_of_train_and_200_of_extra(monkeypatch):
   [
     (DataConfig("cifar1O"), "--data.name cifar1O: did you mean cifar10"),
     (DataConfig("imagenet"), "--data.name imagenet: "),
-    (DataConfig("digits", validation=1297), "--data.validation 1297: digits has 1297 training pictures"),
+    (DataConfig("digits", validation=1297), "--data.validation 1297: digits has 1297 training images"),
   ],
 )
 def test_what_cannot_be_loaded_is_refused_by_flag(config, message):
@@ -171,9 +171,9 @@ def test_what_cannot_be_loaded_is_refused_by_flag(config, message):
 @pytest.mark.parametrize(
   ("images", "labels", "message"),
   [
-    (np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, int), "has no pictures"),
-    (np.zeros((4, 28, 28, 3), np.uint8), np.zeros(4, int), r"pictures are uint8 \(28, 28, 3\)"),
-    (np.zeros((4, 32, 32, 3), np.float32), np.zeros(4, int), "pictures are float32"),
+    (np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, int), "has no images"),
+    (np.zeros((4, 28, 28, 3), np.uint8), np.zeros(4, int), r"images are uint8 \(28, 28, 3\)"),
+    (np.zeros((4, 32, 32, 3), np.float32), np.zeros(4, int), "images are float32"),
     (np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, 10]), "labels run from 0 to 10; they should be 0 to 9"),
     (np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 2, -1]), "labels run from -1 to 2"),
   ],

@@ -201,9 +201,9 @@ def test_parts_may_be_called_sets(tmp_path):
     (["train/a 2", "train/b 2", "val/a 2", "valid/a 2"], ": has val and valid, which both say validation; leave one"),
     (["train/a 2", "train/b 2"], ": has train and none of val, valid, validation, test beside it"),
     (["test/a 2", "test/b 2", "val/a 2"], ": has val and test and none of train, training beside it"),
-    (["train 5", "test 3"], "/train: has no class folders; put pictures at CLASS/PICTURE in it"),
+    (["train 5", "test 3"], "/train: has no class folders; put images at CLASS/IMAGE in it"),
     (["cat 5"], ": has one class folder, cat; at least two are needed"),
-    (["cat 1", "dog 1"], ": has no part for testing, and no class of two or more pictures"),
+    (["cat 1", "dog 1"], ": has no part for testing, and no class of two or more images"),
   ],
 )
 def test_what_a_folder_cannot_be_taken_for_is_refused_in_a_line(tmp_path, layout, answer):
@@ -220,8 +220,8 @@ def test_what_is_passed_over_is_counted_in_one_line(tmp_path):
   made(tmp_path, "cover.jpg", "train/b.jpg")
   (tmp_path / "train" / "a" / "labels.csv").write_text("0")
   assert taken(tmp_path).said[-1] == (
-    "passed over: 1 folder beside the halves (unlabelled); 2 image in no class folder (such as cover.jpg); "
-    "1 hidden, or left by another program (train/a/.old); 1 no image that can be read here (1 .csv)"
+    "passed over: 1 folder beside the halves (unlabelled); 2 images in no class folder (such as cover.jpg); "
+    "1 hidden, or left by another program (train/a/.old); 1 file not read as images (1 .csv)"
   )
 
 

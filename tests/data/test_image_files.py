@@ -52,7 +52,7 @@ def test_exif_turns_a_picture_upright():
 
 @pytest.mark.parametrize(
   ("content", "message"),
-  [(b"", "x: is empty"), (b"a text file\n", "x: is no picture"), (jpeg(PICTURE)[:600], "x: is no picture that can be")],
+  [(b"", "x: is empty"), (b"a text file\n", "x: is no image"), (jpeg(PICTURE)[:600], "x: is no image that can be")],
 )
 def test_what_is_no_picture_is_named(content, message):
   with pytest.raises(image_files.BadPictureError, match=message):
@@ -93,7 +93,7 @@ def test_ten_crops_are_corners_centre_and_mirror_images():
 
 
 def test_a_crop_larger_than_the_picture_is_refused():
-  with pytest.raises(ValueError, match="a picture of 60x80 pixels has no crop of 61x61"):
+  with pytest.raises(ValueError, match="an image of 60x80 pixels has no crop of 61x61"):
     image_files.centre_crop(PICTURE, 61)
 
 

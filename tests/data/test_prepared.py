@@ -97,7 +97,7 @@ def test_a_rare_class_is_trained_on_and_tested_on(prepared):
   prepared(train=[0] * 180 + [1] * 10 + [2] * 2)
   assert sizes(taken()) == [[162, 9, 1], None, [18, 1, 1]]
   assert sizes(taken(validation=19)) == [[144, 8, 1], [18, 1, 0], [18, 1, 1]]
-  with pytest.raises(ConfigurationError, match=r"--data.validation 2: there are 172 training pictures; 3 to 169"):
+  with pytest.raises(ConfigurationError, match=r"--data.validation 2: there are 172 training images; 3 to 169"):
     taken(validation=2)
 
 
@@ -122,7 +122,7 @@ def test_which_records_of_a_class_are_held_out_depends_on_that_class_alone(prepa
     ({"test": ROUND, "train": [*ROUND, 3, 2, 7]}, "split train: 2 of 6 labels are not 0 to 2, the first is 3"),
     ({"test": ROUND, "validation": [0, -1]}, "split validation: 1 of 2 labels are not 0 to 2, the first is -1"),
     ({"test": ROUND, "train": [3], "validation": ROUND}, "split train: 1 of 1 labels are not 0 to 2, the first is 3"),
-    ({"test": []}, "--data.name set: split test has no pictures"),
+    ({"test": []}, "--data.name set: split test has no images"),
   ],
 )
 def test_labels_of_no_class_are_refused_with_split_number_and_value(prepared, splits, answer):
@@ -217,7 +217,7 @@ def test_labels_that_would_take_long_are_checked_as_they_come_and_that_is_said(p
   assert source[29] == (b"", 2)
   with pytest.raises(ConfigurationError, match="label 5 of record 30 of split train is not 0 to 2"):
     source[30]
-  with pytest.raises(ConfigurationError, match=r"--data.validation 2: there are 55 training pictures of 3 classes"):
+  with pytest.raises(ConfigurationError, match=r"--data.validation 2: there are 55 training images of 3 classes"):
     taken(validation=2)
   # The first few are looked at before anything begins.
   prepared(train=[-1] * 60)

@@ -17,7 +17,7 @@ def test_a_folder_with_halves_is_listed_by_class(tmp_path):
   halves(tmp_path)
   (tmp_path / "train" / "cat" / "more").mkdir()
   (tmp_path / "train" / "cat" / "0.jpg").rename(tmp_path / "train" / "cat" / "more" / "deep.JPEG")
-  (tmp_path / "train" / "cat" / "notes.txt").write_text("no picture, and none is looked for in it")
+  (tmp_path / "train" / "cat" / "notes.txt").write_text("no image, and none is looked for in it")
   found = sources.opened(DataConfig("folder", tmp_path))
   assert found.train.classes == ("cat", "dog", "owl")
   assert (len(found.train), found.valid, len(found.test)) == (24, None, 9)
@@ -49,7 +49,7 @@ def broken(folder, what):
     return folder / "file"
   if what == "one class":
     return class_folders(folder / "of one", classes=("cat",))
-  if what == "no pictures":
+  if what == "no images":
     class_folders(folder / "x")
     (folder / "x" / "empty").mkdir()
     return folder / "x"
@@ -64,10 +64,10 @@ def broken(folder, what):
 @pytest.mark.parametrize(
   ("what", "message"),
   [
-    ("nothing", "has no class folders; put pictures at CLASS/PICTURE in it"),
+    ("nothing", "has no class folders; put images at CLASS/IMAGE in it"),
     ("file", "file: is not a folder"),
     ("one class", "has one class folder, cat; at least two are needed"),
-    ("no pictures", "x/empty: has no pictures"),
+    ("no images", "x/empty: has no images"),
     ("no val", "has train and none of val, valid, validation, test beside it"),
     ("other names", "y/val: lacks owl and has eagle besides, unlike the classes that were trained on"),
   ],

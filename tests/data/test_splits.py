@@ -80,10 +80,10 @@ def test_the_published_way_is_even_over_classes_and_keeps_what_it_is_told_to():
 @pytest.mark.parametrize(
   ("count", "sizes", "answer"),
   [
-    (1, [180, 9], "there are 189 training pictures; 2 to 187: each of 2 classes gives one and keeps one"),
-    (188, [180, 9], "there are 189 training pictures; 2 to 187"),
-    (3, [2, 2], "there are 4 training pictures; 2: each"),
-    (1, [1, 1], "there are 2 training pictures; 0 alone: each"),
+    (1, [180, 9], "there are 189 training images; 2 to 187: each of 2 classes gives one and keeps one"),
+    (188, [180, 9], "there are 189 training images; 2 to 187"),
+    (3, [2, 2], "there are 4 training images; 2: each"),
+    (1, [1, 1], "there are 2 training images; 0 alone: each"),
   ],
 )
 def test_a_number_that_does_not_fit_is_refused_with_those_that_do(count, sizes, answer):

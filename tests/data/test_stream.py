@@ -88,15 +88,15 @@ def test_a_bad_picture_is_passed_over_for_the_next_and_named_once(tmp_path):
     found += batch["number"].tolist()
   assert 5 not in found
   assert found.count(6) == 4
-  assert said == [f"skipped: {tmp_path}/train/cat/5.jpg: no picture that can be read"]
+  assert said == [f"skipped: {tmp_path}/train/cat/5.jpg: no image that can be read"]
 
 
 def test_more_bad_pictures_than_a_share_stop_it():
   source = [None] * 100
-  source = type("Source", (), {"__len__": lambda self: 100, "name_of": lambda self, n: f"picture {n}"})()
+  source = type("Source", (), {"__len__": lambda self: 100, "name_of": lambda self, n: f"image {n}"})()
   bad = stream.Bad(source, 0.01, lambda line: None)
   bad.note(np.array([-1, 7, 7, -1]))
-  with pytest.raises(UserError, match=r"2 of 100 pictures cannot be read, the last picture 9; --data.bad-share 0.01"):
+  with pytest.raises(UserError, match=r"2 of 100 images cannot be read, the last image 9; --data.bad-share 0.01"):
     bad.note(np.array([9, 7]))
 
 
@@ -104,7 +104,7 @@ def test_a_source_of_bad_pictures_alone_is_an_error(tmp_path):
   class_folders(tmp_path)
   for path in tmp_path.rglob("*.jpg"):
     path.write_text("")
-  with pytest.raises(UserError, match=r"\.jpg, and 99 pictures after it: cannot be read"):
+  with pytest.raises(UserError, match=r"\.jpg, and 99 images after it: cannot be read"):
     next(training(tmp_path, batch_size=2, rows=(0, 1)).batches(0, 2, 0))
 
 

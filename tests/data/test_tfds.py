@@ -136,7 +136,7 @@ def test_damage_is_one_line_with_the_folder(prepared, tmp_path):
 @pytest.mark.thorough
 def test_pictures_of_another_size_or_classes_are_refused(others):
   folder, _ = others
-  assert "pictures are uint8 (28, 28, 3)" in refusal(DataConfig("cifar10", folder / "array_record-28-10"))
+  assert "images are uint8 (28, 28, 3)" in refusal(DataConfig("cifar10", folder / "array_record-28-10"))
   assert "labels run from 0 to 10" in refusal(DataConfig("cifar10", folder / "array_record-32-11"))
 
 

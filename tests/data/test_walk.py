@@ -77,7 +77,7 @@ def test_a_header_tells_an_image_of_no_suffix_or_another_and_foreign_files_are_c
   (tmp_path / "damaged.png").write_text("by its name an image")
   images, said = found(tmp_path)
   assert images == ["damaged.png", "none", "plain", "strange.data"]
-  assert said == "passed over: 5 no image that can be read here (2 .txt, 1 .py, 1 no suffix, 1 .nef)"
+  assert said == "passed over: 5 files not read as images (2 .txt, 1 .py, 1 no suffix, 1 .nef)"
 
 
 def test_links_are_followed_and_everything_is_read_once(tmp_path):
@@ -100,7 +100,7 @@ def test_links_are_followed_and_everything_is_read_once(tmp_path):
   assert walking.children(tmp_path / "all").folders == ["cat"]
   assert walking.images(cat) == ["0.jpg", "4.jpg", "one/2.jpg", "one/3.jpg", "own/1.jpg"]
   assert walking.passed.line() == (
-    "passed over: 2 broken link (such as cat/gone.jpg); 6 link to what is read already (such as cat/a_loop)"
+    "passed over: 2 broken links (such as cat/gone.jpg); 6 links to what is read already (such as cat/a_loop)"
   )
 
 

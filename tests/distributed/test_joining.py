@@ -31,7 +31,10 @@ command_line.main(lambda: processes.join(DistributedConfig(sys.argv[1], count, n
 @pytest.mark.parametrize(
   ("flags", "words"),
   [
-    (("--distributed.num-processes", "2"), "--distributed.coordinator None: goes together with the other two"),
+    (
+      ("--distributed.num-processes", "2"),
+      "--distributed.num-processes 2: goes together with --distributed.coordinator and --distributed.process-id",
+    ),
     (
       ("--distributed.coordinator", "localhost", "--distributed.num-processes", "2", "--distributed.process-id", "0"),
       "--distributed.coordinator localhost: HOST:PORT of the first process",

@@ -242,7 +242,7 @@ def test_a_run_begun_on_eight_devices_with_its_state_cut_goes_on_on_one(tmp_path
     (("--statistics-groups", "0"), "--statistics-groups 0: must be at least 1"),
     (
       ("--last-batch", "keep", "--statistics-groups", "4", "--devices", "1"),
-      "--last-batch keep: the last batch has 17 pictures; 4 statistics groups do not divide it",
+      "--last-batch keep: the last batch has 17 images; 4 statistics groups do not divide it",
     ),
     (("--parallel", "xmap"), "xmap"),
     (("--devices", "9"), "--devices 9: this machine has 8; at most that"),

@@ -19,7 +19,7 @@ def test_rates_are_measured_and_written(tmp_path, capsys, workers, besides):
   rates = json.loads((tmp_path / "rates.json").read_text())
   assert set(rates) == {"dn_jax", "dn_jax, colours and lighting too"} | besides
   assert all(len(found) == 2 and min(found) > 0 for found in rates.values())
-  assert "18 pictures, batches of 4" in capsys.readouterr().out
+  assert "18 images, batches of 4" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

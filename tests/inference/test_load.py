@@ -99,7 +99,7 @@ def test_a_file_that_says_nothing_has_the_sizes_of_its_stem(known, tmp_path):
   ("asked", "message"),
   [
     ({"size": 64, "resize": 60}, "--resize 60: must be at least the crop's size, 64"),
-    ({"size": 8}, "--size 8: nothing is left of so small a picture in this network"),
+    ({"size": 8}, "--size 8: nothing is left of so small an image in this network"),
   ],
 )
 def test_sizes_that_do_not_fit_are_refused(file, asked, message):
@@ -135,7 +135,7 @@ def test_an_activation_map_is_of_the_likeliest_class(known, photos):
 @pytest.mark.slow
 @pytest.mark.parametrize("crops", [1, 10])
 def test_a_measured_error_is_that_of_crops_by_hand(known, photos, crops):
-  (photos / "cat" / "bad.jpg").write_text("no picture")
+  (photos / "cat" / "bad.jpg").write_text("no image")
   said, data = [], DataConfig("folder", photos, bad_share=0.1)
   found = evaluate.of_classifier(known, data, evaluate.How(4, crops), said.append)
   confusion = np.zeros((3, 3), int)
@@ -153,7 +153,7 @@ def test_a_measured_error_is_that_of_crops_by_hand(known, photos, crops):
     (name, pytest.approx(100 - 20 * confusion[n, n])) for n, name in enumerate(CLASSES)
   ]
   assert found.top5_error is None  # Of three classes.
-  assert said == [f"skipped: {photos}/cat/bad.jpg: no picture that can be read"]
+  assert said == [f"skipped: {photos}/cat/bad.jpg: no image that can be read"]
   (photos / "cat" / "bad.jpg").unlink()
 
 
@@ -177,9 +177,9 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
   assert {len(line["classes"]) for line in lines} == {2}
   assert lines[0]["classes"][0]["class"] in CLASSES
   assert len(list((tmp_path / "maps").glob("*.png"))) == 10  # Of two folders, whose pictures have the same names.
-  script("evaluate", "--weights", file, "--data.dir", photos, "--batch-size", "8")
-  assert "15 pictures, 1 crop of 48 pixels" in capsys.readouterr().out
-  (tmp_path / "text.jpg").write_text("no picture")
+  script("evaluate", file, "--data.dir", photos, "--batch-size", "8")
+  assert "15 images, 1 crop of 48 pixels" in capsys.readouterr().out
+  (tmp_path / "text.jpg").write_text("no image")
   (tmp_path / "good.jpg").write_bytes(jpeg(photograph(1)))
   with pytest.raises(SystemExit) as end:
     script("predict", file, tmp_path / "text.jpg", tmp_path / "good.jpg")
@@ -187,8 +187,8 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
   assert end.value.code == 2
   assert printed.out.startswith(f"{tmp_path}/good.jpg  ")
   assert printed.err.splitlines() == [
-    f"skipped: {tmp_path}/text.jpg: is no picture that can be read, or a damaged one",
-    "error: 1 of 2 files are no pictures that can be read, see above",
+    f"skipped: {tmp_path}/text.jpg: is no image that can be read, or a damaged one",
+    "error: 1 of 2 files cannot be read as images, see above",
   ]
 
 
@@ -196,8 +196,8 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
   ("words", "answer"),
   [
     (["predict", "FILE", "/nowhere/*.jpg"], "error: /nowhere/*.jpg: there is no such file, and no pattern"),
-    (["predict", "FILE"], "error: pictures: give files, folders or patterns"),
-    (["predict", "/nowhere", "PHOTOS"], "error: /nowhere: cannot be read; there is no such file"),
+    (["predict", "FILE"], "error: images: give files, folders or patterns"),
+    (["predict", "/nowhere", "PHOTOS"], "error: /nowhere: there is no such run's folder or file of weights"),
     (["predict", "FILE", "PHOTOS", "--top", "0"], "error: --top 0: must be at least 1"),
     (["predict", "FILE", "PHOTOS", "--size", "0"], "error: --size 0: must be at least 1"),
     (["predict", "FILE", "PHOTOS", "--model.depth", "0"], "error: --model.depth 0: must be at least 1"),
@@ -205,7 +205,7 @@ def test_the_scripts_say_the_same_and_name_what_is_no_picture(file, photos, tmp_
       ["predict", "FILE", "--modl.depth", "8"],
       "error: --modl.depth 8: there is no such flag; did you mean --model.depth",
     ),
-    (["evaluate"], "error: give a run's folder, or --weights FILE"),
+    (["evaluate"], "error: give runs' folders, or a file of weights"),
     (["evaluate", "--weights", "/nowhere.pth"], "error: --weights /nowhere.pth: there is no such file"),
     (["evaluate", "--weights", "FILE"], "error: --data.dir (unset): --data.name folder needs the folder"),
     (

@@ -305,7 +305,7 @@ def test_images_that_shrink_to_nothing_are_refused(stem, size):
   # 7x7 of stride 2 and a max pool of stride 2 leave a quarter, rounded up; then each pool a half, rounded down.
   network = DenseNet((1, 1, 1) if stem == "cifar" else (1, 1, 1, 1), 4, 10, 8, stem=stem)
   init = lambda size: jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, 2 * size, 3)), False))
-  with pytest.raises(ValueError, match=f"pictures of {size}x{2 * size} pixels shrink to nothing"):
+  with pytest.raises(ValueError, match=f"images of {size}x{2 * size} pixels shrink to nothing"):
     init(size)
   init({"cifar": 4, "imagenet": 29}[stem])
 

@@ -26,7 +26,7 @@ def test_a_process_answers_or_says_why_not_or_is_stopped(tmp_path, monkeypatch):
   again = asking.ask(ASKED, "here", 10, known._replace(program="another"))
   assert (again.plan, again.program) == (told.plan, told.program)
   # A mistake comes through as one, with its flag; the platform is one that this machine does not have.
-  with pytest.raises(ConfigurationError, match="--target v5: did you mean"):
+  with pytest.raises(ConfigurationError, match="--target v5: one of here"):
     asking.ask(ASKED, "v5", 10)
   begin = time.monotonic()
   with pytest.raises(asking.Unfinished) as late:

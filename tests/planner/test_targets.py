@@ -19,7 +19,7 @@ def test_this_machine_has_memory_and_its_compiler_a_version():
 @pytest.mark.parametrize(
   ("name", "answer"),
   [
-    ("v5", "did you mean v5"),
+    ("v7", "one of here, v4, v5e, v5p, v6e, h100, or a TPU slice such as v5e:2x2"),
     ("gtx", "one of here, v4, v5e"),
     ("h100:8", "one GPU is planned for; h100"),
   ],

@@ -166,7 +166,7 @@ def test_other_pictures_in_the_same_folder_are_refused(tmp_path):
   create(tmp_path / "run", config(), DATA)
   before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
   for other in (Data({"train": 11, "test": 5}, "00"), dataclasses.replace(DATA, labels="01")):
-    with pytest.raises(ConfigurationError, match="was started with other pictures"):
+    with pytest.raises(ConfigurationError, match="was started with other images"):
       create(tmp_path / "run", config(), other)
   assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 

@@ -103,27 +103,27 @@ def test_all_values_that_do_not_fit_a_depth_are_listed():
 
 
 def test_all_values_that_do_not_parse_are_listed():
+  words = "--model.depth ten,10,4.5 --model.dtype float8 --seed 0,x --model.remat none,auto --model.growth-rate 12 24"
   with pytest.raises(UserError) as error:
-    axes.cells_of(
-      ["--model.depth", "ten,10,4.5", "--model.dtype", "float8", "--seed", "0,x", "--model.remat", "none,auto"]
-    )
+    axes.cells_of(words.split())
   assert str(error.value).splitlines() == [
-    "5 of the values do not fit; nothing was started",
+    "6 of the values do not fit; nothing was started",
     "  --model.depth ten: takes a whole number",
     "  --model.depth 4.5: takes a whole number",
     "  --model.dtype float8: takes float32 or bfloat16",
     "  --seed x: takes a whole number",
     "  --model.remat none,auto: says how a run is carried out, not what it is; give one value",
+    "  --model.growth-rate 12 24: takes a whole number; put commas between several",
   ]
 
 
 @pytest.mark.parametrize(
   ("words", "line"),
   [
-    (["--model.grwth-rate", "4"], r"--model\.grwth-rate 4: there is no such flag; did you mean model\.growth-rate"),
-    (["--sedes", "3"], r"--sedes 3: there is no such flag; did you mean .*\bseeds\b"),
-    (["--dry-runs"], r"did you mean dry-run\b"),
-    (["--clutser", "local"], r"did you mean cluster\b"),
+    (["--model.grwth-rate", "4"], r"--model\.grwth-rate 4: there is no such flag; did you mean --model\.growth-rate\?"),
+    (["--sedes", "3"], r"--sedes 3: there is no such flag; did you mean .*--seeds\b"),
+    (["--dry-runs"], r"did you mean --dry-run\?"),
+    (["--clutser", "local"], r"did you mean --cluster\?"),
     (["--model.depth", "10,,16"], "has an empty value"),
     (["--model.depth", "10", "--model.depth", "16"], "is given twice; put commas between its values"),
     (["--distributed.auto"], "a sweep's run is one process"),

@@ -15,6 +15,7 @@ from test_runner import behave, events
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.sweep import accelerators, cluster, command, forecast, memory, runner
 from dn_jax.sweep.accelerators import Accelerators
+from dn_jax.sweep.cells import cells_of
 from dn_jax.system import lock
 from dn_jax.system.signals import Interrupted
 
@@ -45,6 +46,15 @@ def test_a_sweep_gives_its_runs_back_and_those_of_another_in_the_same_folder_sta
   done, printed = carry_out(tmp_path / "out", test_runner.cells(data, 2)[1:])
   assert [(run.config.seed, run.test_error) for run in done] == [(1, 6.0)]
   assert "1/1" in printed
+
+
+def test_a_missing_file_of_weights_is_refused_before_the_plan_unless_its_run_has_begun(tmp_path, data):
+  flags = "--data.name digits --model.depth 10 --model.growth-rate 4 --epochs 3 --reset-classifier"
+  cells = cells_of([*flags.split(), "--data.dir", str(data), "--weights", str(tmp_path / "w.pth")])
+  with pytest.raises(ConfigurationError, match=r"--weights .*w\.pth: there is no such file"):
+    carry_out(tmp_path / "out", cells, dry_run=True)
+  (fabricated.begun(tmp_path / "out" / "one", cells[0].config) / "checkpoints").mkdir()
+  assert "1 cell, 1 run" in carry_out(tmp_path / "out", cells, dry_run=True)[1]
 
 
 def test_a_cluster_is_tried_before_the_plan_and_not_at_all_where_nothing_is_missing(tmp_path, data, monkeypatch):

@@ -95,9 +95,7 @@ def test_a_chip_that_is_named_is_asked_for_what_is_not_kept(monkeypatch, tmp_pat
     assert line in said
 
 
-@pytest.mark.parametrize(
-  ("name", "answer"), [("v5", "did you mean v5"), ("v5e:2x2", "did you mean v5e"), ("here", "one of")]
-)
-def test_what_is_no_chip_is_refused(name, answer):
-  with pytest.raises(ConfigurationError, match=f"--target {name}: is for one chip: {answer}"):
+@pytest.mark.parametrize("name", ["v5", "v5e:2x2", "here"])
+def test_what_is_no_chip_is_refused(name):
+  with pytest.raises(ConfigurationError, match=f"--target {name}: one chip of v4, v5e"):
     elsewhere.chips((name,))

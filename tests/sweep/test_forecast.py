@@ -55,7 +55,7 @@ def test_a_run_begun_by_the_first_rule_is_planned_by_it(tmp_path):
   tokens = ["--model.blocks", "1", "--model.growth-rate", "4", "--epochs", "2", *words.split()]
   (cell,) = cells_of(tokens)
   look = lambda: forecast.look([cell], collection.read(tmp_path / "runs"), forecast.Asked(), rich.console.Console())
-  with pytest.raises(ConfigurationError, match=r"--data.validation 1: there are 18 training pictures"):
+  with pytest.raises(ConfigurationError, match=r"--data.validation 1: there are 18 training images"):
     look()
   fabricated.begun(tmp_path / "runs" / "a", cell.config)  # Its data.json has no rule.
   (row,) = look()
@@ -151,7 +151,7 @@ def test_a_plan_is_of_the_devices_that_a_run_takes():
 
 
 def test_a_batch_larger_than_the_data_is_refused_before_anything_is_asked(tmp_path):
-  with pytest.raises(ConfigurationError, match="--batch-size 2000: there are 1297 training pictures; at most that"):
+  with pytest.raises(ConfigurationError, match="--batch-size 2000: there are 1297 training images; at most that"):
     rows_of("--batch-size 2000", tmp_path)
 
 

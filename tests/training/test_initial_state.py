@@ -132,7 +132,7 @@ def test_a_file_of_a_wrapped_network_starts_a_run_and_it_is_said(trained_file, t
 
 def test_a_file_of_other_classes_or_another_network_is_refused(trained_file):
   config = resolved(trained_file)
-  with pytest.raises(ConfigurationError, match="are of 2 classes, and the pictures of 5; give --reset-classifier"):
+  with pytest.raises(ConfigurationError, match="are of 2 classes, and the images of 5; give --reset-classifier"):
     initial_state.variables(config, build.build(config.model, 5), jax.random.key(0), (32, 32, 3), pytest.fail)
   other = resolved(trained_file, model=ModelConfig(depth=16, growth_rate=4))
   said = r"of another network: its dense block 1 has 1 layer, not 2; give --model.growth-rate 4 --model.depth 10$"

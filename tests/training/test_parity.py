@@ -102,7 +102,7 @@ def test_a_record_that_lacks_a_tensor_is_refused_not_compared_on_the_rest(tmp_pa
     ("images_uint8", lambda images: images / 255, "images_uint8 is float64"),
     ("image_size", lambda size: size + 1, "is no multiple of the"),
     ("losses", lambda losses: losses[:0], "losses (0,) of batches of"),
-    ("losses", lambda losses: np.tile(losses, 2), "as many pictures of"),
+    ("losses", lambda losses: np.tile(losses, 2), "as many images of"),
     ("train_logits_step0", lambda logits: logits[:, :3], "train_logits_step0 is"),
   ],
 )
