@@ -25,9 +25,10 @@ from dn_jax.models.summary import layers
 from dn_jax.planner import policy as remat_policy
 from dn_jax.planner import targets
 from dn_jax.planner.plan import Question
-from dn_jax.runs import place, start
+from dn_jax.runs import place, sinks, start
 from dn_jax.runs import records as run_records
 from dn_jax.runs.contents import MOST_CLASSES, EpochRecord, class_errors
+from dn_jax.runs.sinks import Sink
 from dn_jax.system import folders, provenance
 from dn_jax.system.signals import Interrupted, Interruption
 from dn_jax.training import loop, step
@@ -44,7 +45,7 @@ class Recorder:
   """Records a run as the loop reports it; see `dn_jax.training.loop.Watcher`.
 
   records: of all epochs so far
-  events:  writes TensorBoard's
+  sinks:   take them too
   saving:  seconds that saving held the run up
   """
 
@@ -54,7 +55,7 @@ class Recorder:
   display: ProgressDisplay
   interruption: Interruption
   rhythm: Rhythm
-  events: Any = None
+  sinks: Sequence[Sink] = ()
   profile: Profile | None = None
   saving: float = 0.0
   _drawn: float = dataclasses.field(default_factory=time.monotonic, init=False)
@@ -93,11 +94,8 @@ class Recorder:
       self.checkpoints.check_there()
       run_records.write_records(self.config.out, self.records)
     self.display.epoch(record)
-    if self.events:
-      for name, value in dataclasses.asdict(record).items():
-        if isinstance(value, float) and name not in ("epoch", "step"):
-          self.events.add_scalar(name, value, record.step)
-      self.events.flush()
+    for sink in self.sinks:
+      sink.epoch(record)
     is_best = record.valid_error is not None and run_records.best_record(self.records) is record
     if is_best or record.epoch == self.config.epochs or record.epoch % self.config.checkpoint.every_epochs == 0:
       self.keep(record.step, state)
@@ -107,7 +105,7 @@ class Recorder:
   def draw(self) -> None:
     from dn_jax.report import curves  # With matplotlib, for which a first step need not wait.
 
-    curves.draw(self.records, slug(self.config), self.config.out / "curves.png")
+    curves.draw(self.records, slug(self.config), self.config.out / run_records.CURVES)
     self._drawn = time.monotonic()
 
 
@@ -136,16 +134,14 @@ def _train(config: RunConfig, console: rich.console.Console, interruption: Inter
   if said := protocol.of_streamed(config):
     console.print(said, highlight=False)
   folder = config.out
-  for flag in ("profile", "tensorboard"):
-    if getattr(config, flag) and folders.is_bucket(folder):
-      raise ConfigurationError(flag, True, "is written to a folder of this machine, and --out is a bucket's")
+  if config.profile and folders.is_bucket(folder):
+    raise ConfigurationError("profile", True, "is written to a folder of this machine, and --out is a bucket's")
   processes.agree(_program(config))
   groups, devices = config.statistics_groups, config.devices
   layout = processes.together(lambda: make_layout(groups, config.parallel, devices=devices))
   if jax.process_count() > 1:
     layout.connect()
-  if config.tensorboard:
-    processes.together(_event_writer)  # Refused before anything is loaded.
+  processes.by_first(lambda: sinks.check(config))
   if found := _finished(config, console):
     return found
   with contextlib.ExitStack() as stack:
@@ -191,26 +187,32 @@ def _begin(
     f"{parts.plan.epochs} epochs of {parts.plan.steps_per_epoch} steps, on {_devices(config)}",
     highlight=False,
   )
-  with (
-    written_to(folder),
-    contextlib.nullcontext(interruption) if interruption else Interruption() as interruption,
-    Checkpoints(folder / run_records.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
-    # Inside, since closing the checkpoints waits for all processes.
-    processes.ending_together(Interrupted, loop.NotFiniteError),
-    written_to(folder),
-  ):
-    records, saving = _drive(config, parts, checkpoints, console, interruption)
-  network = build.build(config.model, dataset.info.num_classes)
-  few = dataset.info.num_classes <= MOST_CLASSES
-  names = processes.by_first(
-    lambda: data.names or (catalog.class_names(config.data, dataset.info.num_classes) if few else None)
-  )
-  flops = sum(row.flops for row in layers(network, dataset.info.image_shape))
-  summary = _summary(config, records, parameters, flops, names, dataset.info.num_classes)
-  summary = dataclasses.replace(summary, saving_seconds=saving)
-  with written_to(folder):
-    if processes.is_first():
-      run_records.write_summary(folder, summary)
+  with contextlib.ExitStack() as stack:
+    opened: list[Sink] = []
+    say = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    processes.by_first(lambda: opened.extend(stack.enter_context(sinks.opened(config, say))))
+    with (
+      written_to(folder),
+      contextlib.nullcontext(interruption) if interruption else Interruption() as interruption,
+      Checkpoints(folder / run_records.CHECKPOINTS, config.checkpoint.keep, console.print) as checkpoints,
+      # Inside, since closing the checkpoints waits for all processes.
+      processes.ending_together(Interrupted, loop.NotFiniteError),
+      written_to(folder),
+    ):
+      records, saving = _drive(config, parts, checkpoints, console, interruption, opened)
+    network = build.build(config.model, dataset.info.num_classes)
+    few = dataset.info.num_classes <= MOST_CLASSES
+    names = processes.by_first(
+      lambda: data.names or (catalog.class_names(config.data, dataset.info.num_classes) if few else None)
+    )
+    flops = sum(row.flops for row in layers(network, dataset.info.image_shape))
+    summary = _summary(config, records, parameters, flops, names, dataset.info.num_classes)
+    summary = dataclasses.replace(summary, saving_seconds=saving)
+    with written_to(folder):
+      if processes.is_first():
+        run_records.write_summary(folder, summary)
+    for sink in opened:
+      sink.end(summary, folder / run_records.CURVES)
   return to_dict(summary) | {"folder": str(folder)}
 
 
@@ -258,6 +260,7 @@ def _drive(
   checkpoints: Checkpoints,
   console: rich.console.Console,
   interruption: Interruption,
+  opened: Sequence[Sink],
 ) -> tuple[list[EpochRecord], float]:
   """Trains from the newest whole checkpoint, or from the start, to the end.
 
@@ -282,10 +285,11 @@ def _drive(
       )
     position, records, step_done = loop.Position(parts.fresh_state()), [], 0
   with ProgressDisplay(console, plan, records) as display:
-    events = _event_writer()(str(folder / "tensorboard")) if config.tensorboard and processes.is_first() else None
+    for sink in opened:
+      sink.resume(records)
     profile = Profile(folder / "profile") if config.profile and processes.is_first() else None
     rhythm = Rhythm(config.checkpoint.every_steps, config.checkpoint.every_minutes, step_done)
-    recorder = Recorder(config, records, checkpoints, display, interruption, rhythm, events, profile)
+    recorder = Recorder(config, records, checkpoints, display, interruption, rhythm, opened, profile)
     try:
       with jax.debug_nans(config.debug_nans):
         loop.run(parts, position, recorder)
@@ -342,12 +346,3 @@ def _summary(
 def _devices(config: RunConfig) -> str:
   devices = jax.devices()[: config.devices]
   return f"{len(devices)} x {devices[0].device_kind}"
-
-
-def _event_writer() -> Any:
-  """The class of TensorBoard's writer."""
-  try:
-    import tensorboardX
-  except ImportError:
-    raise ConfigurationError("tensorboard", True, "needs an extra: pip install -e '.[tensorboard]'") from None
-  return tensorboardX.SummaryWriter

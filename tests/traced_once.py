@@ -22,7 +22,7 @@ def traced_once() -> Iterator[None]:
   def shared(config: RunConfig, *rest: object) -> object:
     parts = assemble(config, *rest)
     data = dataclasses.replace(config.data, workers=0, bad_share=0.0)
-    own = {"out": None, "checkpoint": CheckpointConfig(), "profile": False, "tensorboard": False}
+    own = {"out": None, "checkpoint": CheckpointConfig(), "profile": False, "tensorboard": False, "wandb": None}
     first = made.setdefault(dataclasses.replace(config, data=data, **own), parts)
     return dataclasses.replace(parts, advance=first.advance, evaluate=first.evaluate)
 

@@ -298,6 +298,9 @@ class RunConfig:
   """Evaluate so many images per step."""
   tensorboard: bool = carried_out(False)
   """Write TensorBoard events too (extra `tensorboard`)."""
+  wandb: Annotated[str | None, Unset("nothing is sent")] = added(None, carried_out=True)
+  """Send scalars, configuration and figures to this project of Weights & Biases (extra `wandb`), whose own environment
+  says the rest: WANDB_MODE=offline, WANDB_ENTITY, WANDB_API_KEY."""
   profile: bool = carried_out(False)
   """Record a few commands to the device in RUN/profile, for TensorBoard or ui.perfetto.dev."""
   debug_nans: bool = carried_out(False)

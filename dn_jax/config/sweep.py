@@ -4,13 +4,17 @@ import dataclasses
 import pathlib
 from typing import Annotated
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 
 from dn_jax.config.schema import Positive, Unset
 from dn_jax.errors import ConfigurationError
 
+# The cluster that is no Ray cluster.
+SLURM = "slurm"
 # Of one machine.
 Few = Annotated[int, Ge(1), Le(1024)]
+# Time limit of a job, of which two minutes are for saving.
+Minutes = Annotated[int, Ge(5), Lt(2**31)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +27,18 @@ class Needs:
   """Reserve so many GPUs for each run."""
   tpus: Annotated[float, Ge(0)] = 0.0
   """Reserve so many TPU chips for each run, as Ray counts them (its resource TPU)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Submission:
+  """What each run's job asks SLURM for, beside --cell; anything else by sbatch's environment, such as SBATCH_QOS."""
+
+  partition: Annotated[str | None, Unset("the cluster's own")] = None
+  """Submit the jobs to this partition of nodes."""
+  minutes: Annotated[Minutes | None, Unset("the partition's limit")] = None
+  """Limit a job to so many minutes; a longer run is submitted again, and goes on."""
+  account: Annotated[str | None, Unset("the cluster's own")] = None
+  """Charge this account."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +62,14 @@ class Sweep:
   devices_per_run: Annotated[Few | None, Unset("one, where there are several")] = None
   """Give each run on this machine so many accelerators (of a TPU its chips)."""
   cluster: Annotated[str | None, Unset("on this machine, without Ray")] = None
-  """Train on Ray: local starts a cluster on this machine, auto finds the one it belongs to, or HOST:PORT."""
+  """Train on Ray: local starts a cluster on this machine, auto finds the one it belongs to, or HOST:PORT. Or on SLURM,
+  by slurm: each run is a job."""
   cell: Needs = Needs()
+  slurm: Submission = Submission()
 
 
 def check_cluster(sweep: Sweep) -> None:
-  """Refuses flags for this machine's accelerators where the runs go to a cluster.
+  """Refuses flags that do not go with where the runs go.
 
   Raises:
     ConfigurationError: says what a cluster goes by.
@@ -59,3 +77,13 @@ def check_cluster(sweep: Sweep) -> None:
   for flag, value in (("at-once", sweep.at_once), ("devices-per-run", sweep.devices_per_run)):
     if value is not None and sweep.cluster is not None:
       raise ConfigurationError(flag, value, "divides this machine; with --cluster, --cell.gpus and --cell.tpus say it")
+  if sweep.cluster != SLURM:
+    for name, value in dataclasses.asdict(sweep.slurm).items():
+      if value is not None:
+        raise ConfigurationError(f"slurm.{name}", value, "goes with --cluster slurm")
+    return
+  for name, value, least in (("cpus", sweep.cell.cpus, 1), ("gpus", sweep.cell.gpus, 0)):
+    if value < least or value % 1:
+      raise ConfigurationError(f"cell.{name}", value, f"SLURM gives a job whole ones, at least {least}")
+  if sweep.cell.tpus:
+    raise ConfigurationError("cell.tpus", sweep.cell.tpus, "SLURM has no TPUs; 0")

@@ -16,8 +16,8 @@ from dn_jax.config.schema import RunConfig, difference, identity
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import records
 
-# The folder of reports, beside the runs.
-REPORT = "report"
+# The folders of reports and of SLURM's jobs, beside the runs.
+REPORT, JOBS = "report", "slurm"
 
 
 def key(config: RunConfig) -> str:
@@ -94,7 +94,7 @@ def read(folder: pathlib.Path) -> Collection:
   for path in paths:
     try:
       if not path.is_dir() or not (path / "config.json").exists():
-        if path.name != REPORT:
+        if path.name not in (REPORT, JOBS):
           skipped.append(f"{path}: not a run's folder")
         continue
       run = read_run(path)

@@ -8,6 +8,8 @@ results.csv     the same in the columns of the PyTorch implementation
 summary.json    written at the end: `test_error_percent`, parameters, FLOPs, time, versions, the code's commit
 curves.png      loss and error by epoch
 profile/        under --profile: a trace of a few commands to the device
+tensorboard/    under --tensorboard: its events
+wandb/          under --wandb: W&B's files, a folder for each start, and the run's id there
 checkpoints/    Orbax, the newest few and the best on validation
 set-aside/      damaged checkpoints, and records without a checkpoint
 log.txt         of a run that a sweep started: its output, start after start
@@ -33,7 +35,9 @@ from dn_jax.errors import ConfigurationError, UserError, reason, shown
 from dn_jax.runs.contents import EARLIER_NAMES, Data, EpochRecord, Failure, Summary
 from dn_jax.system import folders
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, CURVES = "checkpoints", "curves.png"
+# A link to a log in W&B's cache, which it makes and does not write through.
+_WANDB_LOG = "wandb/*run-*/logs/debug-core.log"
 # The name of config.json while it is written.
 CLAIM = "config.json.new"
 RESULTS_COLUMNS = ("epoch", "train_loss", "train_error", "valid_loss", "valid_error", "test_error")
@@ -53,9 +57,9 @@ def written(folder: pathlib.Path) -> Iterator[None]:
 
 
 def check_own(folder: pathlib.Path) -> None:
-  """Refuses, by a `ConfigurationError`, a run's folder with a link in it; the folder may be a link itself."""
+  """Refuses, by a `ConfigurationError`, a run's folder with a link in it, but W&B's; the folder may be one itself."""
   with written(folder):
-    if (link := folders.link_in(folder)) is not None:
+    if (link := folders.link_in(folder, but=_WANDB_LOG)) is not None:
       fits = "is a link, through which a run would write elsewhere; remove it, or move there what it leads to"
       raise ConfigurationError("out", folder, f"{shown(link.relative_to(folder))} in it {fits}")
 

@@ -138,7 +138,7 @@ def check_address(address: str) -> None:
     return
   host, colon, port = address.rpartition(":")
   if not colon or not re.fullmatch(r"[\w.\-]+|\[[0-9a-fA-F:]+\]", host) or not port.isdecimal() or int(port) > 65535:
-    fits = "local, auto, or HOST:PORT of a cluster that this machine belongs to"
+    fits = "local, auto, or HOST:PORT of a Ray cluster that this machine belongs to; or slurm"
     if address.startswith("ray://"):
       fits += "; Ray's client (ray://) is not used: start the sweep on a machine of the cluster"
     raise ConfigurationError("cluster", address, fits)

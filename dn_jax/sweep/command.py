@@ -11,7 +11,7 @@ import jax
 import rich.console
 
 from dn_jax.config import weights_file
-from dn_jax.config.sweep import Sweep
+from dn_jax.config.sweep import SLURM, Sweep
 from dn_jax.errors import shown
 from dn_jax.report.grid import Grid
 from dn_jax.runs import collection
@@ -21,6 +21,7 @@ from dn_jax.sweep.cells import Cell
 from dn_jax.sweep.cluster import Cluster
 from dn_jax.sweep.display import Display
 from dn_jax.sweep.lanes import Lanes, divide
+from dn_jax.sweep.slurm import Slurm
 from dn_jax.system import compilation, folders
 from dn_jax.system.signals import Interrupted
 
@@ -76,7 +77,7 @@ def carry_out(
   for cell in missing:
     run = there.of_key(cell.key)
     weights_file.refuse_missing(cell.config.weights, run and run.folder)
-  if not sweep.dry_run:
+  if not sweep.dry_run and sweep.cluster != SLURM:  # There they may be jobs of an earlier start.
     runner.refuse_taken(missing, there)
   lanes = _lanes(missing, sweep)
   if lanes.said:
@@ -85,7 +86,7 @@ def carry_out(
   with contextlib.ExitStack() as stack:
     place: runner.Place = runner.Here(lanes.environments)
     if missing and sweep.cluster is not None and not sweep.dry_run:  # Before planning, which may take minutes.
-      place = stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
+      place = _cluster(sweep, stack, console)
     # What is finished needs no data.
     published = sweep.dry_run or not missing
     asked = forecast.Asked(sweep.memory, sweep.cluster is not None, lanes.devices, chips, published)
@@ -112,6 +113,17 @@ def carry_out(
         raise Interrupted(f"stopped, and saved; '{report}' shows what is done") from None
   wanted = {cell.key for cell in cells}
   return [run for run in collection.read(sweep.out).runs if run.key in wanted]
+
+
+def _cluster(sweep: Sweep, stack: contextlib.ExitStack, console: rich.console.Console) -> runner.Place:
+  """The cluster that runs go to.
+
+  Raises:
+    ConfigurationError: it cannot be reached, or is too small for a run.
+  """
+  if sweep.cluster == SLURM:
+    return Slurm(sweep, lambda line: console.print(shown(line), highlight=False, markup=False, soft_wrap=True))
+  return stack.enter_context(contextlib.closing(Cluster(sweep.cluster, sweep.cell)))
 
 
 def _counted(number: int, what: str) -> str:

@@ -115,8 +115,12 @@ def make_own(folder: pathlib.Path) -> None:
     raise OSError(errno.ELOOP, "is a link", str(folder))
 
 
-def link_in(folder: pathlib.Path) -> pathlib.Path | None:
+def link_in(folder: pathlib.Path, but: str) -> pathlib.Path | None:
   """A link below a folder, which may be one itself; None where there is none. A bucket has none.
+
+  Args:
+    folder: looked through.
+    but: a pattern for paths in it that may be links.
 
   Raises:
     OSError: a folder that may not be read.
@@ -130,7 +134,8 @@ def link_in(folder: pathlib.Path) -> pathlib.Path | None:
 
   for where, inside, names in os.walk(folder, onerror=refuse):
     for name in (*inside, *names):
-      if (path := pathlib.Path(where, name)).is_symlink():
+      path = pathlib.Path(where, name)
+      if path.is_symlink() and not path.relative_to(folder).match(but):
         return path
   return None
 

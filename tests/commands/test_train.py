@@ -14,11 +14,14 @@ import time
 import numpy as np
 import pytest
 import traced_once
+import wandb_files
 from conftest import HANGS, ROOT, call, metrics, small_run, wait_for
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from dn_jax import experiment
+from dn_jax.config.check import to_dict
+from dn_jax.runs import records
 from dn_jax.training.checkpoint import Checkpoints
 
 # One convolution a layer: half of what the network of `small_run` takes to compile.
@@ -317,7 +320,10 @@ def test_a_dispatch_of_many_steps_leaves_the_same_metrics(undisturbed, tmp_path)
 def watched(tmp_path_factory):
   """The undisturbed run once more, with all there is to look into it."""
   folder = tmp_path_factory.mktemp("watched") / "run"
-  done = call(*small_run(folder, *FLAGS, "--profile", "--tensorboard"))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("WANDB_MODE", "offline")
+    patch.setenv("WANDB_CACHE_DIR", str(folder.parent))
+    done = call(*small_run(folder, *FLAGS, "--profile", "--tensorboard", "--wandb", "nets"))
   assert done.returncode == 0, done.stderr
   return folder
 
@@ -335,6 +341,21 @@ def test_tensorboard_events_are_written_on_request(undisturbed, watched):
   assert len(events) == 1
   assert b"test_error" in events[0].read_bytes()
   assert not (undisturbed[0] / "tensorboard").exists()
+
+
+def test_weights_and_biases_has_a_runs_epochs_configuration_summary_and_figure(undisturbed, watched):
+  (left,) = (watched / "wandb").glob("offline-run-*")
+  found, summary = wandb_files.read(left), json.loads((watched / "summary.json").read_text())
+  lines = {line["step"]: line for line in metrics(watched)}
+  assert list(found["rows"]) == [*lines, 1 + max(lines)]  # The last one is the figure's.
+  for step, line in lines.items():
+    numbers = {name: value for name, value in line.items() if isinstance(value, float)}
+    assert {name: found["rows"][step][name] for name in numbers} == numbers
+  assert {**found["config"], "_wandb": 0} == {**to_dict(records.read_config(watched)), "_wandb": 0}
+  assert found["summary"].items() >= {name: summary[name] for name in ("test_error_percent", "flops", "commit")}.items()
+  assert (left / "files" / found["summary"]["curves/path"]).read_bytes() == (watched / "curves.png").read_bytes()
+  assert (found["project"], found["exit"]) == ("nets", 0)
+  assert not (undisturbed[0] / "wandb").exists()
 
 
 def test_another_configuration_in_the_same_folder_is_refused_with_the_difference(undisturbed):

@@ -1,5 +1,7 @@
 """What a person mistypes when training, and a run that breaks: one line that says what is wrong, exit code 2."""
 
+import sys
+
 import pytest
 import traced_once
 from conftest import call, small_run
@@ -33,6 +35,8 @@ MISTAKES = [
   (["--optimizer.learning-rate", "-0.1"], "--optimizer.learning-rate -0.1: must be above 0"),
   (["--optimizer.learning-rate", "nan"], "--optimizer.learning-rate nan: must be above 0"),
   (["--optimizer.drops", "0.5", "1.5"], "--optimizer.drops"),
+  (["--wandb", "team/nets"], "--wandb team/nets: W&B refuses: Invalid project name 'team/nets'"),
+  (["--wandb", ""], "--wandb '': give a project's name"),
   (["--report", "best"], "--report best: needs held-out images; give --data.validation"),
   (["--checkpoint.keep", "1"], "--checkpoint.keep 1: must be at least 2"),
   (["--model.stem", "imagenet", "--model.depth", "12"], "--model.depth 12: 4 equal blocks with bottlenecks need depth"),
@@ -53,6 +57,20 @@ def test_a_mistake_gets_one_line_and_exit_code_2(flags, answer, tmp_path):
   assert answer in done.stderr
   assert done.stderr.count("\n") == 1
   assert not folder.exists()
+
+
+@pytest.mark.parametrize(("flags", "package"), [(["--tensorboard"], "tensorboardX"), (["--wandb", "nets"], "wandb")])
+def test_a_package_that_a_flag_needs_is_named_before_any_work(flags, package, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, package, None)
+  done = call(*small_run(tmp_path / "run", *flags))
+  flag = flags[0][2:]
+  assert done.returncode == 2
+  assert (
+    done.stderr
+    == f"error: --{flag} {flags[1:][0] if flags[1:] else True}: needs an extra: pip install -e '.[{flag}]'\n"
+  )
+  assert done.stdout == ""
+  assert not (tmp_path / "run").exists()
 
 
 def test_a_last_batch_of_one_picture_and_one_pixel_is_refused(tmp_path):

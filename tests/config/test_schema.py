@@ -123,6 +123,7 @@ def test_how_a_run_is_carried_out_is_no_part_of_what_it_is():
       out=pathlib.Path("x"),
       steps_per_dispatch=7,
       tensorboard=True,
+      wandb="nets",
     )
   )
   assert identity(plain) == identity(other)

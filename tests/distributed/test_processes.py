@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import wandb_files
 from conftest import HANGS, ROOT, metrics, run, small_run, wait_for
 from jax.experimental import multihost_utils
 
@@ -120,10 +121,15 @@ def test_a_run_of_two_processes_that_is_asked_to_stop_ends_as_one_process_with_t
   alone = run(*small_run(tmp_path / "alone", *flags), XLA_FLAGS="--xla_force_host_platform_device_count=2")
   assert alone.returncode == 0, alone.stderr
   stopped(tmp_path / "run", flags, tmp_path)
-  out = tmp_path / "run"
-  assert end(start(2, members(2, out, *flags), tmp_path)) == [0, 0], (tmp_path / "0.err").read_text()[-2000:]
+  out, commands = tmp_path / "run", members(2, tmp_path / "run", *flags, "--wandb", "nets")
+  begun = start(2, commands, tmp_path, WANDB_MODE="offline", WANDB_CACHE_DIR=str(tmp_path))
+  assert end(begun) == [0, 0], (tmp_path / "0.err").read_text()[-2000:]
   assert "from the checkpoint of step" in (tmp_path / "0.out").read_text()
   assert metrics(out) == metrics(tmp_path / "alone")
+  # Only the first process writes there, and what was before it too.
+  (left,) = (out / "wandb").glob("*run-*")
+  rows = wandb_files.read(left)["rows"]
+  assert [step for step, row in rows.items() if "epoch" in row] == [line["step"] for line in metrics(out)]
 
 
 def last_line(file: pathlib.Path) -> str:

@@ -28,7 +28,7 @@ PARTS = (
     "failure.json",
     "log.txt",
   ),
-  *("run.lock", "sweep.lock", "checkpoints/", "set-aside/", "profile/", "tensorboard/"),
+  *("run.lock", "sweep.lock", "checkpoints/", "set-aside/", "profile/", "tensorboard/", "wandb/", "wandb/id"),
   *("checkpoints/20/", "checkpoints/20/state/d/0a", "metrics.jsonl.tmp", "anything"),
 )
 
