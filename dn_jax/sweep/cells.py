@@ -21,7 +21,7 @@ from dn_jax.config import size, weights_file
 from dn_jax.config.check import in_words
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import RunConfig, fields, flag_types
+from dn_jax.config.schema import RunConfig, fields, flag_types, replaced
 from dn_jax.config.weights_file import SUFFIXES
 from dn_jax.errors import ConfigurationError, UserError, near
 from dn_jax.runs import collection
@@ -197,7 +197,7 @@ def cell_of(chosen: Mapping[str, Values]) -> Cell:
   given = {flag: " ".join(words) for flag, words in chosen.items()}
   config = RunConfig()
   for flag, words in chosen.items():
-    config = _with(config, flag, _value(flag, words))
+    config = replaced(config, flag, _value(flag, words))
   if hub.is_address(config.weights):
     found = _fetched(config.weights)
     config = dataclasses.replace(config, weights=found.address.path, weights_digest=found.digest)
@@ -218,13 +218,6 @@ def _fetched(path: pathlib.PurePath) -> hub.Fetched:
   if not address.is_of_a_commit:
     raise ConfigurationError("weights", address, "a sweep's runs start from one commit: hf://OWNER/NAME@COMMIT[/FILE]")
   return hub.fetch("weights", address, SUFFIXES, lambda line: print(line, file=sys.stderr))
-
-
-def _with(config: Any, flag: str, value: Any) -> Any:
-  """A nested configuration with another value of a flag."""
-  head, dot, tail = flag.partition(".")
-  name = head.replace("-", "_")
-  return dataclasses.replace(config, **{name: _with(getattr(config, name), tail, value) if dot else value})
 
 
 def _as_flags(flag: str, words: Values) -> tuple[str, ...]:
