@@ -2,16 +2,23 @@
 
 import dataclasses
 import pathlib
+import sys
 from typing import Annotated
 
 import tyro
 
+from dn_jax.commands.flags import values_of
+from dn_jax.config import saved
 from dn_jax.config.schema import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
   run: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
+  config: pathlib.Path | None = None
+  """Start from a run's config.json, from its folder, or from YAML with the flags' names; flags win. Of such a record,
+  and of what --print-config prints, values that are as published or follow from others follow the flags, too, and what
+  they change is said. A record's folder, processes and remat policy are not taken."""
   confusion: pathlib.Path | None = None
   """At the end, write whom the reported network takes for whom on the test images into FILE.svg and FILE.csv."""
   dry_run: bool = False
@@ -20,3 +27,13 @@ class Training:
   """With --dry-run: ask the compiler, too, how much memory a training step takes."""
   print_config: bool = False
   """Print every flag's value and where it comes from, as YAML, and start nothing."""
+
+
+def saved_run() -> saved.Saved:
+  """What the file says that --config names among the words of `sys.argv`; without the flag, nothing.
+
+  Raises:
+    ConfigurationError: it cannot be read, or a value in it does not fit.
+  """
+  words = values_of(["--config"], sys.argv[1:])
+  return saved.read(pathlib.Path(words[0])) if words else saved.Saved()
