@@ -44,6 +44,8 @@ _SYNONYMS = {
   **dict.fromkeys(("num-workers", "j", "nthreads"), ("data.workers",)),
   **dict.fromkeys(("bf16", "fp16", "amp"), ("model.dtype",)),
 }
+# Flags of other commands.
+_ELSEWHERE = {"config": "it is for train.py and ablate.py"}
 
 
 def parse(
@@ -215,6 +217,7 @@ def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -
   if meaning:  # A near spelling is a worse guess than the same meaning.
     close = meaning
   meant = f"did you mean {' or '.join(f'--{each}' for each in close)}?" if close else "--help lists them"
+  meant = _ELSEWHERE.get(flag, meant)
   raise UserError(" ".join([name, *map(_quoted, following)]) + f": there is no such flag; {meant}")
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import warnings
 
 import pytest
 import yaml
@@ -52,11 +53,8 @@ def test_a_record_names_its_file_as_the_origin_and_flags_win():
   assert said == f"{RECORDED}/config.json: these values follow the flags given: --model.initial-channels: 8 -> 16\n"
   found = origins(text)
   assert found["epochs"] == found["depth"] == found["augment"] == f"from {RECORDED}/config.json"
-  assert (found["seed"], found["growth_rate"], found["batch_size"]) == (
-    "--seed",
-    "--model.growth-rate",
-    "none is published for digits; as for cifar10, over 40 epochs",
-  )
+  assert (found["seed"], found["growth_rate"], found["dtype"]) == ("--seed", "--model.growth-rate", "default")
+  assert found["batch_size"] == "none is published for digits; as for cifar10, over 40 epochs"
 
 
 def test_a_run_from_a_record_trains_as_its_flags_said(tmp_path, monkeypatch):
@@ -72,7 +70,9 @@ def test_a_run_from_a_record_trains_as_its_flags_said(tmp_path, monkeypatch):
 def test_help_shows_the_values_of_the_file(tmp_path):
   path = tmp_path / "a.yaml"
   path.write_text("epochs: 7\ndata: {augment: true}\nweights: hf://someone/one\noptimizer: {learning_rate: 1e-2}\n")
-  done = call("experiments/train.py", "--config", path, "--batch-size", "3", "--help")
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")  # Such as tyro's, of a path that it does not know.
+    done = call("experiments/train.py", "--config", path, "--batch-size", "3", "--help")
   said = re.sub(r"[\s|│]+", " ", done.stdout)
   assert f"(from {path}: 7)" in said
   assert f"(from {path}: 0.01)" in said
@@ -108,3 +108,19 @@ def test_a_file_that_does_not_fit_gets_one_line_and_exit_code_2(script, text, li
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {line.format(path)}")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_sweep_starts_from_a_record_and_says_what_follows(tmp_path):
+  words = ("--config", RECORDED, "--seeds", "2", "--model.growth-rate", "4,8", "--out", tmp_path / "sweep", "--dry-run")
+  done = call("experiments/ablate.py", *words)
+  assert (done.returncode, done.stderr) == (0, "")
+  assert "2 cells, 4 runs" in done.stdout
+  assert done.stdout.count("these values follow the flags given: --model.initial-channels: 8 -> 16\n") == 1
+  assert "1,197 + 100" in done.stdout  # Held out as the record has it.
+
+
+@pytest.mark.parametrize("script", ["cifar_table", "evaluate"])
+def test_commands_that_take_no_configuration_say_which_do(script):
+  done = call(f"experiments/{script}.py", "--config", RECORDED)
+  assert (done.returncode, done.stdout) == (2, "")
+  assert done.stderr == f"error: --config {RECORDED}: there is no such flag; it is for train.py and ablate.py\n"
