@@ -16,9 +16,9 @@ from dn_jax.config.schema import RunConfig
 class Training:
   run: Annotated[RunConfig, tyro.conf.arg(name="")] = RunConfig()
   config: pathlib.Path | None = None
-  """Start from a run's config.json, from its folder, or from YAML with the flags' names; flags win. Of such a record,
-  and of what --print-config prints, values that are as published or follow from others follow the flags, too, and what
-  they change is said. A record's folder, processes and remat policy are not taken."""
+  """Start from a run's config.json, from its folder, or from YAML with the flags' names; flags win. In a record, and in
+  what --print-config prints, values that are as published or follow from others follow the flags too, and a line says
+  what changed. A record's folder, processes and remat policy are not taken."""
   confusion: pathlib.Path | None = None
   """At the end, write whom the reported network takes for whom on the test images into FILE.svg and FILE.csv."""
   dry_run: bool = False

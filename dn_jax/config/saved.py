@@ -28,7 +28,7 @@ _OF_THAT_RUN = ("out", "model.remat", *(flag for flag in _DEFAULTS if flag.start
 _IN_OTHER_WORDS = {
   "model.depth": ("model.blocks",),
   "model.blocks": ("model.depth",),
-  "model.name": [flag for flag in _DEFAULTS if flag.startswith("model.") and flag[6:] not in BESIDE_A_NETWORK],
+  "model.name": [f"model.{name}" for name in flags(RunConfig().model) if name not in BESIDE_A_NETWORK],
   "weights": ("weights-digest", "weights-revision"),
 }
 

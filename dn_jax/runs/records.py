@@ -158,13 +158,11 @@ def _without_retired(path: pathlib.Path, text: bytes) -> bytes:
     RunError: such a field has a value that this version cannot carry out.
   """
   try:
-    record = json.loads(text)
-  except (ValueError, RecursionError):
-    return text  # `_parsed` refuses it.
-  try:
-    return json.dumps(without_retired(record)).encode()
+    return json.dumps(without_retired(json.loads(text))).encode()
   except Misfit as misfit:
     raise RunError(f"{path}: cannot be read ({misfit})") from None
+  except (ValueError, RecursionError):
+    return text  # `_parsed` refuses it.
 
 
 def write_records(folder: pathlib.Path, records: Sequence[EpochRecord]) -> None:

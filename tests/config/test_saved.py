@@ -117,6 +117,22 @@ def test_another_data_set_brings_its_own_protocol_and_a_line_says_what_changed(t
   assert file.changes(resolve(replaced(file.under({}), "seed", 2)), {"seed"}) is None
 
 
+def test_the_line_leaves_out_what_the_flags_say_themselves(tmp_path):
+  written(tmp_path / "run", RunConfig(model=ModelConfig(name="densenet-bc-100-12")))
+  file, given = saved.read(tmp_path / "run"), {"model.growth-rate", "batch-size"}
+  start = replaced(replaced(file.under(given), "model.growth-rate", 24), "batch-size", 32)
+  said = file.changes(resolve(start), given)
+  assert said.partition(": these values follow the flags given: ")[2] == "--model.initial-channels: 24 -> 48"
+
+
+def test_a_record_without_the_lines_of_its_own_run_is_one_still(tmp_path):
+  written(tmp_path / "run", RunConfig(DataConfig("svhn_cropped")))
+  path = tmp_path / "run" / "config.json"
+  record = json.loads(path.read_text())
+  path.write_text(json.dumps({name: value for name, value in record.items() if name not in ("out", "distributed")}))
+  assert saved.read(path).under({}) == RunConfig(DataConfig("svhn_cropped"))
+
+
 def test_a_named_network_replaces_the_files_and_leaves_the_rest(tmp_path):
   file = of_text(tmp_path, "model: {growth_rate: 24, blocks: [2, 2], bottleneck: false, dtype: bfloat16}\nepochs: 7")
   start = file.under({"model.name"})
