@@ -16,8 +16,10 @@ from typing import Annotated
 
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
+from dn_jax.config import saved
 from dn_jax.config.schema import Count, Unset, flag_types
 from dn_jax.config.sweep import Sweep, check_cluster
+from dn_jax.errors import shown
 from dn_jax.planner import targets
 
 
@@ -27,6 +29,8 @@ class Ablation(Sweep):
   """Train each network with so many seeds, from 0 on."""
   file: Annotated[pathlib.Path | None, Unset("the flags given here alone")] = None
   """Read lines of flags from this file, a product each, together with the flags given here."""
+  config: Annotated[pathlib.Path | None, Unset("published values")] = None
+  """Start every run from a run's config.json, from its folder, or from YAML, as train.py does; flags win."""
 
 
 def ablate() -> None:
@@ -37,12 +41,17 @@ def ablate() -> None:
   from dn_jax.sweep.cells import cells_of, lines_of, varied
 
   lines = lines_of(flags.file) if flags.file else ((),)
-  cells = cells_of(rest, flags.seeds, lines, also=flag_types(Ablation))
+  file = saved.read(flags.config) if flags.config else saved.Saved()
+  cells = cells_of(rest, flags.seeds, lines, flag_types(Ablation), file)
   from dn_jax.report import ablation
   from dn_jax.sweep import command
 
   table = lambda done: ablation.table(ablation.cells_of(done), "This sweep")
-  command.run(cells, flags, varied(cells), table, command_line.console())
+  console = command_line.console()
+  for line in dict.fromkeys(file.changes(cell.config, cell.given) for cell in cells):
+    if line:
+      console.print(shown(line), markup=False, highlight=False, soft_wrap=True, emoji=False)
+  command.run(cells, flags, varied(cells), table, console)
 
 
 main = functools.partial(command_line.main, ablate)

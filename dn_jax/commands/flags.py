@@ -171,7 +171,7 @@ def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
       fits = in_words(argument.field.type) if "None" in choices else " or ".join(choices)
       raise UserError(f"{_name(argument)} {_quoted(value)}: {fits}")
     case events.BadValue(argument=argument) | events.InstantiationFailure(argument=argument) if argument:
-      value = " ".join(map(_quoted, _values_of(argument.lowered.name_or_flags, words)))
+      value = " ".join(map(_quoted, values_of(argument.lowered.name_or_flags, words)))
       given = f" {value}: " if value else ": needs a value, "
       fits = in_words(argument.field.type)
       if _NUMBERS.fullmatch(value):
@@ -201,7 +201,7 @@ def _name(argument: Any) -> str:
   return argument.display_name() if argument.is_positional() else argument.lowered.name_or_flags[0]
 
 
-def _values_of(flags: Sequence[str], words: Sequence[str]) -> list[str]:
+def values_of(flags: Sequence[str], words: Sequence[str]) -> list[str]:
   """The words after the last use of a flag."""
   names = [flag.replace("_", "-") for flag in flags]
   uses = [n for n, word in enumerate(words) if word.partition("=")[0].replace("_", "-") in names]

@@ -2,6 +2,7 @@
 
   python experiments/train.py --data.name cifar10 --data.augment \\
     --model.depth 100 --model.growth-rate 12
+  python experiments/train.py --config runs/one --seed 1
 
 Unset flags have the values published for the network and the data set.
 """
@@ -31,7 +32,7 @@ def train() -> None:
   """Reads flags, trains, and prints the result."""
   from dn_jax.commands import command_line
   from dn_jax.commands.flags import given, parse
-  from dn_jax.commands.training import Training
+  from dn_jax.commands.training import Training, saved_run
   from dn_jax.config import datasets, weights_file
   from dn_jax.config.origin import as_yaml, settings
   from dn_jax.config.resolve import resolve
@@ -39,7 +40,13 @@ def train() -> None:
   from dn_jax.runs import rounding, start
   from dn_jax.runs.contents import ClassError
 
-  asked = parse(Training, __doc__, settings=lambda asked, given: settings(asked.run, resolve(asked.run), given))
+  file, typed = saved_run(), given(Training)
+  asked = parse(
+    Training,
+    __doc__,
+    default=Training(file.under(typed)),
+    settings=lambda asked, given: settings(asked.run, resolve(asked.run), file.origins | given),
+  )
   command_line.check_confusion(asked.confusion)
   if asked.memory and not asked.dry_run:
     raise ConfigurationError("memory", True, "goes with --dry-run")
@@ -47,8 +54,10 @@ def train() -> None:
   say = lambda line: print(line, file=sys.stderr if asked.print_config else sys.stdout, flush=True)
   config = start.resolved(asked.run, say)
   weights_file.refuse_missing(config.weights, config.out)
+  if line := file.changes(config, typed):
+    say(shown(line))
   if asked.print_config:
-    print("\n".join(map(shown, as_yaml(settings(asked.run, config, given(Training))))))
+    print("\n".join(map(shown, as_yaml(settings(asked.run, config, file.origins | typed)))))
     return
   if asked.dry_run:
     _plan(config, asked.memory)

@@ -25,12 +25,16 @@ _SYNONYMS = {
   **dict.fromkeys(("num-workers", "j", "nthreads"), ("data.workers",)),
   **dict.fromkeys(("bf16", "fp16", "amp"), ("model.dtype",)),
 }
+# Flags of other commands.
+_ELSEWHERE = {"config": "it is for train.py and ablate.py"}
 
 
 def meant(flag: str, flags: Collection[str]) -> str:
   """An offer of the flags that mean the same, or else are spelt nearly so; where there are none, of `--help`."""
   same = [each for each in _SYNONYMS.get(flag.rpartition(".")[2], ()) if each in flags]
   inner = [each for each in flags if each.rpartition(".")[2] == flag]
+  if flag in _ELSEWHERE:
+    return _ELSEWHERE[flag]
   # A near spelling is a worse guess than the same meaning.
   offered = same or inner or nearest(flag, flags)
   return f"did you mean {' or '.join(f'--{each}' for each in offered)}?" if offered else "--help lists them"

@@ -6,13 +6,14 @@ published" and is filled in before anything runs (`dn_jax.config.resolve`).
 """
 
 import dataclasses
+import json
 import typing
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, doc
 
-from dn_jax.config.check import STRICT, Path, prefix_within, to_dict
+from dn_jax.config.check import STRICT, Misfit, Path, prefix_within, to_dict
 from dn_jax.config.densenet import RematPolicy
 
 ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
@@ -311,6 +312,21 @@ class RunConfig:
 RETIRED = {"seeds_per_device": (1, "this version has no several seeds in one program")}
 
 
+def without_retired(record: Any) -> Any:
+  """The JSON of a configuration without fields of earlier versions.
+
+  Raises:
+    Misfit: such a field has a value that this version cannot carry out.
+  """
+  if not isinstance(record, dict):
+    return record  # `from_json` refuses it.
+  for name in record.keys() & RETIRED.keys():
+    left, why = RETIRED[name]
+    if json.dumps(record[name]) != json.dumps(left):
+      raise Misfit(f"{name} {json.dumps(record[name])[:60]}: {why}")
+  return {name: value for name, value in record.items() if name not in RETIRED}
+
+
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, bool]]:
   """Every field of a nested configuration: (flag such as `model.growth-rate`, value, whether it is part of the run)."""
   for field in dataclasses.fields(config):
@@ -351,13 +367,21 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 def flags(config: Any) -> dict[str, Any]:
   """The flags of a nested configuration, and their values in JSON's types."""
-
-  def flat(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in record.items():
-      flag = prefix + name.replace("_", "-")
-      yield from flat(value, flag + ".") if isinstance(value, dict) else [(flag, value)]
-
   return dict(flat(to_dict(config)))
+
+
+def flat(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+  """The flags that a configuration's JSON names, and their values."""
+  for name, value in record.items():
+    flag = prefix + name.replace("_", "-")
+    yield from flat(value, flag + ".") if isinstance(value, dict) else [(flag, value)]
+
+
+def replaced(config: Any, flag: str, value: Any) -> Any:
+  """A nested configuration with another value of a flag."""
+  head, dot, tail = flag.partition(".")
+  name = head.replace("-", "_")
+  return dataclasses.replace(config, **{name: replaced(getattr(config, name), tail, value) if dot else value})
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -18,6 +18,8 @@ from dn_jax.system import folders, hub
 METADATA = "dn_jax"
 # Layers that are built in a moment, whatever the file holds.
 _FEW = 100
+# Fields of `ModelConfig` that do not name a network.
+BESIDE_A_NETWORK = ("remat", "dtype", "precision", "dropout")
 # Ends of the names of files that `dn_jax.weights.read` reads.
 SUFFIXES = (".safetensors", *keras_file.SUFFIXES, ".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".dat", ".tar")
 
@@ -151,8 +153,7 @@ def joined(model: ModelConfig, said: ModelConfig) -> ModelConfig:
     model: flags.
     said: by a file of weights, or by the record of a run that began from one.
   """
-  # These do not name a network.
-  own = {name: getattr(model, name) for name in ("remat", "dtype", "precision", "dropout")}
+  own = {name: getattr(model, name) for name in BESIDE_A_NETWORK}
   is_named = model != ModelConfig(**own, epsilon=model.epsilon)
   epsilon = said.epsilon if model.epsilon is None else model.epsilon
   return dataclasses.replace(model if is_named else said, **own, epsilon=epsilon)

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dn_jax.config.check import Misfit, from_json, to_dict
-from dn_jax.config.schema import RETIRED, RunConfig, difference, identity, is_unsaid
+from dn_jax.config.schema import RunConfig, difference, identity, is_unsaid, without_retired
 from dn_jax.errors import ConfigurationError, UserError, reason, shown
 from dn_jax.runs.contents import EARLIER_NAMES, Data, EpochRecord, Failure, Summary
 from dn_jax.system import folders
@@ -162,16 +162,11 @@ def _without_retired(path: pathlib.Path, text: bytes) -> bytes:
     RunError: such a field has a value that this version cannot carry out.
   """
   try:
-    record = json.loads(text)
+    return json.dumps(without_retired(json.loads(text))).encode()
+  except Misfit as misfit:
+    raise RunError(f"{path}: cannot be read ({misfit})") from None
   except (ValueError, RecursionError):
-    record = None
-  if not isinstance(record, dict):
     return text  # `_parsed` refuses it.
-  for name in record.keys() & RETIRED.keys():
-    left, why = RETIRED[name]
-    if json.dumps(record[name]) != json.dumps(left):
-      raise RunError(f"{path}: cannot be read ({name} {json.dumps(record[name])[:60]}: {why})")
-  return json.dumps({name: value for name, value in record.items() if name not in RETIRED}).encode()
 
 
 def write_records(folder: pathlib.Path, records: Sequence[EpochRecord]) -> None:

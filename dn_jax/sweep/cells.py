@@ -22,7 +22,8 @@ from dn_jax.config.check import in_words
 from dn_jax.config.meant import meant
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import RunConfig, fields, flag_types
+from dn_jax.config.saved import Saved
+from dn_jax.config.schema import RunConfig, fields, flag_types, replaced
 from dn_jax.config.weights_file import SUFFIXES
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.runs import collection
@@ -66,6 +67,7 @@ def cells_of(
   seeds: int | None = None,
   lines: Sequence[Sequence[str]] = ((),),
   also: Iterable[str] = (),
+  file: Saved = Saved(),
 ) -> list[Cell]:
   """The runs that flags ask for, each once; the first seed of every network comes first.
 
@@ -74,6 +76,7 @@ def cells_of(
     seeds: seeds 0 to `seeds` - 1; None: as --seed says.
     lines: flags and values of a file, line by line; a line's flags replace those of `tokens`.
     also: other flags to suggest in place of an unknown one.
+    file: what every run starts from.
 
   Raises:
     UserError: lists all flags and values that do not fit.
@@ -81,6 +84,8 @@ def cells_of(
   common = axes_of(tokens, also)
   if seeds is not None and "seed" in common:
     raise ConfigurationError("seeds", seeds, "give --seeds or --seed, not both")
+  if own := [flag for flag in _of_a_run(file.run) if flag in _OWN]:
+    raise ConfigurationError("config", file.path, f"says --{own[0]}; {_OWN[own[0]]}")
   products = [common | axes_of(line, also) for line in lines]
   _refuse([error for axes in products for error in _misfits(axes)])
   found: dict[str, Cell] = {}
@@ -90,7 +95,7 @@ def cells_of(
       axes["seed"] = [(str(seed),) for seed in range(seeds)]
     for chosen in _products(axes):
       try:
-        cell = cell_of(chosen)
+        cell = cell_of(chosen, file)
       except ConfigurationError as error:
         wrong.append(error)
         continue
@@ -189,17 +194,28 @@ def _products(axes: Mapping[str, Sequence[Values]]) -> Iterator[dict[str, Values
     yield dict(zip(ordered, values, strict=True))
 
 
-def cell_of(chosen: Mapping[str, Values]) -> Cell:
-  """The run that flags with one value each ask for.
+def _of_a_run(run: RunConfig) -> dict[str, Values]:
+  """The flags, one value each, that ask for a run."""
+  defaults = {flag: value for flag, value, _ in fields(RunConfig())}
+  return {
+    flag: tuple(map(str, value if isinstance(value, tuple) else [value]))
+    for flag, value, _ in fields(run)
+    if value != defaults[flag]
+  }
+
+
+def cell_of(chosen: Mapping[str, Values], file: Saved = Saved()) -> Cell:
+  """The run that flags with one value each ask for, over what a file says.
 
   Raises:
     ConfigurationError: a value does not fit.
   """
-  flags = tuple(word for flag, words in chosen.items() for word in _as_flags(flag, words))
+  asked = _of_a_run(file.under(chosen)) | chosen
+  flags = tuple(word for flag, words in asked.items() for word in _as_flags(flag, words))
   given = {flag: " ".join(words) for flag, words in chosen.items()}
   config = RunConfig()
-  for flag, words in chosen.items():
-    config = _with(config, flag, _value(flag, words))
+  for flag, words in asked.items():
+    config = replaced(config, flag, _value(flag, words))
   if hub.is_address(config.weights):
     found = _fetched(config.weights)
     config = dataclasses.replace(config, weights=found.address.path, weights_digest=found.digest)
@@ -220,13 +236,6 @@ def _fetched(path: pathlib.PurePath) -> hub.Fetched:
   if not address.is_of_a_commit:
     raise ConfigurationError("weights", address, "a sweep's runs start from one commit: hf://OWNER/NAME@COMMIT[/FILE]")
   return hub.fetch("weights", address, SUFFIXES, lambda line: print(line, file=sys.stderr))
-
-
-def _with(config: Any, flag: str, value: Any) -> Any:
-  """A nested configuration with another value of a flag."""
-  head, dot, tail = flag.partition(".")
-  name = head.replace("-", "_")
-  return dataclasses.replace(config, **{name: _with(getattr(config, name), tail, value) if dot else value})
 
 
 def _as_flags(flag: str, words: Values) -> tuple[str, ...]:

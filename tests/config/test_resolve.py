@@ -9,9 +9,8 @@ import pytest
 
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, replaced
 from dn_jax.errors import ConfigurationError
-from dn_jax.sweep import cells
 
 NAN, INF = math.nan, math.inf
 # A flag, a value that is refused, what is said of it, and the nearest value that is taken.
@@ -73,7 +72,7 @@ STREAMED = [
 
 def resolved(base, flag, value):
   """A configuration with one flag changed, filled in and checked."""
-  return resolve(cells._with(base, flag, value))
+  return resolve(replaced(base, flag, value))
 
 
 @pytest.mark.parametrize(("flag", "wrong", "words", "right"), [*AT_LEAST, *RANGES])
@@ -102,7 +101,7 @@ def test_flags_that_do_not_go_together_are_refused():
     resolved(base, "parallel", "pmap")
   with pytest.raises(ConfigurationError, match=r"^--report best: needs held-out images; give --data\.validation$"):
     resolved(base, "report", "best")
-  assert resolved(cells._with(base, "data.validation", 1), "report", "best").report == "best"
+  assert resolved(replaced(base, "data.validation", 1), "report", "best").report == "best"
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import time
 import fabricated
 import pytest
 
+from dn_jax.config import schema
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import contents
-from dn_jax.runs import records as run_records
 from dn_jax.runs.records import (
   Data,
   EpochRecord,
@@ -256,7 +256,7 @@ def test_a_line_of_an_earlier_version_lacks_what_came_later(tmp_path):
 
 
 def test_a_field_that_retired_is_dropped_at_its_default_and_else_refused(tmp_path, monkeypatch):
-  monkeypatch.setattr(run_records, "RETIRED", {"colours": (1, "all is grey")})
+  monkeypatch.setattr(schema, "RETIRED", {"colours": (1, "all is grey")})
   create(tmp_path, config(), DATA)
   record = json.loads((tmp_path / "config.json").read_text())
   (tmp_path / "config.json").write_text(json.dumps(record | {"colours": 1}))

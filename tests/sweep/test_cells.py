@@ -9,8 +9,9 @@ import pytest
 import tyro
 
 from dn_jax.commands.flags import parse
+from dn_jax.config import saved
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import RunConfig, flag_types
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, flag_types
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.sweep import cells as axes
 from dn_jax.sweep import command
@@ -44,6 +45,38 @@ def test_a_run_is_what_train_makes_of_the_same_flags(flags):
   (cell,) = axes.cells_of(words)
   assert cell.config == resolve(parse(RunConfig, args=words))
   assert resolve(parse(RunConfig, args=list(cell.flags))) == cell.config
+
+
+def test_runs_start_from_a_file_and_their_flags_win(tmp_path):
+  path = tmp_path / "a.yaml"
+  path.write_text(
+    "data: {name: digits, augment: true, dir: 'my data, all'}\nmodel: {blocks: [2, 3], bottleneck: false}\nseed: 5\n"
+    "optimizer: {weight_decay: 1e-05, drops: [0.1, 0.2], nesterov: false}\nfreeze: [stem, last]\nepochs: 2"
+  )
+  cells = axes.cells_of(["--model.growth-rate", "4,8", "--no-freeze-statistics"], 2, file=saved.read(path))
+  for cell, (seed, growth_rate) in zip(cells, itertools.product((0, 1), (4, 8)), strict=True):
+    assert cell.config == resolve(
+      RunConfig(
+        DataConfig("digits", augment=True, dir=pathlib.Path("my data, all").absolute()),
+        ModelConfig(blocks=(2, 3), bottleneck=False, growth_rate=growth_rate),
+        OptimizerConfig(weight_decay=1e-5, drops=(0.1, 0.2), nesterov=False),
+        freeze=("stem", "last"),
+        epochs=2,
+        seed=seed,
+      )
+    )
+    # Its process needs the file no more.
+    assert resolve(parse(RunConfig, args=list(cell.flags))) == cell.config
+  assert axes.varied(cells) == ["model.growth-rate"]
+  (one,) = axes.cells_of(["--model.depth", "10"], file=saved.read(path))
+  assert (one.config.model.blocks, one.config.seed) == ((2, 2, 2), 5)
+
+
+def test_a_file_that_says_where_a_run_goes_is_refused(tmp_path):
+  path = tmp_path / "a.yaml"
+  path.write_text("out: here")
+  with pytest.raises(ConfigurationError, match=r"a.yaml: says --out; each run has its own folder, in the sweep's$"):
+    axes.cells_of(SMALL, file=saved.read(path))
 
 
 def test_many_runs_are_made_at_once(monkeypatch):
