@@ -187,6 +187,7 @@ class Checkpoints:
     self._place = self._identity()
     self._sealer = concurrent.futures.ThreadPoolExecutor(1)
     self._sealing: concurrent.futures.Future[None] | None = None
+    self._latest: int | None = None  # The step of the save under way, or done last.
 
   def _identity(self) -> tuple[int, ...] | None:
     """Tells the folder from another that has its name later; None in a bucket, and where there is none."""
@@ -262,6 +263,7 @@ class Checkpoints:
       OSError: this one or the one before could not be written.
     """
     self._finish()
+    self._latest = step
     self._damaged.discard(step)
     measured = not begun.steps and history and history[-1].valid_error is not None
     metrics = {"valid_error": history[-1].valid_error, "epoch": history[-1].epoch} if measured else None
@@ -306,6 +308,7 @@ class Checkpoints:
   def _wait_and_seal(self, step: int) -> None:
     self._manager.wait_until_finished()
     if processes.is_first():
+      self.check_there()  # Orbax may have committed what TensorStore made anew.
       seal(self._folder / str(step))
       if is_checkpoint(old := self._folder / f"{step}{_REPLACED}"):
         folders.remove(old)
@@ -371,7 +374,7 @@ class Checkpoints:
     away = self._place and self._identity() != self._place
     if away and not self._read_only and not (self._run / "config.json").exists():
       with contextlib.suppress(OSError):
-        for begun in self._folder.glob("*.orbax-checkpoint-tmp"):
+        for begun in self._folder.glob(f"{self._latest}*"):
           folders.remove(begun)
         self._folder.rmdir()
         self._run.rmdir()
