@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dn_jax.config.check import STRICT, from_json
-from dn_jax.errors import UserError, shown
+from dn_jax.errors import UserError, first_line
 from dn_jax.runs.contents import EpochRecord
 from dn_jax.training.loop import Begun
 
@@ -49,5 +49,5 @@ def read(where: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except _UNEXPECTED as error:
-    why = shown(str(error).partition("\n")[0])[:200] or type(error).__name__
-    raise UserError(f"{where}: cannot be read ({why}); move it elsewhere, and the same command goes on") from error
+    fits = "move it elsewhere, and the same command goes on"
+    raise UserError(f"{where}: cannot be read ({first_line(error)}); {fits}") from error
