@@ -27,6 +27,8 @@ _MENDS = {
 }
 # Characters of a value that a message shows; the longest path that Linux takes is shown whole.
 _LONGEST = 4096
+# Likewise of a library's words about a file.
+_LONGEST_QUOTE = 300
 
 
 class UserError(Exception):
@@ -73,6 +75,12 @@ def reason(error: OSError) -> str:
   """Why the file system refused something, and what a person can do about it."""
   said = error.strerror or str(error).partition("\n")[0]
   return f"{said}; {_MENDS[error.errno]}" if error.errno in _MENDS else said
+
+
+def first_line(error: BaseException) -> str:
+  """What a library says of an error, or its kind where it says nothing: one line, which may quote a damaged file."""
+  said = shown((str(error).strip().splitlines() or [type(error).__name__])[0])
+  return said if len(said) <= _LONGEST_QUOTE else said[:_LONGEST_QUOTE] + "..."
 
 
 def shown(name: object) -> str:

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from dn_jax.config.weights_file import WeightsError
-from dn_jax.errors import ConfigurationError, UserError, in_a_line
+from dn_jax.errors import ConfigurationError, UserError, first_line, in_a_line
 from dn_jax.weights import shapes
 
 
@@ -21,3 +21,16 @@ def test_a_name_does_not_break_a_line_and_a_list_has_a_line_for_each_part(name):
   assert len(in_a_line(UserError(f"{name}: is not a folder")).splitlines()) == 1
   assert in_a_line(pickle.loads(pickle.dumps(error))) == in_a_line(error)
   assert len(str(shapes.in_a_line("w.pth", WeightsError("do not fit", f"unknown: {name}"))).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+  ("error", "said"),
+  [
+    (ValueError(" no JSON\nat line 1"), "no JSON"),
+    (KeyError(), "KeyError"),
+    (ValueError("name '\x1b[2J\udc80'"), "name '\\x1b[2J\\x80'"),
+    (ValueError("x" * 10**6), "x" * 300 + "..."),
+  ],
+)
+def test_what_a_library_says_of_a_file_is_a_short_line(error, said):
+  assert first_line(error) == said

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dn_jax.errors import UserError
+from dn_jax.errors import UserError, first_line
 
 if TYPE_CHECKING:
   import h5py
@@ -60,7 +60,7 @@ def opened(path: pathlib.Path) -> "Iterator[h5py.File]":
   try:
     file = h5py.File(source, "r")
   except (OSError, RuntimeError, ValueError) as error:
-    raise KerasFileError(f"{path}: cannot be read as HDF5 ({line(error)})") from None
+    raise KerasFileError(f"{path}: cannot be read as HDF5 ({first_line(error)})") from None
   with file:
     yield file
 
@@ -117,7 +117,7 @@ def _config(path: pathlib.Path) -> Any:
       text = file.attrs.get("model_config")
       return None if text is None else json.loads(text)
   except (ValueError, RecursionError, OSError, RuntimeError, KeyError, TypeError) as error:
-    raise KerasFileError(f"{path}: its model's configuration cannot be read ({line(error)})") from None
+    raise KerasFileError(f"{path}: its model's configuration cannot be read ({first_line(error)})") from None
 
 
 def _epsilons(config: Any) -> Iterator[Any]:
@@ -143,9 +143,4 @@ def _member(path: pathlib.Path, name: str) -> bytes:
   except KeyError:
     raise KerasFileError(f"{path}: cannot be read as .keras; there is no {name} in it") from None
   except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-    raise KerasFileError(f"{path}: cannot be read as .keras ({line(error)})") from None
-
-
-def line(error: Exception) -> str:
-  """The first line of what a library says of a mistake."""
-  return (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise KerasFileError(f"{path}: cannot be read as .keras ({first_line(error)})") from None

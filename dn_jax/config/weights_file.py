@@ -11,7 +11,7 @@ from dn_jax.config.about import About
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
-from dn_jax.errors import ConfigurationError, UserError, shown
+from dn_jax.errors import ConfigurationError, UserError, first_line, shown
 from dn_jax.system import folders, hub
 
 # The entry of a safetensors file's metadata.
@@ -42,7 +42,7 @@ def about(path: pathlib.Path) -> About:
       # Building another network than the file's would take hours, before it is found not to fit.
       layers, tensors = sum(complete_model(found.model).blocks or ()) if found.model else 0, len(file.keys())
   except (OSError, safetensors.SafetensorError, Misfit, ConfigurationError) as error:
-    raise WeightsError(f"{path}: what it says of itself cannot be read ({error})") from None
+    raise WeightsError(f"{path}: what it says of itself cannot be read ({first_line(error)})") from None
   if layers > max(tensors, _FEW):
     raise WeightsError(f"{path}: says that its network has {layers:,} layers, and holds {tensors:,} tensors")
   return found

@@ -23,7 +23,7 @@ from dn_jax.data import batches, makers, tfds
 from dn_jax.data.batches import CHANNELS, SIDE, Batch, MisfitError
 from dn_jax.data.makers import Form
 from dn_jax.data.unpickle import BadPickleError, unpickle
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, first_line
 from dn_jax.system import folders
 
 # Bytes; the makers' batches have up to 150 MiB.
@@ -243,8 +243,7 @@ def _refused(path: pathlib.Path) -> Iterator[None]:
   except (MisfitError, BadPickleError) as error:
     raise ConfigurationError("data.dir", path, str(error)) from None
   except Exception as error:
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    raise ConfigurationError("data.dir", path, f"cannot be read; it may be cut short ({first_line})") from None
+    raise ConfigurationError("data.dir", path, f"cannot be read; it may be cut short ({first_line(error)})") from None
 
 
 def _verify(name: str, found: str, unverified: list[str]) -> None:

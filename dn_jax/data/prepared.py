@@ -11,7 +11,7 @@ from dn_jax.config.schema import DataConfig
 from dn_jax.data import labels, tfds
 from dn_jax.data.class_folders import TEST, TRAIN, VALIDATION, parts_by_name
 from dn_jax.data.image_files import BadPictureError
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Records:
     try:
       row = self._rows[number]
     except Exception as error:  # A reader's own kinds, for a record that is damaged.
-      raise BadPictureError(f"{self.name_of(number)}: cannot be read ({error})") from None
+      raise BadPictureError(f"{self.name_of(number)}: cannot be read ({first_line(error)})") from None
     label = int(row["label"])
     if not 0 <= label < len(self.classes):
       fits = f"label {label} of record {number} of split {self.split} is not 0 to {len(self.classes) - 1}"

@@ -243,13 +243,19 @@ def _ahead(steps: grain.MapDataset, workers: int) -> Iterator[Rows]:
   batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   batches = grain.experimental.WithOptionsIterDataset(batches, grain.experimental.DatasetOptions(min_shm_size=2**40))
   processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_AHEAD)
-  return iter(batches.mp_prefetch(processes, functools.partial(_begin_worker, os.getpid())))
+  ahead = iter(batches.mp_prefetch(processes, functools.partial(_begin_worker, os.getpid())))
+  ahead.get_state()  # Makes what `start_prefetch` starts: a thread for each worker, which starts its process.
+  # Ctrl-C and a scheduler's warning reach all processes of a run, but only the main one handles them. A process has the
+  # mask of the thread that starts it, from its first moment on, and a thread that of the one that started it.
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+  try:
+    ahead.start_prefetch()
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+  return ahead
 
 
 def _begin_worker(parent: int, index: int, workers: int) -> None:
   del index, workers
   child_processes.follow(parent)
-  # Ctrl-C and a scheduler's warning reach all processes of a run, but only the main one handles them.
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
   cv2.setNumThreads(0)  # The workers are parallel enough.

@@ -15,7 +15,7 @@ import numpy as np
 
 from dn_jax.config.datasets import root
 from dn_jax.data import makers
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, first_line
 from dn_jax.system import folders, traces
 
 # Records read at a time.
@@ -208,8 +208,7 @@ def _refused(version: pathlib.Path, what: str) -> Iterator[None]:
     fits += "pip install -e '.[prepare]'; or prepare it again as array_record"
     raise ConfigurationError("data.dir", version, fits) from None
   except Exception as error:
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    raise ConfigurationError("data.dir", version, f"{what} ({first_line})") from None
+    raise ConfigurationError("data.dir", version, f"{what} ({first_line(error)})") from None
 
 
 @contextlib.contextmanager

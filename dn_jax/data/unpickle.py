@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from dn_jax.errors import first_line
+
 
 class BadPickleError(Exception):
   """A pickle that is damaged, or holds other objects; the message says what."""
@@ -40,11 +42,6 @@ def unpickle(content: bytes) -> dict[Any, Any]:
     raise
   except Exception as error:  # A damaged pickle raises nearly any.
     raise BadPickleError(f"is no pickle, or a damaged one ({first_line(error)})") from None
-
-
-def first_line(error: Exception) -> str:
-  """What an error says, or its kind where it says nothing."""
-  return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class Function:

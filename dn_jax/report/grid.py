@@ -25,10 +25,12 @@ _LATEX = {
   **{character: f"${character}$" for character in "<>|"},
   **{character: f"{{{character}}}" for character in "[*"},
 }
-# Beside ASCII, the letters that LaTeX has without further packages.
-_LATEX_LETTERS = re.compile(r"[ -~À-ÖØ-öø-ÿ]")
-# Characters of the longest row that fits a page.
-_LATEX_WIDE = 90
+# Beside ASCII, the letters that LaTeX has without further packages: not Icelandic's Ð, Þ, ð, þ.
+_LATEX_LETTERS = re.compile(r"[ -~À-ÏÑ-ÖØ-Ýß-ïñ-öø-ýÿ]")
+# Between signs that LaTeX sets as another one: "--" as a dash.
+_LATEX_JOINED = re.compile(r"(?<=[-`'!?])(?=[-`'])")
+# Characters that fit beside each other on a page of `article`, and as how many the space between two columns counts.
+_LATEX_WIDE, _LATEX_SPACE = 68, 2.5
 # Characters of notes that fit below a table on its page; more follow the table, and may go on to the next page.
 _LATEX_NOTES = 2500
 # Markdown's special characters; an underscore within a word is none.
@@ -104,10 +106,11 @@ class Grid:
 
   def latex(self) -> str:
     """A `table` with `booktabs` rules and its notes; a wide one is scaled to the text's width (`graphicx`)."""
-    escape = lambda text: "".join(_in_latex(character) for character in _plain(text))
+    escape = lambda text: _LATEX_JOINED.sub("{}", "".join(map(_in_latex, _plain(text))))
     line = lambda cells: "  " + " & ".join(map(escape, cells)) + r" \\"
     letters = "l" * self.left + "r" * (len(self.columns) - self.left)
-    wide = max(sum(map(len, cells)) for cells in (self.columns, *self.rows)) > _LATEX_WIDE
+    widest = [max(len(_plain(cell)) for cell in column) for column in zip(self.columns, *self.rows, strict=True)]
+    wide = sum(each + _LATEX_SPACE for each in widest) > _LATEX_WIDE
     notes = [f"  \\par\\footnotesize\\raggedright {escape(note)}" for note in self.notes]
     fit = sum(map(len, self.notes)) <= _LATEX_NOTES
     return "\n".join(

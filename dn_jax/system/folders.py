@@ -20,6 +20,8 @@ from typing import IO
 from dn_jax.errors import ConfigurationError
 
 _BUCKET = "gs"
+# How `opened` refuses what is no file.
+NO_FILE = (errno.EISDIR, errno.ELOOP)
 # Ends the names of files that are not whole yet.
 TEMPORARY = ".tmp"
 # Else epath imports TensorFlow where that happens to be installed.
@@ -147,6 +149,8 @@ def _open_own(name: str, flags: int) -> int:
   except OSError as error:
     if error.errno == errno.ELOOP:
       raise OSError(errno.ELOOP, "is a link", name) from None
+    if error.errno == errno.ENXIO:  # A socket, or a pipe that nobody reads.
+      raise OSError(errno.EISDIR, "is not a file", name) from None
     raise
   try:
     kind = os.fstat(number).st_mode
@@ -166,11 +170,14 @@ def check_own(number: int, path: str | pathlib.Path) -> None:
     raise OSError(errno.EMLINK, "is a link (a hard one)", str(path))
 
 
+def opened(path: pathlib.Path) -> IO[bytes]:
+  """Opens a file of a run's folder to read it; an `OSError` (`NO_FILE`) refuses a link, a pipe, a device."""
+  return path.open("rb") if is_bucket(path) else open(path, "rb", opener=_open_own)
+
+
 def read(path: pathlib.Path) -> bytes:
-  """The content of a file of a run's folder; an `OSError` refuses a link, a pipe, a device."""
-  if is_bucket(path):
-    return path.read_bytes()
-  with open(path, "rb", opener=_open_own) as file:
+  """The content of a file of a run's folder; refuses what `opened` does."""
+  with opened(path) as file:
     return file.read()
 
 
@@ -180,9 +187,9 @@ def append_to(path: pathlib.Path) -> IO[bytes]:
 
 
 def files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """All files below a folder."""
+  """All files below a folder; a link to a folder is not followed, and is one of them."""
   for path in sorted(folder.iterdir()):
-    if path.is_dir():
+    if path.is_dir() and not os.path.islink(path):
       yield from files(path)
     else:
       yield path

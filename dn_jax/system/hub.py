@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from dn_jax.errors import ConfigurationError, near, shown
+from dn_jax.errors import ConfigurationError, first_line, near, shown
 
 FORM = "hf://OWNER/NAME[@REVISION][/FILE]"
 # Seconds to wait for the hub's answer.
@@ -271,7 +271,7 @@ def _reason(error: BaseException) -> str:
   if "TimeoutException" in kinds:
     return f"{where()} does not answer; HF_HUB_OFFLINE=1 takes what the cache has"
   if "NetworkError" in kinds:
-    return f"{where()} cannot be reached ({error}); HF_HUB_OFFLINE=1 takes what the cache has"
+    return f"{where()} cannot be reached ({first_line(error)}); HF_HUB_OFFLINE=1 takes what the cache has"
   if isinstance(error, OSError) and error.strerror:
     return f"cannot be kept ({error.strerror})"
   return f"{where()} does not answer as a hub does ({type(error).__name__})"

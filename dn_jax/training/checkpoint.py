@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import json
+import math
 import os
 import pathlib
 import shutil
@@ -22,12 +22,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from dn_jax.config.check import from_json
 from dn_jax.distributed import processes
 from dn_jax.errors import UserError, in_a_line, reason
 from dn_jax.runs.records import EpochRecord
 from dn_jax.system import folders, traces
+from dn_jax.training import position
 from dn_jax.training.loop import Begun
+from dn_jax.training.position import Position
 from dn_jax.training.seal import Names, fault, foreign_in, is_checkpoint, seal, steps_on_disk
 from dn_jax.training.step import Totals, TrainState
 
@@ -50,6 +51,14 @@ def _digest_of_shapes(state: TrainState) -> str:
   leaves = jax.tree.leaves_with_path(state)
   lines = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}\n" for path, leaf in leaves]
   return hashlib.blake2b("".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def _rank(metrics: Any) -> tuple[float, float]:
+  """The best checkpoint's is the highest; metrics that somebody else wrote may make no sense, and are the lowest."""
+  try:
+    return -metrics["valid_error"], -metrics["epoch"]
+  except (TypeError, LookupError):
+    return -math.inf, 0.0
 
 
 class _Manager(ocp.CheckpointManager):
@@ -167,26 +176,26 @@ class Checkpoints:
     # Of equally good checkpoints the first is the best, as in `best_record`.
     best = preservation_policy.BestN(
       n=1,
-      get_metric_fn=lambda metrics: (-metrics["valid_error"], -metrics["epoch"]),
+      get_metric_fn=_rank,
       keep_checkpoints_without_metrics=False,
     )
-    self._manager = _Manager(
-      self._folder,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep), best]),
-        # Without it Orbax keeps no metrics on disk, and the policy forgets the best at the next start.
-        best_fn=lambda metrics: -metrics["valid_error"],
-        step_name_format=Names(),
-        create=not read_only,
-        read_only=read_only,
-        cleanup_tmp_directories=not read_only,
-        # By the wall clock, which somebody may set; the default is 20 minutes.
-        async_options=ocp.AsyncOptions(timeout_secs=_HANGS),
-      ),
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep), best]),
+      # Without it Orbax keeps no metrics on disk, and the policy forgets the best at the next start.
+      best_fn=lambda metrics: _rank(metrics)[0],
+      step_name_format=Names(),
+      create=not read_only,
+      read_only=read_only,
+      cleanup_tmp_directories=not read_only,
+      # By the wall clock, which somebody may set; the default is 20 minutes.
+      async_options=ocp.AsyncOptions(timeout_secs=_HANGS),
     )
+    with position.read(self._folder):
+      self._manager = _Manager(self._folder, options=options)
     self._place = self._identity()
     self._sealer = concurrent.futures.ThreadPoolExecutor(1)
     self._sealing: concurrent.futures.Future[None] | None = None
+    self._latest: int | None = None  # The step of the save under way, or done last.
 
   def _identity(self) -> tuple[int, ...] | None:
     """Tells the folder from another that has its name later; None in a bucket, and where there is none."""
@@ -262,17 +271,13 @@ class Checkpoints:
       OSError: this one or the one before could not be written.
     """
     self._finish()
+    self._latest = step
     self._damaged.discard(step)
     measured = not begun.steps and history and history[-1].valid_error is not None
     metrics = {"valid_error": history[-1].valid_error, "epoch": history[-1].epoch} if measured else None
-    position = {
-      "history": [dataclasses.asdict(record) for record in history],
-      "begun": dataclasses.asdict(begun),
-      "made_with": made_with(),
-      "network": _digest_of_shapes(state),
-    }
+    here = dataclasses.asdict(Position(tuple(history), begun, made_with(), _digest_of_shapes(state)))
     arrays = {"state": state, "totals": Totals.zero_beside(state.step) if totals is None else totals}
-    what = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(position))
+    what = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(here))
     processes.by_first(lambda: self._check_room(step, arrays, len(history)))
     if step in self._manager.all_steps():
       # Saved when the run was stopped before the epoch's evaluation; this time the evaluation is done.
@@ -306,6 +311,7 @@ class Checkpoints:
   def _wait_and_seal(self, step: int) -> None:
     self._manager.wait_until_finished()
     if processes.is_first():
+      self.check_there()  # Orbax may have committed what TensorStore made anew.
       seal(self._folder / str(step))
       if is_checkpoint(old := self._folder / f"{step}{_REPLACED}"):
         folders.remove(old)
@@ -338,21 +344,23 @@ class Checkpoints:
     where = self._folder / str(step)
     if not (where / "position").is_dir():
       raise UserError(f"{where}: an older version of this program wrote it; take another --out")
-    position = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))["position"]
-    if position["network"] != _digest_of_shapes(template):
+    with position.read(where):
+      record = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))["position"]
+      there = position.of_record(record)
+    if there.network != _digest_of_shapes(template):
       raise UserError(f"{where}: holds another network; nothing is changed, take another --out")
-    if position["made_with"] != made_with() and not any_version:
+    if there.made_with != made_with() and not any_version:
       raise UserError(
-        f"{where}: {position['made_with']} wrote it and this is {made_with()}, whose last digits may differ; install "
+        f"{where}: {there.made_with} wrote it and this is {made_with()}, whose last digits may differ; install "
         "that one, or go on regardless with --checkpoint.any-version"
       )
     totals = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=template.step.sharding), Totals.zero()
     )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"state": template, "totals": totals})
-    arrays = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
-    records = [from_json(EpochRecord, json.dumps(record)) for record in position["history"]]
-    return arrays["state"], records, Begun(**position["begun"]), arrays["totals"]
+    with position.read(where):
+      arrays = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+    return arrays["state"], list(there.history), there.begun, arrays["totals"]
 
   def close(self) -> None:
     """Waits until all is written and sealed."""
@@ -371,7 +379,7 @@ class Checkpoints:
     away = self._place and self._identity() != self._place
     if away and not self._read_only and not (self._run / "config.json").exists():
       with contextlib.suppress(OSError):
-        for begun in self._folder.glob("*.orbax-checkpoint-tmp"):
+        for begun in self._folder.glob(f"{self._latest}*"):
           folders.remove(begun)
         self._folder.rmdir()
         self._run.rmdir()

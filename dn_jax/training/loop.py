@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from dn_jax.config.check import STRICT
+from dn_jax.config.schema import NotNegative, Whole
 from dn_jax.errors import UserError
 from dn_jax.runs.contents import MEANINGLESS_TOP5, EpochRecord
 from dn_jax.training import optimizer
@@ -29,9 +31,11 @@ class NotFiniteError(UserError):
 class Begun:
   """The epoch under way: the steps already taken and their seconds, and the seconds that compiling took before them."""
 
-  steps: int = 0
-  seconds: float = 0.0
-  compile_seconds: float = 0.0
+  __pydantic_config__ = STRICT
+
+  steps: Whole = 0
+  seconds: NotNegative = 0.0
+  compile_seconds: NotNegative = 0.0
 
 
 class Watcher(Protocol):

@@ -28,7 +28,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
   result = {}
   for path in folders.files(folder):
     if path.name != _DIGESTS:
-      with path.open("rb") as file:
+      with folders.opened(path) as file:
         result[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "blake2b").hexdigest()
   return result
 
@@ -43,15 +43,21 @@ def seal(folder: pathlib.Path) -> None:
 def fault(folder: pathlib.Path) -> str | None:
   """The fault of a checkpoint, in words; None for a whole one."""
   try:
-    expected = json.loads((folder / _DIGESTS).read_text())
+    expected = json.loads(folders.read(folder / _DIGESTS))
   except FileNotFoundError:
     return "it was not finished"
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
+    expected = None
+  if not isinstance(expected, dict):
     return f"its {_DIGESTS} is damaged"
   try:
     found = _digests(folder)
   except FileNotFoundError:  # By a run that goes on, to make room for its newest.
     return "it was removed while it was read"
+  except OSError as error:
+    if error.errno not in folders.NO_FILE:
+      raise
+    return f"{os.path.relpath(error.filename, folder)} {error.strerror}"
   if missing := sorted(set(expected) - set(found)):
     return f"{missing[0]} is missing"
   if changed := sorted(name for name, digest in expected.items() if found[name] != digest):

@@ -12,7 +12,7 @@ from dn_jax.config import keras_file
 from dn_jax.config.about import About
 from dn_jax.config.check import adapter
 from dn_jax.config.weights_file import METADATA, WeightsError
-from dn_jax.errors import shown
+from dn_jax.errors import first_line, shown
 from dn_jax.system import folders
 from dn_jax.weights import keras_files, names, pickled, shapes
 from dn_jax.weights.table import State
@@ -46,7 +46,7 @@ def read(path: pathlib.Path, say: Say = print) -> State:
   try:
     state = reader(path, told)
   except (OSError, safetensors.SafetensorError, TypeError, KeyError, AttributeError) as error:
-    raise WeightsError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
+    raise WeightsError(f"{path}: cannot be read as {path.suffix[1:]} ({first_line(error)})") from None
   try:
     return names.translated(state, told)
   except WeightsError as error:

@@ -16,7 +16,7 @@ import numpy as np
 
 from dn_jax.config import keras_file
 from dn_jax.config.keras_file import KerasFileError
-from dn_jax.errors import shown
+from dn_jax.errors import first_line, shown
 from dn_jax.weights.table import PARTS, State
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def read(path: pathlib.Path, say: Callable[[str], None]) -> State:
       walk = _Layers(path, file, [own.get("name") for _, own in listed])
       layers = list(walk.all())
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-      raise KerasFileError(f"{path}: cannot be read ({keras_file.line(error)})") from None
+      raise KerasFileError(f"{path}: cannot be read ({first_line(error)})") from None
   state = _named(path, layers)
   kinds = [_kind_of(name) for name, _ in listed] or walk.kinds
   _check_pools(path, state, kinds)

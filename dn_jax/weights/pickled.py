@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dn_jax.config.weights_file import WeightsError
-from dn_jax.data.unpickle import NAMES, Array, BadPickleError, Function, Unpickler, first_line, is_flat
-from dn_jax.errors import shown
+from dn_jax.data.unpickle import NAMES, Array, BadPickleError, Function, Unpickler, is_flat
+from dn_jax.errors import first_line, shown
 from dn_jax.weights.table import State
 
 # torch/serialization.py: `_legacy_save`.
@@ -67,7 +67,7 @@ def read(path: pathlib.Path, say: Callable[[str], None]) -> State:
   except BadPickleError as error:
     raise WeightsError(f"{path}: {shown(error)}") from None
   except Exception as error:  # A damaged archive raises nearly any.
-    raise WeightsError(f"{path}: is a damaged file of PyTorch's ({shown(first_line(error))})") from None
+    raise WeightsError(f"{path}: is a damaged file of PyTorch's ({first_line(error)})") from None
   if place:
     say(f"its {_listed([place])} is read" + (f", not its {_listed(others)}" if others else ""))
   if seen.foreign:

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+import read_only
 import traced_once
 import wandb_files
 from conftest import HANGS, ROOT, call, metrics, small_run, wait_for
@@ -229,6 +230,31 @@ def test_ctrl_c_stops_a_run_at_the_next_step_and_it_goes_on(undisturbed, tmp_pat
   again = call(*small_run(folder, *FLAGS))
   assert again.returncode == 0, again.stderr
   assert "going on after epoch 1 and 1 steps, from the checkpoint of step 19" in " ".join(again.stdout.split())
+  same(folder, undisturbed[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("words", "nth", "step"),
+  [
+    # Each of these files is opened, then renamed; an epoch has 18 steps.
+    ("digests.json.", 3, 18),
+    pytest.param("metrics.jsonl.", 6, 36, marks=pytest.mark.thorough),
+    pytest.param("summary.json.", 1, 72, marks=pytest.mark.thorough),
+  ],
+)
+def test_a_disk_that_turns_read_only_ends_a_run_in_a_line_and_it_goes_on_from_the_newest_whole_checkpoint(
+  undisturbed, tmp_path, words, nth, step
+):
+  folder = tmp_path / "run"
+  with read_only.turning(folder, words, nth) as disk:
+    done = call(*small_run(folder, *FLAGS))
+  assert disk.is_read_only
+  words = "Read-only file system; take another disk); once it can, the same command goes on"
+  assert (done.returncode, done.stderr) == (2, f"error: {folder}: cannot be written ({words}\n")
+  again = call(*small_run(folder, *FLAGS))
+  assert again.returncode == 0, again.stderr
+  assert f"from the checkpoint of step {step}\n" in again.stdout
   same(folder, undisturbed[0])
 
 

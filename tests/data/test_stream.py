@@ -3,6 +3,8 @@
 import errno
 import itertools
 import os
+import signal
+from multiprocessing import util
 
 import numpy as np
 import pytest
@@ -145,6 +147,30 @@ def test_a_machine_that_opens_no_more_files_ends_a_run_and_replaces_no_image(tmp
   for read in (lambda: training(tmp_path).picture(0, 0), lambda: testing.picture(0)):
     with pytest.raises(OSError, match="Too many open files"):
       read()
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_meets_no_worker_even_while_it_starts_and_is_not_kept_from_the_run(
+  tmp_path, monkeypatch, capfd
+):
+  spawned, spawn = [], util.spawnv_passfds
+
+  def signalled(*arguments):
+    spawned.append(spawn(*arguments))
+    for number in (signal.SIGTERM, signal.SIGINT):
+      os.kill(spawned[-1], number)
+    return spawned[-1]
+
+  monkeypatch.setattr(util, "spawnv_passfds", signalled)
+  halves(tmp_path)
+  stream_of = training(tmp_path)
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+  batches = stream_of.batches(0, 4, 2)
+  assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+  assert same(list(stream_of.batches(0, 4, 0)), [next(batches) for _ in range(4)])
+  assert len(spawned) >= 2
+  batches.close()
+  assert "Traceback" not in capfd.readouterr().err
 
 
 def test_workers_without_shared_memory_are_refused_by_their_flag(tmp_path, monkeypatch):

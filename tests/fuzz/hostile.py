@@ -55,7 +55,8 @@ def _changed(value: Any, rng: random.Random) -> Any:
     return value | {name: _changed(value[name], rng)}
   if isinstance(value, list) and value and rng.random() < 0.6:
     place = rng.randrange(len(value))
-    return rng.choice(([*value[:place], _changed(value[place], rng), *value[place + 1 :]], value[:place], value * 300))
+    changed = [*value[:place], _changed(value[place], rng), *value[place + 1 :]]
+    return rng.choice((changed, value[:place], (value * 300)[:10_000]))
   if type(value) in (int, float) and rng.random() < 0.3:
     as_float = float(value) if abs(value) < 10**300 else 1e300
     return rng.choice((-value, value + 1, value * 10**6, as_float, str(value)))

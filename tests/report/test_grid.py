@@ -10,7 +10,7 @@ import rich.console
 
 from dn_jax.report.grid import Grid, csv_of
 
-NASTY = r"[bold]a[/] \ {x}^2 ~50% & #1 $5_0_ 3 ± 0.1 | <b> `c` *d* \["
+NASTY = r"[bold]a[/] \ {x}^2 ~50% & #1 $5_0_ 3 ± 0.1 | <b> `c` *d* \[ --e ?`f"
 CELLS = [NASTY, "[/red]", "plain", "trailing \\"]
 GRID = Grid(NASTY, ["[i]name[/i]", "a|b", "c", "d"], [CELLS, ["1", "2", "3", "4"]], [NASTY], left=1)
 
@@ -48,9 +48,11 @@ def untexed(text):
   names = {r"\textbackslash{}": "\\", r"\textasciicircum{}": "^", r"\textasciitilde{}": "~", r"$\pm$": "±"}
   names |= {f"{{{sign}}}": sign for sign in "[*"}
   names |= {f"${sign}$": sign for sign in "<>|"} | {"\\" + sign: sign for sign in "&%_#${}"}
+  names |= {"-{}-": "--", "?{}`": "?`"}
   pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
   rest = re.sub(pattern, "", text)
   assert not set(rest) & set("\\{}^~&%_#$"), rest
+  assert not re.search("--|[?!`]`|''", rest)
   return re.sub(pattern, lambda match: names[match[0]], text)
 
 
@@ -63,14 +65,17 @@ def test_latex_cells_come_back():
   assert untexed(caption.strip().removeprefix(r"\caption{").removesuffix("}")) == NASTY
 
 
-@pytest.mark.parametrize("length", [3, 60])
-def test_latex_groups_close(length):
-  text = Grid("t", ["a", "b"], [["x" * length, "y" * length]], ["note"]).latex()
+@pytest.mark.parametrize(
+  ("rows", "is_wide"),
+  [([["xxx", "yyy"]], False), ([["x" * 35, "y" * 35]], True), ([["x" * 35, ""], ["", "y" * 35]], True)],
+)
+def test_latex_groups_close_and_a_table_is_as_wide_as_the_longest_cells_of_its_columns(rows, is_wide):
+  text = Grid("t", ["a", "b"], rows, ["note"]).latex()
   bare = re.sub(r"\\[{}]", "", text)
   depth = [bare[: n + 1].count("{") - bare[: n + 1].count("}") for n in range(len(bare))]
   assert min(depth) == 0
   assert depth[-1] == 0
-  assert (r"\resizebox" in text) == (length == 60)
+  assert (r"\resizebox" in text) == is_wide
   assert re.findall(r"\\begin\{(\w+)\}", text) == list(reversed(re.findall(r"\\end\{(\w+)\}", text)))
 
 

@@ -45,6 +45,7 @@ NAMES = (
     '"',
     "a|b`c`",
     "~^_",
+    "ÐðÞþ",
     "a\nb",
   ),
 )
@@ -112,6 +113,7 @@ def test_its_tables_compile(report, tmp_path):
   command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
   done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stdout[-2000:]
+  assert "Overfull" not in done.stdout
 
 
 def test_a_terminal_gets_no_control_codes(report):

@@ -3,16 +3,20 @@
 import contextlib
 import io
 import os
+import re
 import threading
 
 import fabricated
 import pytest
+import read_only
 import rich.console
 import stand_in
 import test_runner
 from test_runner import behave, events
 
+from dn_jax.commands import command_line
 from dn_jax.errors import ConfigurationError, UserError
+from dn_jax.report import ablation
 from dn_jax.sweep import accelerators, cluster, command, forecast, memory, runner
 from dn_jax.sweep.accelerators import Accelerators
 from dn_jax.sweep.cells import cells_of
@@ -103,6 +107,23 @@ def test_a_failed_run_is_given_back_with_its_reason(tmp_path, data):
   assert done[0].failure.error == "no luck in [/b] $ here"
   assert "failed: no luck in [/b] $ here" in printed
   assert events(data) == [("0", "began")]
+
+
+@pytest.mark.parametrize(
+  ("words", "nth", "where"), [("config.json", 6, "_seed1_"), ("sweep.lock", 1, "/report"), ("log.txt", 2, "/report")]
+)
+def test_a_disk_that_turns_read_only_ends_a_sweep_in_a_line_and_it_goes_on(tmp_path, data, capsys, words, nth, where):
+  cells, out = test_runner.cells(data, 3), tmp_path / "out"
+  table = lambda runs: ablation.table(ablation.cells_of(runs), "")
+  with read_only.turning(out, words, nth) as disk, pytest.raises(SystemExit) as end:
+    command_line.main(lambda: command.run(cells, command.Sweep(out=out), [], table, test_runner.quiet()))
+  assert disk.is_read_only
+  said = capsys.readouterr().err
+  assert (end.value.code, said.count("\n")) == (2, 1), said
+  assert re.match(f"error: --out {out}.*{where}.*: cannot be written \\(Read-only file system", said)
+  done, _ = carry_out(out, cells)
+  assert [run.test_error for run in done] == [5.0, 6.0, 7.0]
+  assert [seed for seed, event in events(data) if event == "began"] == ["0", "1", "2"]
 
 
 @pytest.fixture

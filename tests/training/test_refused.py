@@ -47,6 +47,32 @@ def test_a_folder_that_is_removed_or_renamed_meanwhile_is_one_line_and_is_not_ma
     assert restore(tmp_path / "elsewhere" / "c")[1] == history(1)
 
 
+def test_a_checkpoint_that_is_committed_in_a_folder_made_anew_is_neither_sealed_nor_kept(tmp_path, monkeypatch):
+  run = tmp_path / "run"
+  (run / "c").mkdir(parents=True)
+  (run / "config.json").touch()
+
+  def go_on():
+    with written_to(run), Checkpoints(run / "c", 2, print) as checkpoints:
+      checkpoints.save(10, state(1), history(1))
+      checkpoints._finish()
+      finished = checkpoints._manager.wait_until_finished
+
+      def wait():
+        finished()
+        if (run / "c" / "20").exists() and not (tmp_path / "elsewhere").exists():
+          renamed(run)
+          shutil.copytree(tmp_path / "elsewhere" / "c" / "20" / "state", run / "c" / "20" / "state")
+
+      monkeypatch.setattr(checkpoints._manager, "wait_until_finished", wait)
+      checkpoints.save(20, state(2), history(2))
+
+  with pytest.raises(UserError, match=r"cannot be written \(No such file or directory; is it still there\?"):
+    go_on()
+  assert not run.exists()
+  assert restore(tmp_path / "elsewhere" / "c")[1] == history(1)
+
+
 def test_a_disk_that_has_no_room_for_more_files_is_refused_before_anything_is_written(tmp_path, monkeypatch):
   with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
     checkpoints.save(10, state(1), history(1))

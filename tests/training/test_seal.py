@@ -1,7 +1,10 @@
 """What counts as a checkpoint, and as a whole one."""
 
+import os
+import shutil
+
 import pytest
-from test_checkpoint import history, restore, state
+from test_checkpoint import history, restore, save, state
 
 from dn_jax.errors import UserError
 from dn_jax.training.checkpoint import Checkpoints
@@ -50,4 +53,28 @@ def test_a_checkpoint_whose_place_somebody_elses_folder_has_is_refused_in_a_line
     with pytest.raises(UserError, match="20: is no checkpoint of this program; move it elsewhere"):
       checkpoints.save(20, state(2), history(2))
   assert letter.read_text() == "mine"
+  assert restore(tmp_path / "c")[1] == history(1)
+
+
+@pytest.mark.parametrize("name", ["digests.json", "position/metadata", "state", "state/more"])
+@pytest.mark.parametrize(
+  "put",
+  [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(".")],
+  ids=["pipe", "device", "loop"],
+)
+def test_what_is_no_file_in_a_checkpoint_is_neither_waited_for_nor_followed(tmp_path, name, put):
+  save(tmp_path / "c", 2)
+  place = tmp_path / "c" / "20" / name
+  shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+  put(place)
+  said = []
+  assert restore(tmp_path / "c", said)[1] == history(1)
+  assert len(said) == 1
+  assert said[0].startswith("checkpoint of step 20 is not used: ")
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", '{"state/_METADATA": 5}', "[" * 100_000, '{"a": "b"}'])
+def test_digests_that_are_none_are_damaged_ones(tmp_path, text):
+  save(tmp_path / "c", 2)
+  (tmp_path / "c" / "20" / "digests.json").write_text(text)
   assert restore(tmp_path / "c")[1] == history(1)

@@ -1,0 +1,53 @@
+"""What a checkpoint says beside its arrays: how far the run was, and what wrote it.
+
+Digests that fit show that nothing was damaged. Somebody else may have written both, so the rest is checked as anything
+from outside is.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from dn_jax.config.check import STRICT, from_json
+from dn_jax.errors import UserError, first_line
+from dn_jax.runs.contents import EpochRecord
+from dn_jax.training.loop import Begun
+
+# Of Orbax and TensorStore, where a file holds what they do not expect.
+_UNEXPECTED = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+  """Where a run stood.
+
+  history:   the records of all whole epochs
+  begun:     the epoch under way
+  made_with: versions of JAX
+  network:   a digest of its arrays' shapes
+  """
+
+  __pydantic_config__ = STRICT
+
+  history: tuple[EpochRecord, ...]
+  begun: Begun
+  made_with: str
+  network: str
+
+
+def of_record(record: Any) -> Position:
+  """A position from a record of JSON's types; a `ValueError` refuses one that does not fit."""
+  return from_json(Position, json.dumps(record))
+
+
+@contextlib.contextmanager
+def read(where: pathlib.Path) -> Iterator[None]:
+  """Turns an error of what a checkpoint holds into one line, a `UserError`."""
+  try:
+    yield
+  except _UNEXPECTED as error:
+    fits = "move it elsewhere, and the same command goes on"
+    raise UserError(f"{where}: cannot be read ({first_line(error)}); {fits}") from error
