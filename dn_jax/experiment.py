@@ -103,9 +103,9 @@ class Recorder:
       self.draw()
 
   def draw(self) -> None:
-    from dn_jax.report import curves  # With matplotlib, for which a first step need not wait.
+    from dn_jax.report import curves, words  # With matplotlib, for which a first step need not wait.
 
-    curves.draw(self.records, slug(self.config), self.config.out / run_records.CURVES)
+    curves.draw(self.records, words.run(self.config), self.config.out / run_records.CURVES)
     self._drawn = time.monotonic()
 
 

@@ -117,13 +117,13 @@ def _plan(config: "RunConfig", memory: bool) -> None:
 def _confusion(path: "pathlib.Path", config: "RunConfig", console: "rich.console.Console") -> None:
   """Tests the reported network of a finished run once more, for its confusion matrix."""
   from dn_jax.commands import command_line
-  from dn_jax.config.resolve import slug
   from dn_jax.distributed import processes
   from dn_jax.inference.evaluate import How, of_run
+  from dn_jax.report import words
 
   own = {name: getattr(config.data, name) for name in ("dir", "workers", "bad_share", "max_pixels")}
   how = How(config.evaluation_batch_size, confusion=True)
   with processes.ending_together():
     found = of_run(config.out, "test", "reported", own, how, console.print)
     if processes.is_first():
-      command_line.write_confusion(path, found, f"{slug(config)}, test")
+      command_line.write_confusion(path, found, f"{words.run(config)}, test")
