@@ -95,8 +95,9 @@ class Slurm:
           under_way.append(left.popleft())
       if not asked and stop():
         asked = True
-        _cancel(under_way)
-      if (now := _states(under_way, len(left))) != said:
+        if under_way:  # Without a job's number, scancel takes all of the user's.
+          _cancel(under_way)
+      if under_way and (now := _states(under_way, len(left))) != said:
         self._say(said := now)
       time.sleep(_LOOK)
       # One look is at all of them.

@@ -128,6 +128,13 @@ def test_a_stop_saves_the_runs_under_way_and_cancels_those_in_the_queue(tmp_path
   assert (jobs / "scancel").read_text() == "--state=PENDING 1 2\n--signal=USR1 1 2\n"
 
 
+def test_a_stop_before_anything_is_submitted_cancels_nothing(tmp_path, data, jobs):
+  todo = runner.jobs_of(cells(data, 1), collection.read(tmp_path / "out"), stand_in.TRAIN)
+  assert list(slurm.Slurm(asking(tmp_path / "out"), pytest.fail)(todo, None, lambda: True, pytest.fail)) == []
+  assert not (jobs / "scancel").exists()  # Without a job's number it would be about all of a user's.
+  assert submitted(jobs) == 0
+
+
 def test_a_sweep_started_again_waits_for_the_jobs_of_the_one_that_was_killed(tmp_path, data, jobs):
   class Killed(BaseException):
     pass
