@@ -20,7 +20,7 @@ from torch_files import Name, Saved, Storage, view
 
 from dn_jax import weights
 from dn_jax.commands.flags import parse
-from dn_jax.config import keras_file, size, weights_file
+from dn_jax.config import keras_file, saved, size, weights_file
 from dn_jax.config.about import About, AboutInput
 from dn_jax.config.check import to_dict
 from dn_jax.config.network import complete_model
@@ -209,6 +209,26 @@ def test_records_of_a_run(name, count, tmp_path):
     for record in outcome(lambda: records.read_records(folder), text) or ():
       assert all(math.isfinite(each) for each in numbers(to_dict(record))), text
       assert 0 <= record.test_error <= 1, text
+
+
+PARTS = {"epochs": 3, "model": {"growth_rate": 24, "blocks": [2, 3]}, "data.augment": True, "optimizer.momentum": 0.5}
+
+
+def test_files_that_a_run_starts_from(count, tmp_path):
+  path, taken = tmp_path / "some.yaml", 0
+  for rng in cases("configuration", count):
+    text = mutated(rng.choice((WHOLE["config.json"], PARTS, PARTS)), rng)
+    if rng.random() < 0.5:
+      place = rng.randrange(len(text) + 1)
+      text = text[:place] + rng.choice(("\n", "\t", " #", "&a ", "*a", "!!int ", "? ", "<<: ", "---\n")) + text[place:]
+    path.write_text(text, errors="surrogateescape")
+    if (found := outcome(lambda: saved.read(path), text)) is None:
+      continue
+    assert all(math.isfinite(each) for each in numbers(to_dict(found.run))), text
+    if run := outcome(lambda: resolve(found.under({})), text):
+      taken += 1
+      is_sane(run.model)
+  assert 0 < taken < count
 
 
 def test_descriptions_of_tfds_folders(count, prepared, tmp_path):
