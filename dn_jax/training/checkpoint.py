@@ -344,7 +344,7 @@ class Checkpoints:
     where = self._folder / str(step)
     if not (where / "position").is_dir():
       raise UserError(f"{where}: an older version of this program wrote it; take another --out")
-    with position.read(where):
+    with position.read(where), _refused_by_disk(self.check_there):
       record = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))["position"]
       there = position.of_record(record)
     if there.network != _digest_of_shapes(template):
@@ -358,7 +358,7 @@ class Checkpoints:
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=template.step.sharding), Totals.zero()
     )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"state": template, "totals": totals})
-    with position.read(where):
+    with position.read(where), _refused_by_disk(self.check_there):
       arrays = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
     return arrays["state"], list(there.history), there.begun, arrays["totals"]
 

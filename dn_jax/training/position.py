@@ -48,6 +48,8 @@ def read(where: pathlib.Path) -> Iterator[None]:
   """Turns an error of what a checkpoint holds into one line, a `UserError`."""
   try:
     yield
-  except _UNEXPECTED as error:
+  except Exception as error:
+    if not isinstance(error, _UNEXPECTED) and type(error) is not Exception:  # A bare one is of a file that is gone.
+      raise
     fits = "move it elsewhere, and the same command goes on"
     raise UserError(f"{where}: cannot be read ({first_line(error)}); {fits}") from error

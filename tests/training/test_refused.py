@@ -73,6 +73,26 @@ def test_a_checkpoint_that_is_committed_in_a_folder_made_anew_is_neither_sealed_
   assert restore(tmp_path / "elsewhere" / "c")[1] == history(1)
 
 
+@pytest.mark.parametrize("way", [renamed, lambda run: shutil.rmtree(run / "c" / "10" / "state")], ids=["run", "part"])
+def test_a_folder_that_is_renamed_or_removed_while_a_checkpoint_is_read_is_one_line(tmp_path, monkeypatch, way):
+  run = tmp_path / "run"
+  (run / "c").mkdir(parents=True)
+  with Checkpoints(run / "c", 2, print) as checkpoints:
+    checkpoints.save(10, state(1), history(1))
+
+  def read(*_, **more):
+    way(run)
+    raise Exception("Encountered error while reading\nsee details")  # As Orbax does.
+
+  def go_on():
+    with written_to(run), Checkpoints(run / "c", 2, print) as checkpoints:
+      monkeypatch.setattr(checkpoints._manager, "restore", read)
+      checkpoints.restore(state(0))
+
+  with pytest.raises(UserError, match=r"cannot be (written|read) \(.*\); .*the same command goes on$"):
+    go_on()
+
+
 def test_a_disk_that_has_no_room_for_more_files_is_refused_before_anything_is_written(tmp_path, monkeypatch):
   with Checkpoints(tmp_path / "c", 2, print) as checkpoints:
     checkpoints.save(10, state(1), history(1))
