@@ -6,7 +6,7 @@ import functools
 import math
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -82,8 +82,8 @@ class Recorder:
     self.saving += time.perf_counter() - begin
     self.rhythm.saved(step)
 
-  def compiled(self, seconds: Mapping[str, float]) -> None:
-    self.display.compiled(seconds)
+  def compiled(self, what: str, seconds: float) -> None:
+    self.display.compiled(what, seconds)
 
   def progress(self, epoch: int, images: int, seconds: float, loss: float, error: float) -> None:
     self.display.progress(epoch, images, seconds, loss, error)

@@ -112,8 +112,9 @@ def test_a_summary_and_the_first_epochs_record_say_what_compiling_took_and_their
   # One step.
   assert first["images_per_second"] == pytest.approx(1024 / first["seconds"])
   assert first["seconds"] < 3600
-  (line,) = (line for line in console.file.getvalue().splitlines() if line.startswith("compiling: "))
-  assert re.fullmatch(r"compiling: 3[67]\d\d s \(training step 3[67]\d\d s, evaluation \d+ s\)", line)
+  line, *rest = (line for line in console.file.getvalue().splitlines() if line.startswith("compiling: "))
+  assert re.fullmatch(r"compiling: 3[67]\d\d s \(training step\)", line)
+  assert all(re.fullmatch(r"compiling: \d+ s \(evaluation\)", line) for line in rest)
 
 
 def test_names_are_printed_as_they_are_and_unverified_files_are_not_agreed_on(tmp_path, monkeypatch):

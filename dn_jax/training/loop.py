@@ -41,8 +41,8 @@ class Begun:
 class Watcher(Protocol):
   """Follows a run."""
 
-  def compiled(self, seconds: Mapping[str, float]) -> None:
-    """Once, before the first step: for how long each kind of program was compiled, or loaded."""
+  def compiled(self, what: str, seconds: float) -> None:
+    """Before the first step, and before the first evaluation: for how long its programs were compiled, or loaded."""
 
   def progress(self, epoch: int, images: int, seconds: float, loss: float, error: float) -> None:
     """Now and then: the epoch, counted from 1, the images it has seen, for how long, its mean loss and error so far."""
@@ -164,11 +164,14 @@ def run(parts: Assembly, position: Position, watcher: Watcher) -> TrainState:
   with jax.transfer_guard("allow" if jax.config.jax_debug_nans or jax.config.jax_debug_infs else "disallow"):
     waited = 0.0
     if position.epochs < parts.plan.epochs:
-      position = compile_ahead(parts, position, watcher)
+      position = compile_steps(parts, position, watcher)
+    first = position.epochs
     while position.epochs < parts.plan.epochs:
       position = train_epoch(parts, position, watcher)
       waiting = parts.feed.waited - waited if parts.feed else 0.0
       waited += waiting
+      if position.epochs == first:
+        position = compile_evaluation(parts, position, watcher)
       begin = time.perf_counter()
       measured = evaluate(parts, position, watcher)
       record = record_of(parts, position, measured, time.perf_counter() - begin, waiting)
@@ -177,27 +180,35 @@ def run(parts: Assembly, position: Position, watcher: Watcher) -> TrainState:
   return position.state
 
 
-def compile_ahead(parts: Assembly, position: Position, watcher: Watcher) -> Position:
-  """Compiles or loads every program of the epochs ahead; returns the position with the seconds of that.
+def compile_steps(parts: Assembly, position: Position, watcher: Watcher) -> Position:
+  """Compiles or loads the training steps of the epochs ahead; returns the position with the seconds of that.
 
-  So no clock of an epoch or an evaluation contains it. A feed's first images are waited for here; that time is the
-  epoch's.
+  So no clock of an epoch contains it. A feed's first images are waited for here; that time is the epoch's.
   """
-  state, splits, begun = position.state, parts.splits, position.begun
-  begin = time.perf_counter()
-  # First, since the memory of tracing and compiling is given back after a training step's.
-  for split in (splits.valid, splits.test):
-    if split:
-      parts.evaluate.compile(optimizer.tested(state.params, state.opt_state), state.batch_stats, split)
-  evaluation = time.perf_counter() - begin
+  begun, begin = position.begun, time.perf_counter()
   for batch_size, (epoch, *which) in parts.plan.first_dispatches(position.epochs, begun.steps).items():
     order = parts.order_of(epoch)
-    parts.advance.compile(state, _totals(position), splits.train, order, *which, batch_size=batch_size)
+    parts.advance.compile(position.state, _totals(position), parts.splits.train, order, *which, batch_size=batch_size)
   waited = parts.feed.waited if parts.feed else 0.0
-  seconds = {"training step": time.perf_counter() - begin - evaluation - waited, "evaluation": evaluation}
-  watcher.compiled(seconds)
-  begun = Begun(begun.steps, begun.seconds + waited, begun.compile_seconds + sum(seconds.values()))
-  return dataclasses.replace(position, begun=begun)
+  position = dataclasses.replace(position, begun=dataclasses.replace(begun, seconds=begun.seconds + waited))
+  return _compiled("training step", time.perf_counter() - begin - waited, position, watcher)
+
+
+def compile_evaluation(parts: Assembly, position: Position, watcher: Watcher) -> Position:
+  """Compiles or loads the evaluation of each split, likewise; not before the first step, which need not wait for it."""
+  state, begin = position.state, time.perf_counter()
+  for split in (parts.splits.valid, parts.splits.test):
+    if split:
+      parts.evaluate.compile(optimizer.tested(state.params, state.opt_state), state.batch_stats, split)
+  return _compiled("evaluation", time.perf_counter() - begin, position, watcher)
+
+
+def _compiled(what: str, seconds: float, position: Position, watcher: Watcher) -> Position:
+  watcher.compiled(what, seconds)
+  begun = position.begun
+  return dataclasses.replace(
+    position, begun=dataclasses.replace(begun, compile_seconds=begun.compile_seconds + seconds)
+  )
 
 
 def train_epoch(parts: Assembly, position: Position, watcher: Watcher) -> Position:

@@ -2,7 +2,7 @@
 
 import datetime
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import rich.console
@@ -47,7 +47,7 @@ class ProgressDisplay:
       total=plan.epochs,
       completed=len(records),
       epoch=min(len(records) + 1, plan.epochs),
-      state="compiling training step and evaluation",
+      state="compiling the training step",
     )
 
   def __enter__(self) -> "ProgressDisplay":
@@ -57,12 +57,11 @@ class ProgressDisplay:
   def __exit__(self, *exception: object) -> None:
     self._bar.stop()
 
-  def compiled(self, seconds: Mapping[str, float]) -> None:
+  def compiled(self, what: str, seconds: float) -> None:
     """Prints for how long programs were compiled; see `dn_jax.training.loop.Watcher`."""
     self._bar.update(self._task, state="")
-    if (total := sum(seconds.values())) >= _SAID_FROM:
-      parts = ", ".join(f"{name} {each:.0f} s" for name, each in seconds.items())
-      self._console.print(f"compiling: {total:.0f} s ({parts})", highlight=False)
+    if seconds >= _SAID_FROM:
+      self._console.print(f"compiling: {seconds:.0f} s ({what})", highlight=False)
 
   def progress(self, epoch: int, images: int, seconds: float, loss: float, error: float) -> None:
     """Moves the bar; see `dn_jax.training.loop.Watcher`."""

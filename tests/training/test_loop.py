@@ -52,8 +52,8 @@ class Watcher:
   def __init__(self):
     self.records, self.compiling = [], []
 
-  def compiled(self, seconds):
-    self.compiling.append(seconds)
+  def compiled(self, what, seconds):
+    self.compiling.append((what, seconds))
 
   def progress(self, *args):
     pass
@@ -193,7 +193,7 @@ def test_compiling_is_told_once_and_is_in_no_other_time(monkeypatch, keep):
   # A smaller last batch has a program of its own.
   steps, images, programs = (6, 22, 2) if keep else (5, 20, 1)
   training, evaluation = programs * Clock.COMPILE, Clock.COMPILE_EVALUATION
-  assert watcher.compiling == [{"training step": training, "evaluation": evaluation}]
+  assert watcher.compiling == [("training step", training), ("evaluation", evaluation)]
   assert [record.compile_seconds for record in records] == [training + evaluation, None, None]
   for record in records:
     assert (record.seconds, record.evaluation_seconds) == (steps * Clock.STEP, Clock.EVALUATE)
@@ -203,7 +203,7 @@ def test_compiling_is_told_once_and_is_in_no_other_time(monkeypatch, keep):
 def test_a_feeds_first_images_are_waited_for_in_the_epochs_time(monkeypatch):
   watcher, clock, feed = Watcher(), Clock(monkeypatch), streamed.Feed(None, 15, 0, None, None)
   _, (first, *rest) = drive([1.0] * 5, watcher=watcher, spend=clock.spend, feed=feed)
-  assert watcher.compiling == [{"training step": Clock.COMPILE, "evaluation": Clock.COMPILE_EVALUATION}]
+  assert watcher.compiling == [("training step", Clock.COMPILE), ("evaluation", Clock.COMPILE_EVALUATION)]
   assert (first.waiting_seconds, first.seconds) == (Clock.WAIT, Clock.WAIT + 5 * Clock.STEP)
   assert [(each.waiting_seconds, each.seconds) for each in rest] == 2 * [(0, 5 * Clock.STEP)]
 
@@ -226,9 +226,9 @@ def test_a_run_saved_within_its_first_epoch_records_the_compiling_of_both_starts
   with pytest.raises(KeyboardInterrupt):
     drive([1.0] * 5, watcher=watcher, spend=clock.spend)
   _, state, totals, begun = watcher.saved
-  assert begun == loop.Begun(2, 2 * Clock.STEP, Clock.COMPILE + Clock.COMPILE_EVALUATION)
+  assert begun == loop.Begun(2, 2 * Clock.STEP, Clock.COMPILE)  # Evaluation is compiled at the epoch's end.
   _, (record, *_) = drive([1.0] * 5, loop.Position(state, 0, begun, totals), spend=clock.spend)
-  assert record.compile_seconds == 2 * (Clock.COMPILE + Clock.COMPILE_EVALUATION)
+  assert record.compile_seconds == 2 * Clock.COMPILE + Clock.COMPILE_EVALUATION
   assert record.seconds == 5 * Clock.STEP
 
 

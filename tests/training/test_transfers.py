@@ -21,7 +21,7 @@ class Watcher:
   def __init__(self):
     self.records, self.saved = [], 0
 
-  def compiled(self, seconds):
+  def compiled(self, what, seconds):
     pass
 
   def progress(self, epoch, images, seconds, loss, error):
