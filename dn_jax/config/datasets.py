@@ -109,13 +109,11 @@ def info_of(data: "DataConfig") -> DatasetInfo:
   Raises:
     ConfigurationError: its name is unknown (near names are offered), or --data.size or --data.channels does not apply.
   """
-  info = recorded(data)
-  if data.name in CATALOG or (root(data.dir) / data.name).is_dir():
-    return info
-  if (named := _of_column(data.name)) != data.name:
-    raise ConfigurationError("data.name", data.name, f"did you mean {named}?")
-  if difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6):
-    raise ConfigurationError("data.name", data.name, near(data.name, CATALOG))
+  info, named = recorded(data), _of_column(data.name)
+  misspelt = named != data.name or difflib.get_close_matches(data.name.lower(), CATALOG, cutoff=0.6)
+  if data.name not in CATALOG and misspelt and not (root(data.dir) / data.name).is_dir():
+    fits = near(data.name, CATALOG) if named == data.name else f"did you mean {named}?"
+    raise ConfigurationError("data.name", data.name, fits)
   return info
 
 

@@ -33,3 +33,9 @@ def test_flags_of_the_images_reach_those_of_a_run(tmp_path, monkeypatch):
   assert asked[1] == DataConfig("folder", tmp_path / "moved", workers=0, bad_share=0.5, max_pixels=7, bit_depth=12)
   with pytest.raises(UserError, match="those flags are for a file of weights"):
     evaluate.evaluate(Evaluation((tmp_path,), data=Images(bit_depth=10)))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_nothing_is_refused(tmp_path, size):
+  done = call("experiments/evaluate.py", tmp_path, "--batch-size", size)
+  assert (done.returncode, done.stderr) == (2, f"error: --batch-size {size}: must be at least 1\n")

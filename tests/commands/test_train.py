@@ -301,21 +301,6 @@ def _tested():
   return train_test_split(range(1797), test_size=500, stratify=load_digits().target, random_state=0)[1]
 
 
-@pytest.mark.parametrize(
-  ("where", "answer"),
-  [
-    ("nowhere/x", "--confusion {}/nowhere/x.svg: is no file in a folder that exists"),
-    ("full", "--confusion {}/full.csv: is no file in a folder that exists"),
-  ],
-)
-def test_a_confusion_matrix_that_could_not_be_written_is_refused_before_the_run(tmp_path, where, answer):
-  (tmp_path / "full.csv").mkdir()
-  for command in (small_run(tmp_path / "run"), ["experiments/evaluate.py", tmp_path / "run"]):
-    done = call(*command, "--confusion", tmp_path / where)
-    assert (done.returncode, done.stderr) == (2, f"error: {answer.format(tmp_path)}\n")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.slow
 def test_weighted_classes_are_part_of_what_a_run_is_and_are_no_part_of_its_errors(undisturbed, tmp_path):
   folder = tmp_path / "run"
@@ -399,12 +384,6 @@ def test_a_finished_run_started_under_another_remat_policy_keeps_its_record(undi
   before = (folder / "config.json").read_bytes()
   assert call(*small_run(folder, *FLAGS, "--model.remat", "none")).returncode == 0
   assert (folder / "config.json").read_bytes() == before
-
-
-def test_evaluate_refuses_a_batch_of_nothing(undisturbed):
-  for size in ("0", "-1"):
-    done = call("experiments/evaluate.py", undisturbed[0], "--batch-size", size)
-    assert (done.returncode, done.stderr) == (2, f"error: --batch-size {size}: must be at least 1\n")
 
 
 def test_evaluate_refuses_what_is_no_run(tmp_path, undisturbed):

@@ -81,6 +81,21 @@ def test_a_last_batch_of_one_picture_and_one_pixel_is_refused(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+  ("where", "answer"),
+  [
+    ("nowhere/x", "--confusion {}/nowhere/x.svg: is no file in a folder that exists"),
+    ("full", "--confusion {}/full.csv: is no file in a folder that exists"),
+  ],
+)
+def test_a_confusion_matrix_that_could_not_be_written_is_refused_before_the_run(tmp_path, where, answer):
+  (tmp_path / "full.csv").mkdir()
+  for command in (small_run(tmp_path / "run"), ["experiments/evaluate.py", tmp_path / "run"]):
+    done = call(*command, "--confusion", tmp_path / where)
+    assert (done.returncode, done.stderr) == (2, f"error: {answer.format(tmp_path)}\n")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_flag_or_word_gets_exit_code_2():
   for flags in (["--model.dept", "40"], ["--model.dtype", "float16"], ["--epochs", "many"]):
     done = call("experiments/train.py", *flags)

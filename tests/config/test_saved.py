@@ -183,7 +183,7 @@ def test_yaml_names_flags_nested_or_not_and_home_by_a_tilde(tmp_path, monkeypatc
     ("data: {augment: yes}", 'cannot be read (data.augment "yes": True or False)'),
     ("optimizer: {learning_rate: 1e999}", "cannot be read (optimizer.learning_rate Infinity: must be above 0)"),
     ("optimizer: {drops: [0.5, 2]}", "cannot be read (optimizer.drops 2: shares of the epochs, above 0, at most 1)"),
-    ("epoch: 3", "cannot be read (epoch: there is no such flag; did you mean epochs or report?)"),
+    ("epoch: 3", "cannot be read (epoch: there is no such flag; did you mean epochs?)"),
     ("growth_rate: 3", "cannot be read (growth-rate: there is no such flag; did you mean model.growth-rate?)"),
     ("1: 2", "cannot be read (1: there is no such flag; --help lists them)"),
     ("model.depth: 40\nmodel: {depth: 40}", "cannot be read (model.depth is there twice)"),
