@@ -1,6 +1,7 @@
 """evaluate, up to the run's images."""
 
 import pytest
+from conftest import call
 
 from dn_jax.commands import evaluate
 from dn_jax.commands.evaluate import Evaluation, Images

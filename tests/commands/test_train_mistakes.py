@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import traced_once
-from conftest import call, small_run
+from conftest import FIXTURES, call, small_run
 
 traced_once = traced_once.traced_once
 
@@ -90,7 +90,7 @@ def test_a_last_batch_of_one_picture_and_one_pixel_is_refused(tmp_path):
 )
 def test_a_confusion_matrix_that_could_not_be_written_is_refused_before_the_run(tmp_path, where, answer):
   (tmp_path / "full.csv").mkdir()
-  for command in (small_run(tmp_path / "run"), ["experiments/evaluate.py", tmp_path / "run"]):
+  for command in (small_run(tmp_path / "run"), ["experiments/evaluate.py", *(FIXTURES / "run").iterdir()]):
     done = call(*command, "--confusion", tmp_path / where)
     assert (done.returncode, done.stderr) == (2, f"error: {answer.format(tmp_path)}\n")
     assert not (tmp_path / "run").exists()
