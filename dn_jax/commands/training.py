@@ -10,6 +10,7 @@ import tyro
 from dn_jax.commands.flags import values_of
 from dn_jax.config import saved
 from dn_jax.config.schema import NOT_WRITTEN, RunConfig, Unset
+from dn_jax.errors import ConfigurationError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,4 +37,6 @@ def saved_run() -> saved.Saved:
     ConfigurationError: it cannot be read, or a value in it does not fit.
   """
   words = values_of(["--config"], sys.argv[1:])
+  if words and not words[0]:
+    raise ConfigurationError("config", "''", "give a file, or a run's folder")
   return saved.read(pathlib.Path(words[0])) if words else saved.Saved()

@@ -11,10 +11,11 @@ from typing import Any
 
 from dn_jax.config import plain_yaml
 from dn_jax.config.check import Misfit, from_json
+from dn_jax.config.meant import meant
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import RunConfig, difference, flags, flat, replaced, without_retired
 from dn_jax.config.weights_file import BESIDE_A_NETWORK
-from dn_jax.errors import ConfigurationError, UserError, nearest, reason
+from dn_jax.errors import ConfigurationError, UserError, reason
 from dn_jax.system import folders
 
 # In bytes; a run's record has 3,000.
@@ -58,7 +59,7 @@ class Saved:
   def changes(self, resolved: RunConfig, given: Collection[str]) -> str | None:
     """A line about values of the file that the given flags changed beside their own; None where there are none."""
     start, now = flags(self.under(given)), flags(resolved)
-    old = {flag: value for flag, value in self.values.items() if start[flag] is None and flag not in given}
+    old = {flag: value for flag, value in self.values.items() if start[flag] is None and flag not in (*given, "out")}
     lines = difference(old, {flag: now[flag] for flag in old})
     return f"{self.path}: these values follow the flags given: {', '.join(lines)}" if lines else None
 
@@ -66,8 +67,8 @@ class Saved:
 def read(path: pathlib.Path) -> Saved:
   """Reads a file, or the config.json in a run's folder.
 
-  A file that names every value which a run fills in is of a resolved run. Its values that are filled in alike without
-  it are left unset, to follow the flags of the new run. Any other file is taken as it is written.
+  A run's config.json, or a file that names every value which a run fills in, is of a resolved run. Its values that are
+  filled in alike without it are left unset, to follow the flags of the new run. Any other file is taken as it is written.
 
   Raises:
     ConfigurationError: it cannot be read, or a value in it does not fit.
@@ -91,7 +92,9 @@ def read(path: pathlib.Path) -> Saved:
   except (Misfit, RecursionError) as error:
     why = error if isinstance(error, Misfit) else "lists or mappings within too many others"
     raise ConfigurationError("config", path, f"cannot be read ({why})") from None
-  if is_resolved := named.keys() >= _filled_in():
+  # An earlier version's record lacks what came later.
+  is_record = is_json and path.name == "config.json" and "out" in named
+  if is_resolved := is_record or named.keys() >= _filled_in():
     run = _without(run, _OF_THAT_RUN if is_json else ())
   said = flags(run)
   not_said = lambda flag: said[flag] is None or (is_resolved and said[flag] == _DEFAULTS[flag])
@@ -138,8 +141,9 @@ def _named(record: Any) -> dict[str, Any]:
   found: dict[str, Any] = {}
   for flag, value in flat(record):
     if flag not in _DEFAULTS:
-      meant = f"did you mean {' or '.join(close)}?" if (close := nearest(flag, _DEFAULTS)) else "--help lists them"
-      raise Misfit(f"{flag[:_SHOWN]}: there is no such flag; {meant}")
+      if any(each.startswith(f"{flag}.") for each in _DEFAULTS):
+        raise Misfit(f"{flag}: needs names and values below it")
+      raise Misfit(f"{flag[:_SHOWN]}: there is no such flag; {meant(flag, _DEFAULTS)}")
     if flag in found:
       raise Misfit(f"{flag} is there twice")
     found[flag] = os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value

@@ -96,7 +96,7 @@ def test_a_switch_and_a_list_of_a_file_can_be_turned_off_and_a_value_unset(tmp_p
   ("script", "text", "line"),
   [
     ("train", "epochs: many", '--config {}: cannot be read (epochs "many": a whole number)'),
-    ("train", "epoch: 3", "--config {}: cannot be read (epoch: there is no such flag; did you mean epochs or report?)"),
+    ("train", "epoch: 3", "--config {}: cannot be read (epoch: there is no such flag; did you mean --epochs?)"),
     ("train", "model: {depth: 41}", "--model.depth 41: 3 equal blocks with bottlenecks need depth = 4 + 6 * n; "),
   ],
 )

@@ -67,6 +67,15 @@ def test_a_run_from_a_record_is_that_run_in_another_folder(asked, tmp_path):
     )
 
 
+def test_a_record_that_lacks_what_came_later_is_still_another_runs(tmp_path):
+  written(tmp_path / "run", RunConfig(batch_size=32))
+  path = tmp_path / "run" / "config.json"
+  record = json.loads(path.read_text())
+  del record["model"]["epsilon"]
+  path.write_text(json.dumps(record))
+  assert saved.read(path).under({}) == saved.read(path).under({"seed"}) == RunConfig(batch_size=32)
+
+
 def test_a_run_from_a_record_of_an_earlier_version_is_that_run():
   recorded = records.read_config(RECORDED)
   again = resolve(saved.read(RECORDED).under({}))
@@ -183,8 +192,10 @@ def test_yaml_names_flags_nested_or_not_and_home_by_a_tilde(tmp_path, monkeypatc
     ("data: {augment: yes}", 'cannot be read (data.augment "yes": True or False)'),
     ("optimizer: {learning_rate: 1e999}", "cannot be read (optimizer.learning_rate Infinity: must be above 0)"),
     ("optimizer: {drops: [0.5, 2]}", "cannot be read (optimizer.drops 2: shares of the epochs, above 0, at most 1)"),
-    ("epoch: 3", "cannot be read (epoch: there is no such flag; did you mean epochs?)"),
-    ("growth_rate: 3", "cannot be read (growth-rate: there is no such flag; did you mean model.growth-rate?)"),
+    ("epoch: 3", "cannot be read (epoch: there is no such flag; did you mean --epochs?)"),
+    ("growth_rate: 3", "cannot be read (growth-rate: there is no such flag; did you mean --model.growth-rate?)"),
+    ("lr: 0.1", "cannot be read (lr: there is no such flag; did you mean --optimizer.learning-rate?)"),
+    ("model: 3", "cannot be read (model: needs names and values below it)"),
     ("1: 2", "cannot be read (1: there is no such flag; --help lists them)"),
     ("model.depth: 40\nmodel: {depth: 40}", "cannot be read (model.depth is there twice)"),
     ('{"seed": 1, "seed": 2}', "cannot be read (line 1: seed is there twice)"),
