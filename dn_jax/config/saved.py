@@ -68,7 +68,7 @@ def read(path: pathlib.Path) -> Saved:
   """Reads a file, or the config.json in a run's folder.
 
   A run's config.json, or a file that names every value which a run fills in, is of a resolved run. Its values that are
-  filled in alike without it are left unset, to follow the flags of the new run. Any other file is taken as it is written.
+  filled in alike without it are left unset, to follow the flags of the new run. Any other file is taken as written.
 
   Raises:
     ConfigurationError: it cannot be read, or a value in it does not fit.

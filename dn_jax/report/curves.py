@@ -92,7 +92,8 @@ def _page(groups: Mapping[str, Sequence[Sequence[EpochRecord]]], title: str) -> 
         look = styles[name] | {"markersize": 4.5, "linewidth": 1.2, "markevery": _every(len(x), order)}
         axes.plot(x, values.mean(axis=0), label=labels[name], **look)
         if len(values) > 1:
-          band = {"color": styles[name]["color"], "alpha": 0.15, "linewidth": 0}
+          # The band of one epoch has no width but its edge's.
+          band = {"color": styles[name]["color"], "alpha": 0.15, "linewidth": 0 if len(x) > 1 else 6}
           axes.fill_between(x, values.min(axis=0), values.max(axis=0), **band)
       axes.set_ylabel(f"{split} error, %")
     pair[1].legend(
