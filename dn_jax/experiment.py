@@ -33,6 +33,7 @@ from dn_jax.system import folders, provenance
 from dn_jax.system.signals import Interrupted, Interruption
 from dn_jax.training import loop, step
 from dn_jax.training.checkpoint import Checkpoints, Rhythm, written_to
+from dn_jax.training.position import check as check_position
 from dn_jax.training.progress import Profile, ProgressDisplay
 from dn_jax.training.setup import assemble
 
@@ -186,6 +187,7 @@ def _begin(
     f"{slug(config)}: {parameters:,} parameters, {parts.plan.train_images:,} training images, "
     f"{parts.plan.epochs} epochs of {parts.plan.steps_per_epoch} steps, on {_devices(config)}",
     highlight=False,
+    soft_wrap=True,
   )
   with contextlib.ExitStack() as stack:
     opened: list[Sink] = []
@@ -272,9 +274,9 @@ def _drive(
     state, records, begun, totals = processes.together(
       lambda: checkpoints.restore(parts.template, any_version=config.checkpoint.any_version)
     )
-    position = loop.Position(state, len(records), begun, totals)
-    step_done = len(records) * plan.steps_per_epoch + begun.steps
-    within = f" and {begun.steps:,} steps" if begun.steps else ""
+    position, step_done = loop.Position(state, len(records), begun, totals), int(jax.device_get(state.step))
+    check_position(folder / run_records.CHECKPOINTS / str(checkpoints.steps()[0]), step_done, records, begun, plan)
+    within = f" and {begun.steps:,} step{'s' * (begun.steps > 1)}" if begun.steps else ""
     console.print(f"going on after epoch {len(records)}{within}, from the checkpoint of step {step_done:,}")
     if processes.is_first():
       run_records.write_records(folder, records)

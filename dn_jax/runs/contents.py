@@ -122,7 +122,7 @@ class Summary:
   saving_seconds: NotNegative | None = _may_lack()
   """Time that the run waited for saving."""
   compile_seconds: NotNegative | None = _may_lack()
-  """Time that compiling took, at all starts together; no part of the other times."""
+  """Time that compiling took, at all starts; no part of the other times, but of those that an earlier version took."""
   test_class_errors_percent: tuple[ClassError, ...] | None = _may_lack()
   """In the order of the labels; left out for more than 20 classes."""
 

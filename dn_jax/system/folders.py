@@ -137,7 +137,9 @@ def link_in(folder: pathlib.Path, but: str) -> pathlib.Path | None:
   for where, inside, names in os.walk(folder, onerror=refuse):
     for name in (*inside, *names):
       path = pathlib.Path(where, name)
-      if path.is_symlink() and not path.relative_to(folder).match(but):
+      within = path.relative_to(folder)
+      # `match` looks at the last parts alone.
+      if path.is_symlink() and not (within.match(but) and len(within.parts) == but.count("/") + 1):
         return path
   return None
 

@@ -190,7 +190,7 @@ class Checkpoints:
       # By the wall clock, which somebody may set; the default is 20 minutes.
       async_options=ocp.AsyncOptions(timeout_secs=_HANGS),
     )
-    with position.read(self._folder):
+    with position.read(self._folder, "the damaged one in it"):
       self._manager = _Manager(self._folder, options=options)
     self._place = self._identity()
     self._sealer = concurrent.futures.ThreadPoolExecutor(1)
@@ -379,7 +379,7 @@ class Checkpoints:
     away = self._place and self._identity() != self._place
     if away and not self._read_only and not (self._run / "config.json").exists():
       with contextlib.suppress(OSError):
-        for begun in self._folder.glob(f"{self._latest}*"):
+        for begun in (self._folder / str(self._latest), *self._folder.glob(f"{self._latest}.*")):
           folders.remove(begun)
         self._folder.rmdir()
         self._run.rmdir()

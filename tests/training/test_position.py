@@ -8,8 +8,8 @@ from test_checkpoint import RECORD, history, restore, save, state
 
 from dn_jax.errors import UserError
 from dn_jax.training.checkpoint import Checkpoints
-from dn_jax.training.loop import Begun
-from dn_jax.training.position import Position, of_record
+from dn_jax.training.loop import Begun, Plan
+from dn_jax.training.position import Position, check, of_record
 from dn_jax.training.seal import seal
 
 
@@ -28,7 +28,9 @@ def test_a_checkpoint_whose_files_make_no_sense_is_refused_in_a_line(tmp_path, n
   save(tmp_path / "c", 2, valid=[0.5, 0.4])
   (tmp_path / "c" / "20" / name).write_text(text)
   seal(tmp_path / "c" / "20")
-  with pytest.raises(UserError, match=r"c(/20)?: cannot be read \(.*\); move it elsewhere") as refused:
+  with pytest.raises(
+    UserError, match=r"c(/20)?: cannot be read \(.*\); move (it|the damaged one in it) elsewhere"
+  ) as refused:
     restore(tmp_path / "c")
   assert len(str(refused.value).splitlines()) == 1
 
@@ -62,3 +64,24 @@ def test_a_position_is_checked_as_anything_from_outside_is(change):
   assert of_record(record) == whole
   with pytest.raises(ValueError, match=next(iter(change))):
     of_record(record | change)
+
+
+@pytest.mark.parametrize(
+  ("step", "epochs", "begun"),
+  [
+    (24, (1, 2), 4),  # Of the checkpoint of step 23.
+    (23, (1, 2), 4),
+    (31, (1, 2), 11),
+    (40, (1, 2, 3, 4), 0),
+    (23, (1, 3), 3),
+    (23, (1, 1), 3),
+  ],
+)
+def test_a_position_that_the_run_never_has_is_refused(step, epochs, begun, tmp_path):
+  plan = Plan(epochs=3, batch_size=1, train_images=10, keep_last_batch=False, steps_per_dispatch=1, evaluated_images=1)
+  records = [dataclasses.replace(RECORD, epoch=epoch, step=10 * epoch) for epoch in (1, 2)]
+  check(tmp_path / "23", 23, records, Begun(3), plan)
+  check(tmp_path / "30", 30, records, Begun(10), plan)
+  records = [dataclasses.replace(RECORD, epoch=epoch, step=10 * epoch) for epoch in epochs]
+  with pytest.raises(UserError, match="which is no place of this run; move it elsewhere"):
+    check(tmp_path / "23", step, records, Begun(begun), plan)
