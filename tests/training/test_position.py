@@ -67,21 +67,20 @@ def test_a_position_is_checked_as_anything_from_outside_is(change):
 
 
 @pytest.mark.parametrize(
-  ("step", "epochs", "begun"),
+  ("name", "step", "epochs", "begun"),
   [
-    (24, (1, 2), 4),  # Of the checkpoint of step 23.
-    (23, (1, 2), 4),
-    (31, (1, 2), 11),
-    (40, (1, 2, 3, 4), 0),
-    (23, (1, 3), 3),
-    (23, (1, 1), 3),
+    (23, 24, (1, 2), 4),
+    (23, 23, (1, 2), 4),
+    (31, 31, (1, 2), 11),
+    (40, 40, (1, 2, 3, 4), 0),
+    (23, 23, (1, 3), 3),
+    (23, 23, (1, 1), 3),
   ],
 )
-def test_a_position_that_the_run_never_has_is_refused(step, epochs, begun, tmp_path):
-  plan = Plan(epochs=3, batch_size=1, train_images=10, keep_last_batch=False, steps_per_dispatch=1, evaluated_images=1)
-  records = [dataclasses.replace(RECORD, epoch=epoch, step=10 * epoch) for epoch in (1, 2)]
-  check(tmp_path / "23", 23, records, Begun(3), plan)
-  check(tmp_path / "30", 30, records, Begun(10), plan)
-  records = [dataclasses.replace(RECORD, epoch=epoch, step=10 * epoch) for epoch in epochs]
+def test_a_position_that_the_run_never_has_is_refused(name, step, epochs, begun, tmp_path):
+  plan = Plan(epochs=3, batch_size=1, train_images=10, keep_last_batch=False, steps_per_dispatch=1)
+  of = lambda epochs: [dataclasses.replace(RECORD, epoch=epoch, step=10 * epoch) for epoch in epochs]
+  check(tmp_path / "23", 23, of((1, 2)), Begun(3), plan)
+  check(tmp_path / "30", 30, of((1, 2)), Begun(10), plan)
   with pytest.raises(UserError, match="which is no place of this run; move it elsewhere"):
-    check(tmp_path / "23", step, records, Begun(begun), plan)
+    check(tmp_path / str(name), step, of(epochs), Begun(begun), plan)
