@@ -40,6 +40,8 @@ _LOOK_EVERY = 10.0
 _HANGS = 86_400
 # Files and folders that are free before a checkpoint is written.
 _FILES = 128
+# How often a folder that was made anew is looked for, and the seconds between.
+_LOOKS, _BETWEEN = 10, 0.1
 
 
 def made_with() -> str:
@@ -375,14 +377,20 @@ class Checkpoints:
         self._remove_made_anew()
 
   def _remove_made_anew(self) -> None:
-    """Removes what a save under way wrote once its run was removed: TensorStore makes a file's folders."""
+    """Removes what a save under way wrote once its run was removed: TensorStore makes a file's folders.
+
+    Its threads may write on after their save has failed, so the look is repeated.
+    """
     away = self._place and self._identity() != self._place
-    if away and not self._read_only and not (self._run / "config.json").exists():
+    if not away or self._read_only or (self._run / "config.json").exists():
+      return
+    for _ in range(_LOOKS):
       with contextlib.suppress(OSError):
         for begun in (self._folder / str(self._latest), *self._folder.glob(f"{self._latest}.*")):
           folders.remove(begun)
         self._folder.rmdir()
         self._run.rmdir()
+      time.sleep(_BETWEEN)
 
   def __enter__(self) -> "Checkpoints":
     return self

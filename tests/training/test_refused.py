@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import threading
 import sys
 import threading
 from types import SimpleNamespace
@@ -25,7 +26,13 @@ def renamed_and_made_anew(run):
   (run / "c" / "20.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
 
 
-@pytest.mark.parametrize("way", [shutil.rmtree, renamed, renamed_and_made_anew])
+def renamed_and_made_anew_late(run):
+  """As by a thread of TensorStore's that goes on after the save has failed."""
+  renamed(run)
+  threading.Timer(0.4, lambda: (run / "c" / "20.orbax-checkpoint-tmp" / "state").mkdir(parents=True)).start()
+
+
+@pytest.mark.parametrize("way", [shutil.rmtree, renamed, renamed_and_made_anew, renamed_and_made_anew_late])
 def test_a_folder_that_is_removed_or_renamed_meanwhile_is_one_line_and_is_not_made_anew(tmp_path, way):
   run = tmp_path / "run"
   (run / "c").mkdir(parents=True)
