@@ -4,6 +4,7 @@ import dataclasses
 import math
 import statistics
 import textwrap
+import typing
 
 from dn_jax.config.schema import RunConfig, fields, flag_types
 from dn_jax.errors import UserError
@@ -37,9 +38,9 @@ def flags_of(config: RunConfig) -> list[list[str]]:
   known, named = flag_types(RunConfig), ("model.name", "protocol")
   result = []
   for flag, value, part_of_run in fields(config):
-    if value is None or flag == "seed" or not (part_of_run or flag in named):
+    if value in (None, ()) or flag == "seed" or not (part_of_run or flag in named):
       continue
-    if known[flag] is bool:
+    if {known[flag], *typing.get_args(known[flag])} & {bool}:
       head, dot, tail = flag.rpartition(".")
       result.append([f"--{flag}" if value else f"--{head}{dot}no-{tail}"])
     else:
