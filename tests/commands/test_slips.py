@@ -125,17 +125,48 @@ def test_a_folder_of_runs_stands_for_its_runs(three, tmp_path):
   (tmp_path / "report").mkdir()
   done = call("dn_jax", "evaluate", *sorted(tmp_path.iterdir()))  # As a shell has runs/*.
   assert [row[0] for row in cells(done.stdout)] == [three[0], three[2]]
+  (tmp_path / "slurm").mkdir()  # As a sweep on a cluster leaves it.
+  done = call("dn_jax", "evaluate", *sorted(tmp_path.iterdir()))
+  assert [row[0] for row in cells(done.stdout)] == [three[0], three[2]]
+  assert done.stderr.splitlines()[-1] == "error: 1 of 3 runs could not be measured, see above"
   assert "report: hold no run" in call("dn_jax", "evaluate", *[tmp_path / "report"] * 2).stderr
   done = call("dn_jax", "predict", tmp_path, "x.jpg")
   assert done.stderr == f"error: {tmp_path}: not a run's folder (it holds runs, such as a; give one of them)\n"
 
 
-def test_several_runs_are_looked_for_before_one_is_measured(three, tmp_path):
+def test_a_word_that_is_no_run_is_named_and_the_runs_are_measured(three, tmp_path):
+  (tmp_path / "notes.txt").touch()
+  (tmp_path / "empty").mkdir()
+  names = [tmp_path / name for name in ("notes.txt", "empty", "d")]
+  done = call("dn_jax", "evaluate", names[0], three[0], *names[1:])
+  assert (done.returncode, [row[0] for row in cells(done.stdout)]) == (2, [three[0]])
+  assert done.stderr.splitlines() == [
+    f"not measured: {names[0]}: not a run's folder",
+    f"not measured: {names[1]}: holds no run",
+    f"not measured: {names[2]}: there is no such run's folder or file of weights",
+    "error: 3 of 4 runs could not be measured, see above",
+  ]
+  done = call("dn_jax", "evaluate", *names)
+  assert (done.returncode, done.stdout) == (2, "")
+  assert done.stderr.splitlines()[-1] == "error: 3 of 3 runs could not be measured, see above"
+  done = call("dn_jax", "evaluate", three[0], names[0], "--confusion", tmp_path / "x")
+  assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_run_that_is_named_twice_is_measured_once(three, tmp_path):
+  (tmp_path / "b" / "config.json").unlink()
+  done = call("dn_jax", "evaluate", tmp_path, three[2], tmp_path / "b" / ".." / "a")
+  assert (done.returncode, [row[0] for row in cells(done.stdout)]) == (0, [three[0], three[2]])
+  done = call("dn_jax", "evaluate", three[0], three[0])
+  assert (done.returncode, done.stdout.splitlines()[0]) == (0, "test, 400 images, network of epoch 2")
+
+
+def test_several_runs_are_looked_at_before_one_is_measured(three, tmp_path):
   weights = tmp_path / "w.safetensors"
   weights.touch()
   for words, line in (
-    ((*three, tmp_path / "d"), f"{tmp_path / 'd'}: there is no such run's folder or file of weights"),
     ((three[0], weights), f"{weights}: a file of weights is measured alone"),
+    ((three[0], "hf://some/net"), "hf://some/net: a file of weights is measured alone"),
     ((three[0], three[2], "--confusion", tmp_path / "x"), f"--confusion {tmp_path / 'x'}: is of one network"),
     ((three[0], "--size", "9"), f"{three[0]}: a run knows its network, images and sizes"),
   ):
