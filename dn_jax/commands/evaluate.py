@@ -168,7 +168,7 @@ def _several(sources: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], int]:
     except (UserError, OSError) as error:
       _not_measured(error)
       lost += 1
-  if not found and not lost:
+  if not found:
     raise UserError(f"{' '.join(map(shown, sources))}: hold no run")
   return list(found.values()), lost
 

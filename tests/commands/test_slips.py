@@ -74,15 +74,18 @@ for command in (
   train.train,
   lambda: evaluate.evaluate(evaluate.Evaluation(weights=none)),
   lambda: evaluate.evaluate(evaluate.Evaluation((none,))),
+  lambda: evaluate.evaluate(evaluate.Evaluation((pathlib.Path("none"), pathlib.Path("too")))),
   lambda: predict.predict(predict.Prediction(none, ("x.jpg",))),
   lambda: export.export(none, pathlib.Path("x.safetensors")),
   lambda: picture.draw_reuse(none, pathlib.Path("x.svg")),
 ):
   try: command()
-  except Exception as error: print(type(error).__name__, "there is no such" in str(error), "jax" in sys.modules)
+  except Exception as error:
+    said = any(words in str(error) for words in ("there is no such", "none too: hold no run"))
+    print(type(error).__name__, said, "jax" in sys.modules)
 """
   lines = run("-c", code).stdout.splitlines()
-  assert [line.split()[1:] for line in lines] == [["True", "False"]] * 6, lines
+  assert [line.split()[1:] for line in lines] == [["True", "False"]] * 7, lines
 
 
 @pytest.fixture
@@ -148,7 +151,7 @@ def test_a_word_that_is_no_run_is_named_and_the_runs_are_measured(three, tmp_pat
   ]
   done = call("dn_jax", "evaluate", *names)
   assert (done.returncode, done.stdout) == (2, "")
-  assert done.stderr.splitlines()[-1] == "error: 3 of 3 runs could not be measured, see above"
+  assert done.stderr.splitlines()[-1] == f"error: {' '.join(map(str, names))}: hold no run"
   done = call("dn_jax", "evaluate", three[0], names[0], "--confusion", tmp_path / "x")
   assert (done.returncode, done.stdout) == (2, "")
 
