@@ -101,9 +101,11 @@ def shown_lines(text: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-  """Up to four names that are near a wrong one; if some differ by a slip alone, these."""
-  close = functools.partial(difflib.get_close_matches, name.lower(), list(dict.fromkeys(names)), n=4)
-  return close(cutoff=0.85) or close(cutoff=0.5)
+  """Up to four names that are near a wrong one; if some differ in case and hyphens, or by a slip alone, these."""
+  names = list(dict.fromkeys(names))
+  bare = lambda each: each.lower().replace("-", "").replace("_", "")
+  close = functools.partial(difflib.get_close_matches, name.lower(), names, n=4)
+  return [each for each in names if bare(each) == bare(name)] or close(cutoff=0.85) or close(cutoff=0.5)
 
 
 def near(name: str, names: Iterable[str], otherwise: str | None = None) -> str:

@@ -29,6 +29,7 @@ from dn_jax.config.schema import NOT_WRITTEN, BitDepth, Channels, Count, DataCon
 from dn_jax.config.trained import Asked, Which
 from dn_jax.errors import ConfigurationError, UserError, in_a_line, shown, shown_lines
 from dn_jax.runs import collection, records, rounding
+from dn_jax.system import folders, hub
 
 if TYPE_CHECKING:
   from dn_jax.inference.evaluate import Measured
@@ -82,14 +83,12 @@ def evaluate(flags: Evaluation) -> None:
   Raises:
     UserError: a flag that does not fit; or some of several runs could not be measured.
   """
-  sources, data = _sources(flags), flags.data
+  (sources, lost), data = _sources(flags), flags.data
   runs = [each for each in sources if each.is_dir()]
   if runs and (flags.asked != Asked() or data.name or data.test_split or data.bit_depth or data.channels):
     raise UserError(f"{runs[0]}: a run knows its network, images and sizes; those flags are for a file of weights")
-  if len(sources) > 1 and len(runs) < len(sources):
-    raise UserError(f"{next(each for each in sources if each not in runs)}: a file of weights is measured alone")
-  if len(sources) > 1 and flags.confusion:
-    raise ConfigurationError("confusion", flags.confusion, f"is of one network; there are {len(sources)} runs")
+  if flags.confusion and len(sources) + lost > 1:
+    raise ConfigurationError("confusion", flags.confusion, f"is of one network; there are {len(sources) + lost} runs")
   command_line.check_confusion(flags.confusion)
   from dn_jax.inference import load
   from dn_jax.inference.evaluate import How, of_classifier, of_run
@@ -99,8 +98,8 @@ def evaluate(flags: Evaluation) -> None:
   given = {name: value for name, value in vars(data).items() if value is not None}
   how = How(flags.batch_size, flags.crops, flags.confusion is not None)
   measured = lambda run: of_run(run, flags.split, flags.checkpoint, given, how, _say)
-  if len(runs) > 1:
-    return _table(runs, flags.split, measured)
+  if lost or len(runs) > 1:
+    return _table(runs, lost, flags.split, measured)
   source = sources[0]
   if runs:
     found, title = measured(source), f"{source.name}, {flags.split}"
@@ -127,38 +126,66 @@ def _say(line: str) -> None:
   print(line, file=sys.stderr)
 
 
-def _sources(flags: Evaluation) -> list[pathlib.Path]:
-  """The runs' folders, or the file of weights, each of which is there."""
+def _not_measured(error: UserError | OSError, what: str = "") -> None:
+  """Names what cannot be measured; raises an error that no person can mend."""
+  if (line := in_a_line(error)) is None:
+    raise error
+  _say(f"not measured: {what}{shown_lines(line)}")
+
+
+def _sources(flags: Evaluation) -> tuple[list[pathlib.Path], int]:
+  """The runs' folders, each once, or the file of weights; and of several sources how many are not there, each named."""
   if not flags.sources and flags.weights is None:
     raise UserError("give runs' folders, or a file of weights")
   if flags.sources and flags.weights is not None:
     raise ConfigurationError("weights", flags.weights, f"give it, or {flags.sources[0]}; not both")
   if flags.weights is None:
-    found = [each for source in flags.sources for each in _found(source, alone=len(flags.sources) == 1)]
-    if not found:
-      raise UserError(f"{' '.join(map(shown, flags.sources))}: hold no run")
-    return found
+    return _several(flags.sources) if len(flags.sources) > 1 else (_found(flags.sources[0]), 0)
   if flags.weights.is_dir():
     raise ConfigurationError("weights", flags.weights, "is a folder; of a run, give it without --weights")
   weights_file.refuse_missing(flags.weights)
-  return [weights_file.of("weights", flags.weights, _say)]
+  return [weights_file.of("weights", flags.weights, _say)], 0
 
 
-def _found(source: pathlib.Path, *, alone: bool) -> list[pathlib.Path]:
+def _several(sources: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], int]:
+  """`_sources` of several words, none of which may be a file of weights."""
+  for source in sources:
+    address = hub.address_of("source", source) if hub.is_address(source) else None
+    if address or (source.name.lower().endswith(weights_file.SUFFIXES) and not folders.of("source", source).is_dir()):
+      raise UserError(f"{address or source}: a file of weights is measured alone")
+  found: dict[pathlib.Path, pathlib.Path] = {}  # By the place that it is in.
+  lost = 0
+  for source in sources:
+    try:
+      folder = folders.of("source", source)
+      if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: not a run's folder")
+      beside_runs = folder.name in (collection.REPORT, collection.JOBS)  # As runs/ablation/* has them too.
+      if beside_runs and folder.exists() and not (folder / "config.json").exists():
+        continue
+      for run in _found(folder):
+        found.setdefault(run.resolve(), run)
+    except (UserError, OSError) as error:
+      _not_measured(error)
+      lost += 1
+  if not found:
+    raise UserError(f"{' '.join(map(shown, sources))}: hold no run")
+  return list(found.values()), lost
+
+
+def _found(source: pathlib.Path) -> list[pathlib.Path]:
   """The runs of a folder of runs; the one run's folder, or the file of weights."""
-  folder = weights_file.of("source", source, _say)
-  if not folder.is_dir() or (folder / "config.json").exists():
-    return [weights_file.source(source, _say)]
-  if folder.name == collection.REPORT and not alone:  # runs/ablation/* has it too.
-    return []
-  return [run.folder for run in command_line.runs_in(folder).runs]
+  path = weights_file.of("source", source, _say)
+  if path.is_dir() and not (path / "config.json").exists():
+    return [run.folder for run in command_line.runs_in(path).runs]
+  return [weights_file.source(path, _say)]
 
 
-def _table(runs: Sequence[pathlib.Path], split: str, measured: "Callable[[pathlib.Path], Measured]") -> None:
+def _table(runs: Sequence[pathlib.Path], lost: int, split: str, measured: "Callable[[pathlib.Path], Measured]") -> None:
   """Prints a line for each run that can be measured.
 
   Raises:
-    UserError: some cannot; each is named as it is met.
+    UserError: some cannot, each named as it is met, or `lost` were named before.
   """
   import rich.markup
   import rich.table
@@ -175,17 +202,16 @@ def _table(runs: Sequence[pathlib.Path], split: str, measured: "Callable[[pathli
       with console.status(name):
         config, found = records.read_config(run), measured(run)
     except (UserError, OSError) as error:
-      if (line := in_a_line(error)) is None:
-        raise
-      _say(f"not measured: {shown(run)}: {shown_lines(line)}")
+      _not_measured(error, f"{shown(run)}: ")
       continue
     errors = ("" if each is None else rounding.in_words(each) for each in (found.error, found.top5_error))
     epoch = f"{found.epoch}{f' and {found.steps:,} steps' if found.steps else ''}"
     table.add_row(name, data_name(config), name_of(config.model), epoch, f"{found.pictures:,}", *errors)
   if table.row_count:
     console.print(table)
-  if lost := len(runs) - table.row_count:
-    raise UserError(f"{lost} of {len(runs)} runs could not be measured, see above")
+  asked = len(runs) + lost
+  if table.row_count < asked:
+    raise UserError(f"{asked - table.row_count} of {asked} runs could not be measured, see above")
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ def parse(
     def filled(*args: Any, **values: Any) -> None:
       given.update(inspect.signature(command).bind(*args, **values).arguments)
 
-  with events.on_parse_error(functools.partial(_refuse, command, words)):
+  with events.on_parse_error(functools.partial(_refuse, command, words, leave_unknown)):
     found = tyro.cli(
       filled,
       # Every command has this flag, which is read before all others.
@@ -155,7 +155,7 @@ def choose(commands: Mapping[str, Callable], description: str) -> None:
     raise UserError(f"{_quoted(name)}: {near(name, commands)}" if name else f"give one of {', '.join(commands)}")
 
 
-def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
+def _refuse(command: Any, words: Sequence[str], leave_unknown: bool, event: Any) -> None:
   """Raises tyro's complaint as one line; leaves an unknown kind to tyro."""
   from tyro import _errors as events
 
@@ -171,13 +171,17 @@ def _refuse(command: Any, words: Sequence[str], event: Any) -> None:
       fits = in_words(argument.field.type) if "None" in choices else " or ".join(choices)
       raise UserError(f"{_name(argument)} {_quoted(value)}: {fits}")
     case events.BadValue(argument=argument) | events.InstantiationFailure(argument=argument) if argument:
+      known = {*given(command, words).values(), *_HELP}
+      unknown = [n for n, word in enumerate(words) if word.startswith("--") and word.partition("=")[0] not in known]
+      if argument.is_positional() and unknown and not leave_unknown:  # tyro stopped there, short of the argument.
+        _refuse_unknown(command, words, words[unknown[0] :])
       value = " ".join(map(_quoted, values_of(argument.lowered.name_or_flags, words)))
-      given = f" {value}: " if value else ": needs a value, "
+      before = f" {value}: " if value else ": needs a value, "
       fits = in_words(argument.field.type)
       if _NUMBERS.fullmatch(value):
         mended = f": {value.replace(',', ' ')}"
         fits += mended if fits.startswith("one or more") else "; several values, with commas, are for ablate.py"
-      raise UserError(f"{_name(argument)}{given}{fits}")
+      raise UserError(f"{_name(argument)}{before}{fits}")
 
 
 def _refuse_unknown(command: Any, words: Sequence[str], tokens: Sequence[str]) -> None:

@@ -173,7 +173,9 @@ def in_words(hint: Any) -> str:
   if origin is Literal:
     return " or ".join(map(str, inner))
   if origin in (tuple, list):
-    return f"one or more of {in_words(inner[0])}"
+    one = in_words(inner[0])
+    is_a_noun = one.startswith("a ") and " or " not in one
+    return f"one or more {one.removeprefix('a ')}s" if is_a_noun else f"one or more of {one}"
   if origin is dict or dataclasses.is_dataclass(hint):
     return "a record" if origin is None else f"names, and {in_words(inner[1])} for each"
   names = {bool: "True or False", int: "a whole number", float: "a number", pathlib.Path: "a path", str: "a text"}

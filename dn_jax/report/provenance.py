@@ -4,6 +4,7 @@ import dataclasses
 import math
 import statistics
 import textwrap
+import typing
 
 from dn_jax.config.schema import RunConfig, fields, flag_types
 from dn_jax.errors import UserError
@@ -35,11 +36,12 @@ def lines(cell: Cell) -> list[str]:
 def flags_of(config: RunConfig) -> list[list[str]]:
   """The flags of `experiments/train.py` that repeat a resolved run, except its seed; each with its value."""
   known, named = flag_types(RunConfig), ("model.name", "protocol")
+  unsaid = {flag for flag, value, _ in fields(RunConfig()) if value == ()}  # Bare, such a flag is refused by ablate.py.
   result = []
   for flag, value, part_of_run in fields(config):
-    if value is None or flag == "seed" or not (part_of_run or flag in named):
+    if value is None or (value == () and flag in unsaid) or flag == "seed" or not (part_of_run or flag in named):
       continue
-    if known[flag] is bool:
+    if {known[flag], *typing.get_args(known[flag])} & {bool}:
       head, dot, tail = flag.rpartition(".")
       result.append([f"--{flag}" if value else f"--{head}{dot}no-{tail}"])
     else:

@@ -19,7 +19,7 @@ import tyro
 
 from dn_jax.config import size, weights_file
 from dn_jax.config.check import in_words
-from dn_jax.config.meant import meant
+from dn_jax.config.meant import meant, word_meant
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
 from dn_jax.config.saved import Saved
@@ -166,7 +166,7 @@ def _grouped(tokens: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
       name, equals, value = token[2:].partition("=")
       flag, words = name.replace("_", "-"), [value] if equals else []
     elif flag is None:
-      raise UserError(f"{token}: a value without a flag before it")
+      raise UserError(f"{token}: {word_meant(token, _TYPES) or 'a value without a flag before it'}")
     else:
       words.append(token)
   if flag is not None:

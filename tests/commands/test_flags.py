@@ -31,11 +31,11 @@ def refused(command, *words):
     ("--model.depth 10001", "--model.depth 10001: must be at most 10,000"),
     ("--optimizer.learning-rate nan", "--optimizer.learning-rate nan: must be above 0"),
     ("--optimizer.momentum 1", "--optimizer.momentum 1.0: at least 0, below 1"),
-    ("--optimizer.drops 0.5 x", "--optimizer.drops 0.5 x: one or more of a number"),
+    ("--optimizer.drops 0.5 x", "--optimizer.drops 0.5 x: one or more numbers"),
     ("--optimizer.drops 0.5 2", "--optimizer.drops (0.5, 2.0): shares of the epochs, above 0, at most 1"),
     (
       "--model.blocks 6,6",
-      "--model.blocks 6,6: one or more of a whole number: 6 6",
+      "--model.blocks 6,6: one or more whole numbers: 6 6",
     ),
     ("--model.blocks", "--model.blocks (): one or more blocks of at least 1 layer"),
     ("--model.depth", "--model.depth: needs a value, a whole number"),

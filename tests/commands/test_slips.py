@@ -29,6 +29,12 @@ CHIPS = "v4, v5e, v5p, v6e, h100"
     ("dn_jax ablate --batch 8", "--batch 8: there is no such flag; did you mean --batch-size?"),
     ("dn_jax ablate --sedes 1", "--sedes 1: there is no such flag; did you mean --seeds or "),
     ("dn_jax report runs --trial", "--trial: there is no such flag; did you mean --trail or "),
+    ("dn_jax predict --sizes 3 run x.jpg", "--sizes 3: there is no such flag; did you mean --size"),
+    ("dn_jax report --trail --model.depth 40 runs", "runs: needs a value, a path"),
+    ("dn_jax ablate cifar10", "cifar10: did you mean --data.name cifar10?"),
+    ("dn_jax ablate densenet-121 --seeds 2", "densenet-121: did you mean --model.name densenet-121?"),
+    ("dn_jax train --data.name CIFAR10", "--data.name CIFAR10: did you mean cifar10?"),
+    ("dn_jax train --model.name densenet121", "--model.name densenet121: did you mean densenet-121?"),
     ("dn_jax report runs others", "others: one folder at a time"),
     ("dn_jax train --data.name C10+", '--data.name C10+: "+" is a flag of its own: --data.name cifar10 --data.augment'),
     ("dn_jax train --data.name c100", "--data.name c100: did you mean cifar100?"),
@@ -68,15 +74,18 @@ for command in (
   train.train,
   lambda: evaluate.evaluate(evaluate.Evaluation(weights=none)),
   lambda: evaluate.evaluate(evaluate.Evaluation((none,))),
+  lambda: evaluate.evaluate(evaluate.Evaluation((pathlib.Path("none"), pathlib.Path("too")))),
   lambda: predict.predict(predict.Prediction(none, ("x.jpg",))),
   lambda: export.export(none, pathlib.Path("x.safetensors")),
   lambda: picture.draw_reuse(none, pathlib.Path("x.svg")),
 ):
   try: command()
-  except Exception as error: print(type(error).__name__, "there is no such" in str(error), "jax" in sys.modules)
+  except Exception as error:
+    said = any(words in str(error) for words in ("there is no such", "none too: hold no run"))
+    print(type(error).__name__, said, "jax" in sys.modules)
 """
   lines = run("-c", code).stdout.splitlines()
-  assert [line.split()[1:] for line in lines] == [["True", "False"]] * 6, lines
+  assert [line.split()[1:] for line in lines] == [["True", "False"]] * 7, lines
 
 
 @pytest.fixture
@@ -119,17 +128,48 @@ def test_a_folder_of_runs_stands_for_its_runs(three, tmp_path):
   (tmp_path / "report").mkdir()
   done = call("dn_jax", "evaluate", *sorted(tmp_path.iterdir()))  # As a shell has runs/*.
   assert [row[0] for row in cells(done.stdout)] == [three[0], three[2]]
+  (tmp_path / "slurm").mkdir()  # As a sweep on a cluster leaves it.
+  done = call("dn_jax", "evaluate", *sorted(tmp_path.iterdir()))
+  assert [row[0] for row in cells(done.stdout)] == [three[0], three[2]]
+  assert done.stderr.splitlines()[-1] == "error: 1 of 3 runs could not be measured, see above"
   assert "report: hold no run" in call("dn_jax", "evaluate", *[tmp_path / "report"] * 2).stderr
   done = call("dn_jax", "predict", tmp_path, "x.jpg")
   assert done.stderr == f"error: {tmp_path}: not a run's folder (it holds runs, such as a; give one of them)\n"
 
 
-def test_several_runs_are_looked_for_before_one_is_measured(three, tmp_path):
+def test_a_word_that_is_no_run_is_named_and_the_runs_are_measured(three, tmp_path):
+  (tmp_path / "notes.txt").touch()
+  (tmp_path / "empty").mkdir()
+  names = [tmp_path / name for name in ("notes.txt", "empty", "d")]
+  done = call("dn_jax", "evaluate", names[0], three[0], *names[1:])
+  assert (done.returncode, [row[0] for row in cells(done.stdout)]) == (2, [three[0]])
+  assert done.stderr.splitlines() == [
+    f"not measured: {names[0]}: not a run's folder",
+    f"not measured: {names[1]}: holds no run",
+    f"not measured: {names[2]}: there is no such run's folder or file of weights",
+    "error: 3 of 4 runs could not be measured, see above",
+  ]
+  done = call("dn_jax", "evaluate", *names)
+  assert (done.returncode, done.stdout) == (2, "")
+  assert done.stderr.splitlines()[-1] == f"error: {' '.join(map(str, names))}: hold no run"
+  done = call("dn_jax", "evaluate", three[0], names[0], "--confusion", tmp_path / "x")
+  assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_run_that_is_named_twice_is_measured_once(three, tmp_path):
+  (tmp_path / "b" / "config.json").unlink()
+  done = call("dn_jax", "evaluate", tmp_path, three[2], tmp_path / "b" / ".." / "a")
+  assert (done.returncode, [row[0] for row in cells(done.stdout)]) == (0, [three[0], three[2]])
+  done = call("dn_jax", "evaluate", three[0], three[0])
+  assert (done.returncode, done.stdout.splitlines()[0]) == (0, "test, 400 images, network of epoch 2")
+
+
+def test_several_runs_are_looked_at_before_one_is_measured(three, tmp_path):
   weights = tmp_path / "w.safetensors"
   weights.touch()
   for words, line in (
-    ((*three, tmp_path / "d"), f"{tmp_path / 'd'}: there is no such run's folder or file of weights"),
     ((three[0], weights), f"{weights}: a file of weights is measured alone"),
+    ((three[0], "hf://some/net"), "hf://some/net: a file of weights is measured alone"),
     ((three[0], three[2], "--confusion", tmp_path / "x"), f"--confusion {tmp_path / 'x'}: is of one network"),
     ((three[0], "--size", "9"), f"{three[0]}: a run knows its network, images and sizes"),
   ):

@@ -48,7 +48,7 @@ def test_a_configuration_survives_json():
     ({"epochs": 2**31}, "epochs 2147483648: must be below 2**31"),
     ({"model": 5}, "model 5: a record"),
     ({"model": {"dtype": "float8"}}, 'model.dtype "float8": float32 or bfloat16'),
-    ({"model": {"blocks": [6, "6"]}}, 'model.blocks "6": one or more of a whole number'),
+    ({"model": {"blocks": [6, "6"]}}, 'model.blocks "6": one or more whole numbers'),
     ({"model": {"bottleneck": "False"}}, 'model.bottleneck "False": True or False'),
     ({"optimizer": {"momentum": math.nan}}, "optimizer.momentum NaN: at least 0, below 1"),
     ({"optimizer": {"warmup_epochs": math.inf}}, "optimizer.warmup_epochs Infinity: at least 0, within the run"),
@@ -93,7 +93,7 @@ def test_a_value_of_another_type_than_its_field_is_refused_wherever_it_comes_fro
       {"input": {"std": ["x"]}},
       'input.std "x": a number of at least 1e-6 for each channel, or for each pixel and channel',
     ),
-    ({"classes": "cat"}, 'classes "cat": one or more of a text'),
+    ({"classes": "cat"}, 'classes "cat": one or more texts'),
   ],
 )
 def test_what_a_file_of_weights_says_wrongly_of_itself_is_named(said, line):

@@ -10,9 +10,9 @@ import shutil
 
 import fabricated
 import pytest
-import tyro
 import untrained
 
+from dn_jax.commands.flags import parse
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, identity
 from dn_jax.errors import UserError
@@ -32,6 +32,7 @@ CONFIGS = [
     OptimizerConfig(schedule="cosine", nesterov=False),
     epochs=4,
   ),
+  RunConfig(DataConfig("digits"), ModelConfig(depth=10, growth_rate=4), OptimizerConfig(drops=()), epochs=4),
 ]
 
 
@@ -43,11 +44,13 @@ def test_the_flags_of_a_cell_make_its_runs_again(config, tmp_path):
   begin = lines.index("  what it is:") + 1
   end = next(n for n, line in enumerate(lines) if line.startswith("  seed "))
   words = shlex.split(" ".join(lines[begin:end]))
-  again = resolve(tyro.cli(RunConfig, args=[*words, "--seed", str(config.seed)]))
+  again = resolve(parse(RunConfig, args=[*words, "--seed", str(config.seed)]))
   assert identity(again) == identity(resolve(config))
   # None of the flags that say what the run is, and that have a value, is left out.
   said = {word[2:].replace("no-", "") for word in words if word.startswith("--")}
-  assert {flag for flag, value in identity(again).items() if value is not None} - {"seed"} <= said
+  assert {flag for flag, value in identity(again).items() if value is not None} - {"seed", "freeze"} <= said
+  # In the form that `--help` has.
+  assert not {"True", "False"} & set(words)
 
 
 def test_a_mean_is_the_mean_of_the_numbers_that_are_printed(small_table):
