@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import threading
 import sys
 import threading
 from types import SimpleNamespace
@@ -47,6 +46,8 @@ def test_a_folder_that_is_removed_or_renamed_meanwhile_is_one_line_and_is_not_ma
 
   with pytest.raises(UserError) as refused:
     go_on()
+  for late in [each for each in threading.enumerate() if isinstance(each, threading.Timer)]:
+    late.join()
   words = "cannot be written (No such file or directory; is it still there?); once it can, the same command goes on"
   assert str(refused.value) == f"{run}: {words}"
   assert not run.exists()
