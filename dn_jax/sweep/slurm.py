@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dn_jax.config.sweep import SLURM, Sweep
-from dn_jax.errors import ConfigurationError, reason
+from dn_jax.errors import ConfigurationError, first_line, in_a_line, reason
 from dn_jax.runs import collection, records
 from dn_jax.sweep.process import End, Outcome, carry_out
 from dn_jax.sweep.runner import Job, epochs_done
@@ -151,7 +151,7 @@ class Slurm:
     """Submits a run.
 
     Raises:
-      ConfigurationError: sbatch refuses it.
+      ConfigurationError: sbatch refuses it, or what it is given cannot be written.
     """
     from submitit.core import utils
 
@@ -159,8 +159,11 @@ class Slurm:
     run.epochs, run.failed = epochs_done(folder), _failure(folder)
     try:
       run.handle = self.executor(folder).submit(_task, run.job.command, folder, time_out)
-    except (utils.FailedJobError, utils.FailedSubmissionError, OSError) as error:
-      raise ConfigurationError("cluster", SLURM, f"sbatch refuses: {_last(str(error))}") from None
+    except (utils.FailedJobError, utils.FailedSubmissionError) as error:
+      raise ConfigurationError("cluster", SLURM, f"sbatch refuses: {_last(str(error)) or first_line(error)}") from None
+    except OSError as error:
+      why = in_a_line(error) or reason(error)
+      raise ConfigurationError("cluster", SLURM, f"a job cannot be submitted: {why}") from None
     run.tries += 1
     run.unclear = 0
 

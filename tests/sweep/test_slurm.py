@@ -4,6 +4,7 @@ import collections
 import os
 import pathlib
 import re
+import shutil
 import signal
 import time
 import types
@@ -222,6 +223,18 @@ def test_the_jobs_of_an_earlier_start_are_asked_for_at_once(tmp_path, data, jobs
   before = submitit.SlurmJob.watcher.num_calls
   assert list(slurm.Slurm(asking(tmp_path / "out"), pytest.fail)(todo, None, lambda: True, pytest.fail)) == []
   assert submitit.SlurmJob.watcher.num_calls == before + 1
+
+
+def test_a_refusal_without_a_word_and_one_of_the_file_system_are_lines(tmp_path, data, jobs):
+  out, sbatch = tmp_path / "out", tmp_path / "slurm" / "bin" / "sbatch"
+  sbatch.write_text("#!/bin/sh\nexit 1\n")
+  with pytest.raises(ConfigurationError, match=r"^--cluster slurm: sbatch refuses: FailedJobError$"):
+    sweep(out, data, 1, [])
+  shutil.rmtree(out / "slurm")
+  (out / "slurm").touch()
+  line = rf"^--cluster slurm: a job cannot be submitted: {out}/slurm/\S+: Not a directory; "
+  with pytest.raises(ConfigurationError, match=line):
+    sweep(out, data, 1, [])
 
 
 def test_a_refusal_is_a_line_unless_jobs_are_under_way_which_are_waited_for(tmp_path, data, jobs):
