@@ -111,10 +111,10 @@ class WeightsAndBiases:
     import wandb
 
     self._say, self._failed = say, False
-    own = _id(config.out / WANDB)
+    own, settings = _id(config.out / WANDB), _settings(config)
     try:
       # Of the whole process, so that W&B neither prints nor asks for a key.
-      wandb.setup(_settings(config))
+      wandb.setup(settings)
       self._run = wandb.init(
         project=config.wandb,
         dir=str(config.out),
@@ -125,7 +125,10 @@ class WeightsAndBiases:
       )
     except Exception as error:  # Of its own kinds, pydantic's and the network's.
       _abandon()
-      raise _refusal(config, error) from None
+      # A server that is not there has no kind of error to itself.
+      refuses = isinstance(error, wandb.errors.UsageError | wandb.errors.AuthenticationError | ValueError)
+      said = f"{'refuses' if refuses else 'cannot be reached, or refuses'}: {_line(error).rstrip('.')}"
+      raise ConfigurationError(WANDB, config.wandb, f"W&B {said}; WANDB_MODE=offline keeps it here") from None
     self._kept = shown(self._run.settings.sync_dir)
     where = self._run.url or ("disabled" if self._run.disabled else f"offline; 'wandb sync {self._kept}' uploads it")
     say(f"W&B: {where}")
@@ -187,7 +190,7 @@ def _settings(config: RunConfig) -> Any:
       finish_timeout_raises=True,
     )
   except Exception as error:
-    raise _refusal(config, error) from None
+    raise ConfigurationError(WANDB, config.wandb, f"W&B refuses: {_line(error)}") from None
 
 
 def _id(folder: pathlib.Path) -> str:
@@ -207,11 +210,12 @@ def _abandon() -> None:
     wandb.teardown(exit_code=1)
 
 
-def _refusal(config: RunConfig, error: Exception) -> ConfigurationError:
-  return ConfigurationError(WANDB, config.wandb, f"W&B refuses: {_line(error)}")
-
-
 def _line(error: Exception) -> str:
+  import pydantic
+
+  if isinstance(error, pydantic.ValidationError):  # Whose text lists all, each with an address.
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
   return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import logging
 import pathlib
 import shlex
 import signal
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dn_jax.config.sweep import SLURM, Sweep
-from dn_jax.errors import ConfigurationError
+from dn_jax.errors import ConfigurationError, first_line, in_a_line, reason
 from dn_jax.runs import collection, records
 from dn_jax.sweep.process import End, Outcome, carry_out
 from dn_jax.sweep.runner import Job, epochs_done
@@ -22,6 +23,8 @@ from dn_jax.system import folders, signals
 
 # Seconds between two looks at the jobs, and those that a run has to save in before its time limit.
 _LOOK, _NOTICE = 2.0, 120
+# For so many looks in a row it may be unclear what became of a job: sacct lags behind.
+_UNCLEAR = 30
 # How often a run is submitted without getting an epoch further.
 _TRIES = 6
 # Minutes of a job of the local stand-in, which wants a limit.
@@ -33,10 +36,11 @@ _ASK = signals.ASK.name.removeprefix("SIG")
 class _Run:
   """A run on its way.
 
-  epochs: done before its newest job
-  failed: its failure before that
-  handle: submitit's of the newest job; None before the first
-  tries:  jobs since it last got further
+  epochs:  done before its newest job
+  failed:  its failure before that
+  handle:  submitit's of the newest job; None before the first
+  tries:   jobs since it last got further
+  unclear: looks in a row at which SLURM did not say what became of the job
   """
 
   job: Job
@@ -44,6 +48,7 @@ class _Run:
   failed: records.Failure | None
   handle: Any = None
   tries: int = 0
+  unclear: int = 0
   begin: float = dataclasses.field(default_factory=time.monotonic)
 
 
@@ -59,7 +64,8 @@ class Slurm:
     executor: submitit's name for what carries jobs out; "local" stands in for SLURM.
 
   Raises:
-    ConfigurationError: submitit is not installed, this machine has no SLURM, or `--out` is a bucket's.
+    ConfigurationError: submitit is not installed, this machine has no SLURM, or one without accounting, or `--out` is
+      a bucket's.
   """
 
   def __init__(self, sweep: Sweep, say: Callable[[str], None], executor: str = SLURM):
@@ -73,11 +79,18 @@ class Slurm:
     self._kind = submitit.SlurmExecutor if executor == SLURM else submitit.LocalExecutor
     if self._kind is submitit.SlurmExecutor and self._kind.affinity() <= 0:
       raise ConfigurationError("cluster", SLURM, "srun is not found; start the sweep on a machine of the cluster")
+    if self._kind is submitit.SlurmExecutor and (why := _no_states()) is not None:
+      raise ConfigurationError("cluster", SLURM, f"sacct gives no states ({why})")
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # It warns, in the display, at each look that fails.
 
   def __call__(
     self, jobs: Sequence[Job], time_out: float | None, stop: Callable[[], bool], look: Callable[[Job], None]
   ) -> Iterator[tuple[Job, End]]:
     runs = [_Run(job, epochs_done(job.folder), _failure(job.folder), self._earlier(job)) for job in jobs]
+    _look(runs)
+    for run in runs:
+      if run.handle and _done(run.handle):
+        run.handle = None
     left = collections.deque(run for run in runs if not run.handle)
     under_way = [run for run in runs if run.handle]
     if under_way:
@@ -100,9 +113,10 @@ class Slurm:
       if under_way and (now := _states(under_way, len(left))) != said:
         self._say(said := now)
       time.sleep(_LOOK)
-      # One look is at all of them.
-      for run, forced in [(run, asked and run is under_way[0]) for run in under_way]:
-        if not _done(run.handle, forced):
+      if asked or any(run.unclear for run in under_way):
+        _look(under_way)
+      for run in list(under_way):
+        if not _ended(run, asked):
           look(run.job)
           continue
         under_way.remove(run)
@@ -137,7 +151,7 @@ class Slurm:
     """Submits a run.
 
     Raises:
-      ConfigurationError: sbatch refuses it.
+      ConfigurationError: sbatch refuses it, or what it is given cannot be written.
     """
     from submitit.core import utils
 
@@ -145,24 +159,61 @@ class Slurm:
     run.epochs, run.failed = epochs_done(folder), _failure(folder)
     try:
       run.handle = self.executor(folder).submit(_task, run.job.command, folder, time_out)
-    except (utils.FailedJobError, utils.FailedSubmissionError, OSError) as error:
-      lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-      raise ConfigurationError("cluster", SLURM, f"sbatch refuses: {lines[-1]}") from None
+    except (utils.FailedJobError, utils.FailedSubmissionError) as error:
+      raise ConfigurationError("cluster", SLURM, f"sbatch refuses: {_last(str(error)) or first_line(error)}") from None
+    except OSError as error:
+      why = in_a_line(error) or reason(error)
+      raise ConfigurationError("cluster", SLURM, f"a job cannot be submitted: {why}") from None
     run.tries += 1
+    run.unclear = 0
 
   def _earlier(self, job: Job) -> Any:
-    """The job of a run that an earlier sweep submitted, and that has not ended; None where there is none."""
+    """The newest job of a run that an earlier sweep submitted; None where there is none."""
     folder = _jobs_of(job.folder)
     numbers = [int(name) for path in folder.glob("*_submitted.pkl") if (name := path.name.split("_")[0]).isdecimal()]
     if not numbers or self._kind.name() != SLURM:  # The local one knows its own processes alone.
       return None
-    handle = self._kind.job_class(folder, str(max(numbers)))
-    return None if _done(handle, True) else handle
+    return self._kind.job_class(folder, str(max(numbers)))
 
 
-def _done(handle: Any, forced: bool = False) -> bool:
+def _no_states() -> str | None:
+  """Why sacct gives no states, as where SLURM keeps no accounts; None: it gives them."""
+  try:
+    asked = subprocess.run(
+      ["sacct", "--format=JobID,State"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
+  except OSError as error:
+    return reason(error)
+  return (_last(asked.stderr) or f"exit code {asked.returncode}") if asked.returncode else None
+
+
+def _last(text: str) -> str:
+  """The last line of what a command printed; empty where it printed none."""
+  return (text.strip().splitlines() or [""])[-1].strip()
+
+
+def _look(runs: Sequence[_Run]) -> None:
+  """Has submitit, whose states are up to ten minutes old, ask for them now."""
+  if handle := next((run.handle for run in runs if run.handle), None):
+    handle.get_info(mode="force")  # Of one job; it is about all of them.
+
+
+def _done(handle: Any) -> bool:
   """Whether a job has ended; submitit, which has jobs requeued, waits for a preempted one."""
-  return handle.done(force_check=forced) or handle.state == "PREEMPTED"
+  return handle.done() or handle.state == "PREEMPTED"
+
+
+def _ended(run: _Run, asked: bool) -> bool:
+  """Whether a run's job has ended and it is known how, or SLURM has not said what became of it for `_UNCLEAR` looks."""
+  done, state = _done(run.handle), run.handle.state
+  if done and (asked or _recorded(run)):
+    return True
+  # A job's result is there before SLURM's word on its end, such as that somebody cancelled it.
+  if state != "UNKNOWN" and not (done and state in ("PENDING", "RUNNING", "COMPLETING")):
+    run.unclear = 0
+    return done
+  run.unclear += 1
+  return run.unclear > _UNCLEAR
 
 
 def _jobs_of(folder: pathlib.Path) -> pathlib.Path:
@@ -184,13 +235,9 @@ def _end(run: _Run, asked: bool) -> End | None:
     run: whose job has ended.
     asked: whether the sweep was told to stop.
   """
+  if end := _recorded(run):
+    return end
   seconds, folder = time.monotonic() - run.begin, run.job.folder
-  with contextlib.suppress(records.RunError):
-    if records.read_summary(folder):
-      return End(Outcome.DONE, seconds)
-  failed = _failure(folder)
-  if failed and failed != run.failed:
-    return End(Outcome.FAILED, seconds, failed.error)
   if asked:
     return End(Outcome.STOPPED, seconds)
   state = run.handle.state
@@ -202,6 +249,18 @@ def _end(run: _Run, asked: bool) -> End | None:
     return None
   error = f"{_TRIES} jobs ended without an epoch more, the last one {state}; started again, it goes on"
   return End(Outcome.FAILED, seconds, f"{error}; see {_jobs_of(folder)}")
+
+
+def _recorded(run: _Run) -> End | None:
+  """The end of a run that its records tell; None where they have none."""
+  seconds, folder = time.monotonic() - run.begin, run.job.folder
+  with contextlib.suppress(records.RunError):
+    if records.read_summary(folder):
+      return End(Outcome.DONE, seconds)
+  failed = _failure(folder)
+  if failed and failed != run.failed:
+    return End(Outcome.FAILED, seconds, failed.error)
+  return None
 
 
 def _failure(folder: pathlib.Path) -> records.Failure | None:

@@ -1,7 +1,8 @@
 """Stands in for SLURM: its commands, for `PATH`, that run each job as a process of this machine.
 
 In the folder of jobs, NUMBER.sh is what was submitted, NUMBER.task the process of a job that began. There the file
-`most` has the number of jobs that sbatch takes, and `hold` that of the first which stays in the queue.
+`most` has the number of jobs that sbatch takes, and `hold` that of the first which stays in the queue. Without the file
+`accounting` sacct fails. NUMBER.state, where it is, is what sacct says of a job.
 """
 
 import os
@@ -26,6 +27,10 @@ while case $1 in -*) true;; *) false;; esac; do [ $1 = --output ] && shift; shif
 exec "$@"
 """
 _SACCT = """#!/bin/sh
+if [ ! -e $SLURM_STAND_IN/accounting ]; then
+  echo "Slurm accounting storage is disabled" >&2
+  exit 1
+fi
 echo "JobID|State|NodeList"
 for script in $SLURM_STAND_IN/*.sh; do
   job=${script%.sh}
@@ -54,7 +59,7 @@ def install(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pa
   jobs = folder / "jobs"
   (folder / "bin").mkdir(parents=True)
   jobs.mkdir()
-  for name in ("most", "hold"):
+  for name in ("most", "hold", "accounting"):
     (jobs / name).write_text("99")
   for name, script in (("sbatch", _SBATCH), ("srun", _SRUN), ("sacct", _SACCT), ("scancel", _SCANCEL)):
     path = folder / "bin" / name

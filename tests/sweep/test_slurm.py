@@ -4,6 +4,7 @@ import collections
 import os
 import pathlib
 import re
+import shutil
 import signal
 import time
 import types
@@ -23,7 +24,7 @@ from dn_jax.sweep import command, runner, slurm
 from dn_jax.sweep.cells import cells_of
 from dn_jax.sweep.process import Outcome
 
-pytest.importorskip("submitit", reason="needs submitit: pip install -e '.[slurm]'")
+submitit = pytest.importorskip("submitit", reason="needs submitit: pip install -e '.[slurm]'")
 
 data = test_runner.data  # The fixture.
 
@@ -33,6 +34,7 @@ def jobs(tmp_path, monkeypatch):
   """SLURM's jobs, each a process that finds this tree's package; the sweep looks at them often."""
   monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
   monkeypatch.setattr(slurm, "_LOOK", 0.05)
+  submitit.SlurmJob.watcher.clear()  # Each test's jobs have the same numbers.
   return slurm_stand_in.install(tmp_path / "slurm", monkeypatch)
 
 
@@ -96,6 +98,13 @@ def test_a_machine_without_slurm_is_a_line(tmp_path, monkeypatch):
     slurm.Slurm(asking(tmp_path), print)
 
 
+def test_a_cluster_without_accounting_is_a_line(tmp_path, jobs):
+  (jobs / "accounting").unlink()
+  with pytest.raises(ConfigurationError) as error:
+    slurm.Slurm(asking(tmp_path), print)
+  assert str(error.value) == "--cluster slurm: sacct gives no states (Slurm accounting storage is disabled)"
+
+
 def test_a_preempted_run_is_submitted_again_and_a_failed_one_is_not(tmp_path, data, jobs):
   behave(data, _0=["told"], _1=["fail"])
   out, said = tmp_path / "out", []
@@ -107,7 +116,7 @@ def test_a_preempted_run_is_submitted_again_and_a_failed_one_is_not(tmp_path, da
   done = {("0", "began"): 2, ("0", "stopped"): 1, ("0", "finished"): 1, ("1", "began"): 1}
   assert collections.Counter(events(data)) == done
   assert len(metrics(found[0].folder)) == 3  # The first epoch was not done again.
-  assert said[0].startswith("SLURM: 2 ")
+  assert re.match(r"SLURM: (2|1 \w+, 1) \w+$", said[0])
   assert collection.read(out).skipped == []
 
 
@@ -126,6 +135,52 @@ def test_a_stop_saves_the_runs_under_way_and_cancels_those_in_the_queue(tmp_path
   assert all(run.failure is None for run in collection.read(out).runs)
   assert (jobs / "2.state").read_text() == "CANCELLED\n"
   assert (jobs / "scancel").read_text() == "--state=PENDING 1 2\n--signal=USR1 1 2\n"
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_job_that_sacct_knows_nothing_of_is_not_waited_for_for_ever(
+  tmp_path, data, jobs, stopped, monkeypatch, caplog
+):
+  monkeypatch.setattr(slurm, "_UNCLEAR", 3)
+  monkeypatch.setattr(slurm, "_TRIES", 2)
+  (jobs / "hold").write_text("1")
+  looks = []
+
+  def look(job):
+    looks.append(job)
+    assert len(looks) < 30
+
+  todo = runner.jobs_of(cells(data, 1), collection.read(tmp_path / "out"), stand_in.TRAIN)
+  place = slurm.Slurm(asking(tmp_path / "out"), lambda line: None)
+  (jobs / "accounting").unlink()
+  ((_, end),) = place(todo, None, lambda: stopped and submitted(jobs) > 0, look)
+  if stopped:
+    assert (end.outcome, end.error, submitted(jobs)) == (Outcome.STOPPED, "", 1)
+  else:
+    assert (end.outcome, submitted(jobs)) == (Outcome.FAILED, 2)
+    assert end.error.startswith("2 jobs ended without an epoch more, the last one UNKNOWN; ")
+  assert len(looks) == 3 * submitted(jobs)
+  assert caplog.records == []  # submitit's warnings would stand in the display.
+
+
+def test_a_run_whose_job_somebody_cancels_is_not_submitted_again(tmp_path, data, jobs):
+  behave(data, _0=["slow"])
+  out, looks = tmp_path / "out", []
+
+  def look(job):
+    # The task saves and is done; SLURM says why a little later.
+    if ("0", "began") in events(data) and not looks:
+      (jobs / "1.state").write_text("RUNNING")
+      os.kill(int((jobs / "1.task").read_text()), signal.SIGTERM)
+    if ("0", "stopped") in events(data):
+      looks.append(job)
+      if len(looks) == 20:
+        (jobs / "1.state").write_text("CANCELLED by 1000")
+
+  todo = runner.jobs_of(cells(data, 1), collection.read(out), stand_in.TRAIN)
+  ((_, end),) = slurm.Slurm(asking(out), lambda line: None)(todo, None, lambda: False, look)
+  assert end[::2] == (Outcome.STOPPED, "job 1 was cancelled")
+  assert submitted(jobs) == 1
 
 
 def test_a_stop_before_anything_is_submitted_cancels_nothing(tmp_path, data, jobs):
@@ -155,6 +210,31 @@ def test_a_sweep_started_again_waits_for_the_jobs_of_the_one_that_was_killed(tmp
   all_done_once(out, data, 2)
   assert sweep(out, data, 2, said) == []
   assert submitted(jobs) == 2
+
+
+def test_the_jobs_of_an_earlier_start_are_asked_for_at_once(tmp_path, data, jobs):
+  todo = runner.jobs_of(cells(data, 4), collection.read(tmp_path / "out"), stand_in.TRAIN)
+  for number, job in enumerate(todo, 1):
+    folder = slurm._jobs_of(job.folder)
+    folder.mkdir(parents=True)
+    (folder / f"{number}_submitted.pkl").touch()
+    (jobs / f"{number}.sh").touch()
+    (jobs / f"{number}.state").write_text("COMPLETED")
+  before = submitit.SlurmJob.watcher.num_calls
+  assert list(slurm.Slurm(asking(tmp_path / "out"), pytest.fail)(todo, None, lambda: True, pytest.fail)) == []
+  assert submitit.SlurmJob.watcher.num_calls == before + 1
+
+
+def test_a_refusal_without_a_word_and_one_of_the_file_system_are_lines(tmp_path, data, jobs):
+  out, sbatch = tmp_path / "out", tmp_path / "slurm" / "bin" / "sbatch"
+  sbatch.write_text("#!/bin/sh\nexit 1\n")
+  with pytest.raises(ConfigurationError, match=r"^--cluster slurm: sbatch refuses: FailedJobError$"):
+    sweep(out, data, 1, [])
+  shutil.rmtree(out / "slurm")
+  (out / "slurm").touch()
+  line = rf"^--cluster slurm: a job cannot be submitted: {out}/slurm/\S+: Not a directory; "
+  with pytest.raises(ConfigurationError, match=line):
+    sweep(out, data, 1, [])
 
 
 def test_a_refusal_is_a_line_unless_jobs_are_under_way_which_are_waited_for(tmp_path, data, jobs):
