@@ -306,13 +306,18 @@ def class_names(config: DataConfig, count: int) -> tuple[str, ...] | None:
   return found if found and len(found) == count else None
 
 
-def normalisation(dataset: Dataset, how: str) -> tuple[np.ndarray, np.ndarray]:
+def normalisation(dataset: Dataset, how: str | None) -> tuple[np.ndarray, np.ndarray]:
   """Mean and standard deviation for normalising images; both broadcast over [height, width, channels].
 
   `channel`: the data set's published constants. `pixel`: the mean training image, and one standard deviation of all
   pixel values, without the mean image subtracted (the authors' Torch code of stochastic depth). `mean`: the mean
   image, and 1 (the authors' Caffe code).
+
+  Raises:
+    ValueError: none of these, such as the None of a configuration that is not resolved.
   """
+  if how not in ("channel", "pixel", "mean"):
+    raise ValueError(f"normalise {how!r}: channel, pixel or mean; `dn_jax.config.resolve.resolve` fills in a run's")
   if how == "channel":
     return np.asarray(dataset.info.mean), np.asarray(dataset.info.std)
   pictures = dataset.train.images

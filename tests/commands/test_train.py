@@ -389,7 +389,7 @@ def test_a_finished_run_started_under_another_remat_policy_keeps_its_record(undi
 def test_evaluate_refuses_what_is_no_run(tmp_path, undisturbed):
   done = call("experiments/evaluate.py", tmp_path)
   assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-  assert "not a run's folder" in done.stderr
+  assert "holds no run" in done.stderr
   shutil.copytree(undisturbed[0], tmp_path / "run")
   shutil.rmtree(tmp_path / "run" / "checkpoints")
   done = call("experiments/evaluate.py", tmp_path / "run")

@@ -105,7 +105,7 @@ def test_weights_of_other_channels_are_refused_in_a_line(trained, file, photos, 
     done = call("dn_jax", *command, "--data.channels", "3")
     assert (done.returncode, done.stderr) == (2, "error: --data.channels 3: the network takes images of 1\n")
   done = call("dn_jax", "evaluate", trained[0], "--data.channels", "1")
-  assert "those flags are for --weights" in done.stderr
+  assert "those flags are for a file of weights" in done.stderr
   done = train(photos, tmp_path / "run", "--weights", file, "--data.channels", "1")
   assert done.returncode == 0, done.stderr
 

@@ -246,6 +246,8 @@ def test_a_mean_picture_and_one_deviation_are_those_of_the_training_pictures():
   mean, std = catalog.normalisation(data, "mean")
   assert np.abs((pictures - mean).mean(axis=0)).max() < 1e-12
   assert np.all(std == 1)
+  with pytest.raises(ValueError, match="normalise None: channel, pixel or mean"):
+    catalog.normalisation(data, None)
 
 
 # The authors' Torch code, datasets/cifar10.lua and cifar100.lua; SVHN: paper, section 4.1.

@@ -215,7 +215,7 @@ def test_a_run_is_the_same_on_eight_devices_by_pmap_in_pieces_and_no_other_than_
 @pytest.mark.thorough
 def test_a_run_begun_on_eight_devices_with_its_state_cut_goes_on_on_one(tmp_path):
   folder = tmp_path / "run"
-  flags = ("--epochs", "3", "--batch-size", "96", "--statistics-groups", "4", "--checkpoint.every-steps", "5")
+  flags = ("--epochs", "2", "--batch-size", "96", "--statistics-groups", "4", "--checkpoint.every-steps", "5")
   command = [sys.executable, *small_run(folder, *flags, "--shard-state")]
   process = subprocess.Popen(command, cwd=ROOT, env=environment(8), stdout=subprocess.DEVNULL)
   wait_for(folder / "checkpoints" / "15" / "digests.json", process)  # An epoch has 13 steps.
