@@ -25,9 +25,9 @@ _MENDS = {
   errno.ESTALE: "mount its file system again",
   errno.ENODEV: "is its disk there?",
 }
-# Characters of a value that a message shows; the longest path that Linux takes is shown whole.
+# Characters of a name that a message shows: the longest path that Linux takes is shown whole.
 _LONGEST = 4096
-# Likewise of a library's words about a file.
+# Likewise of another value, and of a library's words about a file.
 _LONGEST_QUOTE = 300
 
 
@@ -50,8 +50,8 @@ class ConfigurationError(UserError):
   """A value that does not fit: names the flag, the value and what would fit; `parts` of a list may follow."""
 
   def __init__(self, flag: str, value: object, fits: str, *parts: str):
-    text = shown(value)
-    given = f"--{flag} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}".rstrip()
+    text, longest = shown(value), _LONGEST if isinstance(value, str | os.PathLike) else _LONGEST_QUOTE
+    given = f"--{flag} {text if len(text) <= longest else text[:longest] + '...'}".rstrip()
     super().__init__(f"{given}: {fits}", *parts)
     self.flag, self.value, self.fits = flag, value, fits
 

@@ -14,6 +14,12 @@ def test_a_mistake_of_another_process_is_the_same_line_here():
   assert (str(error), error.flag, error.fits) == ("--epochs 0: must be at least 1", "epochs", "must be at least 1")
 
 
+def test_of_a_long_list_the_beginning_is_shown_and_a_path_whole():
+  assert str(ConfigurationError("model.blocks", (1,) * 2000, "too many")).endswith("...: too many")
+  assert len(str(ConfigurationError("model.blocks", (1,) * 2000, "too many"))) < 400
+  assert str(ConfigurationError("out", "a" * 4000, "is no folder")) == f"--out {'a' * 4000}: is no folder"
+
+
 @pytest.mark.parametrize("name", ["a\nb", "a\n  b", "a\r\n  b", "a\u2028b", "a\x1b[2Jb"])
 def test_a_name_does_not_break_a_line_and_a_list_has_a_line_for_each_part(name):
   error = ConfigurationError("out", name, "holds another run", f"was {name}", "is 5")

@@ -3,6 +3,7 @@
 import fabricated
 import numpy as np
 import pytest
+import rich.console
 from conftest import call, run
 
 from dn_jax.commands.network import DataName, input_of
@@ -100,6 +101,8 @@ def three(tmp_path, monkeypatch):
     return Measured(400, error, 1.25, 0.3, tuple("0123456789"), np.diag([1] * 10), epoch=2)
 
   monkeypatch.setattr("dn_jax.inference.evaluate.of_run", of_run)
+  # No folder's name is broken over lines.
+  monkeypatch.setattr("dn_jax.commands.command_line.console", lambda: rich.console.Console(width=500))
   return [str(folder) for folder in folders]
 
 

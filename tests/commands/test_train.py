@@ -229,7 +229,7 @@ def test_ctrl_c_stops_a_run_at_the_next_step_and_it_goes_on(undisturbed, tmp_pat
   assert stopped(done.returncode, done.stderr, folder) == "19"
   again = call(*small_run(folder, *FLAGS))
   assert again.returncode == 0, again.stderr
-  assert "going on after epoch 1 and 1 steps, from the checkpoint of step 19" in " ".join(again.stdout.split())
+  assert "going on after epoch 1 and 1 step, from the checkpoint of step 19" in " ".join(again.stdout.split())
   same(folder, undisturbed[0])
 
 
