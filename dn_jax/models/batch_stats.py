@@ -143,8 +143,8 @@ def _about(values: jax.Array, shift: jax.Array, dtype: jnp.dtype) -> tuple[jax.A
 def _about_three(values: jax.Array, _: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
   """For GPUs, which make a map before they measure it, and may wait for the host at each branch of a program.
 
-  The shift is the median of three values of each channel: at most a few deviations from the mean, where a channel has
-  outliers too. Both sums are one reduction: as two, their parts are added up by a kernel each.
+  The shift is the median of three values of each channel, a few deviations from the mean unless two of the three are
+  outliers. Both sums are one reduction: as two, their parts are added up by a kernel each.
   """
   flat = values.reshape(-1, values.shape[-1]).astype(jnp.promote_types(values.dtype, dtype))
   one, two, three = (flat[len(flat) * sevenths // 7] for sevenths in (1, 3, 5))
