@@ -13,9 +13,11 @@ import jax
 import rich.console
 
 from dn_jax.config import protocol
+from dn_jax.config.check import to_dict
+from dn_jax.config.nested import flags
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import data_name, slug
-from dn_jax.config.schema import RunConfig, flags, to_dict
+from dn_jax.config.schema import RunConfig
 from dn_jax.data import catalog
 from dn_jax.distributed import processes
 from dn_jax.distributed.layout import Layout, make_layout

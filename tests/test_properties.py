@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dn_jax.config.check import check, to_dict
+from dn_jax.config.nested import identity
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, identity
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from dn_jax.data import stream
 from dn_jax.errors import UserError
 from dn_jax.models.densenet import blocks_of_depth

@@ -17,7 +17,8 @@ from typing import Annotated
 from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.config import saved
-from dn_jax.config.schema import Count, Unset, flag_types
+from dn_jax.config.nested import flag_types
+from dn_jax.config.schema import Count, Unset
 from dn_jax.config.sweep import Sweep, check_cluster
 from dn_jax.errors import shown
 from dn_jax.planner import targets

@@ -18,8 +18,8 @@ from typing import Any
 from dn_jax.commands import explain
 from dn_jax.config.check import check, check_values, in_words
 from dn_jax.config.meant import meant, word_meant
+from dn_jax.config.nested import flag_types
 from dn_jax.config.origin import Setting
-from dn_jax.config.schema import flag_types
 from dn_jax.errors import UserError, near
 from dn_jax.system import traces
 

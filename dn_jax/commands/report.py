@@ -23,7 +23,8 @@ from dn_jax.commands import command_line
 from dn_jax.commands.cifar_table import columns_of
 from dn_jax.commands.flags import parse
 from dn_jax.config import zoo
-from dn_jax.config.schema import Unset, flag_types
+from dn_jax.config.nested import flag_types
+from dn_jax.config.schema import Unset
 from dn_jax.errors import ConfigurationError, UserError, near, shown, shown_lines
 from dn_jax.system import folders
 

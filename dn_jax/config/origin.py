@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dn_jax.config import protocol, weights_file, zoo
+from dn_jax.config.nested import flags
 from dn_jax.config.network import kind_of
-from dn_jax.config.schema import ModelConfig, RunConfig, Unset, flags
+from dn_jax.config.schema import ModelConfig, RunConfig, Unset
 
 DEFAULT = "default"
 
@@ -27,7 +28,7 @@ class Setting:
 
 
 def settings(asked: RunConfig, resolved: RunConfig, given: Mapping[str, str]) -> list[Setting]:
-  """Every flag of a run, in the order of `dn_jax.config.schema.flags`.
+  """Every flag of a run, in the order of `dn_jax.config.nested.flags`.
 
   Args:
     asked: as the person asked for it.

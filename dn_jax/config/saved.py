@@ -12,8 +12,9 @@ from typing import Any
 from dn_jax.config import plain_yaml
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.meant import meant
+from dn_jax.config.nested import difference, flags, flat, replaced
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import RunConfig, difference, flags, flat, replaced, without_retired
+from dn_jax.config.schema import RunConfig, without_retired
 from dn_jax.config.weights_file import BESIDE_A_NETWORK
 from dn_jax.errors import ConfigurationError, UserError, reason
 from dn_jax.system import folders

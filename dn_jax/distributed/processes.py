@@ -312,7 +312,7 @@ def agree(flags: dict[str, Any]) -> None:
   """
   if jax.process_count() == 1:
     return
-  from dn_jax.config.schema import difference  # One process joins nothing, and may do without the flags' checks.
+  from dn_jax.config.nested import difference  # One process joins nothing, and may do without the flags' checks.
 
   records = [json.loads(text) for text in _gather(json.dumps(flags))]
   for number, record in enumerate(records):

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dn_jax.config import datasets, size
+from dn_jax.config.nested import identity
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import data_name
-from dn_jax.config.schema import identity
 from dn_jax.config.size import Size
 from dn_jax.report import departures
 from dn_jax.report.grid import Grid, Value

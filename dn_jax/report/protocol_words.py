@@ -3,9 +3,10 @@
 import dataclasses
 
 from dn_jax.config import datasets, protocol, zoo
+from dn_jax.config.nested import identity
 from dn_jax.config.network import protocol_of
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, RunConfig, identity
+from dn_jax.config.schema import DataConfig, RunConfig
 from dn_jax.report.words import in_words, short_flag
 
 # Where each protocol is published. "FROM MEMORY": no text or code was at hand.

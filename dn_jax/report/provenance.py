@@ -6,7 +6,8 @@ import statistics
 import textwrap
 import typing
 
-from dn_jax.config.schema import RunConfig, fields, flag_types
+from dn_jax.config.nested import fields, flag_types
+from dn_jax.config.schema import RunConfig
 from dn_jax.errors import UserError
 from dn_jax.report.ablation import Cell, spread
 from dn_jax.runs.collection import Collection, Run

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import rich.console
 
-from dn_jax.config.schema import identity
+from dn_jax.config.nested import identity
 from dn_jax.errors import ConfigurationError, shown_lines
 from dn_jax.report import ablation, departures, provenance, published_table, style
 from dn_jax.report.ablation import common_flags

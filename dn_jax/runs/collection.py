@@ -11,8 +11,9 @@ import json
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
+from dn_jax.config.nested import difference, identity
 from dn_jax.config.resolve import completed
-from dn_jax.config.schema import RunConfig, difference, identity
+from dn_jax.config.schema import RunConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import records
 

@@ -30,7 +30,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dn_jax.config.check import Misfit, from_json, to_dict
-from dn_jax.config.schema import RunConfig, difference, identity, is_unsaid, without_retired
+from dn_jax.config.nested import difference, identity, is_unsaid
+from dn_jax.config.schema import RunConfig, without_retired
 from dn_jax.errors import ConfigurationError, UserError, reason, shown
 from dn_jax.runs.contents import EARLIER_NAMES, Data, EpochRecord, Failure, Summary
 from dn_jax.system import folders

@@ -20,10 +20,11 @@ import tyro
 from dn_jax.config import size, weights_file
 from dn_jax.config.check import in_words
 from dn_jax.config.meant import meant, word_meant
+from dn_jax.config.nested import fields, flag_types, replaced
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
 from dn_jax.config.saved import Saved
-from dn_jax.config.schema import RunConfig, fields, flag_types, replaced
+from dn_jax.config.schema import RunConfig
 from dn_jax.config.weights_file import SUFFIXES
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.runs import collection

@@ -7,8 +7,9 @@ import yaml
 from conftest import call
 
 from dn_jax.commands.flags import parse
+from dn_jax.config.check import to_dict
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, to_dict
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import UserError
 
 

@@ -6,8 +6,9 @@ import pathlib
 import pytest
 
 from dn_jax.config import datasets
+from dn_jax.config.nested import difference, identity
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, difference, identity
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.report import protocol_words, published_table
 

@@ -7,9 +7,10 @@ import re
 
 import pytest
 
+from dn_jax.config.nested import replaced
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, replaced
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError
 
 NAN, INF = math.nan, math.inf

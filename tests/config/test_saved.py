@@ -9,6 +9,7 @@ import pytest
 from conftest import FIXTURES
 
 from dn_jax.config import saved
+from dn_jax.config.nested import replaced
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import (
   CheckpointConfig,
@@ -17,7 +18,6 @@ from dn_jax.config.schema import (
   ModelConfig,
   OptimizerConfig,
   RunConfig,
-  replaced,
 )
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import records

@@ -9,15 +9,13 @@ from conftest import run
 
 from dn_jax.config.about import About
 from dn_jax.config.check import Misfit, check, from_json, in_words, to_dict
+from dn_jax.config.nested import difference, flag_types, identity
 from dn_jax.config.resolve import resolve, slug
 from dn_jax.config.schema import (
   DataConfig,
   ModelConfig,
   OptimizerConfig,
   RunConfig,
-  difference,
-  flag_types,
-  identity,
 )
 from dn_jax.errors import ConfigurationError, near
 

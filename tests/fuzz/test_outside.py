@@ -23,9 +23,10 @@ from dn_jax.commands.flags import parse
 from dn_jax.config import keras_file, saved, size, weights_file
 from dn_jax.config.about import About, AboutInput
 from dn_jax.config.check import to_dict
+from dn_jax.config.nested import flag_types, identity
 from dn_jax.config.network import complete_model
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, flag_types, identity
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.data import catalog
 from dn_jax.data import tfds as tfds_folders
 from dn_jax.runs import collection, records, start

@@ -13,8 +13,9 @@ import pytest
 import untrained
 
 from dn_jax.commands.flags import parse
+from dn_jax.config.nested import identity
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, identity
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from dn_jax.errors import UserError
 from dn_jax.report import ablation, provenance, write
 from dn_jax.runs import collection, records

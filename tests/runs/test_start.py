@@ -10,8 +10,9 @@ from hub_server import TOKEN, Repository
 
 from dn_jax import weights
 from dn_jax.config.about import About
+from dn_jax.config.nested import identity
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig, identity
+from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.runs import collection, records, start
 from dn_jax.sweep import cells

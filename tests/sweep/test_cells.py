@@ -10,8 +10,9 @@ import tyro
 
 from dn_jax.commands.flags import parse
 from dn_jax.config import saved
+from dn_jax.config.nested import flag_types
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, flag_types
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.sweep import cells as axes
 from dn_jax.sweep import command
