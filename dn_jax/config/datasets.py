@@ -21,7 +21,8 @@ class DatasetInfo:
 
   name, num_classes: as in TFDS
   image_shape:       (height, width, channels)
-  mean, std:         of each channel, in pixel values (0 to 255), for the published normalisation
+  mean, std:         of each channel, in pixel values, for the published normalisation
+  highest:           a pixel's highest value
   mirror, pad:       the augmentation "+"
   column:            the paper's column, without "+"; empty where it has none
   train_splits:      splits that together are the training set
@@ -37,6 +38,7 @@ class DatasetInfo:
   image_shape: tuple[int, int, int]
   mean: tuple[float, ...]
   std: tuple[float, ...]
+  highest: int = 255
   mirror: bool = True
   pad: int = 4
   column: str = ""
@@ -53,7 +55,7 @@ class DatasetInfo:
 CATALOG: Mapping[str, DatasetInfo] = {
   info.name: info
   for info in (
-    DatasetInfo("digits", 10, (8, 8, 1), (4.884,), (6.016,), mirror=False, pad=1),
+    DatasetInfo("digits", 10, (8, 8, 1), (4.884,), (6.016,), highest=16, mirror=False, pad=1),
     DatasetInfo(
       "cifar10",
       10,

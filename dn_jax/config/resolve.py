@@ -79,9 +79,30 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
     raise ConfigurationError("last-batch", config.last_batch, fits)
   if config.report == "best" and not data.validation and not info.streamed:  # A folder may have a part for it.
     raise ConfigurationError("report", config.report, "needs held-out images; give --data.validation")
+  _check_augmentation(config, info)
   _check_start(config)
   _check_processes(config.distributed)
   check_images(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)
+
+
+def _check_augmentation(config: RunConfig, info: datasets.DatasetInfo) -> None:
+  """Refuses augmentation that the images, or the batch, cannot have."""
+  data = config.data
+  for name, alpha in (("mixup", data.mixup), ("cutmix", data.cutmix)):
+    if alpha and alpha < 0.001:
+      raise ConfigurationError(f"data.{name}", alpha, "at least 0.001; or 0, for none")
+    if alpha and config.batch_size == 1:
+      raise ConfigurationError(f"data.{name}", alpha, "mixes images of one batch; needs --batch-size 2 or more")
+  height, width, _ = info.image_shape
+  if data.cutout and data.cutout > min(height, width):
+    fits = f"the images have {height}x{width} pixels; at most {min(height, width)}"
+    raise ConfigurationError("data.cutout", data.cutout, fits)
+  if data.rand_augment and info.highest != 255:
+    fits = f"changes pixels of 0 to 255, and those of {data.name} are 0 to {info.highest}; leave this flag out"
+    raise ConfigurationError("data.rand-augment", data.rand_augment, fits)
+  if data.rand_augment_deviation is not None and data.rand_augment is None:
+    fits = "is of the magnitudes of --data.rand-augment; give that too"
+    raise ConfigurationError("data.rand-augment-deviation", data.rand_augment_deviation, fits)
 
 
 def _check_processes(config: DistributedConfig) -> None:

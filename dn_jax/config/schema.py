@@ -28,6 +28,9 @@ Rate = Annotated[float, Ge(0), Lt(1)]
 Positive = Annotated[float, Gt(0), Le(1e30)]
 NotNegative = Annotated[float, Ge(0), Le(1e30)]
 Epsilon = Annotated[float, Ge(1e-12), Lt(1)]
+# Of Beta(alpha, alpha), or 0; below 0.001 all draws are 0 or 1.
+Alpha = Annotated[float, Ge(0), Le(1000)]
+Chance = Annotated[float, Ge(0), Le(1)]
 # Of a value in an image file of 16.
 BitDepth = Annotated[int, Ge(9), Le(16)]
 # Of an image: grey, or red, green and blue.
@@ -43,6 +46,8 @@ class Unset:
 
 # Of files that a command writes if told to.
 NOT_WRITTEN = Unset("not written")
+# Of augmentations that a protocol may have.
+NOT_ALTERED = Unset("none, unless the protocol has it")
 
 
 def carried_out(default: Any) -> Any:
@@ -96,6 +101,19 @@ class DataConfig:
   """Multiply an image's loss by n / (classes * n_c) of n training images, n_c of its class. Errors have no weights."""
   channels: Annotated[Channels | None, Unset("as the data set has them, or 3")] = added(None)
   """Turn images to grey by 1, for a network with one input channel."""
+  mixup: Annotated[Alpha | None, NOT_ALTERED] = added(None)
+  """Mix each training image, and its loss, with another of the batch by a share of Beta(alpha, alpha); 0: none."""
+  cutmix: Annotated[Alpha | None, NOT_ALTERED] = added(None)
+  """Paste a box of another image of the batch into each, of a share of Beta(alpha, alpha), and mix their losses; 0:
+  none. With --data.mixup each step takes one or the other."""
+  erasing: Annotated[Chance | None, NOT_ALTERED] = added(None)
+  """Fill a box of 2 to 33 % of an image with noise, by this chance, 0 to 1."""
+  cutout: Annotated[Annotated[int, Ge(0), Le(10_000)] | None, NOT_ALTERED] = added(None)
+  """Set a square of this side at a random place of each image to the mean colour, in pixels; 0: none."""
+  rand_augment: Annotated[Annotated[float, Ge(0), Le(10)] | None, NOT_ALTERED] = added(None)
+  """Change each image by up to two random operations of this magnitude, 0 to 10 (RandAugment); 0: none."""
+  rand_augment_deviation: Annotated[Annotated[float, Ge(0), Le(10)] | None, NOT_ALTERED] = added(None)
+  """Draw each magnitude of --data.rand-augment from a normal distribution with this deviation."""
 
 
 @dataclasses.dataclass(frozen=True)

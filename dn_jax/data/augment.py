@@ -2,7 +2,7 @@
 
 Small images follow the order of the authors' Torch code: normalise, mirror, pad (zeros are the mean), crop. ImageNet's,
 which are cropped on the host, follow fb.resnet.torch, on which the authors' code is built: colour jitter, lighting,
-normalise, mirror.
+normalise, mirror. Of later recipes RandAugment comes before all that, Cutout and random erasing after it.
 """
 
 import functools
@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from dn_jax.config.datasets import LUMA
+from dn_jax.data import erasing
+from dn_jax.data.rand_augment import rand_augment
 
 if TYPE_CHECKING:
   from dn_jax.config.schema import DataConfig
@@ -27,20 +29,60 @@ _LIGHT_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0
 _MODES = {"zero": "constant", "reflect": "reflect"}
 
 
-def prepared(
-  config: "DataConfig", dataset: "catalog.Dataset"
-) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+# (images, a step's key, the images' numbers) -> images
+Change = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def prepared(config: "DataConfig", dataset: "catalog.Dataset") -> Change:
   """Normalises and augments training images: (uint8 images, a step's key, the images' numbers) -> input.
 
   An image is padded after it is normalised, as in the authors' Torch code: the border of a shifted image is the mean.
+  RandAugment takes the place of the jitter of colours and lighting, as in timm.
   """
+  before, published, after = _of_bytes(config, dataset), _published(config, dataset), _of_input(config)
+  if not before and not after:
+    return published
+
+  def prepare(images: jax.Array, key: jax.Array, numbers: jax.Array) -> jax.Array:
+    for change in before:
+      images = change(images, key, numbers)
+    images = published(images, key, numbers)
+    for change in after:
+      images = change(images, key, numbers)
+    return images
+
+  return prepare
+
+
+def _published(config: "DataConfig", dataset: "catalog.Dataset") -> Change:
+  """Normalises, and augments as `--data.augment` says."""
   plain, info = normalised(config, dataset), dataset.info
   if not config.augment:
     return lambda images, key, numbers: plain(images)
   if info.streamed:
-    return lambda images, key, numbers: plain(jitter_light_mirror(images, key, numbers))
+    jitter = (
+      functools.partial(jitter_light_mirror, jitter=0.0, lighting=0.0) if config.rand_augment else jitter_light_mirror
+    )
+    return lambda images, key, numbers: plain(jitter(images, key, numbers))
   shift = functools.partial(mirror_and_shift, mirror=info.mirror, pad=info.pad, padding=config.padding)
   return lambda images, key, numbers: shift(plain(images), key, numbers)
+
+
+def _of_bytes(config: "DataConfig", dataset: "catalog.Dataset") -> tuple[Change, ...]:
+  if not config.rand_augment:
+    return ()
+  fill = tuple(min(255, round(value)) for value in dataset.info.mean)
+  deviation = config.rand_augment_deviation or 0.0
+  return (functools.partial(rand_augment, magnitude=config.rand_augment, deviation=deviation, fill=fill),)
+
+
+def _of_input(config: "DataConfig") -> tuple[Change, ...]:
+  changes = ()
+  if config.cutout:
+    changes += (functools.partial(erasing.cut_out, side=config.cutout),)
+  if config.erasing:
+    changes += (functools.partial(erasing.erase, chance=config.erasing),)
+  return changes
 
 
 def normalised(config: "DataConfig", dataset: "catalog.Dataset") -> Callable[[jax.Array], jax.Array]:

@@ -106,6 +106,16 @@ class Layout:
     row, part = jnp.divmod(jax.lax.axis_index(AXIS), self.parts)
     return images.reshape(self.rows, self.groups_of_device, self.parts, -1)[row, :, part].reshape(-1)
 
+  def backwards[Tree](self, parts: Tree) -> Tree:
+    """This device's part of a batch in reverse: its row for image i of n is image n - 1 - i; inside the program.
+
+    Reversing all rows of the batch reverses the devices, and on each the order of its own rows.
+    """
+    parts = jax.tree.map(lambda part: part[::-1], parts)
+    if (count := len(self.devices)) == 1:
+      return parts
+    return jax.lax.ppermute(parts, AXIS, [(device, count - 1 - device) for device in range(count)])
+
   def group_numbers(self) -> jax.Array:
     """The numbers of this device's groups, int32 [groups_of_device]; inside the program."""
     own = jnp.arange(self.groups_of_device, dtype=jnp.int32)

@@ -60,7 +60,11 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   weights = tuple(catalog.class_weights(dataset).tolist()) if config.data.class_weights else None
   objective = step.Objective(config.optimizer.label_smoothing, config.freeze_statistics, weights)
   train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params, objective)
-  of_a_step = (train_step, prepared(config.data, dataset), layout, augmentation_key, dropout_key)
+  prepare = prepared(config.data, dataset)
+  if config.data.mixup or config.data.cutmix:
+    mix = step.make_mix(layout, config.data.mixup or 0.0, config.data.cutmix or 0.0)
+    prepare = step.PrepareAndMix(prepare, mix)
+  of_a_step = (train_step, prepare, layout, augmentation_key, dropout_key)
   if dataset.info.streamed:
     splits = _streamed(config, dataset, layout, plan, say)
     advance, order_of = streamed.make_advance(*of_a_step, specs), lambda number: number

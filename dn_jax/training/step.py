@@ -13,6 +13,8 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
+from dn_jax.data import mixing
+from dn_jax.data.draws import Stream, key_of
 from dn_jax.distributed.layout import Layout, make_layout_of_one, place, replicate
 
 
@@ -33,11 +35,24 @@ class TrainState:
 
 class Batch(NamedTuple):
   """images: [batch, height, width, channels], normalised; labels: [batch] integers;
-  weights: [batch], 1 where an image counts, 0 where it only fills a batch up."""
+  weights: [batch], 1 where an image counts, 0 where it only fills a batch up.
+
+  Of mixed images, else None: partner_labels: [batch], of the images mixed in; shares: [batch], of an image's own label.
+  """
 
   images: jax.Array
   labels: jax.Array
   weights: jax.Array
+  partner_labels: jax.Array | None = None
+  shares: jax.Array | None = None
+
+  def loss(self, of_labels: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """[batch]: of each image from that of labels [batch]; of a mixed one both labels' losses by their shares."""
+    losses = of_labels(self.labels)
+    if self.shares is None:
+      return losses
+    shares = self.shares.astype(losses.dtype)
+    return shares * losses + (1 - shares) * of_labels(self.partner_labels)
 
 
 @flax.struct.dataclass
@@ -100,6 +115,19 @@ class Evaluated(Totals):
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Totals]]
 # (uint8 images, a step's augmentation key, the images' numbers in their split) -> the network's input
 Prepare = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# (a batch, a step's augmentation key) -> the batch, its images mixed with each other
+Mix = Callable[[Batch, jax.Array], Batch]
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareAndMix:
+  """A `Prepare` with what is done to the whole batch after it."""
+
+  prepare: Prepare
+  mix: Mix
+
+  def __call__(self, images: jax.Array, key: jax.Array, numbers: jax.Array) -> jax.Array:
+    return self.prepare(images, key, numbers)
 
 
 def create_state(
@@ -122,8 +150,11 @@ def specs_of(state: TrainState, layout: Layout) -> TrainState:
 
 
 def totals_of(logits: jax.Array, batch: Batch) -> Totals:
-  """Sums of a batch from its logits [batch, classes]."""
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+  """Sums of a batch from its logits [batch, classes].
+
+  Of mixed images the loss is of both labels, by their shares; an error is one of the image's own label.
+  """
+  losses = batch.loss(lambda labels: optax.softmax_cross_entropy_with_integer_labels(logits, labels))
   right = jnp.take_along_axis(logits, batch.labels[:, None], axis=1)
   # Of equal logits the first class ranks first, as in argmax: a network whose logits are all equal is right by chance
   # alone. A logit that is not a number never puts the right class first.
@@ -173,22 +204,26 @@ def make_loss(network: nn.Module, objective: Objective = Objective()) -> Callabl
   """(params, batch_stats, batch, key, group) -> (mean cross-entropy, (logits, new batch_stats)).
 
   Weighted losses are divided by the number of images too, not by their weights: then the mean over devices, groups and
-  pieces of a batch is that of the batch.
+  pieces of a batch is that of the batch. Of a mixed image each label has its own class's weight.
   `group` is the number of a statistics group, each of which has its own dropout; None: the batch is whole.
   """
   smoothing, frozen = objective.label_smoothing, objective.freeze_statistics
+
+  def of_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    if smoothing:
+      targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
+      losses = optax.softmax_cross_entropy(logits, targets)
+    else:
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if objective.class_weights:
+      losses *= jnp.asarray(objective.class_weights, losses.dtype)[labels]
+    return losses
 
   def loss(params: Any, batch_stats: Any, batch: Batch, key: jax.Array, group: jax.Array | None = None) -> Any:
     rngs = {"dropout": key if group is None else jax.random.fold_in(key, group), "depth": key}
     variables = {"params": params, "batch_stats": batch_stats}
     logits, updated = network.apply(variables, batch.images, not frozen, mutable=["batch_stats"], rngs=rngs)
-    if smoothing:
-      labels = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[-1], dtype=logits.dtype), smoothing)
-      losses = optax.softmax_cross_entropy(logits, labels)
-    else:
-      losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-    if objective.class_weights:
-      losses *= jnp.asarray(objective.class_weights, losses.dtype)[batch.labels]
+    losses = batch.loss(lambda labels: of_labels(logits, labels))
     return jnp.mean(losses), (logits, batch_stats if frozen else updated["batch_stats"])
 
   return loss
@@ -297,14 +332,29 @@ class Keys(NamedTuple):
     return tuple(jax.random.fold_in(jax.random.wrap_key_data(data), step) for data in self)
 
 
+def make_mix(layout: Layout, mixup: float, cutmix: float) -> Mix:
+  """Mixes the images of a global batch, the same on any devices; `mixup` and `cutmix` as in `mixing.draw`."""
+
+  def mix(batch: Batch, key: jax.Array) -> Batch:
+    size = batch.images.shape[1:3]
+    pixels, share = mixing.own_shares(mixing.draw(key_of(key, Stream.MIXING), size, mixup, cutmix), size)
+    partners, labels = layout.backwards((batch.images, batch.labels))
+    images, shares = mixing.mixed(batch.images, partners, pixels), jnp.full(labels.shape, share)
+    return batch._replace(images=images, partner_labels=labels, shares=shares)
+
+  return mix
+
+
 def make_prepared_step(
-  train_step: TrainStep, prepare: Prepare
+  train_step: TrainStep, prepare: Prepare | PrepareAndMix
 ) -> Callable[[Keys, TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, Totals]]:
   """A training step that begins with raw images: (keys, state, uint8 images, labels, the images' numbers)."""
 
   def take(keys: Keys, state: TrainState, images: jax.Array, labels: jax.Array, numbers: jax.Array) -> Any:
     augmentation, dropout = keys.of_step(state.step)
     batch = Batch(prepare(images, augmentation, numbers), labels, jnp.ones(numbers.shape, jnp.float32))
+    if isinstance(prepare, PrepareAndMix):
+      batch = prepare.mix(batch, augmentation)
     return train_step(state, batch, dropout)
 
   return take
