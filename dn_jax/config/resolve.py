@@ -5,7 +5,7 @@ import pathlib
 import re
 
 from dn_jax.config import check, datasets, protocol, weights_file, zoo
-from dn_jax.config.network import check_images, complete_model, name_of, protocol_of
+from dn_jax.config.network import FAMILIES, check_images, complete_model, name_of, protocol_of
 from dn_jax.config.schema import DistributedConfig, RunConfig
 from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders, hub
@@ -79,6 +79,13 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
     raise ConfigurationError("last-batch", config.last_batch, fits)
   if config.report == "best" and not data.validation and not info.streamed:  # A folder may have a part for it.
     raise ConfigurationError("report", config.report, "needs held-out images; give --data.validation")
+  if not FAMILIES[config.model.family].batch_norm:
+    for flag, value, given in (
+      ("statistics-groups", config.statistics_groups, config.statistics_groups > 1),
+      ("freeze-statistics", config.freeze_statistics, config.freeze_statistics),
+    ):
+      if given:
+        raise ConfigurationError(flag, value, f"is of batch norm, and a network of {config.model.family} has none")
   _check_start(config)
   _check_processes(config.distributed)
   check_images(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)
