@@ -336,9 +336,7 @@ FAMILIES: Mapping[str, Family] = {
       # RDNet-T's.
       "growth_rates": (64, 104, 128, 128, 128, 128, 224),
       "blocks": lambda config: (3,) * len(config.growth_rates),
-      "downsample": lambda config: (
-        (1, 2, 6) if len(config.growth_rates) == 7 else (1, 2)[: len(config.growth_rates) - 1]
-      ),
+      "downsample": lambda config: tuple(number for number in (1, 2, 6) if number < len(config.growth_rates)),
       "initial_channels": 64,
       "patch_size": 4,
       "compression": 0.5,

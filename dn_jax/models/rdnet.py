@@ -201,7 +201,7 @@ class RDNet(nn.Module):
     downsample: numbers of the transitions that halve the map, from 1.
     patch_size: of the stem; 4 in the paper.
     compression: theta; a transition keeps int(theta * m / 8) * 8 of m channels.
-    survival: the last layer's chance to be kept in training; the first one's is 1, and those between lie on a line. Each
+    survival: the last layer's chance to be kept in training; the first one's is 1, those between lie on a line. Each
       image draws for itself, and what is kept is divided by its chance.
     remat: `none`, `dense_layer` (`jax.checkpoint` on each layer) or `layer_by_layer` (a backward pass of its own).
     epsilon: of LayerNorm.
