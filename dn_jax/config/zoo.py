@@ -112,7 +112,7 @@ def _rdnet(
   size: Size,
   errors: tuple[float, ...],
 ) -> Published:
-  """channels: of the stem, and the growth rate of each block of three layers; size: without squeeze-and-excitation's pools."""
+  """channels: of the stem, and the growth rate of each block of three layers."""
   model = {
     "family": "rdnet",
     "initial_channels": channels[0],

@@ -110,6 +110,11 @@ def test_steps_gone_on_with_on_other_devices_from_a_checkpoint_are_the_same(eigh
   assert eight_devices.case("resumed", groups, before, after) < 1e-10
 
 
+@pytest.mark.parametrize("count", [1, 8])
+def test_an_rdnet_drops_the_same_layers_on_eight_devices(eight_devices, count):
+  assert eight_devices.case("baseline", "rdnet", 1, count) < 1e-10
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(("groups", "count"), [(4, 1), (4, 8), (1, 8)])
 @pytest.mark.parametrize("name", ["stochastic depth", "wide"])

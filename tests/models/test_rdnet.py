@@ -143,7 +143,7 @@ def test_the_summary_counts_every_parameter():
   count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   assert sum(row.parameters for row in rows) == count == size.of(config, 7, (36, 20, 1)).parameters
   assert sum(row.flops for row in rows) == size.of(config, 7, (36, 20, 1)).flops
-  assert [row for row in rows if row.path == "block1/layer1"][0].parameters == 16
+  assert next(row for row in rows if row.path == "block1/layer1").parameters == 16
 
 
 def test_an_image_too_small_and_a_policy_of_others_are_refused():
