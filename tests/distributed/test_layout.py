@@ -187,6 +187,14 @@ def test_a_run_of_two_processes_that_is_asked_to_stop_goes_on_in_one_with_two_de
   assert_losses_agree(metrics(tmp_path / "run"), on_two_devices, 1e-4)
 
 
+@pytest.mark.slow
+def test_a_run_of_adamw_is_the_same_where_its_state_is_cut_over_the_devices(eight_devices, tmp_path):
+  flags = ("--protocol", "rdnet", "--epochs", "1", "--statistics-groups", "4", "--devices", "4")
+  for name, more in (("whole", ()), ("cut", ("--shard-state",))):
+    trained(eight_devices, tmp_path / name, *flags, *more)
+  assert_losses_agree(metrics(tmp_path / "cut"), metrics(tmp_path / "whole"), 1e-4)
+
+
 @pytest.mark.thorough
 def test_a_run_is_the_same_on_eight_devices_by_pmap_in_pieces_and_no_other_than_its_groups_say(eight_devices, tmp_path):
   flags = ("--epochs", "1", "--statistics-groups", "4")
