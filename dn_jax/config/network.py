@@ -33,6 +33,7 @@ class Family:
   fixed:         fields of other families, and the one value that each has here
   unit:          of a residual network: convolutions of a unit, and the other layers that its depth counts
   dropout:       whether it has dropout
+  weights:       whether its weights are read from files and written; then it is in `dn_jax.weights.formats`
   """
 
   title: str
@@ -47,6 +48,7 @@ class Family:
   fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   unit: tuple[int, int] = (0, 0)
   dropout: bool = True
+  weights: bool = False
 
 
 def complete_model(config: ModelConfig) -> ModelConfig:
@@ -134,6 +136,11 @@ def policy_of(config: ModelConfig) -> str:
 def protocol_of(config: ModelConfig) -> str:
   """The key of a completed configuration's own protocol."""
   return "stochastic-depth" if (config.survival or 1) < 1 else FAMILIES[config.family].protocol
+
+
+def with_weights() -> str:
+  """The families whose weights are read from files and written, in words."""
+  return " or ".join(family.title for family in FAMILIES.values() if family.weights)
 
 
 def name_of(config: ModelConfig) -> str:
@@ -281,6 +288,7 @@ FAMILIES: Mapping[str, Family] = {
     smallest_map=lambda config, size: smallest_dense_map(size, len(config.blocks), config.stem),
     remat=typing.get_args(RematPolicy),
     default_remat="layer_by_layer",
+    weights=True,
   ),
   "resnet": Family(
     title="ResNet",
