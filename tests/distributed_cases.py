@@ -33,7 +33,7 @@ from dn_jax.training.checkpoint import Checkpoints
 from dn_jax.training.loop import Begun
 
 CONFIG = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1)
-SGD = optimizer.sgd(CONFIG, optimizer.learning_rate(CONFIG, 1, 1))
+SGD = optimizer.make(CONFIG, optimizer.learning_rate(CONFIG, 1, 1))
 POLICIES = ("none", "dense_layer", "bottleneck", "block", "layer_by_layer")
 SHAPE = (8, 8, 3)
 # Of ten steps: divided by 8 and 6 devices and by 1, 4 and 8 groups.

@@ -69,8 +69,9 @@ def export(
   if on_the_hub.licence and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,40}", on_the_hub.licence):
     raise ConfigurationError("licence", on_the_hub.licence, "the hub's name of a licence, such as apache-2.0")
   if address:
-    if (asked.size or asked.resize) and source.is_dir():
-      raise ConfigurationError("size", asked.size or asked.resize, "the card's test error is of the run's own size")
+    for flag in ("size", "resize", "interpolation"):
+      if (value := getattr(asked, flag)) is not None and source.is_dir():
+        raise ConfigurationError(flag, value, "the card's test error is of the run's own images")
     hub_upload.check("to", address, on_the_hub.public)
   say = lambda line: print(line, file=sys.stderr)
   source = weights_file.source(source, say)

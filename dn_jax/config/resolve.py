@@ -6,7 +6,7 @@ import re
 
 from dn_jax.config import check, datasets, protocol, weights_file, zoo
 from dn_jax.config.network import FAMILIES, check_images, complete_model, name_of, protocol_of, with_weights
-from dn_jax.config.schema import DistributedConfig, RunConfig
+from dn_jax.config.schema import DistributedConfig, OptimizerConfig, RunConfig
 from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders, hub
 
@@ -38,7 +38,9 @@ def completed(config: RunConfig) -> RunConfig:
   if info == datasets.recorded(dataclasses.replace(config.data, channels=None)):  # As without the flag.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=None))
   if info.streamed:
-    data = dataclasses.replace(config.data, size=info.image_shape[0], resize=info.resize)
+    size = info.image_shape[0]
+    published = protocol.resize_of(whose, config.data.name, size) if config.data.resize is None else None
+    data = dataclasses.replace(config.data, size=size, resize=info.resize if published is None else published)
     config = dataclasses.replace(config, data=data)
   config = protocol.fill_in(config)
   _check(config, info)
@@ -71,6 +73,7 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
     raise ConfigurationError("parallel", config.parallel, fits)
   if config.optimizer.warmup_epochs > config.epochs:
     raise ConfigurationError("optimizer.warmup-epochs", config.optimizer.warmup_epochs, "at least 0, within the run")
+  _check_optimizer(config.optimizer)
   if info.streamed and data.normalise != "channel":
     fits = "images that are read one by one have no mean image; take channel"
     raise ConfigurationError("data.normalise", data.normalise, fits)
@@ -82,6 +85,22 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
   _check_start(config)
   _check_processes(config.distributed)
   check_images(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)
+
+
+def _check_optimizer(config: OptimizerConfig) -> None:
+  """Refuses flags of another optimizer or schedule, which would be ignored."""
+  if config.name == "adamw" and config.nesterov:
+    raise ConfigurationError("optimizer.nesterov", True, "is a form of SGD's momentum; AdamW has none")
+  if config.name != "adamw" and config.beta2 is not None:
+    raise ConfigurationError("optimizer.beta2", config.beta2, "is AdamW's; for --optimizer.name adamw")
+  if config.final_rate is not None and config.schedule != "cosine":
+    raise ConfigurationError("optimizer.final-rate", config.final_rate, "is for --optimizer.schedule cosine")
+  if config.warmup_rate is not None and not config.warmup_epochs:
+    raise ConfigurationError("optimizer.warmup-rate", config.warmup_rate, "is for --optimizer.warmup-epochs above 0")
+  for flag, rate in (("final-rate", config.final_rate), ("warmup-rate", config.warmup_rate)):
+    if rate is not None and rate > config.learning_rate:
+      fits = f"at most --optimizer.learning-rate, {config.learning_rate:g}"
+      raise ConfigurationError(f"optimizer.{flag}", rate, fits)
 
 
 def _check_processes(config: DistributedConfig) -> None:

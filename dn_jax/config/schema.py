@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen, doc
 from dn_jax.config.check import STRICT, Misfit, Path
 from dn_jax.config.densenet import RematPolicy
 
-ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
+ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide", "rdnet", "mixup"]
 RematChoice = Literal[RematPolicy, "auto"]
 
 # Whole numbers go to the devices as int32.
@@ -32,6 +32,7 @@ Epsilon = Annotated[float, Ge(1e-12), Lt(1)]
 BitDepth = Annotated[int, Ge(9), Le(16)]
 # Of an image: grey, or red, green and blue.
 Channels = Literal[1, 3]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,8 @@ class DataConfig:
   """Multiply an image's loss by n / (classes * n_c) of n training images, n_c of its class. Errors have no weights."""
   channels: Annotated[Channels | None, Unset("as the data set has them, or 3")] = added(None)
   """Turn images to grey by 1, for a network with one input channel."""
+  interpolation: Annotated[Interpolation | None, Unset("bilinear, unless the protocol says otherwise")] = added(None)
+  """Resize images that are read one by one by this filter; bilinear averages training crops that it shrinks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,20 +173,20 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """SGD with momentum. Unset flags are as published for the network and the data set."""
+  """SGD with momentum, or AdamW. Unset flags are as published for the network and the data set."""
 
   __pydantic_config__ = STRICT
 
   learning_rate: Positive | None = None
-  """Start with this learning rate."""
+  """Start with this learning rate, after a warm-up if there is one."""
   momentum: Rate | None = None
-  """Set the momentum of SGD, 0 to 1, without dampening."""
+  """Set the momentum of SGD, 0 to 1, without dampening; of AdamW it is beta1."""
   nesterov: bool | None = None
-  """Take Nesterov's form of the momentum."""
+  """Take Nesterov's form of SGD's momentum."""
   weight_decay: NotNegative | None = None
-  """Add this times every parameter to its gradient, batch-norm scales and biases included."""
+  """Add this times a parameter to its gradient; AdamW takes it, times the rate, off the parameter itself."""
   schedule: Literal["steps", "cosine"] | None = None
-  """Lower the rate by drops, or along a cosine to 0 over all steps."""
+  """Lower the rate by drops, or along a cosine to 0 or --optimizer.final-rate over all steps."""
   drops: Annotated[tuple[Share, ...], doc("shares of the epochs, {}")] | None = None
   """Drop the rate after these shares of the epochs, each 0 to 1."""
   drop_factor: Share | None = None
@@ -191,15 +194,27 @@ class OptimizerConfig:
   warmup_steps: Whole | None = None
   """Take this number of steps at the start with a tenth of the rate."""
   rate_batch: Annotated[Count | None, Unset("no scaling")] = None
-  """Scale the rate by --batch-size over this number of images (Goyal et al. 2017)."""
-  warmup_epochs: Annotated[float, Ge(0), doc("at least 0, within the run")] = 0.0
-  """Raise the rate linearly over this number of epochs: from its unscaled value, else from a tenth."""
-  label_smoothing: Rate = 0.0
+  """Scale every rate by --batch-size over this number of images (Goyal et al. 2017)."""
+  warmup_epochs: Annotated[float, Ge(0), doc("at least 0, within the run")] | None = None
+  """Raise the rate linearly over this number of epochs: from --optimizer.warmup-rate, else from its unscaled value,
+  else from a tenth."""
+  label_smoothing: Rate | None = None
   """Spread this share of a label, 0 to 1, over all classes in training's loss; the log has the plain cross-entropy."""
   average: Rate = 0.0
   """Test and keep a moving average of the parameters over steps, with this decay, such as 0.9999; 0: none."""
   classifier_rate: Positive = 1.0
   """Train the classifier with this times the rate of all others."""
+  name: Annotated[Literal["sgd", "adamw"] | None, Unset("sgd, unless the protocol says otherwise")] = added(None)
+  """Train by SGD with momentum, or by AdamW (epsilon 1e-8), which needs a rate and a weight decay of its own."""
+  beta2: Annotated[Rate | None, Unset("for AdamW alone, 0.999")] = added(None)
+  """Set AdamW's decay of the mean squared gradient, 0 to 1."""
+  decay: Annotated[Literal["all", "kernels"] | None, Unset("all, unless the protocol says otherwise")] = added(None)
+  """Apply weight decay to all parameters, or to kernels alone: neither to biases nor to a norm's scales."""
+  final_rate: Annotated[NotNegative | None, Unset("0, unless the protocol says otherwise")] = added(None)
+  """End a cosine at this rate, in the last step."""
+  warmup_rate: Annotated[NotNegative | None, Unset("as --optimizer.warmup-epochs says")] = added(None)
+  """Raise the rate from this one to --optimizer.learning-rate in --optimizer.warmup-epochs; the schedule then goes on
+  as if it had begun with the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,7 +303,7 @@ class RunConfig:
   parallel: Literal["jit", "pmap"] = carried_out("jit")
   """Run the step on every device by jax.jit with jax.shard_map, or by jax.pmap."""
   shard_state: bool = carried_out(False)
-  """Shard parameters and momentum over the devices, for large networks; each step gathers the parameters."""
+  """Shard parameters and the optimizer's means over the devices, for large networks; steps gather the parameters."""
   accumulation: Count = carried_out(1)
   """Process a device's batch in so many pieces, one after another, if it does not fit; each has whole groups."""
   steps_per_dispatch: Annotated[Count | None, Unset("the device decides: 1 on a CPU, else 32")] = carried_out(None)

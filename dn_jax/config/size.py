@@ -61,7 +61,8 @@ def refuse_endless(model: ModelConfig) -> None:
 def refuse_beyond_this_machine(config: RunConfig) -> None:
   """Refuses a resolved run that needs many times this machine's memory.
 
-  Counted are what must be there at least: parameters, gradients and momentum, and the images of a batch, in float32.
+  Counted are what must be there at least: parameters, gradients and the optimizer's means of these, and the images of
+  a batch, in float32.
 
   Args:
     config: resolved.
@@ -73,7 +74,7 @@ def refuse_beyond_this_machine(config: RunConfig) -> None:
   height, width, channels = info.image_shape
   there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * (config.distributed.num_processes or 1)
   count = parameters(config.model, info.num_classes or 10, channels)
-  state = 3 * 4 * count
+  state = (4 if config.optimizer.name == "adamw" else 3) * 4 * count
   if state > _TIMES * there:
     fits = f"the network would have {count:,} parameters, {_gigabytes(state)} to train; this machine has "
     raise ConfigurationError(*_widest(config.model), fits + _gigabytes(there))

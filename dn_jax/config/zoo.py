@@ -184,6 +184,23 @@ _ENTRIES = (
   _wide(16, 4, (2.7, 2_748_890, 785_224_704), (None, None, None, None, 1.64), dropout=0.4),
 )
 NETWORKS: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
+
+
+class Recipe(NamedTuple):
+  """What others published of a network with a training of their own.
+
+  errors: test error in percent by column of `COLUMNS`
+  source: of the numbers
+  """
+
+  errors: Mapping[str, float]
+  source: str
+
+
+# By protocol and network. These are no numbers of the paper's tables.
+RECIPES: dict[tuple[str, str], Recipe] = {
+  ("mixup", "densenet-bc-190-40"): Recipe({"c10+": 2.7, "c100+": 16.8}, "mixup's paper, section 3.2, FROM MEMORY")
+}
 # Where a person finds the names.
 LISTED = "no network of that name; python -m dn_jax zoo lists them"
 

@@ -16,7 +16,7 @@ from dn_jax import weights
 from dn_jax.config import datasets, weights_file
 from dn_jax.config.about import About, AboutInput
 from dn_jax.config.network import FAMILIES, complete_model, smallest_map, with_weights
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import DataConfig, Interpolation, ModelConfig, RunConfig
 from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.data import catalog
@@ -34,11 +34,12 @@ from dn_jax.weights import formats, shapes
 class Input:
   """How a picture becomes a network's image.
 
-  size:      side of the central crop that the network sees, in pixels
-  resize:    the picture's shorter side before cropping
-  mean, std: for normalising pixel values (0 to 255); each broadcasts over [size, size, channels]
-  bit_depth: bits that the values of 16-bit files use; None: all
-  channels:  3, or 1 for grey
+  size:          side of the central crop that the network sees, in pixels
+  resize:        the picture's shorter side before cropping
+  mean, std:     for normalising pixel values (0 to 255); each broadcasts over [size, size, channels]
+  bit_depth:     bits that the values of 16-bit files use; None: all
+  channels:      3, or 1 for grey
+  interpolation: by which the picture is resized
   """
 
   size: int
@@ -47,6 +48,7 @@ class Input:
   std: np.ndarray
   bit_depth: int | None = None
   channels: int = 3
+  interpolation: Interpolation = "bilinear"
 
   @property
   def shape(self) -> tuple[int, int, int]:
@@ -124,7 +126,8 @@ def _of_run(
   else:
     mean, std = catalog.normalisation(catalog.load(data, records.split_rule(folder)), data.normalise)
   size, _, channels = info.image_shape
-  model_input = Input(size, info.resize or size, mean, std, data.bit_depth, channels)
+  filtered = data.interpolation or "bilinear"
+  model_input = Input(size, info.resize or size, mean, std, data.bit_depth, channels, filtered)
   classes = records.read_classes(folder) or catalog.class_names(data, run.network.num_classes)
   epoch = None if run.steps else run.epoch
   return Classifier(run.config.model, run.network, run.params, run.batch_stats, model_input, classes, epoch)
@@ -152,7 +155,8 @@ def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None])
   classes = about.classes or None
   if classes and len(classes) != network.num_classes:
     raise WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
-  known = Input(size, resize, mean, std, about.input.bit_depth, channels)
+  filtered = about.input.interpolation or usual.interpolation or "bilinear"
+  known = Input(size, resize, mean, std, about.input.bit_depth, channels, filtered)
   return Classifier(complete, network, variables["params"], variables["batch_stats"], known, classes)
 
 
@@ -212,7 +216,8 @@ def write(path: pathlib.Path, classifier: Classifier) -> None:
   model = dataclasses.replace(classifier.model, remat=None, dropout=None)
   known = classifier.input
   normalised = known.mean.tolist(), known.std.tolist()
-  of_input = AboutInput(known.size, known.resize, *normalised, known.bit_depth, known.channels)
+  filtered = None if known.interpolation == "bilinear" else known.interpolation  # As files of earlier versions.
+  of_input = AboutInput(known.size, known.resize, *normalised, known.bit_depth, known.channels, filtered)
   about = About(model, classifier.classes, of_input)
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:
@@ -233,7 +238,7 @@ def _labels(path: pathlib.Path, count: int) -> tuple[str, ...]:
 
 
 def _sized(classifier: Classifier, asked: Asked) -> Input:
-  """The input with the sizes asked for; where only `size` is, the crop keeps its share of the picture."""
+  """The input as asked for; where of the sizes only `size` is, the crop keeps its share of the picture."""
   known = classifier.input
   size = known.size if asked.size is None else asked.size
   resize = round(known.resize * size / known.size) if asked.resize is None else asked.resize
@@ -243,7 +248,8 @@ def _sized(classifier: Classifier, asked: Asked) -> Input:
     raise ConfigurationError("size", size, f"this network's mean image has {known.size} pixels a side")
   if smallest_map(classifier.model, size) < 1:
     raise ConfigurationError("size", size, "nothing is left of so small an image in this network; take a larger one")
-  return dataclasses.replace(known, size=size, resize=resize)
+  filtered = asked.interpolation or known.interpolation
+  return dataclasses.replace(known, size=size, resize=resize, interpolation=filtered)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,8 +287,10 @@ def trained_by(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -
   if config.model.remat == "auto":  # A sweep wrote it; the run has not begun.
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=None))
   network = build.build(config.model, num_classes)
-  sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0), config.freeze)
-  of_state = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), jax.random.key(0))
+  update_rule = optimizer.make(config.optimizer, optax.constant_schedule(0.0), config.freeze)
+  of_state = jax.eval_shape(
+    lambda key: step.create_state(network, update_rule, key, info.image_shape), jax.random.key(0)
+  )
   template = layout.placed(of_state, PartitionSpec(), mesh)
   with Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, say, read_only=True) as checkpoints:
     state, records, begun, _ = checkpoints.restore(template)

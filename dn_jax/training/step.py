@@ -22,7 +22,7 @@ class TrainState:
 
   step:        int32 scalar, steps taken so far
   batch_stats: running averages of the batch norms
-  opt_state:   momentum and the schedule's count
+  opt_state:   the optimizer's: momentum, or AdamW's two means, and the schedule's count
   """
 
   step: jax.Array

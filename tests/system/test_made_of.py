@@ -27,7 +27,7 @@ SCALE = 2.0
 def train_step(layout=None, rate=PUBLISHED, epochs=2, objective=step.Objective(), resnet=None, frozen=(), **densenet):
   sizes = {"blocks": (1,), "growth_rate": 4, "num_classes": 5, "initial_channels": 8} | densenet
   network = ResNet(resnet, 1, 5) if resnet else DenseNet(**sizes)
-  sgd = optimizer.sgd(rate, optimizer.learning_rate(rate, epochs, 10, 64), frozen)
+  sgd = optimizer.make(rate, optimizer.learning_rate(rate, epochs, 10, 64), frozen)
   return step.make_train_step(network, sgd, layout or make_layout_of_one(), objective=objective)
 
 
