@@ -24,7 +24,7 @@ from dn_jax.commands import command_line
 from dn_jax.commands.flags import choose
 from dn_jax.commands.network import DataName
 from dn_jax.config import datasets, weights_file
-from dn_jax.config.network import check_images, complete_model
+from dn_jax.config.network import check_images, complete_model, is_for_imagenet
 from dn_jax.config.schema import DataConfig, ModelConfig, Unset
 from dn_jax.config.trained import Which
 from dn_jax.errors import ConfigurationError, UserError, near, reason, shown
@@ -171,7 +171,7 @@ def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
 
 def _input(model: ModelConfig, data: str | None) -> tuple[tuple[int, int, int], int]:
   """(height, width, channels) and classes."""
-  if model.stem == "imagenet" and data is None:
+  if is_for_imagenet(model) and data is None:
     return (224, 224, 3), 1000
   info = datasets.info_of(DataConfig((data or "cifar10").removesuffix("+")))
   if info.streamed:

@@ -10,11 +10,14 @@ from typing import Any
 
 from dn_jax.config import check, size, zoo
 from dn_jax.config.densenet import RematPolicy, blocks_of_depth, equal_parts, smallest_dense_map
+from dn_jax.config.rdnet import kept_channels, smallest_mixed_map
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 
 # Torch's, of batch norm.
 EPSILON = 1e-5
+# Torch's programs', of layer norm.
+LAYER_NORM_EPSILON = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Family:
   title:         its name in figures
   kind:          (completed configuration) -> title with its variant, such as DenseNet-BC
   name:          (completed configuration) -> name of a network outside the zoo, such as densenet-bc-100-12
-  protocol:      key of its published training in `dn_jax.config.protocol`
+  protocol:      key of its published training in `dn_jax.config.protocol`, or a function of the completed configuration
   flags:         fields of `ModelConfig` that it takes, with defaults; a function computes its from the fields before it
   layers:        completes a configuration from its depth; refuses a depth that no such network has
   smallest_map:  (completed configuration, images' height) -> height of the last feature maps
@@ -34,12 +37,14 @@ class Family:
   unit:          of a residual network: convolutions of a unit, and the other layers that its depth counts
   dropout:       whether it has dropout
   weights:       whether its weights are read from files and written; then it is in `dn_jax.weights.formats`
+  batch_norm:    whether it normalises over the batch
+  epsilon:       that its norms add to a variance
   """
 
   title: str
   kind: Callable[[ModelConfig], str]
   name: Callable[[ModelConfig], str]
-  protocol: str
+  protocol: str | Callable[[ModelConfig], str]
   flags: Mapping[str, Any]
   layers: Callable[[ModelConfig], ModelConfig]
   smallest_map: Callable[[ModelConfig, int], int]
@@ -49,6 +54,8 @@ class Family:
   unit: tuple[int, int] = (0, 0)
   dropout: bool = True
   weights: bool = False
+  batch_norm: bool = True
+  epsilon: float = EPSILON
 
 
 def complete_model(config: ModelConfig) -> ModelConfig:
@@ -69,8 +76,8 @@ def complete_model(config: ModelConfig) -> ModelConfig:
   config = dataclasses.replace(config, **{key: value for key, value in named.items() if getattr(config, key) is None})
   config = dataclasses.replace(config, family=config.family or "densenet")
   _check(config)
-  config = dataclasses.replace(config, epsilon=config.epsilon or EPSILON)
   family = FAMILIES[config.family]
+  config = dataclasses.replace(config, epsilon=config.epsilon or family.epsilon)
   _refuse_strange_flags(config, family)
   for name, default in {**family.fixed, **family.flags}.items():
     if getattr(config, name) is None and default is not None:
@@ -135,7 +142,8 @@ def policy_of(config: ModelConfig) -> str:
 
 def protocol_of(config: ModelConfig) -> str:
   """The key of a completed configuration's own protocol."""
-  return "stochastic-depth" if (config.survival or 1) < 1 else FAMILIES[config.family].protocol
+  whose = FAMILIES[config.family].protocol
+  return whose(config) if callable(whose) else whose
 
 
 def with_weights() -> str:
@@ -159,6 +167,11 @@ def size_of(config: ModelConfig) -> str:
   return f"{layers}, k={config.growth_rate}"
 
 
+def is_for_imagenet(config: ModelConfig) -> bool:
+  """Whether a completed configuration begins with a stem for images of 224x224 pixels."""
+  return config.stem == "imagenet" or config.patch_size == 4
+
+
 def smallest_map(config: ModelConfig, size: int) -> int:
   """Height of a completed configuration's last feature maps, for images of height `size`."""
   return FAMILIES[config.family].smallest_map(config, size)
@@ -178,9 +191,10 @@ def check_images(config: ModelConfig, size: int, batch_size: int, groups: int = 
   """
   smallest = smallest_map(config, size)
   if smallest < 1:
-    fits = f"images of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
+    smaller = "a smaller --model.patch-size" if config.patch_size else "--model.stem cifar"
+    fits = f"images of {size}x{size} pixels shrink to nothing; take fewer blocks or {smaller}"
     raise ConfigurationError("model.blocks", config.blocks, fits)
-  if batch_size // groups * smallest**2 == 1:
+  if FAMILIES[config.family].batch_norm and batch_size // groups * smallest**2 == 1:
     fits = "the last block would normalise over a single pixel; at least "
     raise ConfigurationError("batch-size", batch_size, fits + (f"2 for each of {groups} groups" if groups > 1 else "2"))
 
@@ -222,6 +236,37 @@ def _dense_name(config: ModelConfig) -> str:
 def _dense_kind(config: ModelConfig) -> str:
   letters = ("B" if config.bottleneck else "") + ("C" if config.compression < 1 else "")
   return "DenseNet" + (f"-{letters}" if letters else "")
+
+
+# RDNet
+
+
+def _mixing_blocks(config: ModelConfig) -> ModelConfig:
+  """Checks that blocks, growth rates and halvings fit together."""
+  if config.depth is not None:
+    raise ConfigurationError(
+      "model.depth", config.depth, "an RDNet has none; give --model.growth-rates, --model.blocks"
+    )
+  rates, blocks = config.growth_rates, config.blocks
+  if len(blocks) != len(rates):
+    fits = f"one number for each of the {len(rates)} growth rates"
+    raise ConfigurationError("model.blocks", " ".join(map(str, blocks)), fits)
+  strange = [number for number in config.downsample if number >= len(blocks)]
+  if strange or len(set(config.downsample)) < len(config.downsample):
+    fits = f"numbers of blocks that a transition follows, 1 to {len(blocks) - 1}, each once"
+    raise ConfigurationError("model.downsample", " ".join(map(str, config.downsample)), fits)
+  channels = config.initial_channels
+  for layers, rate in zip(blocks[:-1], rates, strict=False):
+    channels = kept_channels(config.compression, channels + layers * rate)
+    if channels < 1:
+      fits = "leaves a transition without channels; take a larger one"
+      raise ConfigurationError("model.compression", config.compression, fits)
+  return dataclasses.replace(config, downsample=tuple(sorted(config.downsample)))
+
+
+def _mixing_name(config: ModelConfig) -> str:
+  layers = "" if set(config.blocks) == {3} else f"-layers-{'-'.join(map(str, config.blocks))}"
+  return f"rdnet-{'-'.join(map(str, config.growth_rates))}{layers}-patch-{config.patch_size}"
 
 
 # Residual networks
@@ -290,9 +335,38 @@ FAMILIES: Mapping[str, Family] = {
     default_remat="layer_by_layer",
     weights=True,
   ),
+  "rdnet": Family(
+    title="RDNet",
+    kind=lambda config: "RDNet",
+    name=_mixing_name,
+    protocol="rdnet",
+    flags={
+      # RDNet-T's.
+      "growth_rates": (64, 104, 128, 128, 128, 128, 224),
+      "blocks": lambda config: (3,) * len(config.growth_rates),
+      "downsample": lambda config: (
+        (1, 2, 6) if len(config.growth_rates) == 7 else (1, 2)[: len(config.growth_rates) - 1]
+      ),
+      "initial_channels": 64,
+      "patch_size": 4,
+      "compression": 0.5,
+      "survival": 1.0,
+      "convolution_init": "fan_in",
+      "classifier_init": "torch",
+    },
+    fixed={"widen_factor": 1, "shortcut": None},
+    layers=_mixing_blocks,
+    smallest_map=lambda config, size: smallest_mixed_map(size, config.patch_size, len(config.downsample)),
+    remat=("none", "dense_layer", "layer_by_layer"),
+    default_remat="layer_by_layer",
+    dropout=False,
+    batch_norm=False,
+    epsilon=LAYER_NORM_EPSILON,
+    weights=True,
+  ),
   "resnet": Family(
     title="ResNet",
-    protocol="resnet",
+    protocol=lambda config: "stochastic-depth" if config.survival < 1 else "resnet",
     flags={
       "survival": 1.0,
       "shortcut": lambda config: "average" if config.survival < 1 else "subsample",

@@ -82,6 +82,13 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
     raise ConfigurationError("last-batch", config.last_batch, fits)
   if config.report == "best" and not data.validation and not info.streamed:  # A folder may have a part for it.
     raise ConfigurationError("report", config.report, "needs held-out images; give --data.validation")
+  if not FAMILIES[config.model.family].batch_norm:
+    for flag, value, given in (
+      ("statistics-groups", config.statistics_groups, config.statistics_groups > 1),
+      ("freeze-statistics", config.freeze_statistics, config.freeze_statistics),
+    ):
+      if given:
+        raise ConfigurationError(flag, value, f"is of batch norm, and a network of {config.model.family} has none")
   _check_start(config)
   _check_processes(config.distributed)
   check_images(config.model, min(info.image_shape[:2]), config.batch_size, config.statistics_groups)

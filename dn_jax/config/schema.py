@@ -148,16 +148,25 @@ class ModelConfig:
   """Draw convolutions by He's rule, by outputs (Torch) or by inputs (Caffe)."""
   classifier_init: Annotated[Literal["torch", "xavier"] | None, AS_NETWORK] = None
   """Draw the classifier by Torch's default for a linear layer, or by Caffe's "xavier"."""
-  family: Annotated[Literal["densenet", "resnet", "preactivation", "wide"] | None, AS_NETWORK] = None
-  """Build a DenseNet, or a baseline: ResNet, ResNet with pre-activation, Wide ResNet."""
+  family: Annotated[Literal["densenet", "rdnet", "resnet", "preactivation", "wide"] | None, AS_NETWORK] = None
+  """Build a DenseNet, an RDNet, or a baseline: ResNet, ResNet with pre-activation, Wide ResNet."""
   widen_factor: Annotated[Size | None, Unset("for a Wide ResNet alone")] = None
   """Multiply a Wide ResNet's channels by this."""
-  survival: Annotated[Share | None, Unset("for a ResNet alone")] = None
-  """Set p_L of a ResNet with stochastic depth, the last unit's chance to be kept, 0 to 1; 1: without."""
+  survival: Annotated[Share | None, Unset("for a ResNet or an RDNet alone")] = None
+  """Set p_L of stochastic depth, the last unit's or mixing layer's chance to be kept, 0 to 1; 1: without."""
   shortcut: Annotated[Literal["subsample", "average"] | None, Unset("for a ResNet alone")] = None
   """Take every other pixel where a ResNet's size changes, or the average of four (with stochastic depth)."""
+  growth_rates: Annotated[
+    Annotated[tuple[Annotated[int, Ge(1), Le(5_000)], ...], MinLen(1), doc("one or more numbers of at least 1")] | None,
+    Unset("for an RDNet alone"),
+  ] = added(None)
+  """Set the channels that a layer of an RDNet adds, one number for each of --model.blocks."""
+  downsample: Annotated[tuple[Size, ...] | None, Unset("for an RDNet alone")] = added(None)
+  """Halve an RDNet's maps after these blocks, counted from 1."""
+  patch_size: Annotated[Annotated[int, Ge(1), Le(64)] | None, Unset("for an RDNet alone")] = added(None)
+  """Cut images into patches of this side for an RDNet, in pixels: 4, or 1 or 2 for small images."""
   epsilon: Annotated[Epsilon | None, AS_NETWORK] = None
-  """Add this to batch norm's variance."""
+  """Add this to the variance in batch norm, or in an RDNet's layer norm."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Compute activations in this type; parameters and statistics stay float32."""
   precision: Literal["default", "high", "highest"] = "default"

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from dn_jax.config.network import policy_of, units_of_depth
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models.densenet import DenseNet
+from dn_jax.models.rdnet import RDNet
 from dn_jax.models.resnet import ResNet
 
 
@@ -20,6 +21,20 @@ def _densenet(config: ModelConfig, **shared: Any) -> DenseNet:
     bottleneck_width=config.bottleneck_width,
     compression=config.compression,
     stem=config.stem,
+    **shared,
+  )
+
+
+def _rdnet(config: ModelConfig, **shared: Any) -> RDNet:
+  del shared["dropout_rate"]
+  return RDNet(
+    blocks=config.blocks,
+    growth_rates=config.growth_rates,
+    initial_channels=config.initial_channels,
+    downsample=config.downsample,
+    patch_size=config.patch_size,
+    compression=config.compression,
+    survival=config.survival,
     **shared,
   )
 
@@ -38,6 +53,7 @@ def _resnet(config: ModelConfig, **shared: Any) -> ResNet:
 # By the family's name in `dn_jax.config.network.FAMILIES`.
 BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
   "densenet": _densenet,
+  "rdnet": _rdnet,
   **dict.fromkeys(("resnet", "preactivation", "wide"), _resnet),
 }
 

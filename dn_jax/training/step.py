@@ -110,9 +110,9 @@ def create_state(
 
 
 def state_of(variables: Mapping[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
-  """A state from a network's variables: no steps, no momentum."""
+  """A state from a network's variables: no steps, no momentum; a network without batch norm has no statistics."""
   params = variables["params"]
-  return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+  return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
 
 
 def specs_of(state: TrainState, layout: Layout) -> TrainState:
@@ -189,7 +189,7 @@ def make_loss(network: nn.Module, objective: Objective = Objective()) -> Callabl
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     if objective.class_weights:
       losses *= jnp.asarray(objective.class_weights, losses.dtype)[batch.labels]
-    return jnp.mean(losses), (logits, batch_stats if frozen else updated["batch_stats"])
+    return jnp.mean(losses), (logits, batch_stats if frozen else updated.get("batch_stats", {}))
 
   return loss
 
