@@ -114,8 +114,7 @@ def _upload(source: pathlib.Path, known: "Classifier", address: hub.Address, on_
   from dn_jax.inference import load
   from dn_jax.report import model_card
 
-  if known.model.family != "densenet":
-    raise ConfigurationError("to", address, f"weights are written of a DenseNet alone, not of {known.model.family}")
+  load.check_written(address, known)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(known.params))
   about = model_card.Network(known.model, parameters, known.num_classes, known.classes, known.input.size)
   training = model_card.training_of(source, known.epoch) if source.is_dir() else None

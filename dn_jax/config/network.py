@@ -37,6 +37,7 @@ class Family:
   fixed:         fields of other families, and the one value that each has here
   unit:          of a residual network: convolutions of a unit, and the other layers that its depth counts
   dropout:       whether it has dropout
+  weights:       whether its weights are read from files and written; then it is in `dn_jax.weights.formats`
   batch_norm:    whether it normalises over the batch
   epsilon:       that its norms add to a variance
   """
@@ -54,6 +55,7 @@ class Family:
   tpu_remat: Callable[[ModelConfig], RematPolicy] = lambda config: "none"
   unit: tuple[int, int] = (0, 0)
   dropout: bool = True
+  weights: bool = False
   batch_norm: bool = True
   epsilon: float = EPSILON
 
@@ -144,6 +146,11 @@ def protocol_of(config: ModelConfig) -> str:
   """The key of a completed configuration's own protocol."""
   whose = FAMILIES[config.family].protocol
   return whose(config) if callable(whose) else whose
+
+
+def with_weights() -> str:
+  """The families whose weights are read from files and written, in words."""
+  return " or ".join(family.title for family in FAMILIES.values() if family.weights)
 
 
 def name_of(config: ModelConfig) -> str:
@@ -332,6 +339,7 @@ FAMILIES: Mapping[str, Family] = {
     # 0.0.50 estimates 1.9, 3.8 and 13.6 million cycles at L=22, 40 and 100; plain Flax takes 7.1 at L=40 and 30.7 at
     # L=100.
     tpu_remat=lambda config: "bottleneck" if config.bottleneck else "layer_by_layer",
+    weights=True,
   ),
   "rdnet": Family(
     title="RDNet",
@@ -358,6 +366,7 @@ FAMILIES: Mapping[str, Family] = {
     dropout=False,
     batch_norm=False,
     epsilon=LAYER_NORM_EPSILON,
+    weights=True,
   ),
   "resnet": Family(
     title="ResNet",

@@ -5,7 +5,7 @@ import pathlib
 import re
 
 from dn_jax.config import check, datasets, protocol, weights_file, zoo
-from dn_jax.config.network import FAMILIES, check_images, complete_model, name_of, protocol_of
+from dn_jax.config.network import FAMILIES, check_images, complete_model, name_of, protocol_of, with_weights
 from dn_jax.config.schema import DistributedConfig, OptimizerConfig, RunConfig
 from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders, hub
@@ -142,10 +142,10 @@ def _check_start(config: RunConfig) -> None:
   if config.weights_revision is not None and not hub.is_address(config.weights):
     fits = "is of the hub's files; for --weights hf://OWNER/NAME"
     raise ConfigurationError("weights-revision", config.weights_revision, fits)
-  if config.weights is not None and model.family != "densenet":
-    raise ConfigurationError("weights", config.weights, f"are read of a DenseNet alone, not of {model.family}")
-  if config.freeze and model.family != "densenet":
-    raise ConfigurationError("freeze", " ".join(config.freeze), "is for a DenseNet's parts")
+  if config.weights is not None and not FAMILIES[model.family].weights:
+    raise ConfigurationError("weights", config.weights, f"are read of {with_weights()} alone, not of {model.family}")
+  if config.freeze and model.blocks is None:
+    raise ConfigurationError("freeze", " ".join(config.freeze), "is for the parts of a network with dense blocks")
   if not config.freeze:
     return
   blocks = range(1, len(model.blocks) + 1)

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from dn_jax import weights
 from dn_jax.config import datasets, weights_file
 from dn_jax.config.about import About, AboutInput
-from dn_jax.config.network import complete_model, smallest_map
+from dn_jax.config.network import FAMILIES, complete_model, smallest_map, with_weights
 from dn_jax.config.schema import DataConfig, Interpolation, ModelConfig, RunConfig
 from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError
@@ -23,12 +23,11 @@ from dn_jax.data import catalog
 from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError, reason
 from dn_jax.models import build
-from dn_jax.models.densenet import DenseNet
 from dn_jax.runs import records
 from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config, read_data
 from dn_jax.training import optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
-from dn_jax.weights import shapes
+from dn_jax.weights import formats, shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,10 +140,11 @@ def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None])
   if channels not in (1, 3) or about.input.channels not in (None, channels):
     says = f", and it says {about.input.channels}" if about.input.channels else ""
     raise WeightsError(f"{path}: its network takes images of {channels} channels{says}; 1 or 3 can be read")
-  name = "imagenet2012" if complete.stem == "imagenet" else "cifar10"
+  name, usual = formats.of(network).images(complete)
+  usual = AboutInput() if about.model else usual
   like = datasets.info_of(DataConfig(name, channels=channels))
   size = about.input.size or like.image_shape[0]
-  resize = about.input.resize or like.resize or size
+  resize = about.input.resize or usual.resize or like.resize or size
   try:
     mean, std = np.asarray(about.input.mean or like.mean), np.asarray(about.input.std or like.std)
     if np.broadcast_shapes(mean.shape, std.shape, (size, size, channels))[2] != channels:
@@ -155,14 +155,14 @@ def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None])
   classes = about.classes or None
   if classes and len(classes) != network.num_classes:
     raise WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
-  filtered = about.input.interpolation or "bilinear"
+  filtered = about.input.interpolation or usual.interpolation or "bilinear"
   known = Input(size, resize, mean, std, about.input.bit_depth, channels, filtered)
   return Classifier(complete, network, variables["params"], variables["batch_stats"], known, classes)
 
 
 def network_of_file(
   path: pathlib.Path, model: ModelConfig, disagreement: weights.Disagreement, say: Callable[[str], None]
-) -> tuple[ModelConfig, DenseNet, dict[str, Any]]:
+) -> tuple[ModelConfig, nn.Module, dict[str, Any]]:
   """The network of a file of weights, as flags or the file name it.
 
   Args:
@@ -178,10 +178,10 @@ def network_of_file(
   """
   state = weights.read(path, say)
   complete = complete_model(dataclasses.replace(weights_file.model_of(path, model), remat=None))
-  if complete.family != "densenet":
+  if not FAMILIES[complete.family].weights:
     if model.family == complete.family:
-      raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
-    raise WeightsError(f"{path}: says that it is a {complete.family}; weights are read of a DenseNet alone")
+      raise ConfigurationError("model.family", complete.family, f"weights are read of {with_weights()} alone")
+    raise WeightsError(f"{path}: says that it is a {complete.family}; weights are read of {with_weights()} alone")
   # A description may ask for more layers than can be built.
   shapes.check(path, state, complete)
   # From the file; where it lacks them, the comparison below names what is missing.
@@ -195,14 +195,23 @@ def network_of_file(
   return complete, network, variables
 
 
-def write(path: pathlib.Path, classifier: Classifier) -> None:
-  """Writes a DenseNet's weights as safetensors in PyTorch's names, with metadata for `load`.
+def check_written(to: object, classifier: Classifier) -> None:
+  """Refuses `--to` for a network whose weights are not written.
 
   Raises:
-    ConfigurationError: the network is no DenseNet, or the file cannot be written.
+    ConfigurationError: of its family none are.
   """
-  if not isinstance(classifier.network, DenseNet):
-    raise ConfigurationError("to", path, f"weights are written of a DenseNet alone, not of {classifier.model.family}")
+  if not FAMILIES[family := classifier.model.family].weights:
+    raise ConfigurationError("to", to, f"weights are written of {with_weights()} alone, not of {family}")
+
+
+def write(path: pathlib.Path, classifier: Classifier) -> None:
+  """Writes a network's weights as safetensors in PyTorch's names, with metadata for `load`.
+
+  Raises:
+    ConfigurationError: weights of its family are not written, or the file cannot be written.
+  """
+  check_written(path, classifier)
   # Only training has these.
   model = dataclasses.replace(classifier.model, remat=None, dropout=None)
   known = classifier.input

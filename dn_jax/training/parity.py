@@ -294,8 +294,12 @@ def _batch(record: Record, number: int, dtype: jnp.dtype) -> step.Batch:
 
 def _tensors(record: Record, params: Any, batch_stats: Any) -> weights.State:
   """Variables by the record's names, those that a step changes."""
-  named = weights.to_pytorch(record.network, params, batch_stats, record.last_norm)
-  return {name: value for name, value in named.items() if "num_batches_tracked" not in name}
+  named = weights.to_pytorch(record.network, params, batch_stats)
+  return {
+    name.replace(".norm5.", f".{record.last_norm}."): value
+    for name, value in named.items()
+    if "num_batches_tracked" not in name
+  }
 
 
 def _worst(
