@@ -50,7 +50,7 @@ def test_what_a_family_has_one_value_of_is_filled_in_and_another_refused():
   assert (wide.widen_factor, wide.survival, wide.shortcut, wide.growth_rate) == (1, 1.0, None, None)
   for family, flags, message in (
     ("resnet", {"widen_factor": 2}, "--model.widen-factor 2: is for --model.family wide"),
-    ("wide", {"survival": 0.5}, "--model.survival 0.5: is for --model.family resnet"),
+    ("wide", {"survival": 0.5}, "--model.survival 0.5: is for --model.family rdnet or resnet"),
     ("preactivation", {"shortcut": "average"}, "--model.shortcut average: is for --model.family resnet"),
     ("densenet", {"widen_factor": 2}, "--model.widen-factor 2: does not apply to a densenet network"),
     ("wide", {"blocks": (1,)}, r"--model.blocks \(1,\): does not apply to a wide network"),
@@ -68,7 +68,7 @@ def test_an_rdnets_blocks_rates_and_halvings_fit_together():
   assert name_of(model) == "rdnet-16-8-8-patch-4"
   assert name_of(dataclasses.replace(model, blocks=(1, 2, 3))) == "rdnet-16-8-8-layers-1-2-3-patch-4"
   for flags, message in (
-    ({"depth": 40}, "--model.depth 40: an RDNet has none; give --model.blocks"),
+    ({"depth": 40}, "--model.depth 40: an RDNet has none; give --model.growth-rates, --model.blocks"),
     ({"growth_rate": 12}, "--model.growth-rate 12: does not apply to a rdnet network"),
     ({"blocks": (3, 3)}, "--model.blocks 3 3: one number for each of the 3 growth rates"),
     ({"downsample": (3,)}, "--model.downsample 3: numbers of blocks that a transition follows, 1 to 2, each once"),
