@@ -147,7 +147,7 @@ def test_a_stream_opened_at_any_step_gives_what_an_undisturbed_one_does(seed, co
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(stream, "_read", lambda source, number, how: (number, 0))
-    patch.setattr(stream.image_files, "random_area_crop", lambda whole, size, rng: whole)
+    patch.setattr(stream.image_files, "random_area_crop", lambda whole, size, rng, interpolation: whole)
     everything = of(tuple(range(batch_size * processes)))
     per_epoch = everything.steps_per_epoch
     steps = [numbers(everything, step) for step in range(2 * per_epoch)]
