@@ -121,7 +121,7 @@ _SAME_AS_NONE = {
   "decay": "all",
   "final_rate": 0.0,
   "interpolation": "bilinear",
-  **dict.fromkeys(("mixup", "cutmix", "erasing", "cutout"), 0),
+  **dict.fromkeys(("mixup", "cutmix", "erasing", "cutout", "rand_augment"), 0),
 }
 # Of any streamed data set.
 STREAMED = "streamed"
@@ -252,7 +252,7 @@ def _optimizer(config: RunConfig, protocol: Protocol) -> OptimizerConfig:
   if (asked.schedule or protocol.schedule) != "cosine":
     published["final_rate"] = None
   epochs = protocol.epochs if config.epochs is None else config.epochs
-  published["warmup_epochs"] *= max(0.0, min(1.0, epochs / protocol.epochs))
+  published["warmup_epochs"] *= max(0, min(epochs, protocol.epochs)) / protocol.epochs
   if not (published["warmup_epochs"] if asked.warmup_epochs is None else asked.warmup_epochs):
     published["warmup_rate"] = None
   return dataclasses.replace(

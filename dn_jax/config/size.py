@@ -74,7 +74,7 @@ def refuse_beyond_this_machine(config: RunConfig) -> None:
   height, width, channels = info.image_shape
   there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * (config.distributed.num_processes or 1)
   count = parameters(config.model, info.num_classes or 10, channels)
-  state = (4 if config.optimizer.name == "adamw" else 3) * 4 * count
+  state = 3 * 4 * count + beyond_momentum(config, channels, info.num_classes or 10)
   if state > _TIMES * there:
     fits = f"the network would have {count:,} parameters, {_gigabytes(state)} to train; this machine has "
     raise ConfigurationError(*_widest(config.model), fits + _gigabytes(there))
@@ -82,6 +82,15 @@ def refuse_beyond_this_machine(config: RunConfig) -> None:
     if (images := 4 * size * height * width * channels) > _TIMES * there:
       fits = f"its images would take {_gigabytes(images)}; this machine has {_gigabytes(there)}"
       raise ConfigurationError(flag, size, fits)
+
+
+def beyond_momentum(config: RunConfig, channels: int, classes: int) -> int:
+  """Bytes of a resolved run's state beyond parameters, gradients and SGD's momentum.
+
+  AdamW has a second mean, and a moving average of the parameters is one more.
+  """
+  copies = (config.optimizer.name == "adamw") + (config.optimizer.average > 0)
+  return 4 * copies * parameters(config.model, classes, channels) if copies else 0
 
 
 def _gigabytes(count: int) -> str:

@@ -20,6 +20,14 @@ SOURCES: dict[str, str] = {
   "rdnet": "its authors' configuration of timm for ImageNet (train_configs/rdnet.yaml)",
   "mixup": "its authors' code for CIFAR-10; FROM MEMORY of its paper: CIFAR-100, DenseNet-BC, ImageNet's alpha",
 }
+# What is done to training images besides, by the fields of `DataConfig`; the last one has a deviation.
+_ALTERED = {
+  "mixup": "images mixed by mixup of alpha {:g}",
+  "cutmix": "boxes of others pasted by CutMix of alpha {:g}",
+  "erasing": "a box erased by a chance of {:g}",
+  "cutout": "a square of {} pixels cut out",
+  "rand_augment": "RandAugment of magnitude {:g}",
+}
 _NORMALISED = {
   "channel": "each channel less its published mean, by its deviation",
   "pixel": "less the mean image, by one deviation",
@@ -76,6 +84,7 @@ def text(config: RunConfig) -> str:
     *(["images turned to grey"] if data.channels == 1 else []),
     f"input {_normalised(data)}",
     *_augmented(data),
+    *_altered(data),
     f"{data.validation:,} images held out" if data.validation else "nothing held out",
     "the network best on them reported" if config.report == "best" else "the last network reported",
     *([f"activations in {model.dtype}"] if model.dtype != "float32" else []),
@@ -143,6 +152,14 @@ def _augmented(data: DataConfig) -> list[str]:
     resized = ", resized by a bicubic filter" if data.interpolation == "bicubic" else ""
     return [f"{crop if data.augment else 'the middle'}, {data.size} pixels{resized}"]
   return [f"shifted images padded with {'zeros' if data.padding == 'zero' else 'their mirror image'}"] * data.augment
+
+
+def _altered(data: DataConfig) -> list[str]:
+  found = dataclasses.asdict(data)
+  words = [text.format(found[name]) for name, text in _ALTERED.items() if found.get(name)]
+  if found.get("rand_augment") and found["rand_augment_deviation"]:
+    words.append(f"its magnitude's deviation {found['rand_augment_deviation']:g}")
+  return words
 
 
 def _normalised(data: DataConfig) -> str:

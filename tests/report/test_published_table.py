@@ -1,5 +1,6 @@
 """The paper's table: its cells against the folders, its notes against what ran."""
 
+import dataclasses
 import json
 import re
 import statistics
@@ -9,7 +10,7 @@ import untrained
 
 from dn_jax.config import zoo
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, added
 from dn_jax.report import protocol_words, published_table
 from dn_jax.runs import collection, records
 
@@ -214,6 +215,35 @@ def test_a_recipe_on_another_network_is_marked_beside_the_papers_own_error(tmp_p
 )
 def test_a_recipes_optimizer_schedule_and_filter_are_said(config, words):
   assert words in protocol_words.text(resolve(config))
+
+
+# A configuration with the flags of what is done to images, whether or not `DataConfig` has them.
+Altered = dataclasses.make_dataclass(
+  "Altered",
+  [
+    (name, float | None, added(None))
+    for name in ("mixup", "cutmix", "erasing", "cutout", "rand_augment", "rand_augment_deviation")
+  ],
+  bases=(DataConfig,),
+  frozen=True,
+)
+
+
+def test_what_a_recipe_does_to_images_is_filled_in_and_said_unless_a_flag_says_none():
+  said = protocol_words.text(resolve(RunConfig(Altered("cifar10", augment=True), protocol="rdnet")))
+  assert (
+    ", images mixed by mixup of alpha 0.8, boxes of others pasted by CutMix of alpha 1, a box erased by a chance of "
+    "0.25, RandAugment of magnitude 9, its magnitude's deviation 0.5, "
+  ) in said
+  none = Altered("cifar10", augment=True, mixup=0.0, cutmix=0.0, rand_augment=0.0, cutout=8)
+  config = resolve(RunConfig(none, protocol="rdnet"))
+  assert (config.data.mixup, config.data.cutmix, config.data.rand_augment) == (0, 0, 0)
+  said = protocol_words.text(config)
+  assert "a box erased by a chance of 0.25, a square of 8 pixels cut out, nothing held out" in said
+  assert "mixup" not in said
+  # Where the protocol has none, no word is as good.
+  config = resolve(RunConfig(Altered("cifar10", mixup=0.0, rand_augment=0.0)))
+  assert (config.data.mixup, config.data.rand_augment) == (None, None)
 
 
 def test_the_source_of_a_recipe_says_where_it_was_not_published():
