@@ -146,8 +146,10 @@ PROTOCOLS: dict[tuple[str, str], Protocol] = {
     padding="zero",
     dropout_without_augmentation=0.4,
   ),
-  # Its batch is a third of the digits.
-  ("rdnet", "digits"): dataclasses.replace(_RDNET, epochs=40, batch_size=64, warmup_epochs=3.0),
+  # Its batch is a third of the digits. RandAugment's operations are for values up to 255, and these end at 16.
+  ("rdnet", "digits"): dataclasses.replace(
+    _RDNET, epochs=40, batch_size=64, warmup_epochs=3.0, rand_augment=None, rand_augment_deviation=None
+  ),
   ("rdnet", "svhn_cropped"): dataclasses.replace(_RDNET, epochs=40, warmup_epochs=3.0, validation=6000, report="best"),
   ("rdnet", STREAMED): dataclasses.replace(_RDNET, interpolation="bicubic", crop=0.9),
   ("mixup", "svhn_cropped"): dataclasses.replace(_DENSENET_SVHN, dropout_without_augmentation=0.0, mixup=1.0),
@@ -172,8 +174,8 @@ def source(whose: str, data: str) -> str:
   """Whose publication `of` has the values from, in words."""
   by, streamed = "" if whose == "densenet" else f" by {whose}", data not in datasets.CATALOG
   if whose == "rdnet" and not streamed:
-    length = {"digits": ", over 40 epochs in batches of 64", "svhn_cropped": ", over 40 epochs"}.get(data, "")
-    return f"none is published for {data}; as for ImageNet{by}{length}"
+    apart = {"digits": ", over 40 epochs in batches of 64, without RandAugment", "svhn_cropped": ", over 40 epochs"}
+    return f"none is published for {data}; as for ImageNet{by}{apart.get(data, '')}"
   if data == "digits":
     return f"none is published for digits; as for cifar10{by}, over 40 epochs"
   densenets = " by densenet" + ", with mixup" * (whose == "mixup")

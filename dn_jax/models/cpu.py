@@ -1,11 +1,11 @@
 """Programs written out for the CPU back end; the compilers of TPUs and GPUs need none of them.
 
-| here            | the same function as              | why, on a CPU                                         |
-|-----------------|-----------------------------------|-------------------------------------------------------|
-| `convolve_3x3`  | `jax.lax.conv_general_dilated`    | gradients are two matrix products, without transposes |
-| `convolve_depthwise` | the same, of one channel each | XLA's loop over a group's channels takes ten to fifty times as long |
-| `Prefix`        | a slice of the first channels     | the slice is not copied and kept through a layer      |
-| `threefry_2x32` | `jax.extend.random.threefry_2x32` | one fused loop, where XLA's takes twenty passes       |
+| here                 | the same function as              | why, on a CPU                                         |
+|----------------------|-----------------------------------|-------------------------------------------------------|
+| `convolve_3x3`       | `jax.lax.conv_general_dilated`    | gradients are two matrix products, without transposes |
+| `convolve_depthwise` | the same, of single channels      | XLA's own takes ten to fifty times as long            |
+| `Prefix`             | a slice of the first channels     | the slice is not copied and kept through a layer      |
+| `threefry_2x32`      | `jax.extend.random.threefry_2x32` | one fused loop, where XLA's takes twenty passes       |
 """
 
 import functools

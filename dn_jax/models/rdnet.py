@@ -201,7 +201,7 @@ class RDNet(nn.Module):
     downsample: numbers of the transitions that halve the map, from 1.
     patch_size: of the stem; 4 in the paper.
     compression: theta; a transition keeps int(theta * m / 8) * 8 of m channels.
-    survival: the last layer's chance to be kept in training; the first one's is 1, and those between lie on a line. Each
+    survival: the last layer's chance to be kept in training; the first one's is 1, those between lie on a line. Each
       image draws for itself, and what is kept is divided by its chance.
     remat: `none`, `dense_layer` (`jax.checkpoint` on each layer) or `layer_by_layer` (a backward pass of its own).
     epsilon: of LayerNorm.
@@ -234,7 +234,8 @@ class RDNet(nn.Module):
       train: drop layers, which needs an rng named `dropout` where `survival` is below 1.
 
     Raises:
-      ValueError: a remat policy that it does not take; images so small that nothing is left of them.
+      ValueError: a remat policy that it does not take; nothing is left of an image's pixels, or of a
+        transition's channels.
     """
     chex.assert_rank(images, 4)
     if self.remat not in POLICIES:
@@ -263,6 +264,8 @@ class RDNet(nn.Module):
         self.sow("intermediates", f"block{index}_end", jnp.concatenate(maps, axis=-1))
       if index < len(self.blocks):
         channels = kept_channels(self.compression, sum(x.shape[-1] for x in maps))
+        if channels < 1:
+          raise ValueError(f"compression {self.compression}: leaves transition {index} without channels")
         stride = 2 if index in self.downsample else 1
         x = again(Transition)(channels, stride, conv, norm, name=f"transition{index}")(maps)
     x = again(PooledFeatures)(norm, name="last")(maps)

@@ -147,6 +147,83 @@ def test_another_protocol_and_another_type_have_rows_of_their_own(tmp_path):
   assert len(protocol_notes(grid)) == 3
 
 
+WIDEST = "DenseNet-BC (L=190, k=40)"
+
+
+def of_widest(folder, error, data="cifar10", **flags):
+  config = RunConfig(DataConfig(data, augment=True), ModelConfig(name="densenet-bc-190-40"), **flags)
+  untrained.run(folder, config, error)
+
+
+def test_a_recipe_of_others_has_a_row_with_their_errors_and_a_note_that_says_whose(tmp_path):
+  of_widest(tmp_path, 3.5)
+  of_widest(tmp_path, 2.9, protocol="mixup")
+  of_widest(tmp_path, 17.0, data="cifar100", protocol="mixup")
+  grid = table_of(tmp_path)
+  # Of the DenseNet paper 3.46 and 17.18, of mixup's 2.7 and 16.8.
+  assert {row[0]: row[2:] for row in grid.rows} == {
+    WIDEST: ["3.46 | 3.50 (1) | +0.04", "17.18 | - | -"],
+    f"{WIDEST}*, protocol mixup": ["2.70 | 2.90 (1) | +0.20", "16.80 | 17.00 (1) | +0.20"],
+  }
+  (note,) = [note for note in grid.notes if note.startswith("* ")]
+  assert note == (f"* {WIDEST}, protocol mixup: published are errors of mixup's paper, section 3.2, FROM MEMORY.")
+  assert not any("Not the published training" in note for note in grid.notes)
+  lines = {(line["trained"], line["column"]): line for line in grid.records}
+  assert lines["", "c10+"]["published"] == 3.46
+  assert lines["protocol mixup", "c10+"]["published"] == 2.7
+  assert lines["protocol mixup", "c10+"]["published_epochs"] == 200
+
+
+def test_what_departs_from_a_recipe_of_others_is_marked_as_of_that_recipe(tmp_path):
+  of_widest(tmp_path, 5.0, protocol="mixup", epochs=20, batch_size=64)
+  (row,) = (grid := table_of(tmp_path)).rows
+  assert row[0] == f"{WIDEST}*, protocol mixup, batch-size 64"
+  assert row[2] == "2.70 | 5.00 (1) [a] | +2.30"
+  assert "[a] Not the published training: 20 of 200 epochs; batch-size 64, not 128." in grid.notes
+
+
+def test_a_recipe_on_another_network_is_marked_beside_the_papers_own_error(tmp_path):
+  config = RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="densenet-40-12"), protocol="mixup")
+  untrained.run(tmp_path, config, 5.0)
+  (row,) = (grid := table_of(tmp_path)).rows
+  assert row[2] == "5.24 | 5.00 (1) [a] | -0.24"
+  assert "[a] Not the published training: 200 of 300 epochs; protocol mixup, not densenet." in grid.notes
+
+
+@pytest.mark.parametrize(
+  ("config", "words"),
+  [
+    (
+      RunConfig(DataConfig("cifar10", augment=True), protocol="rdnet"),
+      "rate 0.001 along a cosine to 1e-06, rising to it in 20 epochs from 0.0001, labels smoothed by 0.1, AdamW, "
+      "beta1 0.9, beta2 0.999, weight decay 0.05 times the rate (kernels alone), ",
+    ),
+    (
+      RunConfig(optimizer=OptimizerConfig(decay="kernels")),
+      "momentum 0.9 (Nesterov), weight decay 0.0001 (kernels alone), ",
+    ),
+    (
+      RunConfig(optimizer=OptimizerConfig(schedule="cosine")),
+      "rate 0.1 along a cosine to 0, momentum 0.9 (Nesterov), ",
+    ),
+    (
+      RunConfig(DataConfig("imagenet2012", augment=True), ModelConfig(name="densenet-121"), protocol="rdnet"),
+      "224 pixels, resized by a bicubic filter, ",
+    ),
+  ],
+)
+def test_a_recipes_optimizer_schedule_and_filter_are_said(config, words):
+  assert words in protocol_words.text(resolve(config))
+
+
+def test_the_source_of_a_recipe_says_where_it_was_not_published():
+  for data, said in (("cifar10", "; of cifar10 it says nothing"), ("imagenet2012", "")):
+    config = resolve(RunConfig(DataConfig(data), ModelConfig(name="densenet-121"), protocol="rdnet"))
+    assert protocol_words.source_of(config).partition("rdnet.yaml)")[2] == said
+  config = resolve(RunConfig(DataConfig("cifar100"), protocol="mixup"))
+  assert "FROM MEMORY of its paper" in protocol_words.source_of(config)
+
+
 def test_rehearsals_of_several_lengths_have_rows_of_their_own(tmp_path):
   for epochs in (3, 6):
     config = RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="densenet-40-12"), epochs=epochs)
