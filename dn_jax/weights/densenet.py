@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dn_jax.config.about import AboutInput
+from dn_jax.config.network import is_for_imagenet
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models.densenet import DenseNet
 from dn_jax.weights import blocks
@@ -129,5 +130,5 @@ DENSENET = Format(
     "depth",  # It says the layers of all blocks, where they are as many as it takes for granted.
   ),
   differences=_differences,
-  images=lambda model: ("imagenet2012" if model.stem == "imagenet" else "cifar10", AboutInput()),
+  images=lambda model: ("imagenet2012" if is_for_imagenet(model) else "cifar10", AboutInput()),
 )

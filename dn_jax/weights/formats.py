@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import flax.linen as nn
 
 from dn_jax.weights.densenet import DENSENET
+from dn_jax.weights.rdnet import RDNET
 from dn_jax.weights.table import Format, Unit
 
 # By the family's name in `dn_jax.config.network.FAMILIES`.
-FORMATS: Mapping[str, Format] = {"densenet": DENSENET}
+FORMATS: Mapping[str, Format] = {"densenet": DENSENET, "rdnet": RDNET}
 
 
 def of(network: nn.Module) -> Format:
