@@ -16,7 +16,8 @@ from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.commands.network import DataName, input_of
 from dn_jax.config import zoo
-from dn_jax.config.network import FAMILIES, check_images, complete_model, name_of, remat_policies
+from dn_jax.config.families import FAMILIES
+from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
 from dn_jax.config.schema import Count, ModelConfig, Positive, Size, Unset
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.planner import targets

@@ -17,7 +17,7 @@ import math
 from typing import Any
 
 from dn_jax.config import datasets
-from dn_jax.config.network import FAMILIES
+from dn_jax.config.families import FAMILIES
 from dn_jax.config.schema import OptimizerConfig, RunConfig
 from dn_jax.errors import ConfigurationError
 

@@ -5,7 +5,8 @@ import pathlib
 import re
 
 from dn_jax.config import check, datasets, protocol, weights_file, zoo
-from dn_jax.config.network import FAMILIES, check_images, complete_model, name_of, protocol_of, with_weights
+from dn_jax.config.families import FAMILIES
+from dn_jax.config.network import check_images, complete_model, name_of, protocol_of, with_weights
 from dn_jax.config.schema import DistributedConfig, OptimizerConfig, RunConfig
 from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders, hub

@@ -179,7 +179,7 @@ def _mixing(model: ModelConfig, classes: int, image_shape: tuple[int, int, int])
 def _residual(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> Iterator[Size]:
   """The layers of a residual network."""
   wide, bottleneck, original = (model.family == name for name in ("wide", "preactivation", "resnet"))
-  # Of depth = extra + 3 * convolutions * n, see `dn_jax.config.network`.
+  # Of depth = extra + 3 * convolutions * n, see `dn_jax.config.families`.
   units = (model.depth - (4 if wide else 2)) // (9 if bottleneck else 6)
   height, width, channels = image_shape
   before = 16

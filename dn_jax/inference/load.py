@@ -15,7 +15,8 @@ from jax.sharding import PartitionSpec
 from dn_jax import weights
 from dn_jax.config import datasets, weights_file
 from dn_jax.config.about import About, AboutInput
-from dn_jax.config.network import FAMILIES, complete_model, smallest_map, with_weights
+from dn_jax.config.families import FAMILIES
+from dn_jax.config.network import complete_model, smallest_map, with_weights
 from dn_jax.config.schema import DataConfig, Interpolation, ModelConfig, RunConfig
 from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError

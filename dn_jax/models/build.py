@@ -6,7 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dn_jax.config.network import policy_of, units_of_depth
+from dn_jax.config.families import units_of_depth
+from dn_jax.config.network import policy_of
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models.densenet import DenseNet
 from dn_jax.models.rdnet import RDNet
@@ -50,7 +51,7 @@ def _resnet(config: ModelConfig, **shared: Any) -> ResNet:
   )
 
 
-# By the family's name in `dn_jax.config.network.FAMILIES`.
+# By the family's name in `dn_jax.config.families.FAMILIES`.
 BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
   "densenet": _densenet,
   "rdnet": _rdnet,

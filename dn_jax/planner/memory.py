@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dn_jax.config import rdnet
-from dn_jax.config.network import units_of_depth
+from dn_jax.config.families import units_of_depth
 from dn_jax.config.schema import RematPolicy
 from dn_jax.planner.plan import Question
 

@@ -214,7 +214,15 @@ def sources() -> str | None:
 def _files() -> tuple[pathlib.Path, ...]:
   package = provenance.PACKAGE
   planner = ("planner/plan.py", "planner/account.py", "planner/program.py")
-  beside = ("config/network.py", "distributed/layout.py", "training/step.py", "training/optimizer.py", *planner)
+  beside = (
+    "config/families.py",
+    "config/network.py",
+    "config/rdnet.py",
+    "distributed/layout.py",
+    "training/step.py",
+    "training/optimizer.py",
+    *planner,
+  )
   return (*sorted((package / "models").glob("*.py")), *(package / name for name in beside))
 
 

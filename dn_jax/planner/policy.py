@@ -9,7 +9,8 @@ for all.
 from collections.abc import Sequence
 from typing import Any
 
-from dn_jax.config.network import FAMILIES, remat_policies
+from dn_jax.config.families import FAMILIES
+from dn_jax.config.network import remat_policies
 from dn_jax.config.schema import RematPolicy
 from dn_jax.errors import ConfigurationError
 from dn_jax.planner import kept, memory, targets

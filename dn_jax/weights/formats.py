@@ -1,6 +1,6 @@
 """The families whose weights are read and written.
 
-A family that joins is an entry of `FORMATS`, and has `weights=True` in `dn_jax.config.network.FAMILIES`.
+A family that joins is an entry of `FORMATS`, and has `weights=True` in `dn_jax.config.families.FAMILIES`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from dn_jax.weights.densenet import DENSENET
 from dn_jax.weights.rdnet import RDNET
 from dn_jax.weights.table import Format, Unit
 
-# By the family's name in `dn_jax.config.network.FAMILIES`.
+# By the family's name in `dn_jax.config.families.FAMILIES`.
 FORMATS: Mapping[str, Format] = {"densenet": DENSENET, "rdnet": RDNET}
 
 

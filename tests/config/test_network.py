@@ -6,8 +6,9 @@ import typing
 import pytest
 
 from dn_jax.config import network, zoo
+from dn_jax.config.families import FAMILIES
 from dn_jax.config.nested import flag_types
-from dn_jax.config.network import FAMILIES, complete_model, kind_of, name_of, policy_of
+from dn_jax.config.network import complete_model, kind_of, name_of, policy_of
 from dn_jax.config.schema import ModelConfig, RematPolicy, RunConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.models.build import BUILDERS, build
