@@ -86,10 +86,10 @@ class Evaluated(Totals):
   confusion: jax.Array | None = None
 
   @classmethod
-  def none_yet(cls, classes: int, array: jax.Array) -> "Evaluated":
-    """Zeros, on the devices that an array lies on; with a matrix of so many classes, if any."""
+  def none_yet(cls, classes: int, sharding: jax.sharding.Sharding) -> "Evaluated":
+    """Zeros, on the devices of a sharding; with a matrix of so many classes, if any."""
     matrix = np.zeros((classes, classes), np.int32) if classes else None
-    return place(cls(*dataclasses.astuple(Totals.zero()), matrix), array.sharding)
+    return place(cls(*dataclasses.astuple(Totals.zero()), matrix), sharding)
 
   def class_errors(self) -> tuple[float | None, ...] | None:
     """See `errors_by_class`; None without `confusion`."""

@@ -22,7 +22,7 @@ from dn_jax.config.network import complete_model
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError
-from dn_jax.inference import load
+from dn_jax.inference import load, predict
 from dn_jax.inference.load import Asked, trained_by
 from dn_jax.models import build
 from dn_jax.training import initial_state
@@ -97,6 +97,15 @@ def test_a_file_goes_out_as_it_came_in_and_says_what_network_it_is(tmp_path):
   assert exact(again.params, found.params)
 
 
+def test_predictions_are_the_networks():
+  found = load.load(TIMM, Asked(model=MODEL), "reported", None, pytest.fail)
+  images = np.random.RandomState(0).randint(0, 256, (2, 32, 32, 3), np.uint8)
+  normalised = (images.astype(np.float32) - found.input.mean) / found.input.std
+  logits = jax.jit(lambda: found.network.apply({"params": found.params}, normalised, False))()
+  chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(predict.Predictor(found, 4)(images).probabilities, chances, rtol=1e-4)
+
+
 def asked_for(words):
   """The network of flags, by its parts alone."""
   return dataclasses.replace(complete_model(flags.parse(RunConfig, args=words.split()).model), name=None)
@@ -123,8 +132,9 @@ def test_the_shapes_of_a_published_network_tell_its_name(name):
   network = built(ModelConfig(name=name), 1000)
   params = template_of(network, 224)["params"]
   zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), params)
-  found = shapes.model_of({**weights.to_pytorch(network, zeros, {})})
-  assert found == dataclasses.replace(complete_model(ModelConfig(name=name)), name=None)
+  found = shapes.model_of(weights.to_pytorch(network, zeros, {}))
+  # Stochastic depth has no shape.
+  assert found == dataclasses.replace(complete_model(ModelConfig(name=name)), name=None, survival=1.0)
   assert shapes.flags_of(found) == f"--model.name {name}"
 
 
@@ -269,10 +279,16 @@ def test_a_file_that_says_nothing_is_prepared_for_as_timm_prepares(tmp_path):
   weights.write(tmp_path / "w.safetensors", state)
   asked = Asked(model=dataclasses.replace(MODEL, patch_size=4))
   found = load.load(tmp_path / "w.safetensors", asked, "reported", None, pytest.fail)
-  assert (found.input.size, found.input.resize, found.classes) == (224, 248, None)
+  assert (found.input.size, found.input.resize, found.input.interpolation) == (224, 248, "bicubic")
   np.testing.assert_allclose(found.input.mean / 255, [0.485, 0.456, 0.406], rtol=1e-9)
   np.testing.assert_allclose(found.input.std / 255, [0.229, 0.224, 0.225], rtol=1e-9)
-  assert load.load(TIMM, Asked(model=MODEL), "reported", None, pytest.fail).input.size == 32
+  # What a file says goes before.
+  said = dataclasses.replace(found, input=dataclasses.replace(found.input, resize=256, interpolation="bilinear"))
+  load.write(tmp_path / "w.safetensors", said)
+  again = load.load(tmp_path / "w.safetensors", Asked(), "reported", None, pytest.fail)
+  assert (again.input.size, again.input.resize, again.input.interpolation) == (224, 256, "bilinear")
+  small = load.load(TIMM, Asked(model=MODEL), "reported", None, pytest.fail)
+  assert (small.input.size, small.input.resize, small.input.interpolation) == (32, 32, "bilinear")
 
 
 def resolved(**changes):
@@ -315,6 +331,9 @@ def test_a_run_from_timms_file_keeps_what_is_frozen_and_is_exported_in_its_names
   frozen = ("stem.", "dense_stages.0.", "dense_stages.1.0.", "dense_stages.1.1.", "dense_stages.2.2.dense_block1.")
   kept = {name for name, value in timm().items() if np.array_equal(found[name], value)}
   assert kept == {name for name in timm() if name.startswith(frozen)}
+  measured = call("experiments/evaluate.py", tmp_path / "w.safetensors", "--data.dir", tmp_path / "photos")
+  assert measured.returncode == 0, measured.stderr
+  assert "1 crop of 16 pixels" in measured.stdout
   network = trained_by(tmp_path / "run", "last", pytest.fail)
   assert exact(load.load(tmp_path / "w.safetensors", Asked(), "last", None, pytest.fail).params, network.params)
 
