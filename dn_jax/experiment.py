@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import rich.console
 
-from dn_jax.config import protocol
+from dn_jax.config import protocol, size
 from dn_jax.config.check import to_dict
 from dn_jax.config.nested import flags
 from dn_jax.config.network import name_of
@@ -243,6 +243,7 @@ def with_remat_policy(config: RunConfig, dataset: catalog.Dataset, console: rich
     info = dataset.info
     splits = [split for split in dataset[1:] if isinstance(split, catalog.Split)]
     beside = sum(split.images.nbytes + split.labels.nbytes for split in splits)
+    beside += size.beyond_momentum(config, info.image_shape[2], info.num_classes)
     if asked == "auto":
       console.print("remat auto: asking the compiler what a step takes", highlight=False)
     question = Question(

@@ -24,6 +24,7 @@ from dn_jax.distributed import processes as processes_
 from dn_jax.distributed.layout import AXIS, Layout, place_state, placed, replicate
 from dn_jax.models import batch_stats, build
 from dn_jax.models.densenet import DenseNet
+from dn_jax.models.rdnet import RDNet
 from dn_jax.models.resnet import ResNet
 from dn_jax.planner.plan import Question, compile_step
 from dn_jax.planner.targets import target
@@ -33,13 +34,14 @@ from dn_jax.training.checkpoint import Checkpoints
 from dn_jax.training.loop import Begun
 
 CONFIG = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (), 0.1)
-SGD = optimizer.sgd(CONFIG, optimizer.learning_rate(CONFIG, 1, 1))
+SGD = optimizer.make(CONFIG, optimizer.learning_rate(CONFIG, 1, 1))
 POLICIES = ("none", "dense_layer", "bottleneck", "block", "layer_by_layer")
 SHAPE = (8, 8, 3)
 # Of ten steps: divided by 8 and 6 devices and by 1, 4 and 8 groups.
 STEPS, BATCH = 10, 48
 NETWORKS = {
   "densenet": functools.partial(DenseNet, (1, 1), 4, 5, 8, dropout_rate=0.2),
+  "rdnet": functools.partial(RDNet, (1, 2), (4, 8), 5, 24, (1,), patch_size=2, survival=0.4),
   "stochastic depth": functools.partial(ResNet, "resnet", 1, 5, survival=0.5),
   "wide": functools.partial(ResNet, "wide", 1, 5, 2, dropout_rate=0.3),
 }
@@ -124,7 +126,7 @@ def reference(name, dtype, groups, steps, batch, weights=(1.0,) * 5):
       variables = {"params": params, "batch_stats": stats}
       logits, updated = network.apply(variables, images, True, mutable=["batch_stats"], rngs=rngs)
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-      return (losses * jnp.asarray(weights)[labels]).mean(), (updated["batch_stats"], losses, logits)
+      return (losses * jnp.asarray(weights)[labels]).mean(), (updated.get("batch_stats", {}), losses, logits)
 
     return jax.grad(loss, has_aux=True)(params)
 

@@ -4,18 +4,23 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import time
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 import rich.console
 import traced_once
+from conftest import metrics
 
 from dn_jax import experiment
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import CheckpointConfig, DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import CheckpointConfig, DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from dn_jax.data import catalog
 from dn_jax.distributed.layout import Layout
+from dn_jax.inference import load
 from dn_jax.planner import plan, policy
 from dn_jax.runs import records
 from dn_jax.training import loop
@@ -49,6 +54,34 @@ def test_auto_is_decided_by_the_planner_and_kept_by_a_run_that_goes_on(tmp_path,
     config = dataclasses.replace(config, model=dataclasses.replace(model, remat=again))
     assert experiment.train(config, console)["remat"] == "block"
   assert len(asked) == 1
+
+
+def test_a_run_of_adamw_that_goes_on_ends_as_an_undisturbed_one_bit_for_bit(tmp_path):
+  whole = OptimizerConfig(
+    *(0.01, 0.9, False, 0.05, "cosine"),
+    **{"name": "adamw", "decay": "kernels", "final_rate": 1e-5, "warmup_epochs": 1.0, "warmup_rate": 1e-3},
+    **{"average": 0.9, "classifier_rate": 2.0, "label_smoothing": 0.1},
+  )
+  model = ModelConfig(blocks=(2,), growth_rate=2, remat="none")
+  config = RunConfig(DataConfig("digits", augment=True), model, whole, CheckpointConfig(keep=3), epochs=3)
+  config = dataclasses.replace(config, batch_size=512, accumulation=2, statistics_groups=2, freeze=("block1/layer1",))
+  console = rich.console.Console(file=io.StringIO(), width=200)
+  folders = tmp_path / "whole", tmp_path / "cut"
+  experiment.train(dataclasses.replace(config, out=folders[0]), console)
+  shutil.copytree(*folders)
+  (folders[1] / "summary.json").unlink()
+  for step in sorted((folders[1] / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))[1:]:
+    shutil.rmtree(step)
+  experiment.train(dataclasses.replace(config, out=folders[1]), console)
+  assert "from the checkpoint of step 2" in console.file.getvalue()
+  ours, theirs = map(metrics, folders)
+  assert ours == theirs
+  assert len(ours) == 3
+  # Two steps of 512 images an epoch: the rate rises from the first one's, and ends with the last one's.
+  assert ours[-1]["learning_rate"] == pytest.approx(1e-5)
+  found = [load.trained_by(folder, "last", pytest.fail) for folder in folders]
+  for one, other in zip(*(jax.tree.leaves((each.params, each.batch_stats)) for each in found), strict=True):
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow

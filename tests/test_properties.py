@@ -147,7 +147,7 @@ def test_a_stream_opened_at_any_step_gives_what_an_undisturbed_one_does(seed, co
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(stream, "_read", lambda source, number, how: (number, 0))
-    patch.setattr(stream.image_files, "random_area_crop", lambda whole, size, rng: whole)
+    patch.setattr(stream.image_files, "random_area_crop", lambda whole, size, rng, interpolation: whole)
     everything = of(tuple(range(batch_size * processes)))
     per_epoch = everything.steps_per_epoch
     steps = [numbers(everything, step) for step in range(2 * per_epoch)]
@@ -308,7 +308,8 @@ def test_a_record_with_another_value_is_read_as_it_stands_or_refused_in_a_line(n
       OptimizerConfig,
       learning_rate=st.none() | st.floats(1e-30, 1e30),
       drops=st.none() | st.lists(st.floats(0.01, 1.0), max_size=3).map(tuple),
-      warmup_epochs=st.floats(0.0, 1.0),
+      warmup_epochs=st.none() | st.floats(0.0, 1.0),
+      decay=st.sampled_from([None, "all", "kernels"]),
     ),
     seed=st.integers(0, 2**32 - 1),
     epochs=st.none() | st.integers(1, 1000),

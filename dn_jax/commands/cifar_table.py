@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 CAFFE = "densenet-caffe-40-12"
 ROWS = tuple(
-  name for name, entry in zoo.NETWORKS.items() if not entry.imagenet and name != CAFFE and "1202" not in name
+  name
+  for name, entry in zoo.NETWORKS.items()
+  if entry.errors and not entry.imagenet and name != CAFFE and "1202" not in name
 )
 
 
@@ -59,7 +61,8 @@ class Table(Sweep):
   unpublished: bool = False
   """Train the cells without a published error, too."""
   protocol: Annotated[ProtocolName | None, Unset("each network's own")] = None
-  """Train all cells by this published training; caffe without --rows takes the network of the Caffe code."""
+  """Train all cells by this published training; without --rows, caffe takes the network of the Caffe code, and mixup
+  the one that its authors trained."""
   data: Where = Where()
   model: Activations = Activations()
 
@@ -71,8 +74,9 @@ def cells_of(flags: Table) -> "dict[tuple[str, str], list[Cell]]":
     ConfigurationError: an unknown row or column, or a value that does not fit.
   """
   rows = flags.rows
-  if flags.protocol == "caffe" and rows == ROWS:
-    rows = (CAFFE,)
+  if rows == ROWS:
+    of_recipe = tuple(name for whose, name in zoo.RECIPES if whose == flags.protocol)
+    rows = (CAFFE,) if flags.protocol == "caffe" else of_recipe or rows
   for name in rows:
     if name not in zoo.NETWORKS or zoo.NETWORKS[name].imagenet:
       raise ConfigurationError("rows", name, near(name, (*ROWS, CAFFE), zoo.LISTED))

@@ -69,8 +69,9 @@ def export(
   if on_the_hub.licence and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,40}", on_the_hub.licence):
     raise ConfigurationError("licence", on_the_hub.licence, "the hub's name of a licence, such as apache-2.0")
   if address:
-    if (asked.size or asked.resize) and source.is_dir():
-      raise ConfigurationError("size", asked.size or asked.resize, "the card's test error is of the run's own size")
+    for flag in ("size", "resize", "interpolation"):
+      if (value := getattr(asked, flag)) is not None and source.is_dir():
+        raise ConfigurationError(flag, value, "the card's test error is of the run's own images")
     hub_upload.check("to", address, on_the_hub.public)
   say = lambda line: print(line, file=sys.stderr)
   source = weights_file.source(source, say)
@@ -113,8 +114,7 @@ def _upload(source: pathlib.Path, known: "Classifier", address: hub.Address, on_
   from dn_jax.inference import load
   from dn_jax.report import model_card
 
-  if known.model.family != "densenet":
-    raise ConfigurationError("to", address, f"weights are written of a DenseNet alone, not of {known.model.family}")
+  load.check_written(address, known)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(known.params))
   about = model_card.Network(known.model, parameters, known.num_classes, known.classes, known.input.size)
   training = model_card.training_of(source, known.epoch) if source.is_dir() else None

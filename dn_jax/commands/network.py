@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from dn_jax.config import datasets
+from dn_jax.config.network import is_for_imagenet
 from dn_jax.config.schema import DataConfig, ModelConfig, Unset
 from dn_jax.errors import ConfigurationError
 
@@ -22,7 +23,7 @@ def input_of(
   Raises:
     ConfigurationError: an unknown data set, or one whose images have no fixed size.
   """
-  if model.stem == "imagenet" and data.name is None:
+  if is_for_imagenet(model) and data.name is None:
     shape, classes = (224, 224, 3), 1000
   else:
     # "+" tells of training; the images are the same.

@@ -24,7 +24,7 @@ from dn_jax.commands import command_line
 from dn_jax.commands.flags import choose
 from dn_jax.commands.network import DataName
 from dn_jax.config import datasets, weights_file
-from dn_jax.config.network import check_images, complete_model
+from dn_jax.config.network import check_images, complete_model, is_for_imagenet
 from dn_jax.config.schema import DataConfig, ModelConfig, Unset
 from dn_jax.config.trained import Which
 from dn_jax.errors import ConfigurationError, UserError, near, reason, shown
@@ -50,15 +50,17 @@ def draw_diagram(to: pathlib.Path, model: ModelConfig = ModelConfig(), data: Dat
 
   Args:
     to: write this file, .svg, .png or .pdf.
-    model: the DenseNet.
+    model: the DenseNet or RDNet.
     data: the data set of the images.
   """
   command_line.check_figure("to", to)
   complete = complete_model(dataclasses.replace(model, remat=None))
   shape, classes = _input(complete, data.name)
   check_images(complete, min(shape[:2]), 2)
-  if complete.family != "densenet":
-    raise ConfigurationError("model.family", complete.family, "has no dense blocks to draw; take a DenseNet")
+  if complete.blocks is None:
+    raise ConfigurationError(
+      "model.family", complete.family, "has no dense blocks to draw; take a DenseNet or an RDNet"
+    )
   from dn_jax.models import build
   from dn_jax.report import diagram, words
 
@@ -81,7 +83,6 @@ def draw_reuse(
   source = weights_file.source(source, lambda line: print(line, file=sys.stderr))
   from dn_jax.inference import load
   from dn_jax.models import reuse
-  from dn_jax.models.densenet import DenseNet
   from dn_jax.report import reuse_map, words
   from dn_jax.system import compilation
 
@@ -90,8 +91,8 @@ def draw_reuse(
     if model != ModelConfig():
       raise ConfigurationError("model", "(given)", f"{source} is a run's folder, which knows its network")
     loaded = load.trained_by(source, checkpoint, lambda line: print(line, file=sys.stderr))
-    if not isinstance(loaded.network, DenseNet):
-      raise UserError(f"{source}: is a {loaded.config.model.family} network; only a DenseNet has dense blocks")
+    if loaded.config.model.blocks is None:
+      raise UserError(f"{source}: is a {loaded.config.model.family} network; it has no dense blocks")
     title = f"{words.run(loaded.config)}, epoch {loaded.epoch}"
     network, params = loaded.network, loaded.params
   else:
@@ -171,7 +172,7 @@ def draw_heat(runs: Folder, to: pathlib.Path, data: Data = Data()) -> None:
 
 def _input(model: ModelConfig, data: str | None) -> tuple[tuple[int, int, int], int]:
   """(height, width, channels) and classes."""
-  if model.stem == "imagenet" and data is None:
+  if is_for_imagenet(model) and data is None:
     return (224, 224, 3), 1000
   info = datasets.info_of(DataConfig((data or "cifar10").removesuffix("+")))
   if info.streamed:

@@ -16,6 +16,7 @@ from dn_jax.commands import command_line
 from dn_jax.commands.flags import parse
 from dn_jax.commands.network import DataName, input_of
 from dn_jax.config import zoo
+from dn_jax.config.families import FAMILIES
 from dn_jax.config.network import check_images, complete_model, name_of, remat_policies
 from dn_jax.config.schema import Count, ModelConfig, Positive, Size, Unset
 from dn_jax.errors import ConfigurationError, UserError
@@ -128,7 +129,7 @@ def of_zoo(asked: Step) -> None:
     for entry in networks
   }
   # The policy that runs unless told of every network first: its answers are those that a person waits for.
-  default = {name: policy.on_tpu(question) for name, question in questions.items()}
+  default = {name: FAMILIES[question.model.family].tpu_remat(question.model) for name, question in questions.items()}
   wanted = [
     (name, question, remat)
     for name, question in questions.items()

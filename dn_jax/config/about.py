@@ -6,7 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, Le, doc
 
 from dn_jax.config.check import STRICT
-from dn_jax.config.schema import BitDepth, Channels, ModelConfig, Size
+from dn_jax.config.schema import BitDepth, Channels, Interpolation, ModelConfig, Size
 
 # For each channel, or for each value of a mean image [height, width, channels]; pixel values are 0 to 255.
 _Mean = Annotated[float, Ge(-1e6), Le(1e6)]
@@ -30,6 +30,7 @@ class AboutInput:
   std: PixelDeviations | None = None
   bit_depth: BitDepth | None = None
   channels: Channels | None = None
+  interpolation: Interpolation | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -148,7 +148,8 @@ def _named(data: "DataConfig") -> DatasetInfo:
     for flag, value in (("data.size", data.size), ("data.resize", data.resize)):
       if value is not None:
         raise ConfigurationError(flag, value, f"{data.name} has a size; for images that are read one by one")
-    for flag, value in (("data.test-split", data.test_split), ("data.bit-depth", data.bit_depth)):
+    of_files = ("test_split", "bit_depth", "interpolation")
+    for flag, value in ((f"data.{name.replace('_', '-')}", getattr(data, name)) for name in of_files):
       if value is not None:
         fits = f"{data.name} has its published test set and pixels; for images that are read one by one"
         raise ConfigurationError(flag, value, fits)

@@ -10,6 +10,10 @@ from dn_jax.errors import nearest
 _SYNONYMS = {
   **dict.fromkeys(("lr", "learning-rate", "rate"), ("optimizer.learning-rate",)),
   **dict.fromkeys(("wd", "decay", "l2"), ("optimizer.weight-decay",)),
+  **dict.fromkeys(("opt", "optimizer", "optim"), ("optimizer.name",)),
+  **dict.fromkeys(("beta1", "b1"), ("optimizer.momentum",)),
+  **dict.fromkeys(("min-lr", "lr-min", "eta-min"), ("optimizer.final-rate",)),
+  **dict.fromkeys(("warmup-lr",), ("optimizer.warmup-rate",)),
   **dict.fromkeys(("bs", "batch", "batchsize", "train-batch-size"), ("batch-size",)),
   **dict.fromkeys(("dataset", "data"), ("data.name",)),
   **dict.fromkeys(("data-dir", "datadir", "root"), ("data.dir",)),

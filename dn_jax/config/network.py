@@ -1,52 +1,18 @@
-"""The families of networks: their flags and defaults, depths and names.
+"""A network from its flags: completed from the zoo or its family's defaults, checked, named.
 
-A new family is an entry of `FAMILIES` and a builder in `dn_jax.models.build`.
+What differs by family stands in `dn_jax.config.families`.
 """
 
 import dataclasses
-import typing
-from collections.abc import Callable, Mapping
-from typing import Any
 
 from dn_jax.config import check, size, zoo
-from dn_jax.config.densenet import RematPolicy, blocks_of_depth, equal_parts, smallest_dense_map
+from dn_jax.config.densenet import RematPolicy
+from dn_jax.config.families import FAMILIES, Family
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 
-# Torch's, of batch norm.
-EPSILON = 1e-5
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-  """A kind of network.
-
-  title:         its name in figures
-  kind:          (completed configuration) -> title with its variant, such as DenseNet-BC
-  name:          (completed configuration) -> name of a network outside the zoo, such as densenet-bc-100-12
-  protocol:      key of its published training in `dn_jax.config.protocol`
-  flags:         fields of `ModelConfig` that it takes, with defaults; a function computes its from the fields before it
-  layers:        completes a configuration from its depth; refuses a depth that no such network has
-  smallest_map:  (completed configuration, images' height) -> height of the last feature maps
-  remat:         policies that it can take
-  default_remat: the policy on a CPU where none is asked for; elsewhere `dn_jax.planner.policy` says
-  fixed:         fields of other families, and the one value that each has here
-  unit:          of a residual network: convolutions of a unit, and the other layers that its depth counts
-  dropout:       whether it has dropout
-  """
-
-  title: str
-  kind: Callable[[ModelConfig], str]
-  name: Callable[[ModelConfig], str]
-  protocol: str
-  flags: Mapping[str, Any]
-  layers: Callable[[ModelConfig], ModelConfig]
-  smallest_map: Callable[[ModelConfig, int], int]
-  remat: tuple[RematPolicy, ...]
-  default_remat: RematPolicy
-  fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  unit: tuple[int, int] = (0, 0)
-  dropout: bool = True
+# The flags of any family.
+_FLAGS = tuple(dict.fromkeys(name for family in FAMILIES.values() for name in family.flags))
 
 
 def complete_model(config: ModelConfig) -> ModelConfig:
@@ -67,8 +33,8 @@ def complete_model(config: ModelConfig) -> ModelConfig:
   config = dataclasses.replace(config, **{key: value for key, value in named.items() if getattr(config, key) is None})
   config = dataclasses.replace(config, family=config.family or "densenet")
   _check(config)
-  config = dataclasses.replace(config, epsilon=config.epsilon or EPSILON)
   family = FAMILIES[config.family]
+  config = dataclasses.replace(config, epsilon=config.epsilon or family.epsilon)
   _refuse_strange_flags(config, family)
   for name, default in {**family.fixed, **family.flags}.items():
     if getattr(config, name) is None and default is not None:
@@ -133,7 +99,13 @@ def policy_of(config: ModelConfig) -> str:
 
 def protocol_of(config: ModelConfig) -> str:
   """The key of a completed configuration's own protocol."""
-  return "stochastic-depth" if (config.survival or 1) < 1 else FAMILIES[config.family].protocol
+  whose = FAMILIES[config.family].protocol
+  return whose(config) if callable(whose) else whose
+
+
+def with_weights() -> str:
+  """The families whose weights are read from files and written, in words."""
+  return " or ".join(family.title for family in FAMILIES.values() if family.weights)
 
 
 def name_of(config: ModelConfig) -> str:
@@ -150,6 +122,11 @@ def size_of(config: ModelConfig) -> str:
   """A completed DenseNet's size in the paper's symbols, such as L=100, k=12."""
   layers = f"L={config.depth}" if config.depth else f"blocks {'-'.join(map(str, config.blocks))}"
   return f"{layers}, k={config.growth_rate}"
+
+
+def is_for_imagenet(config: ModelConfig) -> bool:
+  """Whether a completed configuration begins with a stem for images of 224x224 pixels."""
+  return config.stem == "imagenet" or config.patch_size == 4
 
 
 def smallest_map(config: ModelConfig, size: int) -> int:
@@ -171,148 +148,9 @@ def check_images(config: ModelConfig, size: int, batch_size: int, groups: int = 
   """
   smallest = smallest_map(config, size)
   if smallest < 1:
-    fits = f"images of {size}x{size} pixels shrink to nothing; take fewer blocks or --model.stem cifar"
+    smaller = "a smaller --model.patch-size" if config.patch_size else "--model.stem cifar"
+    fits = f"images of {size}x{size} pixels shrink to nothing; take fewer blocks or {smaller}"
     raise ConfigurationError("model.blocks", config.blocks, fits)
-  if batch_size // groups * smallest**2 == 1:
+  if FAMILIES[config.family].batch_norm and batch_size // groups * smallest**2 == 1:
     fits = "the last block would normalise over a single pixel; at least "
     raise ConfigurationError("batch-size", batch_size, fits + (f"2 for each of {groups} groups" if groups > 1 else "2"))
-
-
-# DenseNet
-
-
-def _dense_blocks(config: ModelConfig) -> ModelConfig:
-  """Computes blocks from the depth, or the depth from blocks."""
-  blocks = config.blocks
-  if blocks is None and config.depth is None and config.stem == "imagenet":
-    fits = "needs --model.blocks, or a network such as --model.name densenet-121"
-    raise ConfigurationError("model.stem", config.stem, fits)
-  if blocks is None:
-    depth = 100 if config.depth is None else config.depth
-    try:
-      blocks = blocks_of_depth(depth, config.bottleneck, num_blocks=4 if config.stem == "imagenet" else 3)
-    except ValueError as error:
-      raise ConfigurationError("model.depth", depth, str(error)) from None
-  equal = len(set(blocks)) == 1
-  depth = 1 + len(blocks) + sum(blocks) * (2 if config.bottleneck else 1) if equal else None
-  if config.blocks is not None and config.depth not in (None, depth):
-    raise ConfigurationError("model.blocks", config.blocks, "give --model.depth or --model.blocks, not both")
-  channels = config.initial_channels
-  for layers in blocks[:-1]:
-    channels = int(config.compression * (channels + layers * config.growth_rate))
-    if channels < 1:
-      fits = "leaves a transition without channels; take a larger one"
-      raise ConfigurationError("model.compression", config.compression, fits)
-  return dataclasses.replace(config, blocks=blocks, depth=depth)
-
-
-def _dense_name(config: ModelConfig) -> str:
-  letters = ("b" if config.bottleneck else "") + ("c" if config.compression < 1 else "")
-  layers = config.depth or "-".join(map(str, config.blocks))
-  return "-".join(["densenet", *([letters] if letters else []), f"{layers}", f"{config.growth_rate}"])
-
-
-def _dense_kind(config: ModelConfig) -> str:
-  letters = ("B" if config.bottleneck else "") + ("C" if config.compression < 1 else "")
-  return "DenseNet" + (f"-{letters}" if letters else "")
-
-
-# Residual networks
-
-
-def units_of_depth(depth: int, family: str) -> int:
-  """Residual units in each of the three stages.
-
-  Raises:
-    ValueError: no number fits; the message names the nearest depths that do.
-  """
-  convolutions, extra = FAMILIES[family].unit
-  return equal_parts(depth, extra, 3 * convolutions, f"{family} needs")
-
-
-def _residual_units(config: ModelConfig) -> ModelConfig:
-  if config.depth is None:
-    raise ConfigurationError("model.family", config.family, "needs a depth; give --model.depth")
-  try:
-    units_of_depth(config.depth, config.family)
-  except ValueError as error:
-    raise ConfigurationError("model.depth", config.depth, str(error)) from None
-  return config
-
-
-def _residual_name(config: ModelConfig) -> str:
-  width = f"-{config.widen_factor}" if "widen_factor" in FAMILIES[config.family].flags else ""
-  return f"{config.family}-{config.depth}{width}" + ("-stochastic-depth" if config.survival < 1 else "")
-
-
-def _residual_kind(config: ModelConfig) -> str:
-  return FAMILIES[config.family].title + (" with stochastic depth" if config.survival < 1 else "")
-
-
-# The same for all residual networks.
-_RESIDUAL: Mapping[str, Any] = {
-  "kind": _residual_kind,
-  "name": _residual_name,
-  "layers": _residual_units,
-  "smallest_map": lambda _, size: -(-size // 4),
-  "remat": ("none", "dense_layer"),  # The second rematerialises each residual unit.
-  "default_remat": "dense_layer",
-}
-
-# He initialisation is by inputs in the code of Wide ResNet and of stochastic depth, by outputs in the others'.
-FAMILIES: Mapping[str, Family] = {
-  "densenet": Family(
-    title="DenseNet",
-    kind=_dense_kind,
-    name=_dense_name,
-    protocol="densenet",
-    flags={
-      "growth_rate": 12,
-      "bottleneck": True,
-      "bottleneck_width": lambda config: 4 if config.bottleneck else 0,
-      "compression": lambda config: 0.5 if config.bottleneck else 1.0,
-      "initial_channels": lambda config: 2 * config.growth_rate if config.bottleneck else 16,
-      "stem": "cifar",
-      "blocks": None,
-      "convolution_init": "fan_out",
-      "classifier_init": "torch",
-    },
-    layers=_dense_blocks,
-    smallest_map=lambda config, size: smallest_dense_map(size, len(config.blocks), config.stem),
-    remat=typing.get_args(RematPolicy),
-    default_remat="layer_by_layer",
-  ),
-  "resnet": Family(
-    title="ResNet",
-    protocol="resnet",
-    flags={
-      "survival": 1.0,
-      "shortcut": lambda config: "average" if config.survival < 1 else "subsample",
-      "convolution_init": lambda config: "fan_in" if config.survival < 1 else "fan_out",
-      "classifier_init": "torch",
-    },
-    fixed={"widen_factor": 1},
-    unit=(2, 2),
-    dropout=False,
-    **_RESIDUAL,
-  ),
-  "preactivation": Family(
-    title="ResNet (pre-activation)",
-    protocol="preactivation",
-    flags={"convolution_init": "fan_out", "classifier_init": "torch"},
-    fixed={"widen_factor": 1, "survival": 1.0, "shortcut": None},
-    unit=(3, 2),
-    dropout=False,
-    **_RESIDUAL,
-  ),
-  "wide": Family(
-    title="Wide ResNet",
-    protocol="wide",
-    flags={"widen_factor": 1, "convolution_init": "fan_in", "classifier_init": "torch"},
-    fixed={"survival": 1.0, "shortcut": None},
-    unit=(2, 4),  # Its authors count two shortcuts.
-    **_RESIDUAL,
-  ),
-}
-# The flags of any family.
-_FLAGS = tuple(dict.fromkeys(name for family in FAMILIES.values() for name in family.flags))

@@ -61,7 +61,8 @@ def _filled_in(flag: str, asked: RunConfig, resolved: RunConfig) -> str:
     return f"of {asked.model.name}" if asked.model.name else "of the network"
   if flag == "report" and resolved.report != protocol.of(resolved.protocol, resolved.data.name).report:
     return "as --data.validation says"
-  if flag in ("data.size", "data.resize"):
+  said = flag == "data.resize" and protocol.of(resolved.protocol, resolved.data.name).crop is not None
+  if flag in ("data.size", "data.resize") and not said:
     return "as for ImageNet"
   if section != "model":
     return published

@@ -5,8 +5,9 @@ import pathlib
 import re
 
 from dn_jax.config import check, datasets, protocol, weights_file, zoo
-from dn_jax.config.network import check_images, complete_model, name_of, protocol_of
-from dn_jax.config.schema import DistributedConfig, RunConfig
+from dn_jax.config.families import FAMILIES
+from dn_jax.config.network import check_images, complete_model, name_of, protocol_of, with_weights
+from dn_jax.config.schema import DistributedConfig, OptimizerConfig, RunConfig
 from dn_jax.errors import ConfigurationError, near
 from dn_jax.system import folders, hub
 
@@ -38,7 +39,9 @@ def completed(config: RunConfig) -> RunConfig:
   if info == datasets.recorded(dataclasses.replace(config.data, channels=None)):  # As without the flag.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=None))
   if info.streamed:
-    data = dataclasses.replace(config.data, size=info.image_shape[0], resize=info.resize)
+    size = info.image_shape[0]
+    published = protocol.resize_of(whose, config.data.name, size) if config.data.resize is None else None
+    data = dataclasses.replace(config.data, size=size, resize=info.resize if published is None else published)
     config = dataclasses.replace(config, data=data)
   config = protocol.fill_in(config)
   _check(config, info)
@@ -71,6 +74,7 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
     raise ConfigurationError("parallel", config.parallel, fits)
   if config.optimizer.warmup_epochs > config.epochs:
     raise ConfigurationError("optimizer.warmup-epochs", config.optimizer.warmup_epochs, "at least 0, within the run")
+  _check_optimizer(config.optimizer)
   if info.streamed and data.normalise != "channel":
     fits = "images that are read one by one have no mean image; take channel"
     raise ConfigurationError("data.normalise", data.normalise, fits)
@@ -79,6 +83,13 @@ def _check(config: RunConfig, info: datasets.DatasetInfo) -> None:
     raise ConfigurationError("last-batch", config.last_batch, fits)
   if config.report == "best" and not data.validation and not info.streamed:  # A folder may have a part for it.
     raise ConfigurationError("report", config.report, "needs held-out images; give --data.validation")
+  if not FAMILIES[config.model.family].batch_norm:
+    for flag, value, given in (
+      ("statistics-groups", config.statistics_groups, config.statistics_groups > 1),
+      ("freeze-statistics", config.freeze_statistics, config.freeze_statistics),
+    ):
+      if given:
+        raise ConfigurationError(flag, value, f"is of batch norm, and a network of {config.model.family} has none")
   _check_augmentation(config, info)
   _check_start(config)
   _check_processes(config.distributed)
@@ -103,6 +114,22 @@ def _check_augmentation(config: RunConfig, info: datasets.DatasetInfo) -> None:
   if data.rand_augment_deviation is not None and data.rand_augment is None:
     fits = "is of the magnitudes of --data.rand-augment; give that too"
     raise ConfigurationError("data.rand-augment-deviation", data.rand_augment_deviation, fits)
+
+
+def _check_optimizer(config: OptimizerConfig) -> None:
+  """Refuses flags of another optimizer or schedule, which would be ignored."""
+  if config.name == "adamw" and config.nesterov:
+    raise ConfigurationError("optimizer.nesterov", True, "is a form of SGD's momentum; AdamW has none")
+  if config.name != "adamw" and config.beta2 is not None:
+    raise ConfigurationError("optimizer.beta2", config.beta2, "is AdamW's; for --optimizer.name adamw")
+  if config.final_rate is not None and config.schedule != "cosine":
+    raise ConfigurationError("optimizer.final-rate", config.final_rate, "is for --optimizer.schedule cosine")
+  if config.warmup_rate is not None and not config.warmup_epochs:
+    raise ConfigurationError("optimizer.warmup-rate", config.warmup_rate, "is for --optimizer.warmup-epochs above 0")
+  for flag, rate in (("final-rate", config.final_rate), ("warmup-rate", config.warmup_rate)):
+    if rate is not None and rate > config.learning_rate:
+      fits = f"at most --optimizer.learning-rate, {config.learning_rate:g}"
+      raise ConfigurationError(f"optimizer.{flag}", rate, fits)
 
 
 def _check_processes(config: DistributedConfig) -> None:
@@ -137,10 +164,10 @@ def _check_start(config: RunConfig) -> None:
   if config.weights_revision is not None and not hub.is_address(config.weights):
     fits = "is of the hub's files; for --weights hf://OWNER/NAME"
     raise ConfigurationError("weights-revision", config.weights_revision, fits)
-  if config.weights is not None and model.family != "densenet":
-    raise ConfigurationError("weights", config.weights, f"are read of a DenseNet alone, not of {model.family}")
-  if config.freeze and model.family != "densenet":
-    raise ConfigurationError("freeze", " ".join(config.freeze), "is for a DenseNet's parts")
+  if config.weights is not None and not FAMILIES[model.family].weights:
+    raise ConfigurationError("weights", config.weights, f"are read of {with_weights()} alone, not of {model.family}")
+  if config.freeze and model.blocks is None:
+    raise ConfigurationError("freeze", " ".join(config.freeze), "is for the parts of a network with dense blocks")
   if not config.freeze:
     return
   blocks = range(1, len(model.blocks) + 1)

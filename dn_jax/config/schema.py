@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen, doc
 from dn_jax.config.check import STRICT, Misfit, Path
 from dn_jax.config.densenet import RematPolicy
 
-ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide"]
+ProtocolName = Literal["densenet", "caffe", "resnet", "stochastic-depth", "preactivation", "wide", "rdnet", "mixup"]
 RematChoice = Literal[RematPolicy, "auto"]
 
 # Whole numbers go to the devices as int32.
@@ -35,6 +35,7 @@ Chance = Annotated[float, Ge(0), Le(1)]
 BitDepth = Annotated[int, Ge(9), Le(16)]
 # Of an image: grey, or red, green and blue.
 Channels = Literal[1, 3]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,8 @@ class DataConfig:
   """Change each image by up to two random operations of this magnitude, 0 to 10 (RandAugment); 0: none."""
   rand_augment_deviation: Annotated[Annotated[float, Ge(0), Le(10)] | None, NOT_ALTERED] = added(None)
   """Draw each magnitude of --data.rand-augment from a normal distribution with this deviation."""
+  interpolation: Annotated[Interpolation | None, Unset("bilinear, unless the protocol says otherwise")] = added(None)
+  """Resize images that are read one by one by this filter; bilinear averages training crops that it shrinks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,16 +166,25 @@ class ModelConfig:
   """Draw convolutions by He's rule, by outputs (Torch) or by inputs (Caffe)."""
   classifier_init: Annotated[Literal["torch", "xavier"] | None, AS_NETWORK] = None
   """Draw the classifier by Torch's default for a linear layer, or by Caffe's "xavier"."""
-  family: Annotated[Literal["densenet", "resnet", "preactivation", "wide"] | None, AS_NETWORK] = None
-  """Build a DenseNet, or a baseline: ResNet, ResNet with pre-activation, Wide ResNet."""
+  family: Annotated[Literal["densenet", "rdnet", "resnet", "preactivation", "wide"] | None, AS_NETWORK] = None
+  """Build a DenseNet, an RDNet, or a baseline: ResNet, ResNet with pre-activation, Wide ResNet."""
   widen_factor: Annotated[Size | None, Unset("for a Wide ResNet alone")] = None
   """Multiply a Wide ResNet's channels by this."""
-  survival: Annotated[Share | None, Unset("for a ResNet alone")] = None
-  """Set p_L of a ResNet with stochastic depth, the last unit's chance to be kept, 0 to 1; 1: without."""
+  survival: Annotated[Share | None, Unset("for a ResNet or an RDNet alone")] = None
+  """Set p_L of stochastic depth, the last unit's or mixing layer's chance to be kept, 0 to 1; 1: without."""
   shortcut: Annotated[Literal["subsample", "average"] | None, Unset("for a ResNet alone")] = None
   """Take every other pixel where a ResNet's size changes, or the average of four (with stochastic depth)."""
+  growth_rates: Annotated[
+    Annotated[tuple[Annotated[int, Ge(1), Le(5_000)], ...], MinLen(1), doc("one or more numbers of at least 1")] | None,
+    Unset("for an RDNet alone"),
+  ] = added(None)
+  """Set the channels that a layer of an RDNet adds, one number for each of --model.blocks."""
+  downsample: Annotated[tuple[Size, ...] | None, Unset("for an RDNet alone")] = added(None)
+  """Halve an RDNet's maps after these blocks, counted from 1."""
+  patch_size: Annotated[Annotated[int, Ge(1), Le(64)] | None, Unset("for an RDNet alone")] = added(None)
+  """Cut images into patches of this side for an RDNet, in pixels: 4, or 1 or 2 for small images."""
   epsilon: Annotated[Epsilon | None, AS_NETWORK] = None
-  """Add this to batch norm's variance."""
+  """Add this to the variance in batch norm, or in an RDNet's layer norm."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Compute activations in this type; parameters and statistics stay float32."""
   precision: Literal["default", "high", "highest"] = "default"
@@ -188,20 +200,20 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """SGD with momentum. Unset flags are as published for the network and the data set."""
+  """SGD with momentum, or AdamW. Unset flags are as published for the network and the data set."""
 
   __pydantic_config__ = STRICT
 
   learning_rate: Positive | None = None
-  """Start with this learning rate."""
+  """Start with this learning rate, after a warm-up if there is one."""
   momentum: Rate | None = None
-  """Set the momentum of SGD, 0 to 1, without dampening."""
+  """Set the momentum of SGD, 0 to 1, without dampening; of AdamW it is beta1."""
   nesterov: bool | None = None
-  """Take Nesterov's form of the momentum."""
+  """Take Nesterov's form of SGD's momentum."""
   weight_decay: NotNegative | None = None
-  """Add this times every parameter to its gradient, batch-norm scales and biases included."""
+  """Add this times a parameter to its gradient; AdamW takes it, times the rate, off the parameter itself."""
   schedule: Literal["steps", "cosine"] | None = None
-  """Lower the rate by drops, or along a cosine to 0 over all steps."""
+  """Lower the rate by drops, or along a cosine to 0 or --optimizer.final-rate over all steps."""
   drops: Annotated[tuple[Share, ...], doc("shares of the epochs, {}")] | None = None
   """Drop the rate after these shares of the epochs, each 0 to 1."""
   drop_factor: Share | None = None
@@ -209,15 +221,27 @@ class OptimizerConfig:
   warmup_steps: Whole | None = None
   """Take this number of steps at the start with a tenth of the rate."""
   rate_batch: Annotated[Count | None, Unset("no scaling")] = None
-  """Scale the rate by --batch-size over this number of images (Goyal et al. 2017)."""
-  warmup_epochs: Annotated[float, Ge(0), doc("at least 0, within the run")] = 0.0
-  """Raise the rate linearly over this number of epochs: from its unscaled value, else from a tenth."""
-  label_smoothing: Rate = 0.0
+  """Scale every rate by --batch-size over this number of images (Goyal et al. 2017)."""
+  warmup_epochs: Annotated[float, Ge(0), doc("at least 0, within the run")] | None = None
+  """Raise the rate linearly over this number of epochs: from --optimizer.warmup-rate, else from its unscaled value,
+  else from a tenth."""
+  label_smoothing: Rate | None = None
   """Spread this share of a label, 0 to 1, over all classes in training's loss; the log has the plain cross-entropy."""
   average: Rate = 0.0
   """Test and keep a moving average of the parameters over steps, with this decay, such as 0.9999; 0: none."""
   classifier_rate: Positive = 1.0
   """Train the classifier with this times the rate of all others."""
+  name: Annotated[Literal["sgd", "adamw"] | None, Unset("sgd, unless the protocol says otherwise")] = added(None)
+  """Train by SGD with momentum, or by AdamW (epsilon 1e-8), which needs a rate and a weight decay of its own."""
+  beta2: Annotated[Rate | None, Unset("for AdamW alone, 0.999")] = added(None)
+  """Set AdamW's decay of the mean squared gradient, 0 to 1."""
+  decay: Annotated[Literal["all", "kernels"] | None, Unset("all, unless the protocol says otherwise")] = added(None)
+  """Apply weight decay to all parameters, or to kernels alone: neither to biases nor to a norm's scales."""
+  final_rate: Annotated[NotNegative | None, Unset("0, unless the protocol says otherwise")] = added(None)
+  """End a cosine at this rate, in the last step."""
+  warmup_rate: Annotated[NotNegative | None, Unset("as --optimizer.warmup-epochs says")] = added(None)
+  """Raise the rate from this one to --optimizer.learning-rate in --optimizer.warmup-epochs; the schedule then goes on
+  as if it had begun with the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,7 +330,7 @@ class RunConfig:
   parallel: Literal["jit", "pmap"] = carried_out("jit")
   """Run the step on every device by jax.jit with jax.shard_map, or by jax.pmap."""
   shard_state: bool = carried_out(False)
-  """Shard parameters and momentum over the devices, for large networks; each step gathers the parameters."""
+  """Shard parameters and the optimizer's means over the devices, for large networks; steps gather the parameters."""
   accumulation: Count = carried_out(1)
   """Process a device's batch in so many pieces, one after another, if it does not fit; each has whole groups."""
   steps_per_dispatch: Annotated[Count | None, Unset("the device decides: 1 on a CPU, else 32")] = carried_out(None)

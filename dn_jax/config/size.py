@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dn_jax.config import datasets
+from dn_jax.config import datasets, rdnet
 from dn_jax.config.schema import ModelConfig, RunConfig
 from dn_jax.errors import ConfigurationError
 
@@ -36,7 +36,7 @@ def of(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> S
     classes: outputs of the classifier.
     image_shape: (height, width, channels).
   """
-  walk = _dense if model.family == "densenet" else _residual
+  walk = _WALKS.get(model.family, _residual)
   return Size(*map(sum, zip(*walk(model, classes, image_shape), strict=True)))
 
 
@@ -61,7 +61,8 @@ def refuse_endless(model: ModelConfig) -> None:
 def refuse_beyond_this_machine(config: RunConfig) -> None:
   """Refuses a resolved run that needs many times this machine's memory.
 
-  Counted are what must be there at least: parameters, gradients and momentum, and the images of a batch, in float32.
+  Counted are what must be there at least: parameters, gradients and the optimizer's means of these, and the images of
+  a batch, in float32.
 
   Args:
     config: resolved.
@@ -73,7 +74,7 @@ def refuse_beyond_this_machine(config: RunConfig) -> None:
   height, width, channels = info.image_shape
   there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * (config.distributed.num_processes or 1)
   count = parameters(config.model, info.num_classes or 10, channels)
-  state = 3 * 4 * count
+  state = 3 * 4 * count + beyond_momentum(config, channels, info.num_classes or 10)
   if state > _TIMES * there:
     fits = f"the network would have {count:,} parameters, {_gigabytes(state)} to train; this machine has "
     raise ConfigurationError(*_widest(config.model), fits + _gigabytes(there))
@@ -83,13 +84,24 @@ def refuse_beyond_this_machine(config: RunConfig) -> None:
       raise ConfigurationError(flag, size, fits)
 
 
+def beyond_momentum(config: RunConfig, channels: int, classes: int) -> int:
+  """Bytes of a resolved run's state beyond parameters, gradients and SGD's momentum.
+
+  AdamW has a second mean, and a moving average of the parameters is one more.
+  """
+  copies = (config.optimizer.name == "adamw") + (config.optimizer.average > 0)
+  return 4 * copies * parameters(config.model, classes, channels) if copies else 0
+
+
 def _gigabytes(count: int) -> str:
   return f"{count / 1e9:,.0f} GB"
 
 
 def _widest(model: ModelConfig) -> tuple[str, object]:
   """The flag that most likely makes a network too large, and its value."""
-  if model.family != "densenet":
+  if model.family == "rdnet":
+    name = "initial_channels" if model.initial_channels > 2 * max(model.growth_rates) else "growth_rates"
+  elif model.family != "densenet":
     name = "widen_factor" if model.widen_factor > 1 else "depth"
   else:  # Unset, the first channels are twice the growth rate.
     name = "initial_channels" if model.initial_channels > 2 * model.growth_rate else "growth_rate"
@@ -100,6 +112,11 @@ def _convolution(kernel: int, inputs: int, outputs: int, pixels: int) -> Size:
   """A square kernel without a bias, whose output has so many pixels."""
   weights = kernel**2 * inputs * outputs
   return Size(weights, 2 * pixels * weights)
+
+
+def _with_bias(kernel: int, inputs: int, outputs: int, pixels: int) -> Size:
+  weights, flops = _convolution(kernel, inputs, outputs, pixels)
+  return Size(weights + outputs, flops)
 
 
 def _norm(channels: int) -> Size:
@@ -136,10 +153,33 @@ def _dense(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) 
   yield from (_norm(c), _classifier(c, classes))
 
 
+def _mixing(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> Iterator[Size]:
+  """The layers of an RDNet."""
+  height, width, channels = image_shape
+  height, width, c = height // model.patch_size, width // model.patch_size, model.initial_channels
+  yield from (_with_bias(model.patch_size, channels, c, height * width), _norm(c))
+  for block, (layers, k) in enumerate(zip(model.blocks, model.growth_rates, strict=True), start=1):
+    pixels = height * width
+    for _ in range(layers):
+      inner = rdnet.inner_channels(c)
+      depthwise = Size(49 * c + c, 2 * pixels * 49 * c)
+      yield from (depthwise, _norm(c), _with_bias(1, c, inner, pixels), _with_bias(1, inner, k, pixels))
+      if block >= rdnet.EXCITED_FROM:
+        yield _with_bias(1, k, k, 1)
+      yield Size(k, 0)  # Layer scale.
+      c += k
+    if block < len(model.blocks):
+      kept, stride = rdnet.kept_channels(model.compression, c), 2 if block in model.downsample else 1
+      height, width = height // stride, width // stride
+      yield from (_norm(c), _with_bias(stride, c, kept, height * width))
+      c = kept
+  yield from (_norm(c), _classifier(c, classes))
+
+
 def _residual(model: ModelConfig, classes: int, image_shape: tuple[int, int, int]) -> Iterator[Size]:
   """The layers of a residual network."""
   wide, bottleneck, original = (model.family == name for name in ("wide", "preactivation", "resnet"))
-  # Of depth = extra + 3 * convolutions * n, see `dn_jax.config.network`.
+  # Of depth = extra + 3 * convolutions * n, see `dn_jax.config.families`.
   units = (model.depth - (4 if wide else 2)) // (9 if bottleneck else 6)
   height, width, channels = image_shape
   before = 16
@@ -165,3 +205,7 @@ def _residual(model: ModelConfig, classes: int, image_shape: tuple[int, int, int
   if not original:
     yield _norm(before)
   yield _classifier(before, classes)
+
+
+# By family; the others are residual networks.
+_WALKS = {"densenet": _dense, "rdnet": _mixing}

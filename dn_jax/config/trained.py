@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Annotated, Literal
 
-from dn_jax.config.schema import Count, ModelConfig, Unset
+from dn_jax.config.schema import Count, Interpolation, ModelConfig, Unset
 
 Which = Literal["reported", "last", "best"]
 
@@ -29,3 +29,5 @@ class Asked:
   """Crop images to squares of this side, in pixels."""
   resize: Annotated[Count | None, Unset("the crop keeps its share of the image")] = None
   """Resize an image's shorter side to this before it is cropped, in pixels."""
+  interpolation: Annotated[Interpolation | None, Unset("as the run or the file has it, else bilinear")] = None
+  """Resize images by this filter."""

@@ -103,6 +103,28 @@ def _imagenet(
   return Published(name, name.replace("densenet", "DenseNet"), model, size[0], Counted(*size[1:]), columns, source)
 
 
+def _rdnet(
+  letter: str,
+  name: str,
+  channels: tuple[int, tuple[int, ...]],
+  downsample: tuple[int, ...],
+  survival: float,
+  size: Size,
+  errors: tuple[float, ...],
+) -> Published:
+  """channels: of the stem, and the growth rate of each block of three layers."""
+  model = {
+    "family": "rdnet",
+    "initial_channels": channels[0],
+    "growth_rates": channels[1],
+    "downsample": downsample,
+    "survival": survival,
+  }
+  columns = dict(zip(IMAGENET_COLUMNS, errors, strict=False))
+  source = "ECCV 2024 paper and its authors' code"
+  return Published(f"rdnet-{name}", f"RDNet-{letter}", model, size[0], Counted(*size[1:]), columns, source, "rdnet")
+
+
 _CAFFE = {"convolution_init": "fan_in", "classifier_init": "xavier", "dropout": 0.2}
 _ENTRIES = (
   _cifar("DenseNet", 40, 12, (1.0, 1_019_722, 529_625_856), (7.00, 5.24, 27.55, 24.42, 1.79)),
@@ -128,6 +150,40 @@ _ENTRIES = (
   # Trained with a cosine schedule: --optimizer.schedule cosine.
   _imagenet("densenet-264-cosine", (6, 12, 64, 48), 32, (33.3, 33_337_704, 11_503_306_752), (21.6,), _TORCH),
   _imagenet("densenet-264-48-cosine", (6, 12, 64, 48), 48, (72.7, 72_686_632, 25_701_387_264), (20.4,), _TORCH),
+  _rdnet("T", "tiny", (64, (64, 104, *[128] * 4, 224)), (1, 2, 6), 0.85, (23.86, 23_863_008, 10_065_346_848), (17.19,)),
+  _rdnet(
+    "S", "small", (72, (64, *[128] * 8, 240, 240)), (1, 2, 9), 0.65, (50.44, 50_436_448, 17_412_433_680), (16.34,)
+  ),
+  _rdnet(
+    "B", "base", (120, (96, 128, *[168] * 7, 336, 336)), (1, 2, 9), 0.6, (87.45, 87_451_096, 30_716_318_592), (15.63,)
+  ),
+  _rdnet(
+    "L",
+    "large",
+    (144, (128, 192, *[256] * 8, 360, 360)),
+    (1, 2, 10),
+    0.5,
+    (186.27, 186_269_632, 69_350_587_584),
+    (15.21,),
+  ),
+  # For people without ImageNet; nobody has published it.
+  Published(
+    "rdnet-cifar",
+    "RDNet for 32x32 pixels",
+    {
+      "family": "rdnet",
+      "initial_channels": 32,
+      "growth_rates": (24, 32, 48, 64),
+      "downsample": (1, 3),
+      "patch_size": 2,
+      "survival": 0.9,
+    },
+    None,
+    Counted(1_152_074, 109_803_552),
+    {},
+    "not published",
+    "rdnet",
+  ),
   # As the paper's table prints them.
   _baseline(
     "resnet-110", "ResNet-110", "resnet", (1.7, 1_727_962, 505_775_360), (None, 6.61, None, None, None), depth=110
@@ -184,6 +240,23 @@ _ENTRIES = (
   _wide(16, 4, (2.7, 2_748_890, 785_224_704), (None, None, None, None, 1.64), dropout=0.4),
 )
 NETWORKS: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
+
+
+class Recipe(NamedTuple):
+  """What others published of a network with a training of their own.
+
+  errors: test error in percent by column of `COLUMNS`
+  source: of the numbers
+  """
+
+  errors: Mapping[str, float]
+  source: str
+
+
+# By protocol and network. These are no numbers of the paper's tables.
+RECIPES: dict[tuple[str, str], Recipe] = {
+  ("mixup", "densenet-bc-190-40"): Recipe({"c10+": 2.7, "c100+": 16.8}, "mixup's paper, section 3.2, FROM MEMORY")
+}
 # Where a person finds the names.
 LISTED = "no network of that name; python -m dn_jax zoo lists them"
 

@@ -1,7 +1,7 @@
 """Decodes, resizes and crops picture files on the host.
 
 OpenCV decodes in a third of Pillow's time; Pillow decodes what OpenCV does not. Pillow resizes test images, as
-torchvision does: its bilinear filter averages when it shrinks.
+torchvision does: its filters average when they shrink. OpenCV's bicubic filter does not, so Pillow's resizes crops too.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
+from dn_jax.config.schema import Interpolation
 from dn_jax.errors import UserError
 
 # Pillow's names of the formats that are read. Its others are documents, films, or made by another program than Pillow.
@@ -47,16 +48,18 @@ class BadPictureError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """How files are decoded.
+  """How files are decoded and resized.
 
-  max_pixels: of a file; more make it a bad one, known from its header
-  bit_depth:  bits that the values of 16-bit files use; None: all
-  channels:   of the image: 3, or 1 for grey
+  max_pixels:    of a file; more make it a bad one, known from its header
+  bit_depth:     bits that the values of 16-bit files use; None: all
+  channels:      of the image: 3, or 1 for grey
+  interpolation: of a resized image
   """
 
   max_pixels: int = 100_000_000
   bit_depth: int | None = None
   channels: int = 3
+  interpolation: Interpolation = "bilinear"
 
 
 @functools.cache
@@ -211,15 +214,20 @@ def read(path: pathlib.Path, how: Reading = Reading()) -> np.ndarray:
     raise BadPictureError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def with_short_side(picture: np.ndarray, size: int) -> np.ndarray:
+def with_short_side(picture: np.ndarray, size: int, interpolation: Interpolation = "bilinear") -> np.ndarray:
   """Resizes uint8 [height, width, channels] to a shorter side of `size`; the longer is rounded down (torchvision)."""
   height, width = picture.shape[:2]
   short = min(height, width)
   if short == size:
     return picture
+  return _resized(picture, size * height // short, size * width // short, interpolation)
+
+
+def _resized(picture: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
+  """uint8 [height, width, channels], by Pillow."""
   whole = Image.fromarray(picture if picture.shape[2] > 1 else picture[..., 0])
-  resized = whole.resize((size * width // short, size * height // short), Image.Resampling.BILINEAR)
-  return np.asarray(resized).reshape(resized.height, resized.width, -1)
+  resized = whole.resize((width, height), Image.Resampling[interpolation.upper()])
+  return np.asarray(resized).reshape(height, width, -1)
 
 
 def centre_crop(picture: np.ndarray, size: int) -> np.ndarray:
@@ -254,7 +262,9 @@ def _check_larger(picture: np.ndarray, size: int) -> None:
     raise ValueError(f"an image of {picture.shape[0]}x{picture.shape[1]} pixels has no crop of {size}x{size}")
 
 
-def random_area_crop(picture: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def random_area_crop(
+  picture: np.ndarray, size: int, rng: np.random.Generator, interpolation: Interpolation = "bilinear"
+) -> np.ndarray:
   """ImageNet's training crop (Szegedy et al. 2015), as fb.resnet.torch draws it, resized to [size, size, channels].
 
   Area: uniform from 8 % to all of the picture's; aspect: uniform from 3/4 to 4/3, turned by a quarter with probability
@@ -262,8 +272,10 @@ def random_area_crop(picture: np.ndarray, size: int, rng: np.random.Generator) -
   """
   top, left, height, width = random_area(*picture.shape[:2], rng)
   if not height:
-    return centre_crop(with_short_side(picture, size), size)
+    return centre_crop(with_short_side(picture, size, interpolation), size)
   crop = picture[top : top + height, left : left + width]
+  if interpolation == "bicubic":
+    return _resized(crop, size, size, interpolation)
   # Averages when it shrinks, interpolates when it enlarges.
   how = cv2.INTER_AREA if min(height, width) > size else cv2.INTER_LINEAR
   return cv2.resize(crop, (size, size), interpolation=how).reshape(size, size, -1)

@@ -51,7 +51,7 @@ class Training:
   rows:       this process's places in a batch, in the order in which it wants them
   augmented:  whether to crop at random; else centrally
   resize:     a picture's shorter side before the central crop
-  how:        files are decoded
+  how:        files are decoded and resized
   """
 
   source: Source
@@ -86,9 +86,11 @@ class Training:
         _refuse_of_machine(error)
         continue
       if self.augmented:
-        image = image_files.random_area_crop(whole, self.size, np.random.default_rng([self.seed, epoch, number, 1]))
+        rng = np.random.default_rng([self.seed, epoch, number, 1])
+        image = image_files.random_area_crop(whole, self.size, rng, self.how.interpolation)
       else:
-        image = image_files.centre_crop(image_files.with_short_side(whole, self.resize), self.size)
+        whole = image_files.with_short_side(whole, self.resize, self.how.interpolation)
+        image = image_files.centre_crop(whole, self.size)
       return {
         "image": image,
         "label": np.int32(label),
@@ -116,7 +118,7 @@ class Testing:
   crops:      1 (central) or 10
   batch_size: pictures per step, over all processes; the last step's batch is padded
   rows:       this process's places in a batch
-  how:        files are decoded
+  how:        files are decoded and resized
   """
 
   source: Source
@@ -142,7 +144,7 @@ class Testing:
     if number < len(self.source):
       try:
         whole, label = _read(self.source, number, self.how)
-        whole = image_files.with_short_side(whole, self.resize)
+        whole = image_files.with_short_side(whole, self.resize, self.how.interpolation)
         image = (
           image_files.ten_crops(whole, self.size)
           if self.crops == 10
@@ -207,8 +209,8 @@ class Bad:
 
 
 def reading(data: DataConfig) -> Reading:
-  """How a configuration's files are decoded."""
-  return Reading(data.max_pixels, data.bit_depth, data.channels or 3)
+  """How a configuration's files are decoded and resized."""
+  return Reading(data.max_pixels, data.bit_depth, data.channels or 3, data.interpolation or "bilinear")
 
 
 def _refuse_of_machine(error: Exception) -> None:

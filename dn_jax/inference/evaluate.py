@@ -119,7 +119,7 @@ def of_classifier(known: Classifier, data: DataConfig, how: How, say: Callable[[
 
   Args:
     known: the network and its input.
-    data: `folder` or a name of TFDS, and its folder; sizes are the network's.
+    data: `folder` or a name of TFDS, and its folder; sizes and the filter are the network's.
     how: it is measured.
     say: called with a line for each unreadable picture.
 
@@ -135,7 +135,8 @@ def of_classifier(known: Classifier, data: DataConfig, how: How, say: Callable[[
     fits = f"has {len(source.classes)} classes; the network has {known.num_classes}"
     raise ConfigurationError("data.dir" if data.name == sources.FOLDER else "data.name", data.dir or data.name, fits)
   layout = make_layout()
-  data = dataclasses.replace(data, size=known.input.size, resize=known.input.resize)
+  own = {name: getattr(known.input, name) for name in ("size", "resize", "interpolation")}
+  data = dataclasses.replace(data, **own)
   measure = streamed.make_evaluate(
     step.make_logits(known.network),
     functools.partial(normalise, mean=known.input.mean, std=known.input.std),

@@ -15,31 +15,32 @@ from jax.sharding import PartitionSpec
 from dn_jax import weights
 from dn_jax.config import datasets, weights_file
 from dn_jax.config.about import About, AboutInput
-from dn_jax.config.network import complete_model, smallest_map
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
+from dn_jax.config.families import FAMILIES
+from dn_jax.config.network import complete_model, smallest_map, with_weights
+from dn_jax.config.schema import DataConfig, Interpolation, ModelConfig, RunConfig
 from dn_jax.config.trained import Asked, Which
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.data import catalog
 from dn_jax.distributed import layout
 from dn_jax.errors import ConfigurationError, UserError, reason
 from dn_jax.models import build
-from dn_jax.models.densenet import DenseNet
 from dn_jax.runs import records
 from dn_jax.runs.records import CHECKPOINTS, best_record, read_classes, read_config, read_data
 from dn_jax.training import optimizer, step
 from dn_jax.training.checkpoint import Checkpoints
-from dn_jax.weights import shapes
+from dn_jax.weights import formats, shapes
 
 
 @dataclasses.dataclass(frozen=True)
 class Input:
   """How a picture becomes a network's image.
 
-  size:      side of the central crop that the network sees, in pixels
-  resize:    the picture's shorter side before cropping
-  mean, std: for normalising pixel values (0 to 255); each broadcasts over [size, size, channels]
-  bit_depth: bits that the values of 16-bit files use; None: all
-  channels:  3, or 1 for grey
+  size:          side of the central crop that the network sees, in pixels
+  resize:        the picture's shorter side before cropping
+  mean, std:     for normalising pixel values (0 to 255); each broadcasts over [size, size, channels]
+  bit_depth:     bits that the values of 16-bit files use; None: all
+  channels:      3, or 1 for grey
+  interpolation: by which the picture is resized
   """
 
   size: int
@@ -48,6 +49,7 @@ class Input:
   std: np.ndarray
   bit_depth: int | None = None
   channels: int = 3
+  interpolation: Interpolation = "bilinear"
 
   @property
   def shape(self) -> tuple[int, int, int]:
@@ -125,7 +127,8 @@ def _of_run(
   else:
     mean, std = catalog.normalisation(catalog.load(data, records.split_rule(folder)), data.normalise)
   size, _, channels = info.image_shape
-  model_input = Input(size, info.resize or size, mean, std, data.bit_depth, channels)
+  filtered = data.interpolation or "bilinear"
+  model_input = Input(size, info.resize or size, mean, std, data.bit_depth, channels, filtered)
   classes = records.read_classes(folder) or catalog.class_names(data, run.network.num_classes)
   epoch = None if run.steps else run.epoch
   return Classifier(run.config.model, run.network, run.params, run.batch_stats, model_input, classes, epoch)
@@ -138,10 +141,11 @@ def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None])
   if channels not in (1, 3) or about.input.channels not in (None, channels):
     says = f", and it says {about.input.channels}" if about.input.channels else ""
     raise WeightsError(f"{path}: its network takes images of {channels} channels{says}; 1 or 3 can be read")
-  name = "imagenet2012" if complete.stem == "imagenet" else "cifar10"
+  name, usual = formats.of(network).images(complete)
+  usual = AboutInput() if about.model else usual
   like = datasets.info_of(DataConfig(name, channels=channels))
   size = about.input.size or like.image_shape[0]
-  resize = about.input.resize or like.resize or size
+  resize = about.input.resize or usual.resize or like.resize or size
   try:
     mean, std = np.asarray(about.input.mean or like.mean), np.asarray(about.input.std or like.std)
     if np.broadcast_shapes(mean.shape, std.shape, (size, size, channels))[2] != channels:
@@ -152,13 +156,14 @@ def _of_file(path: pathlib.Path, model: ModelConfig, say: Callable[[str], None])
   classes = about.classes or None
   if classes and len(classes) != network.num_classes:
     raise WeightsError(f"{path}: names {len(classes)} classes and has weights for {network.num_classes}")
-  known = Input(size, resize, mean, std, about.input.bit_depth, channels)
+  filtered = about.input.interpolation or usual.interpolation or "bilinear"
+  known = Input(size, resize, mean, std, about.input.bit_depth, channels, filtered)
   return Classifier(complete, network, variables["params"], variables["batch_stats"], known, classes)
 
 
 def network_of_file(
   path: pathlib.Path, model: ModelConfig, disagreement: weights.Disagreement, say: Callable[[str], None]
-) -> tuple[ModelConfig, DenseNet, dict[str, Any]]:
+) -> tuple[ModelConfig, nn.Module, dict[str, Any]]:
   """The network of a file of weights, as flags or the file name it.
 
   Args:
@@ -174,10 +179,10 @@ def network_of_file(
   """
   state = weights.read(path, say)
   complete = complete_model(dataclasses.replace(weights_file.model_of(path, model), remat=None))
-  if complete.family != "densenet":
+  if not FAMILIES[complete.family].weights:
     if model.family == complete.family:
-      raise ConfigurationError("model.family", complete.family, "weights are read of a DenseNet alone")
-    raise WeightsError(f"{path}: says that it is a {complete.family}; weights are read of a DenseNet alone")
+      raise ConfigurationError("model.family", complete.family, f"weights are read of {with_weights()} alone")
+    raise WeightsError(f"{path}: says that it is a {complete.family}; weights are read of {with_weights()} alone")
   # A description may ask for more layers than can be built.
   shapes.check(path, state, complete)
   # From the file; where it lacks them, the comparison below names what is missing.
@@ -191,19 +196,29 @@ def network_of_file(
   return complete, network, variables
 
 
-def write(path: pathlib.Path, classifier: Classifier) -> None:
-  """Writes a DenseNet's weights as safetensors in PyTorch's names, with metadata for `load`.
+def check_written(to: object, classifier: Classifier) -> None:
+  """Refuses `--to` for a network whose weights are not written.
 
   Raises:
-    ConfigurationError: the network is no DenseNet, or the file cannot be written.
+    ConfigurationError: of its family none are.
   """
-  if not isinstance(classifier.network, DenseNet):
-    raise ConfigurationError("to", path, f"weights are written of a DenseNet alone, not of {classifier.model.family}")
+  if not FAMILIES[family := classifier.model.family].weights:
+    raise ConfigurationError("to", to, f"weights are written of {with_weights()} alone, not of {family}")
+
+
+def write(path: pathlib.Path, classifier: Classifier) -> None:
+  """Writes a network's weights as safetensors in PyTorch's names, with metadata for `load`.
+
+  Raises:
+    ConfigurationError: weights of its family are not written, or the file cannot be written.
+  """
+  check_written(path, classifier)
   # Only training has these.
   model = dataclasses.replace(classifier.model, remat=None, dropout=None)
   known = classifier.input
   normalised = known.mean.tolist(), known.std.tolist()
-  of_input = AboutInput(known.size, known.resize, *normalised, known.bit_depth, known.channels)
+  filtered = None if known.interpolation == "bilinear" else known.interpolation  # As files of earlier versions.
+  of_input = AboutInput(known.size, known.resize, *normalised, known.bit_depth, known.channels, filtered)
   about = About(model, classifier.classes, of_input)
   params, batch_stats = jax.device_get((classifier.params, classifier.batch_stats))
   try:
@@ -224,7 +239,7 @@ def _labels(path: pathlib.Path, count: int) -> tuple[str, ...]:
 
 
 def _sized(classifier: Classifier, asked: Asked) -> Input:
-  """The input with the sizes asked for; where only `size` is, the crop keeps its share of the picture."""
+  """The input as asked for; where of the sizes only `size` is, the crop keeps its share of the picture."""
   known = classifier.input
   size = known.size if asked.size is None else asked.size
   resize = round(known.resize * size / known.size) if asked.resize is None else asked.resize
@@ -234,7 +249,8 @@ def _sized(classifier: Classifier, asked: Asked) -> Input:
     raise ConfigurationError("size", size, f"this network's mean image has {known.size} pixels a side")
   if smallest_map(classifier.model, size) < 1:
     raise ConfigurationError("size", size, "nothing is left of so small an image in this network; take a larger one")
-  return dataclasses.replace(known, size=size, resize=resize)
+  filtered = asked.interpolation or known.interpolation
+  return dataclasses.replace(known, size=size, resize=resize, interpolation=filtered)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,8 +288,10 @@ def trained_by(folder: pathlib.Path, which: Which, say: Callable[[str], None]) -
   if config.model.remat == "auto":  # A sweep wrote it; the run has not begun.
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=None))
   network = build.build(config.model, num_classes)
-  sgd = optimizer.sgd(config.optimizer, optax.constant_schedule(0.0), config.freeze)
-  of_state = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), jax.random.key(0))
+  update_rule = optimizer.make(config.optimizer, optax.constant_schedule(0.0), config.freeze)
+  of_state = jax.eval_shape(
+    lambda key: step.create_state(network, update_rule, key, info.image_shape), jax.random.key(0)
+  )
   template = layout.placed(of_state, PartitionSpec(), mesh)
   with Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, say, read_only=True) as checkpoints:
     state, records, begun, _ = checkpoints.restore(template)

@@ -95,7 +95,7 @@ def _normalised(classifier: Classifier, images: jax.Array) -> jax.Array:
 
 def prepared(picture: np.ndarray, how: Input) -> np.ndarray:
   """Resizes and crops a picture to the network's image, uint8 [size, size, channels]."""
-  return image_files.centre_crop(image_files.with_short_side(picture, how.resize), how.size)
+  return image_files.centre_crop(image_files.with_short_side(picture, how.resize, how.interpolation), how.size)
 
 
 def exported(classifier: Classifier, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> bytes:

@@ -6,9 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dn_jax.config.network import policy_of, units_of_depth
+from dn_jax.config.families import units_of_depth
+from dn_jax.config.network import policy_of
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models.densenet import DenseNet
+from dn_jax.models.rdnet import RDNet
 from dn_jax.models.resnet import ResNet
 
 
@@ -24,6 +26,20 @@ def _densenet(config: ModelConfig, **shared: Any) -> DenseNet:
   )
 
 
+def _rdnet(config: ModelConfig, **shared: Any) -> RDNet:
+  del shared["dropout_rate"]
+  return RDNet(
+    blocks=config.blocks,
+    growth_rates=config.growth_rates,
+    initial_channels=config.initial_channels,
+    downsample=config.downsample,
+    patch_size=config.patch_size,
+    compression=config.compression,
+    survival=config.survival,
+    **shared,
+  )
+
+
 def _resnet(config: ModelConfig, **shared: Any) -> ResNet:
   return ResNet(
     config.family,
@@ -35,9 +51,10 @@ def _resnet(config: ModelConfig, **shared: Any) -> ResNet:
   )
 
 
-# By the family's name in `dn_jax.config.network.FAMILIES`.
+# By the family's name in `dn_jax.config.families.FAMILIES`.
 BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
   "densenet": _densenet,
+  "rdnet": _rdnet,
   **dict.fromkeys(("resnet", "preactivation", "wide"), _resnet),
 }
 

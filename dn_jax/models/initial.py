@@ -7,6 +7,7 @@ length is a power of two, so that all kernels share a dozen programs.
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -39,12 +40,25 @@ def variance_scaling(
     (key, shape [..., inputs, outputs], dtype) -> an array; numpy's, unless the key is a tracer.
   """
 
+  def variance(shape: tuple[int, ...]) -> float:
+    return scale / (math.prod(shape[:-2]) * shape[-2 if mode == "fan_in" else -1])
+
+  return _drawn(distribution, variance)
+
+
+def bias(fan_in: int) -> Callable[..., Any]:
+  """Torch's default for a convolution's bias: uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)); as `variance_scaling`."""
+  return _drawn("uniform", lambda shape: 1 / (3 * fan_in))
+
+
+def _drawn(distribution: Distribution, variance_of: Callable[[tuple[int, ...]], float]) -> Callable[..., Any]:
+  """An initialiser, given the variance for a shape."""
+
   def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Any:
     count = math.prod(shape)
-    fan = math.prod(shape[:-2]) * shape[-2 if mode == "fan_in" else -1]
     drawn = _draw(distribution, key, 1 << (count - 1).bit_length(), jnp.dtype(dtype))
     here = jnp if isinstance(drawn, jax.core.Tracer) else np
-    variance = np.asarray(scale / fan, dtype)
+    variance = np.asarray(variance_of(shape), dtype)
     return here.asarray(drawn)[:count].reshape(shape) * np.sqrt(variance / np.asarray(_VARIANCES[distribution], dtype))
 
   return init
@@ -64,25 +78,30 @@ CLASSIFIER = {
   "torch": variance_scaling(1 / 3, "fan_in", "uniform"),
   "xavier": variance_scaling(1.0, "fan_in", "uniform"),
 }
-_CONSTANTS = {"scale": 1, "bias": 0, "mean": 0, "var": 1}
+# By the name of a variable.
+CONSTANTS = {"scale": 1, "bias": 0, "mean": 0, "var": 1, "layer_scale": 1e-6}
 
 
 def variables(network: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
   """The variables of `network.init`, as numpy arrays; for a deep network in seconds, where `init` compiles for minutes.
 
   Args:
-    network: a DenseNet, a ResNet, or another module with `convolution_init` and `classifier_init`.
+    network: a DenseNet, a ResNet, an RDNet, or another module with `convolution_init` and `classifier_init`.
     key: as `network.init` takes it.
     image_shape: (height, width, channels).
   """
   shapes = jax.eval_shape(lambda key: network.init(key, jnp.zeros((1, *image_shape)), False), key)
 
   def drawn(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-    _, *modules, name = (entry.key for entry in path)
-    if name in _CONSTANTS:
-      return np.full(leaf.shape, _CONSTANTS[name], leaf.dtype)
-    init = CLASSIFIER[network.classifier_init] if modules == ["classifier"] else CONVOLUTION[network.convolution_init]
+    collection, *modules, name = (entry.key for entry in path)
+    kernel = functools.reduce(operator.getitem, modules, shapes[collection]).get("kernel")
     # Flax folds a module's path and the number of its draws into the key.
-    return init(LazyRng.create(key, *modules, 1).as_jax_rng(), leaf.shape, leaf.dtype)
+    key_of = lambda number: LazyRng.create(key, *modules, number).as_jax_rng()
+    if name == "kernel":
+      init = CLASSIFIER[network.classifier_init] if modules == ["classifier"] else CONVOLUTION[network.convolution_init]
+      return init(key_of(1), leaf.shape, leaf.dtype)
+    if name == "bias" and kernel is not None and modules != ["classifier"]:
+      return bias(math.prod(kernel.shape[:-1]))(key_of(2), leaf.shape, leaf.dtype)
+    return np.full(leaf.shape, CONSTANTS[name], leaf.dtype)
 
   return jax.tree.map_with_path(drawn, shapes)

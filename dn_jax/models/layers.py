@@ -1,4 +1,4 @@
-"""The layers that a DenseNet and a ResNet are made of, from attributes that both have."""
+"""The layers that the networks are made of, from attributes that they have."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -95,19 +95,24 @@ class Factories(NamedTuple):
   dropout: ModuleFactory
 
 
+def convolution(network: nn.Module, padding: Any = "SAME", own_gradient: bool = False) -> ModuleFactory:
+  """The factory of a network's convolutions, without biases unless told; `own_gradient` as `convolve` has it."""
+  return functools.partial(
+    nn.Conv,
+    padding=padding,
+    use_bias=False,
+    kernel_init=CONVOLUTION[network.convolution_init],
+    conv_general_dilated=functools.partial(convolve, own_gradient=own_gradient),
+    precision=network.precision,
+    dtype=network.dtype,
+    param_dtype=network.param_dtype,
+  )
+
+
 def factories(network: nn.Module, padding: Any = "SAME", own_gradient: bool = False) -> Factories:
-  """The factories of a network's layers; `padding` and `own_gradient` (see `convolve`) are for its convolutions."""
+  """The factories of a network's layers; `padding` and `own_gradient` are for its convolutions."""
   return Factories(
-    conv=functools.partial(
-      nn.Conv,
-      padding=padding,
-      use_bias=False,
-      kernel_init=CONVOLUTION[network.convolution_init],
-      conv_general_dilated=functools.partial(convolve, own_gradient=own_gradient),
-      precision=network.precision,
-      dtype=network.dtype,
-      param_dtype=network.param_dtype,
-    ),
+    conv=convolution(network, padding, own_gradient),
     norm=functools.partial(BatchNorm, network.epsilon, dtype=network.dtype, param_dtype=network.param_dtype),
     measure=functools.partial(MeasureMap, network.momentum, param_dtype=network.param_dtype, cut=network.cut),
     dropout=functools.partial(Dropout, network.dropout_rate, network.cut),

@@ -116,7 +116,7 @@ class ResNet(nn.Module):
 
   Attributes:
     kind: `resnet` (6n + 2 layers), `preactivation` (bottleneck units, 9n + 2) or `wide` (6n + 4).
-    units: n, the number of residual units of each stage; see `dn_jax.config.network.units_of_depth`.
+    units: n, the number of residual units of each stage; see `dn_jax.config.families.units_of_depth`.
     num_classes: outputs of the classifier.
     widen_factor: of `wide`: channels of the stages, in units of 16, 32, 64.
     survival: of `resnet`: p_L, the last unit's survival probability; p_l = 1 - l / L * (1 - p_L). 1: no stochastic

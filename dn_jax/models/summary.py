@@ -1,21 +1,21 @@
 """A network layer by layer: shapes, parameters and FLOPs, recorded while JAX traces the modules."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import rich.table
 
-from dn_jax.models.batch_stats import BatchNorm
 from dn_jax.models.densenet import Transition
 
 
 class Row(NamedTuple):
-  """A module that has parameters.
+  """A module that has parameters of its own.
 
   path:       in the parameter tree: "block1/layer1/conv1"
-  kind:       "Conv 3x3", "Dense", "BatchNorm"
+  kind:       "Conv 3x3", "Dense", "BatchNorm"; of a layer's own scale the layer
   output:     shape without the batch
   parameters: number of trained parameters
   flops:      per image, of convolutions and matrix products, a multiply-add counted as two. A transition's 1x1
@@ -39,8 +39,9 @@ def layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]:
     if context.method_name == "__call__" and isinstance(module, Transition):
       pixels_of_transition[module.path] = math.prod(args[0][0].values.shape[1:3])
     output = call(*args, **kwargs)
-    if context.method_name == "__call__" and isinstance(module, nn.Conv | nn.Dense | BatchNorm):
-      shapes = {name: value.shape for name, value in module.variables["params"].items()}
+    own = {name: value for name, value in module.variables.get("params", {}).items() if not isinstance(value, Mapping)}
+    if context.method_name == "__call__" and own:
+      shapes = {name: value.shape for name, value in own.items()}
       kernel = shapes.get("kernel", ())
       kind = type(module).__name__ + (f" {kernel[0]}x{kernel[1]}" if len(kernel) == 4 else "")
       pixels = pixels_of_transition.get(module.path[:-1], math.prod(output.shape[1:-1]))

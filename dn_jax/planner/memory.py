@@ -19,7 +19,8 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dn_jax.config.network import units_of_depth
+from dn_jax.config import rdnet
+from dn_jax.config.families import units_of_depth
 from dn_jax.config.schema import RematPolicy
 from dn_jax.planner.plan import Question
 
@@ -47,8 +48,8 @@ class _Layer(NamedTuple):
 def temporaries(question: Question, policy: RematPolicy, devices: int = 1) -> int:
   """Bytes that a step under a policy needs on each of its devices, besides its arguments."""
   model = question.model
-  dense = model.family == "densenet"
-  layers = list(_dense_layers(question) if dense else _residual_units(question))
+  dense = model.family in ("densenet", "rdnet")
+  layers = list(_layers(question))
 
   def kept(layer: _Layer) -> int:
     before = 2 * layer.inputs if dense else 0
@@ -64,12 +65,18 @@ def temporaries(question: Question, policy: RematPolicy, devices: int = 1) -> in
 
 def needed(question: Question, policy: RematPolicy, devices: int = 1) -> int:
   """Bytes that a step under a policy needs on each of its devices, its parameters included."""
-  layers = _dense_layers(question) if question.model.family == "densenet" else _residual_units(question)
-  return temporaries(question, policy, devices) + 12 * sum(layer.weights for layer in layers)
+  return temporaries(question, policy, devices) + 12 * sum(layer.weights for layer in _layers(question))
+
+
+def _layers(question: Question) -> Iterator[_Layer]:
+  kinds = {"densenet": _dense_layers, "rdnet": _mixing_layers}
+  return kinds.get(question.model.family, _residual_units)(question)
 
 
 def _stem_pixels(question: Question) -> int:
   height, width, _ = question.image_shape
+  if patch := question.model.patch_size:
+    return (height // patch) * (width // patch)
   return (height // 2) * (width // 2) if question.model.stem == "imagenet" else height * width
 
 
@@ -84,6 +91,18 @@ def _dense_layers(question: Question) -> Iterator[_Layer]:
       yield _Layer(pixels, channels, w, k, weights)
       channels += k
     channels, pixels = int(channels * model.compression), pixels // 4
+
+
+def _mixing_layers(question: Question) -> Iterator[_Layer]:
+  model = question.model
+  pixels, channels = _stem_pixels(question), model.initial_channels
+  for block, (layers, k) in enumerate(zip(model.blocks, model.growth_rates, strict=True), start=1):
+    for _ in range(layers):
+      inner = rdnet.inner_channels(channels)
+      yield _Layer(pixels, channels, inner, k, channels * (49 + inner) + inner * k)
+      channels += k
+    kept = rdnet.kept_channels(model.compression, channels)
+    channels, pixels = kept, pixels // (4 if block in model.downsample else 1)
 
 
 def _residual_units(question: Question) -> Iterator[_Layer]:

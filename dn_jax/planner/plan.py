@@ -189,7 +189,7 @@ def flops_by_policy(question: Question, policies: Iterable[RematPolicy]) -> dict
 def _step(question: Question, layout: Layout) -> tuple[Any, Any, Any, Any]:
   """The training step and the shapes of its arguments."""
   network = build.build(question.model, question.num_classes)
-  sgd = optimizer.sgd(_SGD, optimizer.learning_rate(_SGD, 1, 1))
+  sgd = optimizer.make(_SGD, optimizer.learning_rate(_SGD, 1, 1))
   key = jax.eval_shape(lambda: jax.random.key(0))
   state = jax.eval_shape(lambda key: step.create_state(network, sgd, key, question.image_shape), key)
   images = question.batch_size
@@ -214,7 +214,15 @@ def sources() -> str | None:
 def _files() -> tuple[pathlib.Path, ...]:
   package = provenance.PACKAGE
   planner = ("planner/plan.py", "planner/account.py", "planner/program.py")
-  beside = ("config/network.py", "distributed/layout.py", "training/step.py", "training/optimizer.py", *planner)
+  beside = (
+    "config/families.py",
+    "config/network.py",
+    "config/rdnet.py",
+    "distributed/layout.py",
+    "training/step.py",
+    "training/optimizer.py",
+    *planner,
+  )
   return (*sorted((package / "models").glob("*.py")), *(package / name for name in beside))
 
 

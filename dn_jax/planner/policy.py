@@ -1,14 +1,16 @@
 """Which remat policy runs: the one that is asked for, `auto`'s, or by default the fastest that fits.
 
 By default: on a CPU the family's own (`layer_by_layer` for a DenseNet); on a GPU `none`, where memory allows; on a TPU
-by the estimate of `dn_jax.planner.estimate`, from the answers that are kept, or else by `on_tpu`. Nothing is compiled
-for it, and where memory may not suffice, the next smaller policy is taken. Under `auto` the compiler is asked for all.
+by the estimate of `dn_jax.planner.estimate`, from the answers that are kept, or else the family's own. Nothing is
+compiled for it, and where memory may not suffice, the next smaller policy is taken. Under `auto` the compiler is asked
+for all.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from dn_jax.config.network import FAMILIES, remat_policies
+from dn_jax.config.families import FAMILIES
+from dn_jax.config.network import remat_policies
 from dn_jax.config.schema import RematPolicy
 from dn_jax.errors import ConfigurationError
 from dn_jax.planner import kept, memory, targets
@@ -49,7 +51,7 @@ def unless_told(question: Question, where: Target, beside: int = 0) -> tuple[Rem
   if platform == "tpu" and kind and (found := _fastest_kept(question, where, kind, beside)):
     return found
   devices = len(where.devices)
-  first = on_tpu(question) if platform == "tpu" else "none"
+  first = _on_tpu(question) if platform == "tpu" else "none"
   return _smallest_needed(question, first, devices, None if where.memory is None else where.memory - beside)
 
 
@@ -58,7 +60,7 @@ def on_chip(question: Question, name: str) -> tuple[RematPolicy, str]:
   chip = CHIPS[name]
   if chip.flops_a_cycle and (found := _fastest_kept(question, targets.kept(name, ""), name, 0)):
     return found
-  return _smallest_needed(question, on_tpu(question) if chip.flops_a_cycle else "none", 1, chip.memory)
+  return _smallest_needed(question, _on_tpu(question) if chip.flops_a_cycle else "none", 1, chip.memory)
 
 
 def _smallest_needed(question: Question, first: RematPolicy, devices: int, room: int | None) -> tuple[RematPolicy, str]:
@@ -78,14 +80,8 @@ def ladder(question: Question) -> tuple[RematPolicy, ...]:
   return ("none", "bottleneck", "layer_by_layer") if "bottleneck" in policies else ("none", "layer_by_layer")
 
 
-def on_tpu(question: Question) -> RematPolicy:
-  """The fastest policy on a TPU of any memory, at every depth that was tried: no convolution is computed twice.
-
-  Bottlenecks that are kept, and gradients by hand: for a v5e, bfloat16, k=12, 128 images libtpu 0.0.50 estimates 1.9,
-  3.8 and 13.6 million cycles at L=22, 40 and 100; plain Flax takes 7.1 at L=40 and 30.7 at L=100.
-  """
-  policies = ladder(question)
-  return policies[1] if "layer_by_layer" in policies else "none"
+def _on_tpu(question: Question) -> RematPolicy:
+  return FAMILIES[question.model.family].tpu_remat(question.model)
 
 
 def _fastest_kept(question: Question, where: Target, kind: str, beside: int) -> tuple[RematPolicy, str] | None:

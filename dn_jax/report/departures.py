@@ -19,7 +19,9 @@ def text(runs: Sequence[Run]) -> str:
   info = datasets.recorded(config.data)
   if not info.published:
     return ""
-  published = protocol.of(protocol_words.own_protocol(config), config.data.name)
+  # A run with another's recipe is compared with what was published of that.
+  own = config.protocol if protocol_words.recipe(config) else protocol_words.own_protocol(config)
+  published = protocol.of(own, config.data.name)
   words = _images([run for run in runs if run.summary], info)
   if config.epochs != published.epochs:
     fewer = config.epochs < published.epochs
@@ -27,7 +29,8 @@ def text(runs: Sequence[Run]) -> str:
       f"{config.epochs} of {published.epochs} epochs" if fewer else f"{config.epochs} epochs, not {published.epochs}"
     )
   words += [
-    f"{name} {value}" + (f", not {usual}" if usual else "") for name, value, usual in protocol_words.differences(config)
+    f"{name} {value}" + (f", not {usual}" if usual else "")
+    for name, value, usual in protocol_words.differences(config, own)
   ]
   return "; ".join(words)
 

@@ -1,11 +1,16 @@
-"""A diagram of a DenseNet: its blocks and transitions, and its first dense block with all connections."""
+"""A diagram of a DenseNet or an RDNet: blocks and transitions, and the first block with all connections."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
+from dn_jax.config.rdnet import inner_channels, kept_channels
 from dn_jax.models.densenet import DenseNet
+from dn_jax.models.rdnet import RDNet
 from dn_jax.report import style
 
 _FILL = {"layer": "#cfe0f5", "transition": "#f9dcc4", "ends": "#e6e6e6"}
@@ -21,8 +26,64 @@ _STEP, _LAYER = 1.75, 1.35
 _SHORTEST = 9.0
 
 
-def draw(network: DenseNet, image_shape: tuple[int, int, int], title: str) -> Figure:
-  """Draws the whole DenseNet above, its first dense block below; `image_shape`: (height, width, channels)."""
+class Block(NamedTuple):
+  """A block and what follows it.
+
+  layers, rate: how many layers, and the channels that each adds
+  kept:         channels that its transition keeps; None after the last block
+  transition:   the transition's operations
+  halves:       whether it halves the map
+  """
+
+  layers: int
+  rate: int
+  kept: int | None
+  transition: str = "1x1 conv\n2x2 avg pool"
+  halves: bool = True
+
+
+class Parts(NamedTuple):
+  """A network in words.
+
+  stem:  its operations
+  scale: height of an image in pixels of the first map
+  layer: (channels read) -> a layer's operations, but the last number
+  """
+
+  stem: str
+  scale: int
+  blocks: list[Block]
+  layer: Callable[[int], str]
+
+
+def parts_of(network: DenseNet | RDNet) -> Parts:
+  """What is drawn of a network."""
+  blocks, channels = [], network.initial_channels
+  is_mixing = isinstance(network, RDNet)
+  rates = network.growth_rates if is_mixing else (network.growth_rate,) * len(network.blocks)
+  for number, (layers, rate) in enumerate(zip(network.blocks, rates, strict=True), start=1):
+    channels += layers * rate
+    last = number == len(network.blocks)
+    if is_mixing:
+      kept, halves = kept_channels(network.compression, channels), number in network.downsample
+      words = f"LayerNorm\n{'2x2 conv / 2' if halves else '1x1 conv'}"
+      blocks.append(Block(layers, rate, None if last else kept, words, halves))
+    else:
+      kept = int(network.compression * channels)
+      blocks.append(Block(layers, rate, None if last else kept))
+    channels = kept
+  if is_mixing:
+    patch = f"{network.patch_size}x{network.patch_size}"
+    layer = lambda read: f"depthwise 7x7\n1x1, {inner_channels(read)}, GELU\n1x1 conv"
+    return Parts(f"{patch} conv / {network.patch_size}\nLayerNorm", network.patch_size, blocks, layer)
+  width = network.bottleneck_width * network.growth_rate
+  layer = lambda read: "BN, ReLU\n" + (f"1x1 conv, {width}\nBN, ReLU\n" if width else "") + "3x3 conv"
+  imagenet = network.stem == "imagenet"
+  return Parts("7x7 conv / 2\n3x3 max pool / 2" if imagenet else "3x3 conv", 4 if imagenet else 1, blocks, layer)
+
+
+def draw(network: DenseNet | RDNet, image_shape: tuple[int, int, int], title: str) -> Figure:
+  """Draws the whole network above, its first dense block below; `image_shape`: (height, width, channels)."""
   parts = stages(network, image_shape)
   columns = _columns(network.blocks[0])
   length = max(sum(_BOX[kind] + _GAP for kind, *_ in parts), _STEP * len(columns), _SHORTEST) + 0.2
@@ -40,28 +101,21 @@ def draw(network: DenseNet, image_shape: tuple[int, int, int], title: str) -> Fi
   return figure
 
 
-def stages(network: DenseNet, image_shape: tuple[int, int, int]) -> list[tuple[str, str, str]]:
+def stages(network: DenseNet | RDNet, image_shape: tuple[int, int, int]) -> list[tuple[str, str, str]]:
   """The parts of the network from left to right: (kind, operations, output size and channels)."""
   size, channels = image_shape[0], network.initial_channels
   parts = [("ends", f"input\n{_channels(image_shape[2])}", f"{size}x{image_shape[1]}")]
-  if network.stem == "imagenet":
-    size = -(-size // 2)
-    size = -(-size // 2)
-    parts.append(("ends", "7x7 conv / 2\n3x3 max pool / 2", f"{size}x{size}, {channels}"))
-  else:
-    parts.append(("ends", "3x3 conv", f"{size}x{size}, {channels}"))
-  for number, layers in enumerate(network.blocks, start=1):
-    channels += layers * network.growth_rate
-    parts.append(
-      (
-        "layer",
-        f"dense block {number}\n{layers} layer{'s' * (layers > 1)}, k={network.growth_rate}",
-        f"{size}x{size}, {channels}",
-      )
-    )
-    if number < len(network.blocks):
-      channels, size = int(network.compression * channels), size // 2
-      parts.append(("transition", "transition\n1x1 conv\n2x2 avg pool", f"{size}x{size}, {channels}"))
+  known = parts_of(network)
+  # A DenseNet's stem rounds up, patches that are cut short are left out.
+  size = size // known.scale if isinstance(network, RDNet) else -(-size // known.scale)
+  parts.append(("ends", known.stem, f"{size}x{size}, {channels}"))
+  for number, block in enumerate(known.blocks, start=1):
+    channels += block.layers * block.rate
+    words = f"dense block {number}\n{block.layers} layer{'s' * (block.layers > 1)}, k={block.rate}"
+    parts.append(("layer", words, f"{size}x{size}, {channels}"))
+    if block.kept is not None:
+      channels, size = block.kept, size // 2 if block.halves else size
+      parts.append(("transition", f"transition\n{block.transition}", f"{size}x{size}, {channels}"))
   parts.append(("ends", f"global avg pool\nlinear\n{network.num_classes} classes", f"{network.num_classes}"))
   return parts
 
@@ -84,8 +138,9 @@ def _columns(layers: int) -> list[str | int | None]:
   return ["input", *shown, "output"]
 
 
-def _draw_block(axes: Axes, network: DenseNet, columns: list[str | int | None], letters: float) -> None:
-  layers, entering = network.blocks[0], network.initial_channels
+def _draw_block(axes: Axes, network: DenseNet | RDNet, columns: list[str | int | None], letters: float) -> None:
+  known, entering = parts_of(network), network.initial_channels
+  layers, rate = known.blocks[0][:2]
   places = []
   for n, name in enumerate(columns):
     left = n * _STEP
@@ -95,11 +150,9 @@ def _draw_block(axes: Axes, network: DenseNet, columns: list[str | int | None], 
     if name == "input":
       kind, text = "ends", f"block's input\n{_channels(entering)}"
     elif name == "output":
-      kind, text = "ends", f"all maps\n{entering + layers * network.growth_rate}\nchannels"
+      kind, text = "ends", f"all maps\n{entering + layers * rate}\nchannels"
     else:
-      width = network.bottleneck_width * network.growth_rate
-      kernel = f"1x1 conv, {width}\nBN, ReLU\n" if width else ""
-      kind, text = "layer", f"layer {name}\nBN, ReLU\n{kernel}3x3 conv, {network.growth_rate}"
+      kind, text = "layer", f"layer {name}\n{known.layer(entering + (name - 1) * rate)}, {rate}"
     _box(axes, left, _LAYER, kind, text, letters)
     places.append((n, left))
   for i, (column, left) in enumerate(places):

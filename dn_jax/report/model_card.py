@@ -19,6 +19,7 @@ from dn_jax.report.provenance import flags_of
 from dn_jax.runs import records, rounding
 from dn_jax.runs.records import EpochRecord, Summary
 from dn_jax.system import hub
+from dn_jax.weights.formats import FORMATS
 
 # What is markup anywhere, or begins a list or a heading at the start of a line.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&!$^@:]|^[-+=])")
@@ -88,8 +89,8 @@ def text(network: Network, training: Training | None, licence: str | None, addre
     "## Use",
     "With `dn_jax` (DenseNet in JAX and Flax) and its extra `hub`:",
     _code(f"python -m dn_jax predict {address} photo.jpg", f"python -m dn_jax train --weights {address} ..."),
-    "The tensors have the names of PyTorch's (torchvision's) DenseNet; the file's metadata describe the network, its "
-    "input and its classes.",
+    f"The tensors have the names of {FORMATS[network.model.family].whose}; the file's metadata describe the network, "
+    "its input and its classes.",
     *(_classes(network.classes) if network.classes else []),
   ]
   return "\n\n".join(parts) + "\n"
@@ -104,7 +105,7 @@ def _header(network: Network, training: Training | None, licence: str | None) ->
   header: dict[str, Any] = {
     "library_name": "dn_jax",
     "pipeline_tag": "image-classification",
-    "tags": ["densenet", "jax", "flax"],
+    "tags": [network.model.family, "jax", "flax"],
   }
   if licence:
     header["license"] = licence

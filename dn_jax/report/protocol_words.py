@@ -6,7 +6,7 @@ from dn_jax.config import datasets, protocol, zoo
 from dn_jax.config.nested import identity
 from dn_jax.config.network import protocol_of
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, RunConfig
+from dn_jax.config.schema import DataConfig, OptimizerConfig, RunConfig
 from dn_jax.report.words import in_words, short_flag
 
 # Where each protocol is published. "FROM MEMORY": no text or code was at hand.
@@ -17,6 +17,16 @@ SOURCES: dict[str, str] = {
   "wide": "its authors' code (scripts/train_cifar.sh, train_svhn.sh)",
   "resnet": "FROM MEMORY of its paper, section 4.2: batch, iterations, slow start; the rest fb.resnet.torch",
   "preactivation": "its authors' Torch code (fb.resnet.torch); FROM MEMORY of its paper: batch, iterations, slow start",
+  "rdnet": "its authors' configuration of timm for ImageNet (train_configs/rdnet.yaml)",
+  "mixup": "its authors' code for CIFAR-10; FROM MEMORY of its paper: CIFAR-100, DenseNet-BC, ImageNet's alpha",
+}
+# What is done to training images besides, by the fields of `DataConfig`; the last one has a deviation.
+_ALTERED = {
+  "mixup": "images mixed by mixup of alpha {:g}",
+  "cutmix": "boxes of others pasted by CutMix of alpha {:g}",
+  "erasing": "a box erased by a chance of {:g}",
+  "cutout": "a square of {} pixels cut out",
+  "rand_augment": "RandAugment of magnitude {:g}",
 }
 _NORMALISED = {
   "channel": "each channel less its published mean, by its deviation",
@@ -27,8 +37,11 @@ _NORMALISED = {
 
 def source_of(config: RunConfig) -> str:
   """Where a run's protocol is published."""
-  borrowed = config.data.name == "svhn_cropped" and config.protocol in ("caffe", "resnet", "preactivation")
-  return SOURCES[config.protocol] + ("; of SVHN it says nothing: DenseNet's schedule" if borrowed else "")
+  whose, data = config.protocol, config.data.name
+  if whose == "rdnet" and data in datasets.CATALOG:
+    return f"{SOURCES[whose]}; of {data} it says nothing"
+  borrowed = data == "svhn_cropped" and whose in ("caffe", "resnet", "preactivation", "mixup")
+  return SOURCES[whose] + ("; of SVHN it says nothing: DenseNet's schedule" if borrowed else "")
 
 
 def shortened(config: RunConfig) -> float | None:
@@ -40,22 +53,25 @@ def shortened(config: RunConfig) -> float | None:
 def text(config: RunConfig) -> str:
   """A resolved run's training: schedule, optimizer, dropout, input, held-out images, reported network."""
   published = protocol.of(config.protocol, config.data.name)
-  sgd, data, model = config.optimizer, config.data, config.model
-  drops = _series([f"{share:.0%}" for share in sgd.drops])
-  warmup = f"{sgd.warmup_steps} steps at a tenth of the rate" + _beside(sgd.warmup_steps, published.warmup_steps)
+  optimizer, data, model = config.optimizer, config.data, config.model
+  drops = _series([f"{share:.0%}" for share in optimizer.drops])
+  warmup = f"{optimizer.warmup_steps} steps at a tenth of the rate" + _beside(
+    optimizer.warmup_steps, published.warmup_steps
+  )
+  from_rate = "" if optimizer.warmup_rate is None else f" from {optimizer.warmup_rate:g}"
   parts = [
     f"{config.epochs} epoch{'s' * (config.epochs > 1)}" + _beside(config.epochs, published.epochs),
     f"batch {config.batch_size}",
-    f"rate {sgd.learning_rate:g} along a cosine to 0"
-    if sgd.schedule == "cosine"
-    else f"rate {sgd.learning_rate:g} times {sgd.drop_factor:g} at {drops}",
-    *([warmup] if sgd.warmup_steps or published.warmup_steps else []),
-    *([f"the rate scaled by the batch over {sgd.rate_batch}"] if sgd.rate_batch else []),
-    *([f"rising to it in {sgd.warmup_epochs:g} epochs"] if sgd.warmup_epochs else []),
-    *([f"labels smoothed by {sgd.label_smoothing:g}"] if sgd.label_smoothing else []),
+    f"rate {optimizer.learning_rate:g} along a cosine to {optimizer.final_rate or 0:g}"
+    if optimizer.schedule == "cosine"
+    else f"rate {optimizer.learning_rate:g} times {optimizer.drop_factor:g} at {drops}",
+    *([warmup] if optimizer.warmup_steps or published.warmup_steps else []),
+    *([f"the rate scaled by the batch over {optimizer.rate_batch}"] if optimizer.rate_batch else []),
+    *([f"rising to it in {optimizer.warmup_epochs:g} epochs" + from_rate] if optimizer.warmup_epochs else []),
+    *([f"labels smoothed by {optimizer.label_smoothing:g}"] if optimizer.label_smoothing else []),
     *(["losses weighted so that each class counts the same"] if data.class_weights else []),
-    *([f"a moving average of the parameters tested, decay {sgd.average:g}"] if sgd.average else []),
-    *([f"the classifier at {sgd.classifier_rate:g} times the rate"] if sgd.classifier_rate != 1 else []),
+    *([f"a moving average of the parameters tested, decay {optimizer.average:g}"] if optimizer.average else []),
+    *([f"the classifier at {optimizer.classifier_rate:g} times the rate"] if optimizer.classifier_rate != 1 else []),
     *(
       [f"from the weights {config.weights}" + ", a fresh classifier" * config.reset_classifier]
       if config.weights
@@ -63,12 +79,12 @@ def text(config: RunConfig) -> str:
     ),
     *([f"{', '.join(config.freeze)} frozen"] if config.freeze else []),
     *(["batch norm's running averages frozen"] if config.freeze_statistics else []),
-    f"momentum {sgd.momentum:g}" + (" (Nesterov)" if sgd.nesterov else ""),
-    f"weight decay {sgd.weight_decay:g}",
+    *_update_rule(optimizer),
     f"dropout {model.dropout:g}" if model.dropout else "no dropout",
     *(["images turned to grey"] if data.channels == 1 else []),
     f"input {_normalised(data)}",
     *_augmented(data),
+    *_altered(data),
     f"{data.validation:,} images held out" if data.validation else "nothing held out",
     "the network best on them reported" if config.report == "best" else "the last network reported",
     *([f"activations in {model.dtype}"] if model.dtype != "float32" else []),
@@ -92,18 +108,27 @@ def changes(config: RunConfig) -> str:
   return ", ".join([*words, *([f"epochs {config.epochs}"] if longer else [])])
 
 
-def differences(config: RunConfig) -> list[tuple[str, str, str]]:
+def recipe(config: RunConfig) -> zoo.Recipe | None:
+  """What others published of a run's network with the protocol that the run follows; None where there is nothing."""
+  return zoo.RECIPES.get((config.protocol, config.model.name))
+
+
+def differences(config: RunConfig, own: str | None = None) -> list[tuple[str, str, str]]:
   """Name, value and published value of each flag in which a run's training is not the published one, but the epochs.
 
   The published ones are of the protocol that the run follows; an empty one is none.
+
+  Args:
+    config: resolved.
+    own: the protocol that the run should follow; None: the one published for its network.
   """
   # What of a network's flags is a matter of training; all else says which network it is.
   model = dataclasses.replace(config.model, dropout=None, dtype="float32", precision="default", remat=None)
   asked = RunConfig(DataConfig(config.data.name, augment=config.data.augment), model, protocol=config.protocol)
   published, found = identity(resolve(asked)), identity(config)
   # With a shorter schedule goes a shorter warm-up.
-  apart = ("seed", "epochs", *(["optimizer.warmup-steps"] if shortened(config) else []))
-  own = own_protocol(config)
+  apart = ("seed", "epochs", *(["optimizer.warmup-steps", "optimizer.warmup-epochs"] if shortened(config) else []))
+  own = own or own_protocol(config)
   result = [("protocol", config.protocol, own)] if config.protocol != own else []
   return result + [
     (short_flag(flag), in_words(value), in_words(published.get(flag)))
@@ -112,11 +137,29 @@ def differences(config: RunConfig) -> list[tuple[str, str, str]]:
   ]
 
 
+def _update_rule(config: OptimizerConfig) -> list[str]:
+  where = " (kernels alone)" if config.decay == "kernels" else ""
+  if config.name == "adamw":
+    betas = f"AdamW, beta1 {config.momentum:g}, beta2 {config.beta2:g}"
+    return [betas, f"weight decay {config.weight_decay:g} times the rate{where}"]
+  momentum = f"momentum {config.momentum:g}" + (" (Nesterov)" if config.nesterov else "")
+  return [momentum, f"weight decay {config.weight_decay:g}{where}"]
+
+
 def _augmented(data: DataConfig) -> list[str]:
   if datasets.recorded(data).streamed:
     crop = "crops of random area and aspect, mirrored, with jitter of colours and lighting (fb.resnet.torch)"
-    return [f"{crop if data.augment else 'the middle'}, {data.size} pixels"]
+    resized = ", resized by a bicubic filter" if data.interpolation == "bicubic" else ""
+    return [f"{crop if data.augment else 'the middle'}, {data.size} pixels{resized}"]
   return [f"shifted images padded with {'zeros' if data.padding == 'zero' else 'their mirror image'}"] * data.augment
+
+
+def _altered(data: DataConfig) -> list[str]:
+  found = dataclasses.asdict(data)
+  words = [text.format(found[name]) for name, text in _ALTERED.items() if found.get(name)]
+  if found.get("rand_augment") and found["rand_augment_deviation"]:
+    words.append(f"its magnitude's deviation {found['rand_augment_deviation']:g}")
+  return words
 
 
 def _normalised(data: DataConfig) -> str:

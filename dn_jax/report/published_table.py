@@ -31,6 +31,12 @@ class Entry:
     return self.runs[0].config
 
   @property
+  def published(self) -> float | None:
+    """The published error in percent: of the network, or of the recipe that its runs follow."""
+    recipe = protocol_words.recipe(self.config)
+    return (recipe or zoo.NETWORKS[self.name]).errors.get(self.column)
+
+  @property
   def errors(self) -> list[float]:
     """Test errors of the finished runs, in percent."""
     return [run.test_error for run in self.runs if run.summary]
@@ -72,7 +78,8 @@ def table(entries: Sequence[Entry], scale: float = 1.0) -> Grid:
   """A row for each network, a column for each data set; at least one entry.
 
   A network that was trained in other ways than the published one has a row for each way, and a row for each length of
-  training if a column has several. A cell that was not trained as published has a mark, and a note says how it was.
+  training if a column has several. A cell that was not trained as published has a mark, and a note says how it was. A
+  row of a recipe that others published for the network has their errors, a star, and a note that says whose they are.
 
   Args:
     entries: the cells.
@@ -85,8 +92,10 @@ def table(entries: Sequence[Entry], scale: float = 1.0) -> Grid:
   lines, records = [], []
   for name, changes, by_column in _rows(entries):
     published = zoo.NETWORKS[name]
-    label = ", ".join(filter(None, [published.title + ("*" if published.note else ""), changes]))
-    cells = [_cell(published.errors.get(column), by_column.get(column), marks) for column in columns]
+    recipe = next(filter(None, (protocol_words.recipe(entry.config) for entry in by_column.values())), None)
+    label = ", ".join(filter(None, [published.title + ("*" if published.note or recipe else ""), changes]))
+    errors = (recipe or published).errors
+    cells = [_cell(errors.get(column), by_column.get(column), marks) for column in columns]
     lines.append([label, "" if published.parameters is None else f"{published.parameters}M", *cells])
     records += [
       {"network": name, "trained": changes} | _record(by_column[column]) for column in columns if column in by_column
@@ -152,9 +161,10 @@ def _cell(published: float | None, entry: Entry | None, marks: Mapping[str, str]
 def _record(entry: Entry) -> dict[str, Value]:
   """A cell as data."""
   network, config, errors = zoo.NETWORKS[entry.name], entry.config, entry.errors
-  published = network.errors.get(entry.column)
+  published = entry.published
   found = [images for run in entry.runs if run.summary and (images := departures.images(run))]
-  info, usual = datasets.recorded(config.data), protocol.of(network.protocol, config.data.name)
+  own = config.protocol if protocol_words.recipe(config) else network.protocol
+  info, usual = datasets.recorded(config.data), protocol.of(own, config.data.name)
   return {
     "column": entry.column,
     "parameters": size.of(config.model, info.num_classes, info.image_shape).parameters,
@@ -192,4 +202,7 @@ def notes(entries: Sequence[Entry]) -> list[str]:
   for name in dict.fromkeys(entry.name for entry in entries):
     if note := zoo.NETWORKS[name].note:
       result.append(f"* {zoo.NETWORKS[name].title}: {note}.")
+  found = {(e.config.protocol, e.name): recipe for e in entries if (recipe := protocol_words.recipe(e.config))}
+  for (whose, name), recipe in found.items():
+    result.append(f"* {zoo.NETWORKS[name].title}, protocol {whose}: published are errors of {recipe.source}.")
   return result

@@ -12,6 +12,7 @@ import jax
 import rich.console
 import rich.markup
 
+from dn_jax.config import size
 from dn_jax.config.network import name_of
 from dn_jax.config.resolve import data_name
 from dn_jax.config.schema import RunConfig
@@ -101,8 +102,9 @@ def step_memory(config: RunConfig, found: Images) -> int:
   where = targets.here(config.devices)
   of_a_picture = math.prod(info.image_shape) + 4  # Bytes, its label included.
   beside = 0 if info.streamed else (found.train + found.valid + found.test) * of_a_picture
-  policy, _ = remat_policy.settle(question, where, beside)
+  more = size.beyond_momentum(config, info.image_shape[2], info.num_classes)
+  policy, _ = remat_policy.settle(question, where, beside + more)
   plan = planning.plan(question.under(policy), where)
   if plan.refusal:
     raise UserError(plan.refusal)
-  return plan.peak
+  return plan.peak + more

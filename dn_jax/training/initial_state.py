@@ -14,8 +14,7 @@ from dn_jax.config.schema import RunConfig
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import initial
-from dn_jax.models.densenet import DenseNet
-from dn_jax.weights import shapes
+from dn_jax.weights import formats, shapes
 
 
 def variables(
@@ -49,7 +48,7 @@ def variables(
 
 
 def _loaded(
-  config: RunConfig, network: DenseNet, image_shape: tuple[int, int, int], say: Callable[[str], None]
+  config: RunConfig, network: nn.Module, image_shape: tuple[int, int, int], say: Callable[[str], None]
 ) -> dict[str, Any]:
   path = config.weights
   state = weights.read(weights_file.place(path), say)
@@ -69,11 +68,8 @@ def _loaded(
   source = network.clone(num_classes=classes or network.num_classes)
   template = jax.eval_shape(lambda key: source.init(key, jnp.zeros((1, *image_shape)), False), jax.random.key(0))
   if config.reset_classifier and classes is None:  # A file of all but the classifier.
-    kernel = template["params"]["classifier"]["kernel"].shape
-    state |= {
-      "classifier.weight": np.zeros(kernel[::-1], np.float32),
-      "classifier.bias": np.zeros(kernel[1:], np.float32),
-    }
+    kernel, name = template["params"]["classifier"]["kernel"].shape, formats.of(network).classifier
+    state |= {f"{name}.weight": np.zeros(kernel[::-1], np.float32), f"{name}.bias": np.zeros(kernel[1:], np.float32)}
   disagreement: weights.Disagreement = "inference" if config.freeze_statistics else "train"
   try:
     return weights.from_pytorch(source, state, template, disagreement, say)

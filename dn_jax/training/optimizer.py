@@ -1,4 +1,4 @@
-"""SGD as published, built from optax's parts."""
+"""SGD as published, and AdamW, built from optax's parts."""
 
 import collections
 import math
@@ -27,10 +27,13 @@ def learning_rate(
 
   `steps`: `drop_factor` multiplies the rate at each of `drops` (shares of the epochs), on whole epochs. The authors'
   Torch code counts epochs from 1 and drops one epoch earlier than its PyTorch successor and this.
-  `cosine`: lr / 2 * (1 + cos(pi * t / T)) with t counted from 1: the last step's rate is 0.
+  `cosine`: end + (lr - end) / 2 * (1 + cos(pi * t / T)) with t counted from 1: the last step's rate is the end, which
+  is `final_rate` or 0.
   The first `warmup_steps` have a tenth of the schedule's rate. `rate_batch` scales every rate by `batch_size` over it.
   In the first `warmup_epochs` the rate rises linearly to the schedule's: from the unscaled rate where that is lower
-  (Goyal et al. 2017, section 2.2), else from a tenth.
+  (Goyal et al. 2017, section 2.2), else from a tenth. With `warmup_rate` it rises linearly from that, in step 0, to lr,
+  after which comes the schedule's rate of that step. So timm's `CosineLRScheduler` does at the beginning of each epoch;
+  it keeps the rate within an epoch, and so never comes to its last one.
 
   Args:
     config: filled in.
@@ -39,21 +42,28 @@ def learning_rate(
   """
   schedule = _schedule(config, epochs, steps_per_epoch)
   scale = batch_size / config.rate_batch if config.rate_batch else 1.0
-  rising = config.warmup_epochs * steps_per_epoch
+  rising = (config.warmup_epochs or 0.0) * steps_per_epoch
   first = 1 / scale if scale > 1 else 0.1
   if not config.warmup_steps and not rising and scale == 1:
     return schedule
 
   def scaled(step: Any) -> Any:
-    rate = scale * schedule(step) * jnp.where(step < (config.warmup_steps or 0), 0.1, 1.0)
-    return rate * (first + (1 - first) * jnp.minimum(step / rising, 1.0)) if rising else rate
+    plain = schedule(step)
+    if rising and config.warmup_rate is not None:
+      begin, end = config.warmup_rate, config.learning_rate
+      plain = jnp.where(step < rising, begin + (end - begin) * (step / rising), plain)
+    rate = scale * plain * jnp.where(step < (config.warmup_steps or 0), 0.1, 1.0)
+    if not rising or config.warmup_rate is not None:
+      return rate
+    return rate * (first + (1 - first) * jnp.minimum(step / rising, 1.0))
 
   return scaled
 
 
 def _schedule(config: OptimizerConfig, epochs: int, steps_per_epoch: int) -> optax.Schedule:
   if config.schedule == "cosine":
-    cosine = optax.cosine_decay_schedule(config.learning_rate, epochs * steps_per_epoch)
+    steps, share = epochs * steps_per_epoch, (config.final_rate or 0.0) / config.learning_rate
+    cosine = optax.cosine_decay_schedule(config.learning_rate, steps, share)
     return lambda step: cosine(step + 1)
   boundaries: dict[int, float] = collections.defaultdict(lambda: 1.0)
   for epoch in drop_epochs(config, epochs):
@@ -61,22 +71,34 @@ def _schedule(config: OptimizerConfig, epochs: int, steps_per_epoch: int) -> opt
   return optax.piecewise_constant_schedule(config.learning_rate, dict(boundaries))
 
 
-def sgd(
+def make(
   config: OptimizerConfig, schedule: optax.Schedule, frozen: Sequence[str] = ()
 ) -> optax.GradientTransformationExtraArgs:
-  """Torch's SGD: decay added to the gradient, momentum without dampening, then the rate.
+  """Torch's SGD or AdamW, of w with the gradient g.
 
-  d = g + weight_decay * w;  b = momentum * b + d;  w -= rate * (d + momentum * b)  (Nesterov)
+  SGD adds the decay to the gradient, and has momentum without dampening:
+    d = g + weight_decay * w;  b = momentum * b + d;  w -= rate * (d + momentum * b)  (Nesterov)
+  AdamW (Loshchilov and Hutter 2019) leaves the gradient as it is; m and v are means of g and g^2, corrected for their
+  start at 0:
+    m = momentum * m + (1 - momentum) * g;  v = beta2 * v + (1 - beta2) * g^2
+    w -= rate * (weight_decay * w + m / (1 - momentum^t) / (sqrt(v / (1 - beta2^t)) + 1e-8))
 
   Args:
-    config: filled in; `classifier_rate` multiplies the classifier's rate, `average` keeps a moving average.
+    config: filled in; `decay` says what decays, `classifier_rate` multiplies the classifier's rate, `average` keeps a
+      moving average.
     schedule: the rate by step.
     frozen: paths of modules whose parameters stay as they are, `block1` or `block1/layer2`.
   """
-  plain = optax.chain(
-    optax.add_decayed_weights(config.weight_decay),
-    optax.sgd(schedule, config.momentum or None, nesterov=config.nesterov),
-  )
+  decaying = kernels if config.decay == "kernels" else None
+  if config.name == "adamw":
+    plain = optax.adamw(
+      schedule, config.momentum, config.beta2, eps=1e-8, weight_decay=config.weight_decay, mask=decaying
+    )
+  else:
+    plain = optax.chain(
+      optax.add_decayed_weights(config.weight_decay, decaying),
+      optax.sgd(schedule, config.momentum or None, nesterov=config.nesterov),
+    )
   if frozen or config.classifier_rate != 1:
     apart = {
       "plain": plain,
@@ -85,6 +107,18 @@ def sgd(
     }
     plain = optax.multi_transform(apart, lambda params: kinds(params, frozen))
   return optax.chain(plain, averaging(config.average)) if config.average else plain
+
+
+def kernels(params: Any) -> Any:
+  """Whether each parameter is a kernel: of two dimensions or more, and no bias. So timm's groups of parameters are.
+
+  A depthwise kernel is one too; scales and biases of norms, and a layer's scale, have one dimension.
+  """
+
+  def is_kernel(path: Any, leaf: Any) -> bool:
+    return leaf.ndim > 1 and jax.tree_util.keystr(path[-1:], simple=True) != "bias"
+
+  return jax.tree.map_with_path(is_kernel, params)
 
 
 def kinds(params: Any, frozen: Sequence[str]) -> Any:

@@ -196,7 +196,7 @@ def compare(record: Record, remat: str, dtype: str) -> list[Difference]:
 
 def _compare(record: Record, remat: str, dtype: jnp.dtype) -> list[Difference]:
   network = record.network.clone(remat=remat, dtype=dtype, param_dtype=dtype)
-  sgd = optimizer.sgd(_SGD, optimizer.learning_rate(_SGD, 1, 1))
+  sgd = optimizer.make(_SGD, optimizer.learning_rate(_SGD, 1, 1))
   template = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False))
   # Training is compared: where readers of a map carry other averages, scales and biases stay as they are.
   init = weights.from_pytorch(network, record.state("init"), template, "train")
@@ -294,8 +294,12 @@ def _batch(record: Record, number: int, dtype: jnp.dtype) -> step.Batch:
 
 def _tensors(record: Record, params: Any, batch_stats: Any) -> weights.State:
   """Variables by the record's names, those that a step changes."""
-  named = weights.to_pytorch(record.network, params, batch_stats, record.last_norm)
-  return {name: value for name, value in named.items() if "num_batches_tracked" not in name}
+  named = weights.to_pytorch(record.network, params, batch_stats)
+  return {
+    name.replace(".norm5.", f".{record.last_norm}."): value
+    for name, value in named.items()
+    if "num_batches_tracked" not in name
+  }
 
 
 def _worst(

@@ -137,11 +137,11 @@ def make_evaluate(
 
   def compile(params: Any, batch_stats: Any, split: DeviceSplit) -> None:
     if split.labels.shape not in compiled:
-      totals, first = Evaluated.none_yet(classes, split.labels), place(np.int32(0), split.labels.sharding)
+      totals, first = Evaluated.none_yet(classes, split.labels.sharding), place(np.int32(0), split.labels.sharding)
       compiled[split.labels.shape] = ahead(one, params, batch_stats, totals, split, first)
 
   def evaluate(params: Any, batch_stats: Any, split: DeviceSplit, between: Callable[[], None]) -> Evaluated:
-    totals, program = Evaluated.none_yet(classes, split.labels), compiled.get(split.labels.shape, one)
+    totals, program = Evaluated.none_yet(classes, split.labels.sharding), compiled.get(split.labels.shape, one)
     for first in range(0, split.labels.shape[0], batch_size):
       totals = program(params, batch_stats, totals, split, place(np.int32(first), split.labels.sharding))
       between()

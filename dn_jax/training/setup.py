@@ -41,7 +41,7 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
   weights_key, order_key, augmentation_key, dropout_key = jax.random.split(jax.random.key(config.seed), 4)
   network = build.build(config.model, info.num_classes)
   schedule = optimizer.learning_rate(config.optimizer, plan.epochs, plan.steps_per_epoch, plan.batch_size)
-  sgd = optimizer.sgd(config.optimizer, schedule, config.freeze)
+  update_rule = optimizer.make(config.optimizer, schedule, config.freeze)
   drawn = functools.partial(initial_state.variables, config, network, weights_key, info.image_shape, say)
   # A file that does not fit is refused before anything is written; one that is gone stops no run that has begun.
   begun = config.out is not None and (config.out / "checkpoints").exists()
@@ -49,17 +49,17 @@ def assemble(config: RunConfig, dataset: catalog.Dataset, say: Callable[[str], N
 
   def fresh_state() -> step.TrainState:
     variables = at_hand.pop() if at_hand else drawn()
-    state = jax.jit(lambda variables: step.state_of(variables, sgd))(variables)
+    state = jax.jit(lambda variables: step.state_of(variables, update_rule))(variables)
     return distribution.place_state(state, specs, layout.mesh)
 
   if at_hand:  # To trace the network for its shapes takes as long as to draw it.
-    shapes = jax.eval_shape(lambda variables: step.state_of(variables, sgd), at_hand[0])
+    shapes = jax.eval_shape(lambda variables: step.state_of(variables, update_rule), at_hand[0])
   else:
-    shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, info.image_shape), weights_key)
+    shapes = jax.eval_shape(lambda key: step.create_state(network, update_rule, key, info.image_shape), weights_key)
   specs = step.specs_of(shapes, layout)
   weights = tuple(catalog.class_weights(dataset).tolist()) if config.data.class_weights else None
   objective = step.Objective(config.optimizer.label_smoothing, config.freeze_statistics, weights)
-  train_step = step.make_train_step(network, sgd, layout, config.accumulation, specs.params, objective)
+  train_step = step.make_train_step(network, update_rule, layout, config.accumulation, specs.params, objective)
   prepare = prepared(config.data, dataset)
   if config.data.mixup or config.data.cutmix:
     mix = step.make_mix(layout, config.data.mixup or 0.0, config.data.cutmix or 0.0)

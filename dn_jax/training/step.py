@@ -24,7 +24,7 @@ class TrainState:
 
   step:        int32 scalar, steps taken so far
   batch_stats: running averages of the batch norms
-  opt_state:   momentum and the schedule's count
+  opt_state:   the optimizer's: momentum, or AdamW's two means, and the schedule's count
   """
 
   step: jax.Array
@@ -101,10 +101,10 @@ class Evaluated(Totals):
   confusion: jax.Array | None = None
 
   @classmethod
-  def none_yet(cls, classes: int, array: jax.Array) -> "Evaluated":
-    """Zeros, on the devices that an array lies on; with a matrix of so many classes, if any."""
+  def none_yet(cls, classes: int, sharding: jax.sharding.Sharding) -> "Evaluated":
+    """Zeros, on the devices of a sharding; with a matrix of so many classes, if any."""
     matrix = np.zeros((classes, classes), np.int32) if classes else None
-    return place(cls(*dataclasses.astuple(Totals.zero()), matrix), array.sharding)
+    return place(cls(*dataclasses.astuple(Totals.zero()), matrix), sharding)
 
   def class_errors(self) -> tuple[float | None, ...] | None:
     """See `errors_by_class`; None without `confusion`."""
@@ -138,9 +138,9 @@ def create_state(
 
 
 def state_of(variables: Mapping[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
-  """A state from a network's variables: no steps, no momentum."""
+  """A state from a network's variables: no steps, no momentum; a network without batch norm has no statistics."""
   params = variables["params"]
-  return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+  return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
 
 
 def specs_of(state: TrainState, layout: Layout) -> TrainState:
@@ -224,7 +224,7 @@ def make_loss(network: nn.Module, objective: Objective = Objective()) -> Callabl
     variables = {"params": params, "batch_stats": batch_stats}
     logits, updated = network.apply(variables, batch.images, not frozen, mutable=["batch_stats"], rngs=rngs)
     losses = batch.loss(lambda labels: of_labels(logits, labels))
-    return jnp.mean(losses), (logits, batch_stats if frozen else updated["batch_stats"])
+    return jnp.mean(losses), (logits, batch_stats if frozen else updated.get("batch_stats", {}))
 
   return loss
 

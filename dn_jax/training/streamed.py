@@ -181,6 +181,7 @@ def make_evaluate(
     classes: of the network, for a confusion matrix; 0: for none.
   """
   place, compiled = placer(layout), []
+  everywhere = NamedSharding(layout.mesh, PartitionSpec())
 
   @functools.partial(jax.jit, donate_argnames=("totals",))
   def one(params: Any, batch_stats: Any, totals: Evaluated, rows: dict[str, jax.Array]) -> Evaluated:
@@ -197,11 +198,11 @@ def make_evaluate(
 
   def compile(params: Any, batch_stats: Any, split: Batches) -> None:
     if not compiled:
-      totals = Evaluated.none_yet(classes, jax.tree.leaves(batch_stats)[0])
+      totals = Evaluated.none_yet(classes, everywhere)
       compiled.append(ahead(one, params, batch_stats, totals, place(split.blank())))
 
   def evaluate(params: Any, batch_stats: Any, split: Batches, between: Callable[[], None]) -> Evaluated:
-    totals, program = Evaluated.none_yet(classes, jax.tree.leaves(batch_stats)[0]), compiled[0] if compiled else one
+    totals, program = Evaluated.none_yet(classes, everywhere), compiled[0] if compiled else one
     for columns in split.open():
       totals = program(params, batch_stats, totals, place(columns))
       between()

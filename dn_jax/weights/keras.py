@@ -7,9 +7,10 @@ import numpy as np
 
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.models.densenet import DenseNet
+from dn_jax.weights.formats import units
 from dn_jax.weights.pytorch import from_pytorch, to_pytorch
 from dn_jax.weights.running_averages import Disagreement
-from dn_jax.weights.table import PARTS, State, units
+from dn_jax.weights.table import PARTS, State
 
 
 def to_keras(network: DenseNet, params: Any, batch_stats: Any) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The variables of a DenseNet as a PyTorch state dict, and from one.
+"""The variables of a network as a PyTorch state dict, and from one.
 
 PyTorch's batch norms keep their own running averages; here a feature map has them once (`dn_jax.models.batch_stats`).
 Export writes a map's averages into every reader. Import takes a file whose readers agree as it is; `from_pytorch` has
@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from flax.core import unfreeze
@@ -16,41 +17,44 @@ from flax.traverse_util import unflatten_dict
 
 from dn_jax.config.weights_file import WeightsError
 from dn_jax.errors import shown
-from dn_jax.models.densenet import DenseNet
-from dn_jax.weights import names, running_averages
+from dn_jax.weights import formats, names, running_averages
 from dn_jax.weights.running_averages import Disagreement
-from dn_jax.weights.table import PARTS, Path, State, Unit, at, units
+from dn_jax.weights.table import AVERAGES, PARTS, Path, State, Unit, at
+
+# By its number of axes, where PyTorch's axes of an array are among ours, and ours among PyTorch's.
+_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
+_AXES_BACK = {4: (2, 3, 1, 0), 2: (1, 0)}
 
 
-def to_pytorch(network: DenseNet, params: Any, batch_stats: Any, last_norm: str = "norm5") -> State:
+def to_pytorch(network: nn.Module, params: Any, batch_stats: Any) -> State:
   """A state dict that PyTorch's own network loads with `strict=True`.
 
   Args:
-    network: the DenseNet.
+    network: of a family of `dn_jax.weights.formats`.
     params, batch_stats: its variables.
-    last_norm: see `units`.
 
   Returns:
     Arrays by name; convolution kernels [out, in, height, width].
+
+  Raises:
+    ValueError: weights of its family are not written.
   """
   state: State = {}
-  for unit in units(network, last_norm):
+  for unit in formats.units(network):
     own = at(params, unit.path)
-    if unit.kind == "conv":
-      state[f"{unit.name}.weight"] = np.ascontiguousarray(np.transpose(own["kernel"], (3, 2, 0, 1)))
-    elif unit.kind == "linear":
-      state[f"{unit.name}.weight"] = np.ascontiguousarray(np.transpose(own["kernel"]))
-      state[f"{unit.name}.bias"] = np.asarray(own["bias"])
-    else:
-      state[f"{unit.name}.weight"], state[f"{unit.name}.bias"] = np.asarray(own["scale"]), np.asarray(own["bias"])
-      for theirs, ours in (("running_mean", "mean"), ("running_var", "var")):
+    for theirs, ours in PARTS[unit.kind].items():
+      if ours in AVERAGES:
         state[f"{unit.name}.{theirs}"] = np.concatenate([at(batch_stats, path)[ours] for path, _ in unit.maps])
+      else:
+        value = np.asarray(own[ours])
+        state[f"{unit.name}.{theirs}"] = np.ascontiguousarray(value.transpose(_AXES.get(value.ndim)))
+    if unit.kind == "norm":
       state[f"{unit.name}.num_batches_tracked"] = np.asarray(0, np.int64)
   return state
 
 
 def from_pytorch(
-  network: DenseNet,
+  network: nn.Module,
   state: Mapping[str, np.ndarray],
   template: Mapping[str, Any],
   disagreement: Disagreement = "inference",
@@ -62,7 +66,7 @@ def from_pytorch(
   and `n_averaged` of `torch.optim.swa_utils.AveragedModel`.
 
   Args:
-    network: the DenseNet.
+    network: of a family of `dn_jax.weights.formats`.
     state: arrays by name.
     template: shapes of its variables, `params` and `batch_stats`, e.g. from `jax.eval_shape`.
     disagreement: for readers of one map with different running averages. `inference` folds the difference into the
@@ -76,11 +80,11 @@ def from_pytorch(
   Raises:
     WeightsError: names missing, unknown or given twice, shapes or types that differ, values that are not finite
       in the template's types; it lists all of them.
-    ValueError: `disagreement` is neither, or the template is of another network.
+    ValueError: `disagreement` is neither, the template is of another network, or weights of the family are not read.
   """
   if disagreement not in typing.get_args(Disagreement):
     raise ValueError(f"disagreement {disagreement!r}: one of {', '.join(typing.get_args(Disagreement))}")
-  table = units(network)
+  table = formats.units(network)
   counts = {f"{unit.name}.num_batches_tracked" for unit in table if unit.kind == "norm"} | {"n_averaged"}
   state = _arrays({name: value for name, value in names.translated(state, say).items() if name not in counts})
   _check(state, table, template["params"])
@@ -91,23 +95,19 @@ def from_pytorch(
   params: dict[Path, np.ndarray] = {}
   readings: dict[Path, list[tuple[Unit, slice]]] = {}
   for unit in table:
-    weight = state[f"{unit.name}.weight"]
-    if unit.kind == "conv":
-      own = {"kernel": np.transpose(weight, (2, 3, 1, 0))}
-    elif unit.kind == "linear":
-      own = {"kernel": weight.T, "bias": state[f"{unit.name}.bias"]}
-    else:
-      own = {"scale": weight, "bias": state[f"{unit.name}.bias"]}
-      first = 0
-      for path, channels in unit.maps:
-        readings.setdefault(path, []).append((unit, slice(first, first + channels)))
-        first += channels
-    params |= {(*unit.path, name): value for name, value in own.items()}
+    for theirs, ours in PARTS[unit.kind].items():
+      if ours not in AVERAGES:
+        value = state[f"{unit.name}.{theirs}"]
+        params[(*unit.path, ours)] = np.transpose(value, _AXES_BACK.get(value.ndim))
+    first = 0
+    for path, channels in unit.maps:
+      readings.setdefault(path, []).append((unit, slice(first, first + channels)))
+      first += channels
   batch_stats = running_averages.share(state, readings, params, network.epsilon, disagreement, say)
   variables = {"params": unflatten_dict(params), "batch_stats": unflatten_dict(batch_stats)}
   with np.errstate(over="ignore"):  # Overflow is named below.
     cast = lambda like, value: np.ascontiguousarray(value).astype(like.dtype, copy=False)
-    loaded = jax.tree.map(cast, {name: unfreeze(template[name]) for name in variables}, variables)
+    loaded = jax.tree.map(cast, {name: unfreeze(template.get(name, {})) for name in variables}, variables)
   for path, leaf in jax.tree.leaves_with_path(loaded):
     if not np.isfinite(leaf).all():
       where = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -135,13 +135,9 @@ def _check(state: Mapping[str, np.ndarray], table: Sequence[Unit], params: Any) 
       own = at(params, unit.path)
     except KeyError:
       raise ValueError(f"the template is of another network: it has no {'/'.join(unit.path)}") from None
-    if unit.kind == "norm":
-      expected |= {f"{unit.name}.{part}": own["scale"].shape for part in PARTS["norm"]}
-    else:
-      kernel = own["kernel"].shape
-      expected[f"{unit.name}.weight"] = (*kernel[:1:-1], *kernel[:2]) if unit.kind == "conv" else kernel[::-1]
-      if unit.kind == "linear":
-        expected[f"{unit.name}.bias"] = own["bias"].shape
+    for theirs, ours in PARTS[unit.kind].items():
+      shape = own["scale" if ours in AVERAGES else ours].shape
+      expected[f"{unit.name}.{theirs}"] = tuple(shape[axis] for axis in _AXES.get(len(shape), range(len(shape))))
   faults = [f"missing: {name}" for name in expected if name not in state]
   faults += [f"unknown: {shown(name)}" for name in state if name not in expected]
   for name in expected:

@@ -1,20 +1,29 @@
-"""The layers with weights of a DenseNet, with their names in PyTorch and their places here."""
+"""How a family's networks are written down in PyTorch's files: layers with weights, names, what shapes tell."""
 
 import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
+import flax.linen as nn
 import numpy as np
 
-from dn_jax.models.densenet import DenseNet
+from dn_jax.config.about import AboutInput
+from dn_jax.config.schema import ModelConfig
 
 State = dict[str, np.ndarray]
 Path = tuple[str, ...]
-# The arrays of a layer by its kind, in Keras's order.
-PARTS = {
-  "conv": ("weight",),
-  "linear": ("weight", "bias"),
-  "norm": ("weight", "bias", "running_mean", "running_var"),
+# The arrays of a layer by its kind: their names in PyTorch, in Keras's order, and here.
+PARTS: Mapping[str, Mapping[str, str]] = {
+  "conv": {"weight": "kernel"},
+  "biased_conv": {"weight": "kernel", "bias": "bias"},
+  "linear": {"weight": "kernel", "bias": "bias"},
+  "norm": {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"},
+  "layer_norm": {"weight": "scale", "bias": "bias"},
+  "layer_scale": {"gamma": "layer_scale"},
 }
+# Those that are in `batch_stats`.
+AVERAGES = ("mean", "var")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,45 +32,69 @@ class Unit:
 
   name: as PyTorch calls it, e.g. `features.denseblock1.denselayer1.norm1`
   path: in the tree `params`
-  maps: of a norm, the feature maps it reads: (path in `batch_stats`, channels) each
+  maps: of a batch norm, the feature maps it reads: (path in `batch_stats`, channels) each
   """
 
   name: str
-  kind: Literal["conv", "norm", "linear"]
+  kind: Literal["conv", "biased_conv", "linear", "norm", "layer_norm", "layer_scale"]
   path: Path
   maps: tuple[tuple[Path, int], ...] = ()
 
 
-def units(network: DenseNet, last_norm: str = "norm5") -> list[Unit]:
-  """All layers with weights, in the network's order (Keras's too).
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+  """A program's names for a family's tensors.
 
-  Args:
-    network: the DenseNet.
-    last_norm: its name: `norm5` (torchvision) or `norm_final` (the memory-efficient PyTorch implementation).
+  layer:      of layers that every such network has, and hardly another; groups `prefix` (of wrappers) and `container`
+              (the module of all layers but the classifier, where a file may leave it out)
+  classifier: its linear layer
+  words:      for a line, where the names are translated
   """
-  result = [Unit("features.conv0", "conv", ("stem", "conv"))]
-  channels = network.initial_channels
-  if network.stem == "imagenet":
-    result.append(Unit("features.norm0", "norm", ("stem", "norm"), ((("stem", "conv_output"), channels),)))
-  maps = [(("stem", "output"), channels)]
-  for b, layers in enumerate(network.blocks, start=1):
-    for n in range(1, layers + 1):
-      there, here = f"features.denseblock{b}.denselayer{n}", (f"block{b}", f"layer{n}")
-      result.append(Unit(f"{there}.norm1", "norm", (*here, "norm1"), tuple(maps)))
-      result.append(Unit(f"{there}.conv1", "conv", (*here, "conv1")))
-      if network.bottleneck_width:
-        width = network.bottleneck_width * network.growth_rate
-        result.append(Unit(f"{there}.norm2", "norm", (*here, "norm2"), (((*here, "bottleneck"), width),)))
-        result.append(Unit(f"{there}.conv2", "conv", (*here, "conv2")))
-      maps.append(((*here, "output"), network.growth_rate))
-    if b < len(network.blocks):
-      there, here = f"features.transition{b}", f"transition{b}"
-      result.append(Unit(f"{there}.norm", "norm", (here, "norm"), tuple(maps)))
-      result.append(Unit(f"{there}.conv", "conv", (here, "conv")))
-      maps = [((here, "output"), int(network.compression * sum(width for _, width in maps)))]
-  result.append(Unit(f"features.{last_norm}", "norm", ("last", "norm"), tuple(maps)))
-  result.append(Unit("classifier", "linear", ("classifier",)))
-  return result
+
+  layer: re.Pattern[str]
+  classifier: str
+  words: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Format:
+  """How a family's networks are written down; those of `dn_jax.weights.formats` are read and written.
+
+  network:     class of its networks
+  called:      such a network, with an article
+  whose:       the names that are written, in words
+  programs:    whose names are read; the first one's are written
+  container:   the module of all layers but the classifier, with a dot; or nothing
+  layers:      patterns of a layer's name below the container, and what it is called there
+  stem:        the first convolution
+  units:       (network) -> its layers with weights, in order
+  model_of:    (state) -> the network of its shapes, to be completed; None, or an error of a missing name or of a shape
+               with too few numbers, where they are of none
+  fields:      of `ModelConfig` that shapes tell, as flags are listed
+  differences: (network of a file, network asked for) -> what differs, in words; more than the first need not be right
+  images:      (network) -> the data set whose images it is for, and what is prepared otherwise than there, where a
+               file does not say
+  strange:     (state) -> why these shapes are of a relative that no flags ask for, in words
+  """
+
+  network: type[nn.Module]
+  called: str
+  whose: str
+  programs: tuple[Program, ...]
+  container: str
+  layers: Mapping[str, Callable[[re.Match[str]], str]]
+  stem: str
+  units: Callable[[Any], list[Unit]]
+  model_of: Callable[[Mapping[str, Any]], ModelConfig | None]
+  fields: tuple[str, ...]
+  differences: Callable[[ModelConfig, ModelConfig], Iterator[str]]
+  images: Callable[[ModelConfig], tuple[str, AboutInput]]
+  strange: Callable[[Mapping[str, Any]], str | None] = lambda _: None
+
+  @property
+  def classifier(self) -> str:
+    """The linear layer at the end."""
+    return self.programs[0].classifier
 
 
 def at(tree: Any, path: Path) -> Any:

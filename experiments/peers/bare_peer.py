@@ -39,7 +39,7 @@ def network(depth: int, growth_rate: int, policy: str, dtype: str) -> DenseNet:
 
 
 def sgd(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-  """The published optimizer, `dn_jax.training.optimizer.sgd` as configured for DenseNet."""
+  """The published optimizer, `dn_jax.training.optimizer.make` as configured for DenseNet."""
   return optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(rate, 0.9, nesterov=True))
 
 

@@ -35,7 +35,7 @@ def start(depth, growth_rate, batch_size, *options):
     model = dataclasses.replace(model, remat=policy)
   model = complete_model(model)
   network = build.build(model, 10)
-  sgd = optimizer.sgd(OptimizerConfig(0.1, 0.9, True, 1e-4), lambda _: 0.1)
+  sgd = optimizer.make(OptimizerConfig(0.1, 0.9, True, 1e-4), lambda _: 0.1)
   # As dn_jax.training.setup does.
   variables = initial.variables(network, jax.random.key(0), (32, 32, 3))
   state = jax.jit(lambda variables: step.state_of(variables, sgd))(variables)

@@ -72,6 +72,19 @@ def test_a_rehearsal_shortens_the_schedule_in_proportion(scale, epochs):
   assert group[0].config.epochs == epochs
 
 
+def test_mixup_brings_the_network_that_its_authors_trained():
+  cells = cells_of(protocol="mixup")
+  assert set(cells) == {("densenet-bc-190-40", "c10+"), ("densenet-bc-190-40", "c100+")}
+  assert {cell.config.protocol for (cell,) in cells.values()} == {"mixup"}
+  (group,) = cells_of(protocol="mixup", rows=("densenet-40-12",), columns=("c10+",)).values()
+  assert (group[0].config.model.name, group[0].config.epochs) == ("densenet-40-12", 200)
+
+
+def test_a_rehearsal_of_rdnets_recipe_has_a_shorter_warm_up():
+  (group,) = cells_of(protocol="rdnet", rows=("densenet-40-12",), columns=("c10+",), scale=0.1).values()
+  assert (group[0].config.epochs, group[0].config.optimizer.warmup_epochs) == (30, 2.0)
+
+
 def test_one_protocol_can_be_asked_for_all_and_caffe_brings_its_network():
   (group,) = cells_of(protocol="caffe").values()
   assert group[0].config.model.name == "densenet-caffe-40-12"

@@ -52,7 +52,10 @@ def refused(command, *words):
     ("densenet-121", "densenet-121: did you mean --model.name densenet-121?"),
     ("dots", "dots: belongs to no flag"),
     ("--depth 40", "--depth 40: there is no such flag; did you mean --model.depth?"),
-    ("--name digits", "--name digits: there is no such flag; did you mean --data.name or --model.name?"),
+    (
+      "--name digits",
+      "--name digits: there is no such flag; did you mean --data.name or --model.name or --optimizer.name?",
+    ),
     ("--resume runs/one", "--resume runs/one: there is no such flag; did you mean --out?"),
   ],
 )

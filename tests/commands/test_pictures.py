@@ -166,7 +166,7 @@ def with_checkpoints(tmp_path_factory):
   )
   own = untrained.run(folder, config, 5.0)
   network = build.build(config.model, 10)
-  sgd = optimizer.sgd(config.optimizer, lambda _: 0.0)
+  sgd = optimizer.make(config.optimizer, lambda _: 0.0)
   shapes = jax.eval_shape(lambda key: step.create_state(network, sgd, key, (8, 8, 1)), jax.random.key(0))
   state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
   records = untrained.records_of(config, 0.05)

@@ -6,14 +6,15 @@ import typing
 import pytest
 
 from dn_jax.config import network, zoo
+from dn_jax.config.families import FAMILIES
 from dn_jax.config.nested import flag_types
-from dn_jax.config.network import FAMILIES, complete_model, kind_of, name_of, policy_of
+from dn_jax.config.network import complete_model, kind_of, name_of, policy_of
 from dn_jax.config.schema import ModelConfig, RematPolicy, RunConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.models.build import BUILDERS, build
 
 # The smallest network of each family.
-SMALLEST = {"densenet": 7, "resnet": 8, "preactivation": 11, "wide": 10}
+SMALLEST = {"densenet": 7, "rdnet": None, "resnet": 8, "preactivation": 11, "wide": 10}
 
 
 def test_a_family_is_an_entry_a_builder_and_a_flag_and_no_more():
@@ -23,7 +24,7 @@ def test_a_family_is_an_entry_a_builder_and_a_flag_and_no_more():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_open_remat_policy_is_the_familys_default_where_it_is_built(family):
-  expected = "layer_by_layer" if family == "densenet" else "dense_layer"
+  expected = "layer_by_layer" if family in ("densenet", "rdnet") else "dense_layer"
   bottleneck = False if family == "densenet" else None
   model = complete_model(ModelConfig(family=family, depth=SMALLEST[family], bottleneck=bottleneck))
   assert model.remat is None
@@ -50,7 +51,7 @@ def test_what_a_family_has_one_value_of_is_filled_in_and_another_refused():
   assert (wide.widen_factor, wide.survival, wide.shortcut, wide.growth_rate) == (1, 1.0, None, None)
   for family, flags, message in (
     ("resnet", {"widen_factor": 2}, "--model.widen-factor 2: is for --model.family wide"),
-    ("wide", {"survival": 0.5}, "--model.survival 0.5: is for --model.family resnet"),
+    ("wide", {"survival": 0.5}, "--model.survival 0.5: is for --model.family rdnet or resnet"),
     ("preactivation", {"shortcut": "average"}, "--model.shortcut average: is for --model.family resnet"),
     ("densenet", {"widen_factor": 2}, "--model.widen-factor 2: does not apply to a densenet network"),
     ("wide", {"blocks": (1,)}, r"--model.blocks \(1,\): does not apply to a wide network"),
@@ -59,6 +60,32 @@ def test_what_a_family_has_one_value_of_is_filled_in_and_another_refused():
   ):
     with pytest.raises(ConfigurationError, match=message):
       complete_model(ModelConfig(family=family, depth=SMALLEST[family], **flags))
+
+
+def test_an_rdnets_blocks_rates_and_halvings_fit_together():
+  model = complete_model(ModelConfig(family="rdnet", growth_rates=(16, 8, 8), downsample=(2, 1)))
+  assert (model.blocks, model.downsample, model.patch_size, model.epsilon) == ((3, 3, 3), (1, 2), 4, 1e-6)
+  assert complete_model(ModelConfig(family="rdnet")).downsample == (1, 2, 6)
+  assert name_of(model) == "rdnet-16-8-8-patch-4"
+  assert name_of(dataclasses.replace(model, blocks=(1, 2, 3))) == "rdnet-16-8-8-layers-1-2-3-patch-4"
+  for flags, message in (
+    ({"depth": 40}, "--model.depth 40: an RDNet has none; give --model.growth-rates, --model.blocks"),
+    ({"growth_rate": 12}, "--model.growth-rate 12: does not apply to a rdnet network"),
+    ({"blocks": (3, 3)}, "--model.blocks 3 3: one number for each of the 3 growth rates"),
+    ({"downsample": (3,)}, "--model.downsample 3: numbers of blocks that a transition follows, 1 to 2, each once"),
+    ({"downsample": (1, 1)}, "--model.downsample 1 1: numbers of blocks"),
+    ({"compression": 0.05}, "--model.compression 0.05: leaves a transition without channels; take a larger one"),
+    ({"remat": "bottleneck"}, "--model.remat bottleneck: is for DenseNet; a rdnet network takes none or dense_layer"),
+    ({"dropout": 0.1}, "--model.dropout 0.1: a rdnet network has no dropout"),
+    ({"initial_channels": 9_999, "growth_rates": (4_999,) * 3, "blocks": (40,) * 3}, "parameters; no machine holds"),
+  ):
+    with pytest.raises(ConfigurationError, match=message):
+      complete_model(ModelConfig(family="rdnet", **{"growth_rates": (16, 8, 8), **flags}))
+
+
+def test_a_stem_for_imagenet_is_known():
+  for name, expected in (("rdnet-tiny", True), ("rdnet-cifar", False), ("densenet-121", True), ("wide-16-8", False)):
+    assert network.is_for_imagenet(complete_model(ModelConfig(name=name))) is expected
 
 
 def test_stochastic_depth_brings_its_own_start_and_shortcut():

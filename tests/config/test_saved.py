@@ -32,6 +32,14 @@ ASKED = [
   RunConfig(DataConfig("folder", size=96, dir=pathlib.Path("photos")), ModelConfig(blocks=(1,), stem="imagenet")),
   RunConfig(DataConfig("cifar10", validation=5000), ModelConfig(depth=40, bottleneck=False), protocol="caffe"),
   RunConfig(
+    DataConfig("imagenet2012", augment=True),
+    ModelConfig(name="densenet-121"),
+    OptimizerConfig(label_smoothing=0.0, decay="all"),
+    epochs=30,
+    protocol="rdnet",
+  ),
+  RunConfig(DataConfig("cifar10"), optimizer=OptimizerConfig(0.001, weight_decay=0.1, name="adamw", warmup_epochs=2.0)),
+  RunConfig(
     DataConfig("digits", channels=1, class_weights="balanced"),
     ModelConfig(depth=40, initial_channels=7, dropout=0.0, dtype="bfloat16"),
     OptimizerConfig(learning_rate=0.3, drops=(0.2, 0.9), nesterov=False),

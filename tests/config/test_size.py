@@ -3,6 +3,8 @@ import json
 import os
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -11,11 +13,12 @@ from dn_jax.config import size, weights_file, zoo
 from dn_jax.config.check import Misfit, from_json
 from dn_jax.config.network import complete_model
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
 from dn_jax.errors import ConfigurationError, UserError
 from dn_jax.models import build, summary
 from dn_jax.runs import start
 from dn_jax.sweep.cells import cells_of
+from dn_jax.training import optimizer
 
 
 @pytest.mark.parametrize("name", zoo.NETWORKS)
@@ -70,6 +73,21 @@ def test_a_network_that_no_machine_holds_is_refused_with_its_parameters_at_once(
 def test_more_layers_than_can_be_built_are_refused_with_their_number():
   with pytest.raises(ConfigurationError, match="20,000 layers; at most 10,000 in all"):
     complete_model(ModelConfig(blocks=(10_000, 10_000), growth_rate=1))
+
+
+@pytest.mark.parametrize(
+  ("asked", "copies"),
+  [({}, 0), ({"average": 0.9}, 1), ({"name": "adamw"}, 1), ({"name": "adamw", "average": 0.9, "decay": "kernels"}, 2)],
+)
+def test_bytes_beyond_momentum_are_those_of_the_optimizers_state(asked, copies):
+  asked = OptimizerConfig(learning_rate=0.001, weight_decay=0.1, **asked)
+  config = resolve(RunConfig(DataConfig("digits"), ModelConfig(blocks=(1,), growth_rate=2), asked))
+  network = build.build(config.model, 10)
+  variables = jax.eval_shape(lambda key: network.init(key, jnp.zeros((1, 8, 8, 1)), False), jax.random.key(0))
+  rule = optimizer.make(config.optimizer, lambda step: 0.1)
+  state = jax.eval_shape(rule.init, variables["params"])
+  held = [sum(4 * leaf.size for leaf in jax.tree.leaves(tree) if leaf.ndim) for tree in (state, variables["params"])]
+  assert size.beyond_momentum(config, 1, 10) == held[0] - held[1] == copies * held[1]
 
 
 def test_what_is_many_times_the_machine_is_refused_before_anything_is_built(monkeypatch):

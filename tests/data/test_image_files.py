@@ -132,6 +132,39 @@ def test_a_picture_so_long_that_no_crop_fits_gives_its_middle():
   assert image_files.random_area(1, 4000, np.random.default_rng(0)) == (0, 0, 0, 0)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_bicubic_filter_is_pillows_as_torchvision_and_timm_take_it(channels):
+  class Corner:
+    """Draws the upper left part, 48 x 48 of the 60 x 80 pixels."""
+
+    def uniform(self, low, high):
+      return 48 * 48 / (60 * 80) if high == 1 and low < 0.1 else 1.0
+
+    def random(self):
+      return 0.0
+
+    def integers(self, stop):
+      return 0
+
+  def by_pillow(picture, size):
+    whole = Image.fromarray(picture if channels == 3 else picture[..., 0])
+    return np.asarray(whole.resize(size, Image.Resampling.BICUBIC)).reshape(*size[::-1], channels)
+
+  picture = PICTURE if channels == 3 else image_files.grey(PICTURE)
+  for side, size in ((40, (53, 40)), (90, (120, 90))):
+    found = image_files.with_short_side(picture, side, "bicubic")
+    np.testing.assert_array_equal(found, by_pillow(picture, size))
+    assert not np.array_equal(found, image_files.with_short_side(picture, side))
+  for side in (24, 64):
+    crop = image_files.random_area_crop(picture, side, Corner(), "bicubic")
+    np.testing.assert_array_equal(crop, by_pillow(picture[:48, :48], (side, side)))
+    assert not np.array_equal(crop, image_files.random_area_crop(picture, side, Corner()))
+  # Where no crop fits, the middle of the picture resized so.
+  long = picture[:1].repeat(3, axis=0)[:, :60]
+  never = image_files.random_area_crop(np.tile(long, (1, 20, 1)), 16, np.random.default_rng(0), "bicubic")
+  assert never.shape == (16, 16, channels)
+
+
 def test_a_crop_of_everything_is_the_picture_resized():
   class Everything:
     def uniform(self, low, high):

@@ -79,6 +79,26 @@ def test_crops_are_of_seed_epoch_and_picture(tmp_path):
   assert np.array_equal(middle[10], image_files.centre_crop(image_files.with_short_side(whole, 28), 24))
 
 
+def test_the_filter_of_a_configuration_resizes_crops_and_test_images(tmp_path):
+  halves(tmp_path)
+  bicubic = stream.reading(DataConfig("folder", interpolation="bicubic"))
+  assert stream.reading(DataConfig("folder")) == stream.reading(DataConfig("folder", interpolation="bilinear"))
+  path, number = tmp_path / "train" / "dog" / "2.jpg", 10
+  whole = image_files.read(path)
+  by_number = lambda batches: {
+    int(n): image for each in batches for n, image in zip(each["number"], each["image"], strict=True)
+  }
+  crop = by_number(training(tmp_path, how=bicubic).batches(0, 6, 0))[number]
+  rng = np.random.default_rng([3, 0, number, 1])
+  assert np.array_equal(crop, image_files.random_area_crop(whole, 24, rng, "bicubic"))
+  middle = by_number(training(tmp_path, how=bicubic, augmented=False).batches(0, 6, 0))[number]
+  resized = image_files.with_short_side(whole, 28, "bicubic")
+  assert np.array_equal(middle, image_files.centre_crop(resized, 24))
+  source = sources.opened(DataConfig("folder", tmp_path)).train
+  tested = stream.Testing(source, 24, 28, 1, 4, (0, 1, 2, 3), bicubic).picture(number)["image"]
+  assert np.array_equal(tested[0], image_files.centre_crop(resized, 24))
+
+
 def test_a_bad_picture_is_passed_over_for_the_next_and_named_once(tmp_path):
   halves(tmp_path)
   (tmp_path / "train" / "cat" / "5.jpg").write_text("a text file")

@@ -110,6 +110,11 @@ def test_steps_gone_on_with_on_other_devices_from_a_checkpoint_are_the_same(eigh
   assert eight_devices.case("resumed", groups, before, after) < 1e-10
 
 
+@pytest.mark.parametrize("count", [1, 8])
+def test_an_rdnet_drops_the_same_layers_on_eight_devices(eight_devices, count):
+  assert eight_devices.case("baseline", "rdnet", 1, count) < 1e-10
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(("groups", "count"), [(4, 1), (4, 8), (1, 8)])
 @pytest.mark.parametrize("name", ["stochastic depth", "wide"])
@@ -180,6 +185,14 @@ def test_a_run_of_two_processes_that_is_asked_to_stop_goes_on_in_one_with_two_de
   assert "epoch" not in (tmp_path / "1.out").read_text()
   assert "from the checkpoint of step" in trained(eight_devices, tmp_path / "run", "--devices", "2")
   assert_losses_agree(metrics(tmp_path / "run"), on_two_devices, 1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_of_adamw_is_the_same_where_its_state_is_cut_over_the_devices(eight_devices, tmp_path):
+  flags = ("--protocol", "rdnet", "--epochs", "1", "--statistics-groups", "4", "--devices", "4")
+  for name, more in (("whole", ()), ("cut", ("--shard-state",))):
+    trained(eight_devices, tmp_path / name, *flags, *more)
+  assert_losses_agree(metrics(tmp_path / "cut"), metrics(tmp_path / "whole"), 1e-4)
 
 
 @pytest.mark.thorough

@@ -197,7 +197,7 @@ def test_an_optimizer_whose_rate_is_set_from_outside_is_the_published_one():
 
   params = {"w": jnp.asarray([1.0, -2.0, 3.0])}
   config = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (0.5, 0.75), 0.1, 0)
-  published = optimizer.sgd(config, optimizer.learning_rate(config, epochs=4, steps_per_epoch=1))
+  published = optimizer.make(config, optimizer.learning_rate(config, epochs=4, steps_per_epoch=1))
   ours = optax.inject_hyperparams(bare_peer.sgd)(rate=0.1)
   a, b, states = params, params, [published.init(params), ours.init(params)]
   for rate in (0.1, 0.1, 0.01, 0.001):

@@ -15,6 +15,7 @@ from untrained import refused, script
 from variables import variables_of
 
 from dn_jax import weights
+from dn_jax.config import weights_file
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import DataConfig, ModelConfig
 from dn_jax.data import catalog, image_files
@@ -82,6 +83,42 @@ def test_flags_go_before_what_a_file_says_and_a_crop_keeps_its_share(file, tmp_p
   (tmp_path / "names").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\nthree\r\n")  # As Windows writes it.
   assert loaded(file, labels=tmp_path / "names").classes == ("one", "two", "three")
   assert loaded(file, resize=50).input.resize == 50
+
+
+def test_a_file_says_by_which_filter_its_images_are_resized_and_a_flag_goes_before_it(file, known, photos, tmp_path):
+  assert loaded(file).input.interpolation == "bilinear"
+  bicubic = dataclasses.replace(known, input=dataclasses.replace(known.input, interpolation="bicubic"))
+  load.write(tmp_path / "bicubic.safetensors", bicubic)
+  again = loaded(tmp_path / "bicubic.safetensors")
+  assert again.input.interpolation == loaded(file, interpolation="bicubic").input.interpolation == "bicubic"
+  assert loaded(tmp_path / "bicubic.safetensors", interpolation="bilinear").input.interpolation == "bilinear"
+  # A file without the filter says of itself what it said before.
+  says = weights_file.about(file).input
+  assert (says.interpolation, weights_file.about(tmp_path / "bicubic.safetensors").input.interpolation) == (
+    None,
+    "bicubic",
+  )
+  picture = image_files.read(next(photos.rglob("*.jpg")))
+  expected = image_files.centre_crop(image_files.with_short_side(picture, 56, "bicubic"), 48)
+  np.testing.assert_array_equal(predict.prepared(picture, again.input), expected)
+
+
+def test_images_are_measured_with_the_networks_filter(known, photos, monkeypatch):
+  asked = []
+
+  class EnoughError(Exception):
+    pass
+
+  def batches_of(source, data, *_):
+    asked.append(data)
+    raise EnoughError
+
+  monkeypatch.setattr(evaluate, "batches_of", batches_of)
+  bicubic = dataclasses.replace(known, input=dataclasses.replace(known.input, interpolation="bicubic"))
+  for each in (known, bicubic):
+    with pytest.raises(EnoughError):
+      evaluate.of_classifier(each, DataConfig("folder", photos), evaluate.How(4), pytest.fail)
+  assert [(data.interpolation, data.size, data.resize) for data in asked] == [("bilinear", 48, 56), ("bicubic", 48, 56)]
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import pytest
 from conftest import relative
 from variables import variables_of
 
-from dn_jax.config.network import complete_model, units_of_depth
+from dn_jax.config.families import units_of_depth
+from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build
 from dn_jax.models.batch_stats import BatchNorm, MeasureMap

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dn_jax.config.network import FAMILIES, complete_model, remat_policies
+from dn_jax.config.families import FAMILIES
+from dn_jax.config.network import complete_model, remat_policies
 from dn_jax.config.schema import ModelConfig
 from dn_jax.errors import ConfigurationError
 from dn_jax.planner import kept, policy, targets

@@ -14,6 +14,8 @@ NETWORKS = {
   "bc-100": ({"name": "densenet-bc-100-12"}, (32, 32, 3), 10),
   "plain": ({"depth": 13, "bottleneck": False, "growth_rate": 4}, (8, 8, 1), 10),
   "one layer": ({"blocks": (1,), "growth_rate": 4}, (8, 8, 1), 10),
+  "rdnet-tiny": ({"name": "rdnet-tiny"}, (224, 224, 3), 1000),
+  "rdnet-cifar": ({"name": "rdnet-cifar"}, (32, 32, 3), 10),
   "five blocks": ({"blocks": (5, 6, 7, 8, 9), "growth_rate": 4}, (64, 64, 3), 10),
 }
 
@@ -60,6 +62,12 @@ def test_shapes_along_the_network_are_the_papers():
   outputs = [output for _, _, output in diagram.stages(*network_of("densenet-121"))]
   first = ["224x224", "56x56, 64", "56x56, 256", "28x28, 128", "28x28, 512", "14x14, 256", "14x14, 1024"]
   assert outputs == [*first, "7x7, 512", "7x7, 1024", "1000"]
+
+
+def test_shapes_along_an_rdnet_are_timms():
+  # timm's feature_info of rdnet_tiny: 256, 440, 744 and 1040 channels at strides 4, 8, 16 and 32, before halvings.
+  outputs = [output for _, text, output in diagram.stages(*network_of("rdnet-tiny")) if "dense block" in text]
+  assert [outputs[index] for index in (0, 1, 5, 6)] == ["56x56, 256", "28x28, 440", "14x14, 744", "7x7, 1040"]
 
 
 def test_a_plain_network_has_no_1x1_convolution_in_a_layer():

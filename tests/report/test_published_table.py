@@ -1,5 +1,6 @@
 """The paper's table: its cells against the folders, its notes against what ran."""
 
+import dataclasses
 import json
 import re
 import statistics
@@ -9,7 +10,7 @@ import untrained
 
 from dn_jax.config import zoo
 from dn_jax.config.resolve import resolve
-from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig
+from dn_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, RunConfig, added
 from dn_jax.report import protocol_words, published_table
 from dn_jax.runs import collection, records
 
@@ -145,6 +146,112 @@ def test_another_protocol_and_another_type_have_rows_of_their_own(tmp_path):
   expected = {"ResNet-110", "ResNet-110, protocol densenet", "ResNet-110, dtype bfloat16"}
   assert {row[0] for row in grid.rows} == expected
   assert len(protocol_notes(grid)) == 3
+
+
+WIDEST = "DenseNet-BC (L=190, k=40)"
+
+
+def of_widest(folder, error, data="cifar10", **flags):
+  config = RunConfig(DataConfig(data, augment=True), ModelConfig(name="densenet-bc-190-40"), **flags)
+  untrained.run(folder, config, error)
+
+
+def test_a_recipe_of_others_has_a_row_with_their_errors_and_a_note_that_says_whose(tmp_path):
+  of_widest(tmp_path, 3.5)
+  of_widest(tmp_path, 2.9, protocol="mixup")
+  of_widest(tmp_path, 17.0, data="cifar100", protocol="mixup")
+  grid = table_of(tmp_path)
+  # Of the DenseNet paper 3.46 and 17.18, of mixup's 2.7 and 16.8.
+  assert {row[0]: row[2:] for row in grid.rows} == {
+    WIDEST: ["3.46 | 3.50 (1) | +0.04", "17.18 | - | -"],
+    f"{WIDEST}*, protocol mixup": ["2.70 | 2.90 (1) | +0.20", "16.80 | 17.00 (1) | +0.20"],
+  }
+  (note,) = [note for note in grid.notes if note.startswith("* ")]
+  assert note == (f"* {WIDEST}, protocol mixup: published are errors of mixup's paper, section 3.2, FROM MEMORY.")
+  assert not any("Not the published training" in note for note in grid.notes)
+  lines = {(line["trained"], line["column"]): line for line in grid.records}
+  assert lines["", "c10+"]["published"] == 3.46
+  assert lines["protocol mixup", "c10+"]["published"] == 2.7
+  assert lines["protocol mixup", "c10+"]["published_epochs"] == 200
+
+
+def test_what_departs_from_a_recipe_of_others_is_marked_as_of_that_recipe(tmp_path):
+  of_widest(tmp_path, 5.0, protocol="mixup", epochs=20, batch_size=64)
+  (row,) = (grid := table_of(tmp_path)).rows
+  assert row[0] == f"{WIDEST}*, protocol mixup, batch-size 64"
+  assert row[2] == "2.70 | 5.00 (1) [a] | +2.30"
+  assert "[a] Not the published training: 20 of 200 epochs; batch-size 64, not 128." in grid.notes
+
+
+def test_a_recipe_on_another_network_is_marked_beside_the_papers_own_error(tmp_path):
+  config = RunConfig(DataConfig("cifar10", augment=True), ModelConfig(name="densenet-40-12"), protocol="mixup")
+  untrained.run(tmp_path, config, 5.0)
+  (row,) = (grid := table_of(tmp_path)).rows
+  assert row[2] == "5.24 | 5.00 (1) [a] | -0.24"
+  assert "[a] Not the published training: 200 of 300 epochs; protocol mixup, not densenet." in grid.notes
+
+
+@pytest.mark.parametrize(
+  ("config", "words"),
+  [
+    (
+      RunConfig(DataConfig("cifar10", augment=True), protocol="rdnet"),
+      "rate 0.001 along a cosine to 1e-06, rising to it in 20 epochs from 0.0001, labels smoothed by 0.1, AdamW, "
+      "beta1 0.9, beta2 0.999, weight decay 0.05 times the rate (kernels alone), ",
+    ),
+    (
+      RunConfig(optimizer=OptimizerConfig(decay="kernels")),
+      "momentum 0.9 (Nesterov), weight decay 0.0001 (kernels alone), ",
+    ),
+    (
+      RunConfig(optimizer=OptimizerConfig(schedule="cosine")),
+      "rate 0.1 along a cosine to 0, momentum 0.9 (Nesterov), ",
+    ),
+    (
+      RunConfig(DataConfig("imagenet2012", augment=True), ModelConfig(name="densenet-121"), protocol="rdnet"),
+      "224 pixels, resized by a bicubic filter, ",
+    ),
+  ],
+)
+def test_a_recipes_optimizer_schedule_and_filter_are_said(config, words):
+  assert words in protocol_words.text(resolve(config))
+
+
+# A configuration with the flags of what is done to images, whether or not `DataConfig` has them.
+Altered = dataclasses.make_dataclass(
+  "Altered",
+  [
+    (name, float | None, added(None))
+    for name in ("mixup", "cutmix", "erasing", "cutout", "rand_augment", "rand_augment_deviation")
+  ],
+  bases=(DataConfig,),
+  frozen=True,
+)
+
+
+def test_what_a_recipe_does_to_images_is_filled_in_and_said_unless_a_flag_says_none():
+  said = protocol_words.text(resolve(RunConfig(Altered("cifar10", augment=True), protocol="rdnet")))
+  assert (
+    ", images mixed by mixup of alpha 0.8, boxes of others pasted by CutMix of alpha 1, a box erased by a chance of "
+    "0.25, RandAugment of magnitude 9, its magnitude's deviation 0.5, "
+  ) in said
+  none = Altered("cifar10", augment=True, mixup=0.0, cutmix=0.0, rand_augment=0.0, cutout=8)
+  config = resolve(RunConfig(none, protocol="rdnet"))
+  assert (config.data.mixup, config.data.cutmix, config.data.rand_augment) == (0, 0, 0)
+  said = protocol_words.text(config)
+  assert "a box erased by a chance of 0.25, a square of 8 pixels cut out, nothing held out" in said
+  assert "mixup" not in said
+  # Where the protocol has none, no word is as good.
+  config = resolve(RunConfig(Altered("cifar10", mixup=0.0, rand_augment=0.0)))
+  assert (config.data.mixup, config.data.rand_augment) == (None, None)
+
+
+def test_the_source_of_a_recipe_says_where_it_was_not_published():
+  for data, said in (("cifar10", "; of cifar10 it says nothing"), ("imagenet2012", "")):
+    config = resolve(RunConfig(DataConfig(data), ModelConfig(name="densenet-121"), protocol="rdnet"))
+    assert protocol_words.source_of(config).partition("rdnet.yaml)")[2] == said
+  config = resolve(RunConfig(DataConfig("cifar100"), protocol="mixup"))
+  assert "FROM MEMORY of its paper" in protocol_words.source_of(config)
 
 
 def test_rehearsals_of_several_lengths_have_rows_of_their_own(tmp_path):

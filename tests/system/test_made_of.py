@@ -27,7 +27,7 @@ SCALE = 2.0
 def train_step(layout=None, rate=PUBLISHED, epochs=2, objective=step.Objective(), resnet=None, frozen=(), **densenet):
   sizes = {"blocks": (1,), "growth_rate": 4, "num_classes": 5, "initial_channels": 8} | densenet
   network = ResNet(resnet, 1, 5) if resnet else DenseNet(**sizes)
-  sgd = optimizer.sgd(rate, optimizer.learning_rate(rate, epochs, 10, 64), frozen)
+  sgd = optimizer.make(rate, optimizer.learning_rate(rate, epochs, 10, 64), frozen)
   return step.make_train_step(network, sgd, layout or make_layout_of_one(), objective=objective)
 
 
@@ -44,6 +44,10 @@ def train_step(layout=None, rate=PUBLISHED, epochs=2, objective=step.Objective()
     {"rate": dataclasses.replace(PUBLISHED, classifier_rate=2.0)},
     {"rate": dataclasses.replace(PUBLISHED, average=0.9)},
     {"rate": dataclasses.replace(PUBLISHED, rate_batch=256, warmup_epochs=1.0)},
+    {"rate": dataclasses.replace(PUBLISHED, decay="kernels")},
+    {"rate": dataclasses.replace(PUBLISHED, name="adamw", beta2=0.999)},
+    {"rate": dataclasses.replace(PUBLISHED, schedule="cosine", final_rate=0.01)},
+    {"rate": dataclasses.replace(PUBLISHED, warmup_epochs=1.0, warmup_rate=0.05)},
     {"frozen": ("stem",)},
     {"resnet": "resnet"},
     {"resnet": "wide"},

@@ -147,7 +147,7 @@ def test_a_file_of_other_classes_or_another_network_is_refused(trained_file):
     ({"freeze": ("stem", "block4")}, "--freeze block4: did you mean block3"),
     ({"freeze": ("block1/layer17",)}, "--freeze block1/layer17: did you mean "),
     ({"freeze": ("body",)}, "--freeze body: "),
-    ({"model": ModelConfig(name="resnet-110"), "freeze": ("stem",)}, "--freeze stem: is for a DenseNet's parts"),
+    ({"model": ModelConfig(name="resnet-110"), "freeze": ("stem",)}, "--freeze stem: is for the parts of a network"),
     ({"model": ModelConfig(depth=10), "freeze": ("stem", "block1", "block2", "block3", "transition1", "transition2",
       "last", "classifier")}, "nothing is left to train"),
   ],

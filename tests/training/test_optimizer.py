@@ -18,7 +18,7 @@ PUBLISHED = OptimizerConfig(0.1, 0.9, True, 1e-4, "steps", (0.5, 0.75), 0.1)
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_sgd_is_torchs(nesterov, momentum):
   config = dataclasses.replace(PUBLISHED, nesterov=nesterov, momentum=momentum)
-  sgd = optimizer.sgd(config, optimizer.learning_rate(config, 4, 2))
+  sgd = optimizer.make(config, optimizer.learning_rate(config, 4, 2))
   rng = np.random.RandomState(0)
   weight = rng.randn(5)
   ours, state = jnp.asarray(weight, jnp.float32), sgd.init(jnp.asarray(weight, jnp.float32))
@@ -83,8 +83,8 @@ PARAMS = {
 
 def test_frozen_parts_stay_and_the_classifier_has_a_rate_of_its_own():
   config = dataclasses.replace(PUBLISHED, classifier_rate=10.0, weight_decay=0.5)
-  sgd = optimizer.sgd(config, optax.constant_schedule(0.1), ("block1/layer1",))
-  plain = optimizer.sgd(dataclasses.replace(config, classifier_rate=1.0), optax.constant_schedule(0.1))
+  sgd = optimizer.make(config, optax.constant_schedule(0.1), ("block1/layer1",))
+  plain = optimizer.make(dataclasses.replace(config, classifier_rate=1.0), optax.constant_schedule(0.1))
   gradients = {
     "block1": {"layer1": {"kernel": jnp.full(2, 3.0)}, "layer10": {"kernel": jnp.full(2, 2.0)}},
     "classifier": {"bias": jnp.full(2, -1.0)},
@@ -100,8 +100,8 @@ def test_frozen_parts_stay_and_the_classifier_has_a_rate_of_its_own():
 
 def test_a_moving_average_is_that_of_the_parameters_after_each_step():
   config = dataclasses.replace(PUBLISHED, average=0.9)
-  sgd = optimizer.sgd(config, optax.constant_schedule(0.1))
-  plain = optimizer.sgd(PUBLISHED, optax.constant_schedule(0.1))
+  sgd = optimizer.make(config, optax.constant_schedule(0.1))
+  plain = optimizer.make(PUBLISHED, optax.constant_schedule(0.1))
   params = other = jnp.asarray([1.0, -2.0])
   state, kept, average = sgd.init(params), plain.init(params), np.asarray(params, np.float64)
   rng = np.random.RandomState(0)

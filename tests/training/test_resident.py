@@ -29,7 +29,7 @@ def test_steps_of_one_dispatch_equal_single_ones():
     network = DenseNet(
       (1,), 4, 5, 8, bottleneck_width=0, dropout_rate=0.2, remat="none", dtype=jnp.float64, param_dtype=jnp.float64
     )
-    sgd = optimizer.sgd(SGD, optimizer.learning_rate(SGD, 1, 1))
+    sgd = optimizer.make(SGD, optimizer.learning_rate(SGD, 1, 1))
     prepare = lambda images, key, numbers: mirror_and_shift(
       normalise(images, (127.5,), (63.75,), jnp.float64), key, numbers, mirror=True, pad=2
     )
@@ -67,7 +67,7 @@ def test_a_later_start_takes_the_same_step_untraced(kept_programs_in, untraced):
 
   def one_step(seed):
     """Everything is made anew, as by another start."""
-    sgd = optimizer.sgd(SGD, optimizer.learning_rate(SGD, 1, 1))
+    sgd = optimizer.make(SGD, optimizer.learning_rate(SGD, 1, 1))
     prepare = functools.partial(normalise_and_shift, mean=np.float64([127.5]))
     train_step, keys = step.make_train_step(network, sgd), jax.random.split(jax.random.key(seed), 2)
     advance = resident.make_advance(train_step, prepare, layout, *keys, steps_per_dispatch=1)

@@ -87,10 +87,12 @@ def test_who_is_taken_for_whom_is_counted_as_scikit_learn_does():
 
 
 def test_batches_of_a_test_add_up():
-  pair = Evaluated.none_yet(2, jnp.zeros(())) + evaluated_of(jnp.asarray([[0.0, 1.0]]), batch([0]), True)
+  pair = Evaluated.none_yet(2, jnp.zeros(()).sharding) + evaluated_of(jnp.asarray([[0.0, 1.0]]), batch([0]), True)
   pair += evaluated_of(jnp.asarray([[0.0, 1.0]]), batch([1]), True)
   np.testing.assert_array_equal(pair.confusion, [[0, 1], [0, 1]])
-  assert (Evaluated.none_yet(0, jnp.zeros(())) + evaluated_of(jnp.zeros((1, 2)), batch([0]), False)).confusion is None
+  assert (
+    Evaluated.none_yet(0, jnp.zeros(()).sharding) + evaluated_of(jnp.zeros((1, 2)), batch([0]), False)
+  ).confusion is None
 
 
 NETWORK = DenseNet((1, 1), 4, 5, 8, dropout_rate=0.3)

@@ -55,7 +55,7 @@ def test_steps_of_a_feed_are_those_of_a_split_on_the_device():
   split = resident.DeviceSplit(jnp.asarray(images), jnp.asarray(labels))
   order = np.stack([rng.permutation(24), rng.permutation(24)]).astype(np.int32)
   network = DenseNet((1,), 4, 5, 8, bottleneck_width=0, dropout_rate=0.2, remat="none")
-  sgd = optimizer.sgd(SGD, optimizer.learning_rate(SGD, 1, 1))
+  sgd = optimizer.make(SGD, optimizer.learning_rate(SGD, 1, 1))
   prepare = lambda images, key, numbers: mirror_and_shift(
     normalise(images, (127.5,), (63.75,)), key, numbers, mirror=True, pad=2
   )
@@ -100,7 +100,7 @@ def test_a_later_start_takes_the_same_step_of_a_feed_untraced(kept_programs_in, 
   images, labels = rng.randint(0, 256, (8, 8, 8, 3)).astype(np.uint8), rng.randint(0, 5, 8).astype(np.int32)
   order = rng.permutation(8).astype(np.int32)[None]
   network = DenseNet((1,), 4, 5, 8, bottleneck_width=0, remat="none")
-  sgd = optimizer.sgd(SGD, optimizer.learning_rate(SGD, 1, 1))
+  sgd = optimizer.make(SGD, optimizer.learning_rate(SGD, 1, 1))
   keys = jax.random.split(jax.random.key(1), 2)
   state = jax.jit(lambda: step.create_state(network, sgd, jax.random.key(0), (8, 8, 3)))()
 

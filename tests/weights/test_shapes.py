@@ -142,9 +142,9 @@ def test_a_network_that_is_not_the_shapes_is_refused_before_its_network_is_built
   assert str(error.value) == f"{tmp_path}/w.safetensors: {answer}"
 
 
-def test_a_file_that_says_it_is_no_densenet_is_named_and_no_flag(tmp_path):
+def test_a_file_that_says_it_is_a_residual_network_is_named_and_no_flag(tmp_path):
   weights.write(tmp_path / "w.safetensors", {"a": np.zeros(3)}, About(ModelConfig(family="resnet", depth=20)))
-  with pytest.raises(UserError, match=r"^/.*w\.safetensors: says that it is a resnet; weights are read of a DenseNet"):
+  with pytest.raises(UserError, match=r"^/.*w\.safetensors: says that it is a resnet; weights are read of DenseNet"):
     load.network_of_file(tmp_path / "w.safetensors", ModelConfig(), "inference", pytest.fail)
   with pytest.raises(ConfigurationError, match=r"^--model\.family resnet: "):
     load.network_of_file(tmp_path / "w.safetensors", ModelConfig(family="resnet", depth=20), "inference", pytest.fail)
