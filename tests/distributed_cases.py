@@ -40,10 +40,10 @@ SHAPE = (8, 8, 3)
 # Of ten steps: divided by 8 and 6 devices and by 1, 4 and 8 groups.
 STEPS, BATCH = 10, 48
 NETWORKS = {
-  "densenet": functools.partial(DenseNet, (1, 1), 4, 5, 8, dropout_rate=0.2),
+  "densenet": functools.partial(DenseNet, (1, 1), 4, 5, 8, dropout_rate=0.2, survival=0.5),
   "rdnet": functools.partial(RDNet, (1, 2), (4, 8), 5, 24, (1,), patch_size=2, survival=0.4),
   "stochastic depth": functools.partial(ResNet, "resnet", 1, 5, survival=0.5),
-  "wide": functools.partial(ResNet, "wide", 1, 5, 2, dropout_rate=0.3),
+  "wide": functools.partial(ResNet, "wide", 1, 5, 2, dropout_rate=0.3, survival=0.5),
 }
 
 

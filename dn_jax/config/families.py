@@ -59,6 +59,10 @@ class Family:
   epsilon: float = EPSILON
 
 
+def _stochastic(config: ModelConfig) -> str:
+  return "-stochastic-depth" if (config.survival or 1.0) < 1 else ""
+
+
 # DenseNet
 
 
@@ -84,18 +88,20 @@ def _dense_blocks(config: ModelConfig) -> ModelConfig:
     if channels < 1:
       fits = "leaves a transition without channels; take a larger one"
       raise ConfigurationError("model.compression", config.compression, fits)
-  return dataclasses.replace(config, blocks=blocks, depth=depth)
+  survival = None if config.survival == 1 else config.survival
+  return dataclasses.replace(config, blocks=blocks, depth=depth, survival=survival)
 
 
 def _dense_name(config: ModelConfig) -> str:
   letters = ("b" if config.bottleneck else "") + ("c" if config.compression < 1 else "")
   layers = config.depth or "-".join(map(str, config.blocks))
-  return "-".join(["densenet", *([letters] if letters else []), f"{layers}", f"{config.growth_rate}"])
+  name = "-".join(["densenet", *([letters] if letters else []), f"{layers}", f"{config.growth_rate}"])
+  return name + _stochastic(config)
 
 
 def _dense_kind(config: ModelConfig) -> str:
   letters = ("B" if config.bottleneck else "") + ("C" if config.compression < 1 else "")
-  return "DenseNet" + (f"-{letters}" if letters else "")
+  return "DenseNet" + (f"-{letters}" if letters else "") + (" with stochastic depth" if _stochastic(config) else "")
 
 
 # RDNet
@@ -154,11 +160,11 @@ def _residual_units(config: ModelConfig) -> ModelConfig:
 
 def _residual_name(config: ModelConfig) -> str:
   width = f"-{config.widen_factor}" if "widen_factor" in FAMILIES[config.family].flags else ""
-  return f"{config.family}-{config.depth}{width}" + ("-stochastic-depth" if config.survival < 1 else "")
+  return f"{config.family}-{config.depth}{width}{_stochastic(config)}"
 
 
 def _residual_kind(config: ModelConfig) -> str:
-  return FAMILIES[config.family].title + (" with stochastic depth" if config.survival < 1 else "")
+  return FAMILIES[config.family].title + (" with stochastic depth" if _stochastic(config) else "")
 
 
 # The same for all residual networks.
@@ -186,6 +192,7 @@ FAMILIES: Mapping[str, Family] = {
       "initial_channels": lambda config: 2 * config.growth_rate if config.bottleneck else 16,
       "stem": "cifar",
       "blocks": None,
+      "survival": None,  # As in records of before: without.
       "convolution_init": "fan_out",
       "classifier_init": "torch",
     },
@@ -243,8 +250,8 @@ FAMILIES: Mapping[str, Family] = {
   "preactivation": Family(
     title="ResNet (pre-activation)",
     protocol="preactivation",
-    flags={"convolution_init": "fan_out", "classifier_init": "torch"},
-    fixed={"widen_factor": 1, "survival": 1.0, "shortcut": None},
+    flags={"survival": 1.0, "convolution_init": "fan_out", "classifier_init": "torch"},
+    fixed={"widen_factor": 1, "shortcut": None},
     unit=(3, 2),
     dropout=False,
     **_RESIDUAL,
@@ -252,8 +259,8 @@ FAMILIES: Mapping[str, Family] = {
   "wide": Family(
     title="Wide ResNet",
     protocol="wide",
-    flags={"widen_factor": 1, "convolution_init": "fan_in", "classifier_init": "torch"},
-    fixed={"survival": 1.0, "shortcut": None},
+    flags={"widen_factor": 1, "survival": 1.0, "convolution_init": "fan_in", "classifier_init": "torch"},
+    fixed={"shortcut": None},
     unit=(2, 4),  # Its authors count two shortcuts.
     **_RESIDUAL,
   ),

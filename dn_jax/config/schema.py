@@ -170,8 +170,8 @@ class ModelConfig:
   """Build a DenseNet, an RDNet, or a baseline: ResNet, ResNet with pre-activation, Wide ResNet."""
   widen_factor: Annotated[Size | None, Unset("for a Wide ResNet alone")] = None
   """Multiply a Wide ResNet's channels by this."""
-  survival: Annotated[Share | None, Unset("for a ResNet or an RDNet alone")] = None
-  """Set p_L of stochastic depth, the last unit's or mixing layer's chance to be kept, 0 to 1; 1: without."""
+  survival: Annotated[Share | None, AS_NETWORK] = None
+  """Set p_L of stochastic depth, the chance of the last layer or residual unit to be kept, 0 to 1; 1: without."""
   shortcut: Annotated[Literal["subsample", "average"] | None, Unset("for a ResNet alone")] = None
   """Take every other pixel where a ResNet's size changes, or the average of four (with stochastic depth)."""
   growth_rates: Annotated[

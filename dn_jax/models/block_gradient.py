@@ -32,13 +32,16 @@ _WIDE = 3 * 2**24
 _LANES = 128
 
 
-def train_block(block: nn.Module, layers: Sequence[nn.Module], features: Features) -> Features:
+def train_block(
+  block: nn.Module, layers: Sequence[nn.Module], features: Features, factors: Sequence[jax.Array | None]
+) -> Features:
   """Runs a `dn_jax.models.densenet.DenseBlock` in training, and updates its running averages.
 
   Args:
     block: a DenseBlock that has variables.
     layers: its dense layers.
     features: x_0, as given to the block.
+    factors: of `dn_jax.models.layers.depth_factors`, one for each layer.
 
   Returns:
     [x_0, x_1, ..., x_l]: one more map for each layer.
@@ -46,7 +49,7 @@ def train_block(block: nn.Module, layers: Sequence[nn.Module], features: Feature
   variables = [layer.variables for layer in layers]
   rngs = [layer.scope.rngs for layer in layers]
   how = _How(block.dense_layer(parent=None), block.keep_bottlenecks, block.cut)
-  features, updates = _run(how, variables, rngs, features)
+  features, updates = _run(how, variables, rngs, factors, features)
   if block.is_mutable_collection("batch_stats"):
     for layer, updated in zip(layers, updates, strict=True):
       block.put_variable("batch_stats", layer.name, updated)
@@ -62,25 +65,29 @@ class _How(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(how: _How, variables: Sequence[Any], rngs: Sequence[Any], features: Features) -> tuple[Features, list[Any]]:
+def _run(
+  how: _How, variables: Sequence[Any], rngs: Sequence[Any], factors: Sequence[jax.Array | None], features: Features
+) -> tuple[Features, list[Any]]:
   """All maps of the block, and each layer's new `batch_stats`."""
-  return _forward(how, variables, rngs, features)[0]
+  return _forward(how, variables, rngs, factors, features)[0]
 
 
-def _forward(how: _How, variables: Sequence[Any], rngs: Sequence[Any], features: Features) -> Any:
+def _forward(
+  how: _How, variables: Sequence[Any], rngs: Sequence[Any], factors: Sequence[jax.Array | None], features: Features
+) -> Any:
   given, updates, bottlenecks = len(features), [], []
-  for its_variables, its_rngs in zip(variables, rngs, strict=True):
+  for its_variables, its_rngs, factor in zip(variables, rngs, factors, strict=True):
     (narrow, output), updated = how.layer.apply(
-      its_variables, features, True, mutable=["batch_stats"], rngs=its_rngs, method="maps"
+      its_variables, features, True, factor, mutable=["batch_stats"], rngs=its_rngs, method="maps"
     )
     features += (output,)
     updates.append(updated["batch_stats"])
     bottlenecks.append(narrow if narrow is None or how.keep_bottlenecks else narrow._replace(values=None))
-  return (features, updates), (variables, rngs, features[:given], features[given:], bottlenecks)
+  return (features, updates), (variables, rngs, factors, features[:given], features[given:], bottlenecks)
 
 
-def _backward(how: _How, residuals: Any, gradients: Any) -> tuple[Any, None, Features]:
-  variables, rngs, given, made, bottlenecks = residuals
+def _backward(how: _How, residuals: Any, gradients: Any) -> tuple[Any, None, Any, Features]:
+  variables, rngs, factors, given, made, bottlenecks = residuals
   whole, gradient = concatenate((*given, *made)), concatenate(gradients[0])  # values [batch, height, width, m + l * k]
   parts = tuple(one.values for one in (*given, *made))
   of_variables = []
@@ -101,12 +108,12 @@ def _backward(how: _How, residuals: Any, gradients: Any) -> tuple[Any, None, Fea
     half = functools.partial(_half, how.layer, its_variables, rngs[index])
     params = its_variables["params"]
     if narrow is None:
-      _, pull_back = jax.vjp(half("second_half"), params, earlier)
+      _, pull_back = jax.vjp(half("second_half", factors[index]), params, earlier)
       of_params, of_earlier = pull_back(of_output)
     else:
       found, pull_back_first = jax.vjp(half("first_half"), params, earlier)
       narrow = narrow._replace(values=found) if narrow.values is None else narrow
-      _, pull_back = jax.vjp(half("second_half"), params, narrow)
+      _, pull_back = jax.vjp(half("second_half", factors[index]), params, narrow)
       of_params, of_narrow = pull_back(of_output)
       of_values = of_narrow.values + statistics_gradient(narrow, of_narrow.mean, of_narrow.variance, how.cut)
       of_rest, of_earlier = pull_back_first(of_values)
@@ -119,15 +126,19 @@ def _backward(how: _How, residuals: Any, gradients: Any) -> tuple[Any, None, Fea
   for one in reversed(given):
     gradient, part = _split(gradient, gradient.values.shape[-1] - one.values.shape[-1])
     of_given.append(part)
-  return of_variables[::-1], None, tuple(of_given[::-1])
+  return of_variables[::-1], None, jax.tree.map(jnp.zeros_like, factors), tuple(of_given[::-1])
 
 
 _run.defvjp(_forward, _backward)
 
 
-def _half(layer: nn.Module, variables: Any, rngs: Any, method: str) -> Callable[[Any, FeatureMap], jax.Array]:
+def _half(
+  layer: nn.Module, variables: Any, rngs: Any, method: str, *factor: jax.Array | None
+) -> Callable[[Any, FeatureMap], jax.Array]:
   """One half of a dense layer, as a function of its parameters and of the map that it reads."""
-  return lambda params, read: layer.apply({**variables, "params": params}, (read,), True, rngs=rngs, method=method)
+  return lambda params, read: layer.apply(
+    {**variables, "params": params}, (read,), True, *factor, rngs=rngs, method=method
+  )
 
 
 def _wide(gradient: FeatureMap) -> FeatureMap:

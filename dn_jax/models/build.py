@@ -35,7 +35,6 @@ def _rdnet(config: ModelConfig, **shared: Any) -> RDNet:
     downsample=config.downsample,
     patch_size=config.patch_size,
     compression=config.compression,
-    survival=config.survival,
     **shared,
   )
 
@@ -45,7 +44,6 @@ def _resnet(config: ModelConfig, **shared: Any) -> ResNet:
     config.family,
     units_of_depth(config.depth, config.family),
     widen_factor=config.widen_factor,
-    survival=config.survival,
     average_shortcut=config.shortcut == "average",
     **shared,
   )
@@ -73,6 +71,7 @@ def build(config: ModelConfig, num_classes: int) -> nn.Module:
     config,
     num_classes=num_classes,
     dropout_rate=config.dropout or 0.0,
+    survival=1.0 if config.survival is None else config.survival,
     remat=policy_of(config),
     epsilon=config.epsilon,
     convolution_init=config.convolution_init,

@@ -16,6 +16,7 @@ a scale and bias of its own (`norm`): see `dn_jax.models.batch_stats`.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import chex
 import flax.linen as nn
@@ -27,7 +28,7 @@ from dn_jax.config.densenet import blocks_of_depth as blocks_of_depth  # For tho
 from dn_jax.config.densenet import smallest_dense_map
 from dn_jax.models import block_gradient, remat
 from dn_jax.models.batch_stats import BatchCut, FeatureMap, Features, concatenate
-from dn_jax.models.layers import ModuleFactory, classifier, factories
+from dn_jax.models.layers import ModuleFactory, classifier, depth_factors, factories, scaled
 
 
 class DenseLayer(nn.Module):
@@ -58,27 +59,35 @@ class DenseLayer(nn.Module):
       self.Dropout_0 = self.dropout()
     self.output = self.measure()
 
-  def __call__(self, features: Features, train: bool) -> FeatureMap:
-    """features: x_0, ..., x_{l-1}, [batch, height, width, :] each. Returns x_l, [batch, height, width, k]."""
-    return self.maps(features, train)[1]
+  def __call__(self, features: Features, train: bool, factor: jax.Array | None = None) -> FeatureMap:
+    """Returns x_l, [batch, height, width, k].
 
-  def maps(self, features: Features, train: bool) -> tuple[FeatureMap | None, FeatureMap]:
+    Args:
+      features: x_0, ..., x_{l-1}, [batch, height, width, :] each.
+      train: as in `DenseNet.__call__`.
+      factor: of `dn_jax.models.layers.depth_factors`.
+    """
+    return self.maps(features, train, factor)[1]
+
+  def maps(self, features: Features, train: bool, factor: jax.Array | None) -> tuple[FeatureMap | None, FeatureMap]:
     """The bottleneck's map, [batch, height, width, 4k] (None without a bottleneck), and x_l."""
     narrow = None
     if self.bottleneck_width:
       narrow = self.bottleneck(self.first_half(features, train), train)
-    x = checkpoint_name(self.second_half((narrow,) if narrow else features, train), remat.OUTPUT)
+    x = checkpoint_name(self.second_half((narrow,) if narrow else features, train, factor), remat.OUTPUT)
     return narrow, self.output(x, train)
 
   def first_half(self, features: Features, train: bool) -> jax.Array:
     """BN, ReLU, 1x1 conv: the bottleneck's values, not yet measured."""
     return self.Dropout_0(self.conv1(self.norm1(concatenate(features), relu=True)), train)
 
-  def second_half(self, features: Features, train: bool) -> jax.Array:
+  def second_half(self, features: Features, train: bool, factor: jax.Array | None = None) -> jax.Array:
     """BN, ReLU, 3x3 conv: the values of x_l, not yet measured, from the bottleneck's map or from all earlier ones."""
     if self.bottleneck_width:
-      return self.Dropout_1(self.conv2(self.norm2(concatenate(features), relu=True)), train)
-    return self.Dropout_0(self.conv1(self.norm1(concatenate(features), relu=True)), train)
+      x = self.Dropout_1(self.conv2(self.norm2(concatenate(features), relu=True)), train)
+    else:
+      x = self.Dropout_0(self.conv1(self.norm1(concatenate(features), relu=True)), train)
+    return scaled(x, factor)
 
 
 class DenseBlock(nn.Module):
@@ -102,13 +111,13 @@ class DenseBlock(nn.Module):
   cut: BatchCut | None = None
 
   @nn.compact
-  def __call__(self, features: Features, train: bool) -> Features:
+  def __call__(self, features: Features, train: bool, factors: Sequence[jax.Array | None]) -> Features:
     """features: (x_0,). Returns (x_0, x_1, ..., x_l): one more map, of k channels, for each layer."""
     layers = [self.dense_layer(name=f"layer{index + 1}") for index in range(self.layers)]
     if self.own_gradient and train and not self.is_initializing():
-      return block_gradient.train_block(self, layers, features)
-    for layer in layers:
-      features += (layer(features, train),)
+      return block_gradient.train_block(self, layers, features, factors)
+    for layer, factor in zip(layers, factors, strict=True):
+      features += (layer(features, train, factor),)
     return features
 
 
@@ -194,6 +203,7 @@ class DenseNet(nn.Module):
     compression: theta (0.5 in -C, 1 otherwise); a transition keeps floor(theta * m) of m channels.
     stem: `cifar` or `imagenet`.
     dropout_rate: after every convolution but the first (section 4.2).
+    survival: of stochastic depth: the last dense layer's chance to be kept, see `dn_jax.models.layers.depth_factors`.
     remat: one of `dn_jax.models.remat.POLICIES`.
     epsilon, momentum: of batch norm.
     convolution_init: `fan_out` (Torch) or `fan_in` (Caffe).
@@ -212,6 +222,7 @@ class DenseNet(nn.Module):
   compression: float = 0.5
   stem: str = "cifar"
   dropout_rate: float = 0.0
+  survival: float = 1.0
   remat: str = "dense_layer"
   epsilon: float = 1e-5
   momentum: float = 0.9
@@ -229,7 +240,7 @@ class DenseNet(nn.Module):
     Args:
       images: [batch, height, width, channels], normalised, any float type.
       train: normalise by the batch's statistics (and update the running averages, where `batch_stats` is mutable),
-        and drop out (which needs an rng named `dropout`).
+        and drop out or drop layers (which needs an rng named `dropout`).
 
     Raises:
       ValueError: an unknown remat policy, or `bottleneck` for a network without bottlenecks; images so small that
@@ -258,8 +269,10 @@ class DenseNet(nn.Module):
 
     stem = Stem(self.stem, self.initial_channels, make.conv, make.norm, make.measure, name="stem")
     features = (stem(images.astype(self.dtype), train),)
+    factors = iter(depth_factors(self, sum(self.blocks), len(images), train))
     for index, layers in enumerate(self.blocks, start=1):
-      features = dense_block(layers, name=f"block{index}")(features, train)
+      of_layers = [next(factors) for _ in range(layers)]
+      features = dense_block(layers, name=f"block{index}")(features, train, of_layers)
       if self.is_mutable_collection("intermediates"):
         self.sow("intermediates", f"block{index}_end", concatenate(features).values)
       if index < len(self.blocks):

@@ -86,6 +86,38 @@ class Dropout(nn.Module):
     return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
 
+def depth_factors(network: nn.Module, layers: int, images: int, train: bool) -> list[jax.Array | None]:
+  """Stochastic depth (Huang et al. 2016), image by image: what multiplies each of a network's layers.
+
+  The first of L layers is always kept, the last with the chance `survival`, between them it falls linearly. A layer
+  that is kept is divided by its chance, so that nothing changes in evaluation. So timm and RDNet have it.
+
+  Args:
+    network: with `survival` and `cut`; it draws from the rng `dropout`.
+    layers: L.
+    images: of this device.
+    train: whether layers are dropped.
+
+  Returns:
+    For each layer 0 or 1 / its chance, [images]; None: nothing is dropped.
+  """
+  if not train or network.survival == 1 or network.is_initializing():
+    return [None] * layers
+  chances = 1 - (1 - network.survival) * jnp.arange(layers) / max(1, layers - 1)
+  # The whole batch's draws, so that they do not depend on the devices that share it.
+  whole = images * (network.cut.parts if network.cut else 1)
+  drawn = jax.random.uniform(network.make_rng("dropout"), (layers, whole), jnp.float32)
+  factors = (drawn < chances[:, None]) / chances[:, None]
+  if network.cut:
+    factors = jax.lax.dynamic_slice_in_dim(factors, network.cut.part() * images, images, axis=1)
+  return list(factors)
+
+
+def scaled(x: jax.Array, factor: jax.Array | None) -> jax.Array:
+  """x [batch, height, width, channels], each image times its factor [batch]; None: x itself."""
+  return x if factor is None else x * factor[:, None, None, None].astype(x.dtype)
+
+
 class Factories(NamedTuple):
   """conv(channels, kernel_size), norm(), measure(), dropout(); each also takes Flax's `name`."""
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from dn_jax.config.rdnet import EXCITED_FROM, inner_channels, kept_channels, smallest_mixed_map
 from dn_jax.models import cpu, initial
 from dn_jax.models.batch_stats import BatchCut
-from dn_jax.models.layers import ModuleFactory, classifier, convolution
+from dn_jax.models.layers import ModuleFactory, classifier, convolution, depth_factors, scaled
 
 # The policies that it takes, of `dn_jax.models.remat`.
 POLICIES = ("none", "dense_layer", "layer_by_layer")
@@ -63,7 +63,7 @@ class MixingLayer(nn.Module):
 
     Args:
       maps: x_0, ..., x_{l-1}, [batch, height, width, :] each.
-      factor: [batch], by which an image's x_l is multiplied: 0 where the layer is dropped. None: 1.
+      factor: of `dn_jax.models.layers.depth_factors`.
     """
     x = jnp.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]
     channels = x.shape[-1]
@@ -76,7 +76,7 @@ class MixingLayer(nn.Module):
       x *= nn.hard_sigmoid(self.conv(1, self.growth_rate, self.growth_rate, name="excite")(squeezed))
     scale = self.param("layer_scale", nn.initializers.constant(_LAYER_SCALE), (self.growth_rate,), self.param_dtype)
     x *= scale.astype(x.dtype)
-    return x if factor is None else x * factor[:, None, None, None].astype(x.dtype)
+    return scaled(x, factor)
 
 
 class MixingBlock(nn.Module):
@@ -256,7 +256,7 @@ class RDNet(nn.Module):
     # A block with a backward pass of its own sees to its layers.
     layer = nn.remat(MixingLayer) if self.remat == "dense_layer" else MixingLayer
     mixing_layer = functools.partial(layer, conv=conv, norm=norm, param_dtype=self.param_dtype)
-    factors = iter(self._factors(len(images), train))
+    factors = iter(depth_factors(self, sum(self.blocks), len(images), train))
 
     x = Stem(self.patch_size, self.initial_channels, conv, norm, name="stem")(images.astype(self.dtype))
     for index, (layers, growth_rate) in enumerate(zip(self.blocks, self.growth_rates, strict=True), start=1):
@@ -273,17 +273,3 @@ class RDNet(nn.Module):
         x = again(Transition)(channels, stride, conv, norm, name=f"transition{index}")(maps)
     x = again(PooledFeatures)(norm, name="last")(maps)
     return classifier(self)(x.astype(self.param_dtype))
-
-  def _factors(self, images: int, train: bool) -> list[jax.Array | None]:
-    """For each layer what each image's map is multiplied by, [images]; None: by 1."""
-    count = sum(self.blocks)
-    if not train or self.survival == 1 or self.is_initializing():
-      return [None] * count
-    chances = 1 - (1 - self.survival) * jnp.arange(count) / max(1, count - 1)
-    # The whole batch's draws, so that they do not depend on the devices that share it.
-    whole = images * (self.cut.parts if self.cut else 1)
-    drawn = jax.random.uniform(self.make_rng("dropout"), (count, whole), jnp.float32)
-    factors = (drawn < chances[:, None]) / chances[:, None]
-    if self.cut:
-      factors = jax.lax.dynamic_slice_in_dim(factors, self.cut.part() * images, images, axis=1)
-    return list(factors)

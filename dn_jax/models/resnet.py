@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from dn_jax.models import remat
 from dn_jax.models.batch_stats import BatchCut
-from dn_jax.models.layers import ModuleFactory, classifier, factories
+from dn_jax.models.layers import ModuleFactory, classifier, depth_factors, factories, scaled
 
 
 class Branch(nn.Module):
@@ -92,8 +92,14 @@ class PreactivationUnit(nn.Module):
   dropout: ModuleFactory
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """x: [batch, height, width, :]. Returns [batch, height / stride, width / stride, channels]."""
+  def __call__(self, x: jax.Array, train: bool, factor: jax.Array | None = None) -> jax.Array:
+    """Returns [batch, height / stride, width / stride, channels].
+
+    Args:
+      x: [batch, height, width, :].
+      train: as in `ResNet.__call__`.
+      factor: of the branch, see `dn_jax.models.layers.depth_factors`.
+    """
     first = nn.relu(self.norm(name="norm1")(self.measure(name="input")(x, train)))
     strides = (self.stride, self.stride)
     if x.shape[-1] == self.channels and self.stride == 1:
@@ -103,12 +109,12 @@ class PreactivationUnit(nn.Module):
     if not self.bottleneck:
       y = self.conv(self.channels, (3, 3), strides=strides, name="conv1")(first)
       y = nn.relu(self.norm(name="norm2")(self.measure(name="middle")(y, train)))
-      return shortcut + self.conv(self.channels, (3, 3), name="conv2")(self.dropout()(y, train))
+      return shortcut + scaled(self.conv(self.channels, (3, 3), name="conv2")(self.dropout()(y, train)), factor)
     y = self.conv(self.channels // 4, (1, 1), strides=strides, name="conv1")(first)
     y = nn.relu(self.norm(name="norm2")(self.measure(name="middle1")(y, train)))
     y = self.conv(self.channels // 4, (3, 3), name="conv2")(y)
     y = nn.relu(self.norm(name="norm3")(self.measure(name="middle2")(y, train)))
-    return shortcut + self.conv(self.channels, (1, 1), name="conv3")(y)
+    return shortcut + scaled(self.conv(self.channels, (1, 1), name="conv3")(y), factor)
 
 
 class ResNet(nn.Module):
@@ -119,8 +125,8 @@ class ResNet(nn.Module):
     units: n, the number of residual units of each stage; see `dn_jax.config.families.units_of_depth`.
     num_classes: outputs of the classifier.
     widen_factor: of `wide`: channels of the stages, in units of 16, 32, 64.
-    survival: of `resnet`: p_L, the last unit's survival probability; p_l = 1 - l / L * (1 - p_L). 1: no stochastic
-      depth.
+    survival: p_L, the last unit's survival probability; 1: no stochastic depth. Of `resnet` for the whole batch,
+      p_l = 1 - l / L * (1 - p_L); of the others as `dn_jax.models.layers.depth_factors` has it.
     average_shortcut: of `resnet`: where the size changes, shortcuts average four pixels instead of taking one (as the
       code of stochastic depth does, also for the network without it).
     dropout_rate: of `wide`: between the convolutions of a unit.
@@ -151,15 +157,16 @@ class ResNet(nn.Module):
 
     Args:
       images: [batch, height, width, channels], normalised, any float type.
-      train: as in `DenseNet.__call__`; stochastic depth also draws from the rng `depth`, once per unit for the whole
-        batch.
+      train: as in `DenseNet.__call__`; stochastic depth of `resnet` draws from the rng `depth`, once per unit for the
+        whole batch.
     """
     chex.assert_rank(images, 4)
     # As in PyTorch; of stride 2, "SAME" would pad at the end alone.
     conv, norm, measure, dropout = factories(self, padding=((1, 1), (1, 1)))
     count = 3 * self.units
     alive = 1 - (1 - self.survival) * jnp.arange(1, count + 1) / count
-    stochastic = self.survival < 1 and train
+    stochastic = self.kind == "resnet" and self.survival < 1 and train
+    factors = [None] * count if self.kind == "resnet" else depth_factors(self, count, len(images), train)
     survives = jax.random.bernoulli(self.make_rng("depth"), alive) if stochastic else None
 
     x = conv(16, (3, 3), name="stem")(images.astype(self.dtype))
@@ -177,7 +184,8 @@ class ResNet(nn.Module):
         x = unit(x, train, survives[index]) if stochastic else unit(x, train)
       else:
         make = remat.remat_layer(PreactivationUnit, self.remat)
-        x = make(channels, stride, self.kind == "preactivation", conv, norm, measure, dropout, name=name)(x, train)
+        unit = make(channels, stride, self.kind == "preactivation", conv, norm, measure, dropout, name=name)
+        x = unit(x, train, factors[index])
     if self.kind != "resnet":
       x = nn.relu(norm(name="norm")(measure(name="output")(x, train)))
     x = jnp.mean(x, axis=(1, 2)).astype(self.param_dtype)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dn_jax.config.check import to_dict
+from dn_jax.config.nested import is_unsaid
 from dn_jax.config.network import policy_of
 from dn_jax.config.schema import RematPolicy
 from dn_jax.errors import UserError
@@ -63,9 +64,11 @@ class Answer:
 
 
 def asked(question: Question) -> dict[str, Any]:
-  """A question as JSON, all but its policy."""
-  model = to_dict(dataclasses.replace(question.model, name=None, remat=None, dropout=question.model.dropout or 0.0))
-  return json.loads(json.dumps(dataclasses.asdict(question) | {"model": model}))
+  """A question as JSON, all but its policy. Flags that were added later are left out where they say nothing."""
+  model = dataclasses.replace(question.model, name=None, remat=None, dropout=question.model.dropout or 0.0)
+  unsaid = [field.name for field in dataclasses.fields(model) if is_unsaid(field, getattr(model, field.name))]
+  said = {name: value for name, value in to_dict(model).items() if name not in unsaid}
+  return json.loads(json.dumps(dataclasses.asdict(question) | {"model": said}))
 
 
 def answers(path: pathlib.Path | None = None) -> tuple[Answer, ...]:

@@ -51,7 +51,7 @@ def test_what_a_family_has_one_value_of_is_filled_in_and_another_refused():
   assert (wide.widen_factor, wide.survival, wide.shortcut, wide.growth_rate) == (1, 1.0, None, None)
   for family, flags, message in (
     ("resnet", {"widen_factor": 2}, "--model.widen-factor 2: is for --model.family wide"),
-    ("wide", {"survival": 0.5}, "--model.survival 0.5: is for --model.family rdnet or resnet"),
+    ("wide", {"shortcut": "average"}, "--model.shortcut average: is for --model.family resnet"),
     ("preactivation", {"shortcut": "average"}, "--model.shortcut average: is for --model.family resnet"),
     ("densenet", {"widen_factor": 2}, "--model.widen-factor 2: does not apply to a densenet network"),
     ("wide", {"blocks": (1,)}, r"--model.blocks \(1,\): does not apply to a wide network"),
@@ -60,6 +60,20 @@ def test_what_a_family_has_one_value_of_is_filled_in_and_another_refused():
   ):
     with pytest.raises(ConfigurationError, match=message):
       complete_model(ModelConfig(family=family, depth=SMALLEST[family], **flags))
+
+
+def test_every_network_may_have_stochastic_depth_and_a_densenets_records_without_stay_as_they_were():
+  for family, depth, name in (
+    ("densenet", 40, "densenet-bc-40-12-stochastic-depth"),
+    ("preactivation", 20, "preactivation-20-stochastic-depth"),
+    ("wide", 10, "wide-10-1-stochastic-depth"),
+  ):
+    model = complete_model(ModelConfig(family=family, depth=depth, survival=0.5))
+    assert (name_of(model), build(model, 10).survival) == (name, 0.5)
+    without = complete_model(ModelConfig(family=family, depth=depth, survival=1.0))
+    assert without == complete_model(ModelConfig(family=family, depth=depth))
+    assert without.survival == (None if family == "densenet" else 1.0)
+    assert build(without, 10).survival == 1.0
 
 
 def test_an_rdnets_blocks_rates_and_halvings_fit_together():

@@ -14,7 +14,7 @@ from variables import variables_of
 
 from dn_jax.models import remat
 from dn_jax.models.batch_stats import BatchNorm, FeatureMap, MeasureMap
-from dn_jax.models.densenet import DenseNet, Transition, blocks_of_depth
+from dn_jax.models.densenet import DenseLayer, DenseNet, Transition, blocks_of_depth
 from dn_jax.models.layers import Dropout, convolve
 
 SMALL = {"blocks": (2, 2), "growth_rate": 4, "num_classes": 10, "initial_channels": 8}
@@ -45,7 +45,8 @@ def loss_and_gradients(policy, dropout, bottleneck_width=4):
   """A loss, statistics after it and gradients, in float64."""
   wide = {"dtype": jnp.float64, "param_dtype": jnp.float64}
   with jax.enable_x64(True):
-    network = DenseNet((1, 2), 4, 10, 8, remat=policy, dropout_rate=dropout, bottleneck_width=bottleneck_width, **wide)
+    network = DenseNet((1, 2), 4, 10, 8, bottleneck_width, remat=policy, dropout_rate=dropout, **wide)
+    network = network.clone(survival=0.5 if dropout else 1.0)
     x = jnp.asarray(np.random.RandomState(0).randn(4, 8, 8, 3))
     variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables_of(network, size=8))
 
@@ -88,6 +89,34 @@ def test_what_other_devices_run_instead_of_a_cpus_programs_is_the_same_function(
   assert relative(loss, plain) < 1e-12
   for a, b in zip(jax.tree.leaves((stats, grads)), jax.tree.leaves((plain_stats, plain_grads)), strict=True):
     assert relative(a, b) < 1e-10
+
+
+def test_stochastic_depth_drops_the_maps_of_dense_layers():
+  network = DenseNet(**SMALL, survival=0.5, remat="none")
+  variables, x = variables_of(network, size=8), jnp.asarray(np.random.RandomState(0).randn(64, 8, 8, 3), jnp.float32)
+  found = []
+
+  def watch(call, args, kwargs, context):
+    output = call(*args, **kwargs)
+    if isinstance(context.module, DenseLayer) and context.method_name == "__call__":
+      found.append((args[2], output.values))
+    return output
+
+  @jax.jit
+  def maps():
+    found.clear()
+    with nn.intercept_methods(watch):
+      network.apply(variables, x, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)})
+    return found
+
+  dropped = []
+  for factor, values in maps():
+    np.testing.assert_array_equal(np.any(values != 0, axis=(1, 2, 3)), np.asarray(factor) > 0)
+    dropped.append(np.mean(np.asarray(factor) == 0))
+  # Chances of 0, 1/6, 2/6 and 3/6; within four deviations of 64 draws.
+  assert len(dropped) == 4
+  assert dropped[0] == 0
+  np.testing.assert_allclose(dropped, np.arange(4) / 6, atol=4 * 0.5 / 8)
 
 
 @functools.cache

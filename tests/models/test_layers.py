@@ -1,4 +1,4 @@
-"""Convolutions against `jax.lax` in float64; dropout against JAX's own generator and the definition."""
+"""Convolutions against `jax.lax` in float64; dropout and stochastic depth against their definitions."""
 
 import jax
 import jax.extend.random
@@ -9,7 +9,8 @@ from conftest import relative
 
 from dn_jax.models import cpu
 from dn_jax.models.cpu import threefry_2x32
-from dn_jax.models.layers import Dropout, convolve
+from dn_jax.models.densenet import DenseNet
+from dn_jax.models.layers import Dropout, convolve, depth_factors, scaled
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
@@ -83,3 +84,29 @@ def test_gradients_pass_through_what_is_kept():
   apply = lambda x: Dropout(0.25).apply({}, x, True, rngs={"dropout": jax.random.key(0)})
   gradient = np.asarray(jax.grad(lambda x: jnp.sum(apply(x)))(x))
   assert np.array_equal(gradient, np.where(np.asarray(apply(x)) == 0, 0, np.float32(1 / 0.75)))
+
+
+NETWORK = DenseNet((2, 3), 4, 5, 8, survival=0.6).bind({}, rngs={"dropout": jax.random.key(0)})
+
+
+def test_layers_are_dropped_image_by_image_by_the_chances_of_a_line():
+  factors = np.stack(depth_factors(NETWORK, 5, 20_000, True))
+  chances = 1 - 0.4 * np.arange(5) / 4
+  assert factors.shape == (5, 20_000)
+  for of_layer, chance in zip(factors, chances, strict=True):
+    np.testing.assert_allclose(of_layer[of_layer != 0], 1 / chance, rtol=1e-6)
+  # Five deviations of a share of 20,000 images.
+  np.testing.assert_allclose((factors > 0).mean(1), chances, atol=5 * 0.5 / np.sqrt(20_000))
+  assert abs(np.corrcoef(factors[3], factors[4])[0, 1]) < 0.05
+
+
+def test_no_layer_is_dropped_in_evaluation_nor_without_stochastic_depth():
+  plain = DenseNet((2, 3), 4, 5, 8).bind({}, rngs={"dropout": jax.random.key(0)})
+  assert depth_factors(NETWORK, 5, 4, False) == depth_factors(plain, 5, 4, True) == [None] * 5
+
+
+def test_an_images_factor_is_its_own():
+  x = jnp.asarray(np.random.RandomState(0).randn(3, 2, 2, 4), jnp.bfloat16)
+  found = scaled(x, jnp.asarray([0.0, 1.0, 2.0]))
+  assert found.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(found, np.asarray(x) * np.asarray([0, 1, 2], x.dtype).reshape(3, 1, 1, 1))

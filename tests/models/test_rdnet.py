@@ -14,6 +14,7 @@ from dn_jax.config import size
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build, initial, summary
+from dn_jax.models.layers import depth_factors
 from dn_jax.models.rdnet import POLICIES, RDNet
 
 SMALL = RDNet((2, 1, 2), (4, 8, 6), 5, 8, (1,), patch_size=2, compression=0.7)
@@ -83,7 +84,7 @@ def test_every_policy_has_the_gradients_of_the_papers_function(case, policy):
   params, images, found = case
   network = DOUBLE.clone(survival=0.5)
   with jax.enable_x64(True):
-    drawn = iter(network.bind({}, rngs={"dropout": jax.random.key(3)})._factors(6, True))
+    drawn = iter(depth_factors(network.bind({}, rngs={"dropout": jax.random.key(3)}), sum(network.blocks), 6, True))
     factors = {(b, n): next(drawn) for b, layers in enumerate(network.blocks, 1) for n in range(1, layers + 1)}
     assert 0 in np.asarray(factors[3, 2])  # A layer is dropped, and some are not.
     loss = lambda params: jnp.sum(jnp.sin(plain(network, params, images, factors)))
@@ -91,23 +92,6 @@ def test_every_policy_has_the_gradients_of_the_papers_function(case, policy):
   assert relative(found[policy][0], value) < 1e-12
   worst = jax.tree.map(relative, found[policy][1], gradients)
   assert max(jax.tree.leaves(worst)) < 1e-9, worst
-
-
-def test_layers_are_dropped_image_by_image_by_the_chances_of_a_line():
-  network = RDNet((2, 3), (4, 4), 5, 8, (1,), survival=0.6)
-  factors = np.stack(network.bind({}, rngs={"dropout": jax.random.key(0)})._factors(20_000, True))
-  chances = 1 - 0.4 * np.arange(5) / 4
-  assert factors.shape == (5, 20_000)
-  for of_layer, chance in zip(factors, chances, strict=True):
-    assert set(np.round(of_layer, 5)) <= {0.0, round(float(np.float32(1 / chance)), 5)}
-  # Five deviations of a share of 20,000 images.
-  np.testing.assert_allclose((factors > 0).mean(1), chances, atol=5 * 0.5 / np.sqrt(20_000))
-  assert abs(np.corrcoef(factors[3], factors[4])[0, 1]) < 0.05
-
-
-def test_nothing_is_dropped_in_evaluation_nor_without_stochastic_depth():
-  network = RDNet((2, 3), (4, 4), 5, 8, (1,), survival=0.6)
-  assert network._factors(4, False) == network.clone(survival=1.0)._factors(4, True) == [None] * 5
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

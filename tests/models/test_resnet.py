@@ -15,8 +15,8 @@ from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig
 from dn_jax.models import build
 from dn_jax.models.batch_stats import BatchNorm, MeasureMap
-from dn_jax.models.layers import Dropout
-from dn_jax.models.resnet import OriginalUnit, ResNet
+from dn_jax.models.layers import Dropout, factories
+from dn_jax.models.resnet import OriginalUnit, PreactivationUnit, ResNet
 
 
 class Ordinary(nn.Module):
@@ -213,6 +213,36 @@ def test_a_wide_units_dropout_is_between_its_convolutions():
   assert not any(name == "dropout" and np.array_equal(*pair) for name, pair in zip(names, found, strict=True))
   unit = ["conv1", "dropout", "conv2"]
   assert names == ["stem", "shortcut", *unit, "shortcut", *unit, "shortcut", *unit]
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_a_later_residual_units_branch_is_scaled_image_by_image(bottleneck):
+  conv, norm, measure, dropout = factories(ResNet("wide", 1, 3), padding=((1, 1), (1, 1)))
+  unit = PreactivationUnit(8, 1, bottleneck, conv, norm, measure, dropout)
+  x = jnp.asarray(np.random.RandomState(0).randn(3, 4, 4, 8), jnp.float32)
+  variables = unit.init(jax.random.key(0), x, False)
+  plain, scaled = unit.apply(variables, x, False), unit.apply(variables, x, False, jnp.asarray([0.0, 1.0, 3.0]))
+  np.testing.assert_allclose(scaled, x + np.asarray([0, 1, 3]).reshape(3, 1, 1, 1) * (plain - x), atol=1e-5)
+
+
+def test_a_later_residual_networks_last_units_are_dropped_most():
+  network = ResNet("preactivation", 1, 3, survival=0.4, remat="none")
+  x, factors = jnp.zeros((64, 8, 8, 3)), []
+
+  def watch(call, args, kwargs, context):
+    if isinstance(context.module, PreactivationUnit):
+      factors.append(args[2])
+    return call(*args, **kwargs)
+
+  @jax.jit
+  def drawn():
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables_of(network, size=8))
+    with nn.intercept_methods(watch):
+      network.apply(variables, x, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)})
+    return factors
+
+  # p_l of 1, 0.7 and 0.4; within four deviations of 64 draws.
+  np.testing.assert_allclose(np.mean(np.stack(drawn()) == 0, axis=1), [0, 0.3, 0.6], atol=4 * 0.5 / 8)
 
 
 @pytest.mark.slow
