@@ -27,6 +27,10 @@ _SYNONYMS = {
   **dict.fromkeys(("gpus", "num-gpus", "ngpu"), ("devices",)),
   **dict.fromkeys(("pretrained", "init", "load"), ("weights",)),
   **dict.fromkeys(("num-workers", "j", "nthreads"), ("data.workers",)),
+  **dict.fromkeys(("mixup-alpha",), ("data.mixup",)),
+  **dict.fromkeys(("cutmix-alpha",), ("data.cutmix",)),
+  **dict.fromkeys(("reprob", "random-erase"), ("data.erasing",)),
+  **dict.fromkeys(("aa", "auto-augment", "randaugment"), ("data.rand-augment",)),
   **dict.fromkeys(("bf16", "fp16", "amp"), ("model.dtype",)),
 }
 # Flags of other commands.

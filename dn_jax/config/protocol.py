@@ -121,7 +121,7 @@ _SAME_AS_NONE = {
   "decay": "all",
   "final_rate": 0.0,
   "interpolation": "bilinear",
-  **dict.fromkeys(("mixup", "cutmix", "erasing", "cutout", "rand_augment"), 0),
+  **dict.fromkeys(("mixup", "cutmix", "erasing", "cutout", "rand_augment", "rand_augment_deviation"), 0),
 }
 # Of any streamed data set.
 STREAMED = "streamed"

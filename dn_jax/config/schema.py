@@ -112,7 +112,8 @@ class DataConfig:
   cutout: Annotated[Annotated[int, Ge(0), Le(10_000)] | None, NOT_ALTERED] = added(None)
   """Set a square of this side at a random place of each image to the mean colour, in pixels; 0: none."""
   rand_augment: Annotated[Annotated[float, Ge(0), Le(10)] | None, NOT_ALTERED] = added(None)
-  """Change each image by up to two random operations of this magnitude, 0 to 10 (RandAugment); 0: none."""
+  """Change each image by up to two random operations of this magnitude, 0 to 10 (RandAugment); 0: none. Images that
+  are read one by one then keep their colours and lighting under --data.augment."""
   rand_augment_deviation: Annotated[Annotated[float, Ge(0), Le(10)] | None, NOT_ALTERED] = added(None)
   """Draw each magnitude of --data.rand-augment from a normal distribution with this deviation."""
   interpolation: Annotated[Interpolation | None, Unset("bilinear, unless the protocol says otherwise")] = added(None)

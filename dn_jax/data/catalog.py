@@ -79,7 +79,7 @@ def load(config: DataConfig, rule: int = splits.RULE) -> Dataset:
   dataset = _loaded(config, rule)
   lines = [_weights_line(dataset)] if config.class_weights else []
   if config.mixup or config.cutmix:
-    lines.append("training images are mixed: their logged errors are those of the first image's label")
+    lines.append("training images are mixed: their logged errors are of each image's own label alone")
   if config.channels == 1 and config.name != "digits":
     lines.append(_grey_line(config, dataset.info))
   return dataset._replace(said=(*dataset.said, *lines))

@@ -148,7 +148,8 @@ def _update_rule(config: OptimizerConfig) -> list[str]:
 
 def _augmented(data: DataConfig) -> list[str]:
   if datasets.recorded(data).streamed:
-    crop = "crops of random area and aspect, mirrored, with jitter of colours and lighting (fb.resnet.torch)"
+    jitter = "" if data.rand_augment else ", with jitter of colours and lighting"
+    crop = f"crops of random area and aspect, mirrored{jitter} (fb.resnet.torch)"
     resized = ", resized by a bicubic filter" if data.interpolation == "bicubic" else ""
     return [f"{crop if data.augment else 'the middle'}, {data.size} pixels{resized}"]
   return [f"shifted images padded with {'zeros' if data.padding == 'zero' else 'their mirror image'}"] * data.augment
@@ -156,9 +157,9 @@ def _augmented(data: DataConfig) -> list[str]:
 
 def _altered(data: DataConfig) -> list[str]:
   found = dataclasses.asdict(data)
-  words = [text.format(found[name]) for name, text in _ALTERED.items() if found.get(name)]
-  if found.get("rand_augment") and found["rand_augment_deviation"]:
-    words.append(f"its magnitude's deviation {found['rand_augment_deviation']:g}")
+  words = [text.format(found[name]) for name, text in _ALTERED.items() if found[name]]
+  if data.rand_augment and data.rand_augment_deviation:
+    words.append(f"its magnitude's deviation {data.rand_augment_deviation:g}")
   return words
 
 
