@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec
 
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import DistributedConfig, ModelConfig, OptimizerConfig
+from dn_jax.data import mixing
 from dn_jax.distributed import processes as processes_
 from dn_jax.distributed.layout import AXIS, Layout, place_state, placed, replicate
 from dn_jax.models import batch_stats, build
@@ -96,15 +97,18 @@ def begun(name, dtype):
   return jax.tree.map(np.asarray, state)
 
 
-def go_on(name, network, layout, numbers, steps, batch, state=None, totals=None, accumulation=1, weights=None):
-  """Some of a run's steps, from its start or from what is given."""
+def go_on(
+  name, network, layout, numbers, steps, batch, state=None, totals=None, accumulation=1, weights=None, alphas=None
+):
+  """Some of a run's steps, from its start or from what is given; `alphas` are those of mixup and CutMix."""
   split, fresh = pictures(steps * batch), begun(name, str(jnp.dtype(network.dtype)))
   specs = step.specs_of(fresh, layout)
   objective = step.Objective(class_weights=weights)
   train_step = step.make_train_step(network, SGD, layout, accumulation, specs.params, objective)
-  advance = resident.make_advance(
-    train_step, prepare(network.dtype), layout, *keys(), steps_per_dispatch=1, specs=specs
-  )
+  make = prepare(network.dtype)
+  if alphas:
+    make = step.PrepareAndMix(make, step.make_mix(layout, *alphas))
+  advance = resident.make_advance(train_step, make, layout, *keys(), steps_per_dispatch=1, specs=specs)
   order = np.random.RandomState(1).permutation(steps * batch).astype(np.int32)
   split, order = replicate((split, order), layout.mesh)
   if state is None:
@@ -114,32 +118,54 @@ def go_on(name, network, layout, numbers, steps, batch, state=None, totals=None,
   return state, totals
 
 
+def mixed_by_hand(images, key, alphas):
+  """A batch mixed with itself backwards, and an image's own share of the loss."""
+  drawn = mixing.draw(jax.random.fold_in(key, 2**31), SHAPE[:2], *alphas)
+  share, result = float(drawn.share), images.copy()
+  if not drawn.cut:
+    return share * images + (1 - share) * images[::-1], share
+  kept = np.ones(SHAPE[:2])
+  (top, left), sides = drawn.centre.tolist(), [int(length * np.sqrt(1 - drawn.share)) for length in SHAPE[:2]]
+  for row in range(top - sides[0] // 2, top - sides[0] // 2 + sides[0]):
+    for column in range(left - sides[1] // 2, left - sides[1] // 2 + sides[1]):
+      if 0 <= row < SHAPE[0] and 0 <= column < SHAPE[1]:
+        kept[row, column] = 0
+        result[:, row, column] = images[::-1][:, row, column]
+  return result, kept.mean()
+
+
 @functools.cache
-def reference(name, dtype, groups, steps, batch, weights=(1.0,) * 5):
+def reference(name, dtype, groups, steps, batch, weights=(1.0,) * 5, alphas=None):
   network, split, state = made(name, dtype), pictures(steps * batch), begun(name, dtype)
   order = np.random.RandomState(1).permutation(steps * batch)
   params, stats, opt_state, totals = state.params, state.batch_stats, state.opt_state, np.zeros(4)
 
   @jax.jit
-  def of_group(params, stats, images, labels, rngs):
+  def of_group(params, stats, images, labels, partners, share, rngs):
     def loss(params):
       variables = {"params": params, "batch_stats": stats}
       logits, updated = network.apply(variables, images, True, mutable=["batch_stats"], rngs=rngs)
-      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-      return (losses * jnp.asarray(weights)[labels]).mean(), (updated.get("batch_stats", {}), losses, logits)
+      own, other = (optax.softmax_cross_entropy_with_integer_labels(logits, each) for each in (labels, partners))
+      weighed = share * own * jnp.asarray(weights)[labels] + (1 - share) * other * jnp.asarray(weights)[partners]
+      return weighed.mean(), (updated.get("batch_stats", {}), share * own + (1 - share) * other, logits)
 
     return jax.grad(loss, has_aux=True)(params)
 
   make = jax.jit(prepare(network.dtype))
   for number in range(steps):
     augmentation, dropout = (jax.random.fold_in(key, number) for key in keys())
-    found = []
+    found, own = [], order[number * batch :][:batch]
+    all_images, share = make(split.images[own], augmentation, jnp.asarray(own, jnp.int32)), 1.0
+    if alphas:
+      all_images, share = mixed_by_hand(np.asarray(all_images), augmentation, alphas)
     for group in range(groups):
       size = batch // groups
-      numbers = order[number * batch + group * size :][:size]
-      images = make(split.images[numbers], augmentation, jnp.asarray(numbers, jnp.int32))
+      numbers, partners = (each[group * size :][:size] for each in (own, own[::-1]))
+      images = jnp.asarray(all_images[group * size :][:size])
       rngs = {"dropout": dropout if groups == 1 else jax.random.fold_in(dropout, group), "depth": dropout}
-      gradients, (updated, losses, logits) = of_group(params, stats, images, split.labels[numbers], rngs)
+      gradients, (updated, losses, logits) = of_group(
+        params, stats, images, split.labels[numbers], split.labels[partners], share, rngs
+      )
       found.append(jax.tree.map(np.asarray, (gradients, updated)))
       right = np.asarray(logits)[np.arange(size), split.labels[numbers]]
       rank = (np.asarray(logits) > right[:, None]).sum(1)
@@ -169,6 +195,21 @@ def weighted(groups: int, count: int, parallel="jit", accumulation=1) -> float:
   network = made("densenet", "float64", remat="none")
   ours = train("densenet", network, layout, 2, BATCH, accumulation, weights=weights)
   return distance(ours, reference("densenet", "float64", groups, 2, BATCH, weights))
+
+
+@float64
+def mixed(groups: int, count: int, parallel="jit", accumulation=1, shard=False) -> float:
+  """As `steps`, with weighted classes, mixup and CutMix; the steps take both."""
+  layout, weights, alphas = (
+    Layout(tuple(jax.devices()[:count]), groups, parallel, shard),
+    (0.5, 1.0, 1.0, 1.5, 2.0),
+    (1, 1),
+  )
+  numbered = (jax.random.fold_in(jax.random.fold_in(keys()[0], number), 2**31) for number in range(6))
+  assert {bool(mixing.draw(key, SHAPE[:2], *alphas).cut) for key in numbered} == {False, True}
+  network = made("densenet", "float64", remat="none")
+  ours = train("densenet", network, layout, 6, BATCH, accumulation, weights=weights, alphas=alphas)
+  return distance(ours, reference("densenet", "float64", groups, 6, BATCH, weights, alphas))
 
 
 def moments(values, devices: int, platform: str):

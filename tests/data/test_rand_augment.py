@@ -31,7 +31,9 @@ def operation(number, magnitude=0.0, negative=False):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "nothing"), [("colours", set()), ("dull", set()), ("grey", {"autocontrast", "colour"})])
+@pytest.mark.parametrize(
+  ("kind", "nothing"), [("colours", set()), ("dull", set()), ("grey", {"autocontrast", "colour"})]
+)
 def test_each_operation_is_timms(kind, nothing):
   image, seen, changed = recorded()[f"image/{kind}"], set(), set()
   for name, expected in recorded().items():

@@ -41,6 +41,14 @@ def test_a_layout_deals_every_picture_to_one_device_and_no_group_to_two_rows(gro
     assert len({device // dealt.parts for device in holders}) == 1
 
 
+@pytest.mark.parametrize(("groups", "count"), [(1, 1), (1, 8), (4, 8), (8, 4), (4, 6), (6, 4), (3, 2)])
+def test_a_batch_backwards_is_that_of_one_device(groups, count):
+  dealt, size = layout(groups, count), int(np.lcm(groups, count)) * 3
+  both = lambda _: (own := dealt.own(jnp.arange(size)), dealt.backwards({"labels": own})["labels"])
+  own, partners = map(np.asarray, jax.vmap(both, axis_name=AXIS)(jnp.arange(count)))
+  np.testing.assert_array_equal(partners, size - 1 - own)
+
+
 @pytest.mark.parametrize(
   ("groups", "count", "batch", "nearest"),
   [
@@ -91,6 +99,19 @@ def test_ten_steps_on_several_devices_are_those_on_one(eight_devices, case):
 )
 def test_weighted_classes_are_the_same_on_several_devices(eight_devices, case):
   assert eight_devices.case("weighted", *case) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "case",
+  [
+    (4, 6, "jit", 2, True),
+    *(pytest.param(each, marks=thorough) for each in ((1, 8), (1, 1), (4, 6, "pmap"), (8, 2, "pmap", 4))),
+  ],
+)
+def test_images_and_losses_are_mixed_the_same_on_several_devices(eight_devices, case):
+  # The reference mixes each whole batch by numpy.
+  assert eight_devices.case("mixed", *case) < 1e-10
 
 
 def test_a_confusion_matrix_over_devices_has_each_image_once(eight_devices):
