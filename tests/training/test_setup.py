@@ -8,7 +8,7 @@ import pytest
 from dn_jax.config import datasets
 from dn_jax.config.resolve import resolve
 from dn_jax.config.schema import DataConfig, ModelConfig, RunConfig
-from dn_jax.data import catalog
+from dn_jax.data import augment, catalog
 from dn_jax.data.augment import prepared
 from dn_jax.errors import ConfigurationError
 from dn_jax.training import setup
@@ -74,3 +74,40 @@ def test_a_group_of_one_pixel_is_refused():
   with pytest.raises(ConfigurationError, match="single pixel; at least 2 for each of 8 groups"):
     resolve(RunConfig(DataConfig("digits"), model, batch_size=8, statistics_groups=8))
   resolve(RunConfig(DataConfig("digits"), model, batch_size=16, statistics_groups=8))
+
+
+def test_images_are_hidden_after_they_were_shifted_and_normalised():
+  images = jnp.full((200, 32, 32, 3), 200, jnp.uint8)
+  white = (200 - np.array([125.3, 123.0, 113.9])) / [63.0, 62.1, 66.7]
+
+  def input_of(**flags):
+    config = resolve(RunConfig(DataConfig("cifar10", **flags)))
+    return np.asarray(prepared(config.data, grey("cifar10"))(images, jax.random.key(0), jnp.arange(200)))
+
+  cut = input_of(cutout=8)
+  hidden = (cut == 0).all(axis=-1)
+  assert hidden.sum(axis=(1, 2)).max() == 64
+  np.testing.assert_allclose(cut[~hidden], np.broadcast_to(white, cut[~hidden].shape), rtol=1e-5)
+  noise = np.abs(input_of(erasing=0.5) - white).max(axis=-1) > 1e-3
+  assert 0.35 < noise.any(axis=(1, 2)).mean() < 0.65  # Nine in ten thousand seeds are beyond.
+  assert noise.mean() > 0.05
+  # A shifted image's border is the mean; noise lies over it.
+  both = input_of(augment=True, erasing=1.0)
+  assert ((both == 0).all(axis=-1).sum(axis=(1, 2)) > 0).mean() > 0.5
+  assert np.abs(both[:, 0, 0] - white).max(axis=-1).max() > 2
+
+
+def test_images_that_are_read_one_by_one_keep_their_colours_under_random_operations(monkeypatch):
+  monkeypatch.setattr(augment, "rand_augment", lambda images, key, numbers, **how: images)
+  images = jnp.asarray(np.random.RandomState(0).randint(0, 256, (8, 5, 5, 3)), jnp.uint8)
+
+  def input_of(**flags):
+    config = resolve(RunConfig(DataConfig("imagenet2012", size=32, augment=True, **flags), ModelConfig(blocks=(1,))))
+    dataset = catalog.Dataset(datasets.info_of(DataConfig("imagenet2012")), None, None, None)
+    info = dataset.info
+    found = prepared(config.data, dataset)(images, jax.random.key(0), jnp.arange(8))
+    return np.asarray(found) * np.array(info.std) + np.array(info.mean)
+
+  for plain, image in zip(input_of(rand_augment=9.0), np.asarray(images), strict=True):
+    assert min(np.abs(plain - each).max() for each in (image, image[:, ::-1])) < 1e-3
+  assert min(np.abs(input_of() - each).max() for each in (images, images[:, :, ::-1])) > 1
