@@ -99,12 +99,12 @@ class Peer:
 class Network:
   """DenseNet-BC on 32x32 images, ten classes; or another network of the zoo."""
 
-  name: Annotated[str | None, Unset("DenseNet-BC of the depth and growth rate below")] = None
-  """Take this network of the zoo. Peers are dn_jax+POLICY, and torch with --torch-network."""
   depth: Size = 100
   """Set L, the number of layers."""
   growth_rate: Size = 12
   """Set k, the number of channels that each layer adds."""
+  name: Annotated[str | None, Unset("DenseNet-BC of the depth and growth rate")] = None
+  """Take this network of the zoo. Peers are dn_jax+POLICY, and torch with --torch-network."""
 
 
 def main(

@@ -134,7 +134,9 @@ def test_a_network_of_the_zoo_is_built_by_name_and_by_pytorchs_file(tmp_path, ca
   python, file = tmp_path / "python", tmp_path / "theirs.py"
   python.touch()
   file.touch()
-  main(benchmark["Network"]("rdnet-cifar"), 8, torch_python=python, torch_network=file, json_path=tmp_path / "b.json")
+  main(
+    benchmark["Network"](name="rdnet-cifar"), 8, torch_python=python, torch_network=file, json_path=tmp_path / "b.json"
+  )
   ours, theirs = ["0", "0", "8", "rdnet-cifar"], ["0", "0", "8", str(file)]
   assert given == {
     "dn_jax+layer_by_layer": ours,
