@@ -11,9 +11,9 @@ torch and torch+OPTIONS: torch+checkpointed+channels-last, torch+compiled. Ours 
 
 An RDNet beside timm's:
 
-  python experiments/benchmark.py --model.name rdnet-cifar \
-    --peers dn_jax+layer_by_layer dn_jax+none torch torch+checkpointed \
-    --torch-python ~/torch/bin/python \
+  python experiments/benchmark.py --model.name rdnet-cifar \\
+    --peers dn_jax+layer_by_layer dn_jax+none torch torch+checkpointed \\
+    --torch-python ~/torch/bin/python \\
     --torch-network experiments/peers/timm_rdnet.py
 """
 
