@@ -8,9 +8,17 @@ Peers take turns, round after round, so that a busy minute of the machine falls 
 may have a Python of its own: `python3.11 -m venv ~/torch; ~/torch/bin/pip install torch==2.13.0`. PyTorch's peers are
 torch and torch+OPTIONS: torch+checkpointed+channels-last, torch+compiled. Ours are dn_jax+POLICY. All but keras take
 +bfloat16, for activations. Needs Linux.
+
+An RDNet beside timm's:
+
+  python experiments/benchmark.py --model.name rdnet-cifar \\
+    --peers dn_jax+layer_by_layer dn_jax+none torch torch+checkpointed \\
+    --torch-python ~/torch/bin/python \\
+    --torch-network experiments/peers/timm_rdnet.py
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -18,13 +26,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import rich.console
 import tyro
 
 from dn_jax.commands import command_line
-from dn_jax.config.network import complete_model
+from dn_jax.config.network import complete_model, is_for_imagenet, remat_policies
 from dn_jax.config.schema import NOT_WRITTEN, Count, ModelConfig, Size, Unset
 from dn_jax.errors import ConfigurationError
 from dn_jax.models import remat
@@ -88,12 +97,14 @@ class Peer:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """DenseNet-BC on 32x32 images, ten classes."""
+  """DenseNet-BC on 32x32 images, ten classes; or another network of the zoo."""
 
   depth: Size = 100
   """Set L, the number of layers."""
   growth_rate: Size = 12
   """Set k, the number of channels that each layer adds."""
+  name: Annotated[str | None, Unset("DenseNet-BC of the depth and growth rate")] = None
+  """Take this network of the zoo. Peers are dn_jax+POLICY, and torch with --torch-network."""
 
 
 def main(
@@ -116,26 +127,41 @@ def main(
     repeats: measure in so many rounds.
     steps: take so many steps of a peer at its turn.
     torch_python: start PyTorch's peers by this Python.
-    torch_network: build PyTorch's network by build(depth, growth_rate, checkpointed) of this Python file.
+    torch_network: build PyTorch's network by build(depth, growth_rate, checkpointed) of this Python file; the first two
+      are 0 under --model.name.
     json_path: write everything measured into this file.
     picture: draw a figure into this file, .svg, .png or .pdf.
   """
-  complete_model(ModelConfig(depth=model.depth, growth_rate=model.growth_rate))
+  complete = complete_model(
+    ModelConfig(name=model.name) if model.name else ModelConfig(depth=model.depth, growth_rate=model.growth_rate)
+  )
   command_line.check_file("json", json_path)
   command_line.check_figure("picture", picture)
   for flag, path in (("torch-python", torch_python), ("torch-network", torch_network)):
     if path and not path.is_file():
       raise ConfigurationError(flag, path, "there is no such file")
-  names = peers or (JAX + TORCH if torch_python else JAX)
-  _check(names, torch_python)
+  if model.name:
+    names = peers or (*OURS, *(("torch", "torch+checkpointed") if torch_python and torch_network else ()))
+    _check_named(complete, names, torch_network)
+  else:
+    names = peers or (JAX + TORCH if torch_python else JAX)
+  _check(names, torch_python, complete)
   console = command_line.console(120)
   record = {
-    "network": {"depth": model.depth, "growth_rate": model.growth_rate, "batch_size": batch_size},
+    "network": {
+      **({"name": model.name} if model.name else {"depth": model.depth, "growth_rate": model.growth_rate}),
+      "batch_size": batch_size,
+    },
     "machine": _machine(),
     "repeats": repeats,
     "steps": steps,
     "peers": _measure(
-      names, [model.depth, model.growth_rate, batch_size], repeats, steps, torch_python, torch_network, console
+      names,
+      functools.partial(_arguments, model, batch_size, torch_network),
+      repeats,
+      steps,
+      torch_python,
+      console,
     ),
   }
   record["ratios"] = timings.ratios(
@@ -152,7 +178,7 @@ def main(
     console.print(f"figure: {picture}")
 
 
-def _check(names: tuple[str, ...], torch_python: pathlib.Path | None) -> None:
+def _check(names: tuple[str, ...], torch_python: pathlib.Path | None, model: ModelConfig) -> None:
   for name in names:
     kind, *options = name.split("+")
     if kind == "torch" and torch_python is None:
@@ -166,18 +192,36 @@ def _check(names: tuple[str, ...], torch_python: pathlib.Path | None) -> None:
     several = len(set(options) & set(remat.POLICIES)) > 1
     if kind not in allowed or set(options) - allowed[kind] or several:
       raise ConfigurationError("peers", name, f"one of {', '.join((*JAX, *TORCH))}, or dn_jax+POLICY")
+    if strange := set(options) & set(remat.POLICIES) - set(remat_policies(model)):
+      raise ConfigurationError("peers", name, f"{strange.pop()} is no policy of this network")
+
+
+def _check_named(network: ModelConfig, names: tuple[str, ...], torch_network: pathlib.Path | None) -> None:
+  if is_for_imagenet(network):
+    raise ConfigurationError("model.name", network.name, "is for images of 224x224; take one for 32x32")
+  for name in names:
+    if name.startswith(("flax", "keras")):
+      raise ConfigurationError("peers", name, f"builds DenseNet-BC alone; {network.name} takes dn_jax+POLICY or torch")
+    if name.startswith("torch") and torch_network is None:
+      raise ConfigurationError("peers", name, f"needs --torch-network, a Python file that builds {network.name}")
+
+
+def _arguments(model: Network, batch_size: int, torch_network: pathlib.Path | None, peer: str) -> list[str]:
+  """What a peer's process is given. A network that has a name has no depth, and ours takes the name."""
+  sizes = (0, 0) if model.name else (model.depth, model.growth_rate)
+  network = torch_network if peer.startswith("torch") else model.name
+  return [str(each) for each in (*sizes, batch_size, *([network] if network else []))]
 
 
 def _measure(
   names: tuple[str, ...],
-  network: list[int],
+  arguments: Callable[[str], list[str]],
   repeats: int,
   steps: int,
   torch_python: pathlib.Path | None,
-  torch_network: pathlib.Path | None,
   console: rich.console.Console,
 ) -> dict[str, dict[str, Any]]:
-  """Starts every peer, lets them take turns, and returns a record of each."""
+  """Starts every peer with its arguments, lets them take turns, and returns a record of each."""
   found: dict[str, dict[str, Any]] = {}
   running: dict[str, Peer] = {}
   with tempfile.TemporaryDirectory() as caches, console.status("") as status:
@@ -185,7 +229,6 @@ def _measure(
       for name in names:
         of_torch = name.startswith("torch")
         python = str(torch_python) if of_torch else sys.executable
-        arguments = [*map(str, network), *([str(torch_network)] if of_torch and torch_network else [])]
         environment = {
           "JAX_COMPILATION_CACHE_DIR": f"{caches}/{name}",
           "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -193,14 +236,14 @@ def _measure(
         }
         try:
           status.update(f"{name}: first start")
-          first = Peer(name, python, arguments, environment)
+          first = Peer(name, python, arguments(name), environment)
           # Without a compiler the second start is like the first.
           if of_torch and "compiled" not in name:
             running[name] = again = first
           else:
             first.stop()
             status.update(f"{name}: second start")
-            running[name] = again = Peer(name, python, arguments, environment)
+            running[name] = again = Peer(name, python, arguments(name), environment)
           found[name] = {
             **{key: again.first[key] for key in ("parameters", "device", "versions")},
             "first_start": first.start,

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from dn_jax.config import zoo
 from dn_jax.report import style
 from dn_jax.report.grid import Grid
 
@@ -32,7 +33,9 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]
 def _title(record: Mapping[str, Any]) -> str:
   network = record["network"]
   kind = "" if any("bfloat16" in name for name in record["peers"]) else ", float32"
-  return f"DenseNet-BC (L={network['depth']}, k={network['growth_rate']}), batch {network['batch_size']}{kind}"
+  named = network.get("name")
+  title = zoo.NETWORKS[named].title if named else f"DenseNet-BC (L={network['depth']}, k={network['growth_rate']})"
+  return f"{title}, batch {network['batch_size']}{kind}"
 
 
 def table(record: Mapping[str, Any]) -> rich.table.Table:

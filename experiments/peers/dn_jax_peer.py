@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax_device import batch, device, device_peak, versions
 
+from dn_jax.config import zoo
 from dn_jax.config.network import complete_model
 from dn_jax.config.schema import ModelConfig, OptimizerConfig
 from dn_jax.distributed.layout import make_layout_of_one, replicate
@@ -27,11 +28,13 @@ versions = functools.partial(versions, "flax", "dn_jax")
 def start(depth, growth_rate, batch_size, *options):
   """Returns a training step, which returns its loss, and the number of trainable parameters.
 
-  options: a remat policy, and `bfloat16` activations.
+  options: a remat policy, `bfloat16` activations, and a name of the zoo, in place of depth and growth rate.
   """
   compilation.keep_compiled_programs()
-  model = ModelConfig(depth=depth, growth_rate=growth_rate, dtype="bfloat16" if "bfloat16" in options else "float32")
-  for policy in set(options) - {"bfloat16"}:
+  named = next((option for option in options if option in zoo.NETWORKS), None)
+  model = ModelConfig(name=named) if named else ModelConfig(depth=depth, growth_rate=growth_rate)
+  model = dataclasses.replace(model, dtype="bfloat16" if "bfloat16" in options else "float32")
+  for policy in set(options) - {"bfloat16", named}:
     model = dataclasses.replace(model, remat=policy)
   model = complete_model(model)
   network = build.build(model, 10)

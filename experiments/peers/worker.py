@@ -1,11 +1,11 @@
 """One network of experiments/benchmark.py or accelerator.py in a process of its own: takes training steps on command.
 
-  python experiments/peers/worker.py PEER DEPTH GROWTH_RATE BATCH_SIZE [NETWORK.py]
+  python experiments/peers/worker.py PEER DEPTH GROWTH_RATE BATCH_SIZE [NETWORK]
 
-PEER is a module of this folder and its options, joined by "+": torch+channels-last. Needs only the peer's own
-framework; its Python may differ from the benchmark's. Takes a first step, then as many as each line of standard input
-says, and prints a line of JSON after each. A step may go on on the device after its call; the loss of the last one is
-read, which waits for all.
+PEER is a module of this folder and its options, joined by "+": torch+channels-last. NETWORK is a Python file that
+builds PyTorch's network, or a name of the zoo for ours. Needs only the peer's own framework; its Python may differ from
+the benchmark's. Takes a first step, then as many as each line of standard input says, and prints a line of JSON after
+each. A step may go on on the device after its call; the loss of the last one is read, which waits for all.
 """
 
 import importlib

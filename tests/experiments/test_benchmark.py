@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, call, relative, run
 
 from dn_jax import weights
+from dn_jax.config import zoo
 from dn_jax.models.densenet import DenseNet, blocks_of_depth
 
 IMAGES = np.random.RandomState(0).randn(4, 32, 32, 3).astype(np.float32)
@@ -119,6 +120,44 @@ def test_peers_take_turns_and_a_table_and_a_picture_are_made_of_what_they_say(tm
   assert (tmp_path / "b.png").stat().st_size > 5000
 
 
+def test_a_network_of_the_zoo_is_built_by_name_and_by_pytorchs_file(tmp_path, capsys):
+  benchmark = runpy.run_path(str(ROOT / "experiments" / "benchmark.py"))
+  given = {}
+
+  class Peer(MadeUpPeer):
+    def __init__(self, name, python, arguments, environment):
+      super().__init__()
+      given[name] = arguments
+
+  main = benchmark["main"]
+  main.__globals__["Peer"] = Peer
+  python, file = tmp_path / "python", tmp_path / "theirs.py"
+  python.touch()
+  file.touch()
+  main(
+    benchmark["Network"](name="rdnet-cifar"), 8, torch_python=python, torch_network=file, json_path=tmp_path / "b.json"
+  )
+  ours, theirs = ["0", "0", "8", "rdnet-cifar"], ["0", "0", "8", str(file)]
+  assert given == {
+    "dn_jax+layer_by_layer": ours,
+    "dn_jax+dense_layer": ours,
+    "torch": theirs,
+    "torch+checkpointed": theirs,
+  }
+  assert json.loads((tmp_path / "b.json").read_text())["network"] == {"name": "rdnet-cifar", "batch_size": 8}
+  assert "RDNet for 32x32 pixels, batch 8, float32" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_our_peer_takes_a_network_of_the_zoo():
+  import dn_jax_peer
+
+  take, parameters = dn_jax_peer.start(0, 0, 2, "rdnet-cifar", "none")
+  assert parameters == zoo.NETWORKS["rdnet-cifar"].counted.parameters
+  assert 1 < float(take()) < 5
+
+
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_peers_take_turns_and_everything_is_written_down(tmp_path):
@@ -177,6 +216,11 @@ def test_a_peer_that_stops_in_a_round_is_said_and_the_record_is_kept(tmp_path):
     (["--peers", "dn_jax+2seeds"], "--peers dn_jax+2seeds: one of"),
     (["--peers", "dn_jax+some"], "--peers dn_jax+some: one of"),
     (["--peers", "torch"], "--peers torch: needs --torch-python"),
+    (["--model.name", "rdnet-cifer"], "--model.name rdnet-cifer: "),
+    (["--model.name", "rdnet-tiny"], "--model.name rdnet-tiny: is for images of 224x224; take one for 32x32"),
+    (["--model.name", "rdnet-cifar", "--peers", "flax"], "--peers flax: builds DenseNet-BC alone; rdnet-cifar takes"),
+    (["--model.name", "rdnet-cifar", "--peers", "torch"], "--peers torch: needs --torch-network, a Python file that"),
+    (["--model.name", "rdnet-cifar", "--peers", "dn_jax+block"], "--peers dn_jax+block: block is no policy of this"),
     (["--torch-python", "/nowhere"], "--torch-python /nowhere: there is no such file"),
     (["--json", "/nowhere/b.json"], "--json /nowhere/b.json: is no file in a folder that exists"),
     (["--picture", "/nowhere/b.png"], "--picture /nowhere/b.png: is no file in a folder that can be written"),
