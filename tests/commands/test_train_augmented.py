@@ -32,6 +32,7 @@ def undisturbed(tmp_path_factory):
   return folder, done
 
 
+@pytest.mark.slow
 def test_a_run_with_mixed_and_hidden_images_says_so_and_records_it(undisturbed, tmp_path):
   folder, done = undisturbed
   said = " ".join(done.stdout.split())
@@ -53,6 +54,7 @@ class Killed(BaseException):
   """Where a run in this process is cut off."""
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_within_an_epoch_mixes_and_hides_the_same_images_again(undisturbed, tmp_path, monkeypatch):
   flags, due = of_digits(tmp_path / "run", *ALL, "--checkpoint.every-steps", "9"), experiment.Recorder.due
 
