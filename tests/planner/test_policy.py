@@ -40,9 +40,9 @@ def question(batch_size=64, **model):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_on_a_cpu_it_is_the_familys_own(family):
-  depth = {"densenet": 40, "resnet": 8, "preactivation": 11, "wide": 10}[family]
+  depth = {"densenet": 40, "resnet": 8, "preactivation": 11, "wide": 10}.get(family)
   found, _ = policy.unless_told(question(family=family, depth=depth), on("cpu", 1))
-  assert found == ("layer_by_layer" if family == "densenet" else "dense_layer")
+  assert found == ("layer_by_layer" if family in ("densenet", "rdnet") else "dense_layer")
 
 
 def test_on_a_gpu_it_is_none_where_memory_allows():
