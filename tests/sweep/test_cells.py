@@ -154,7 +154,10 @@ def test_all_values_that_do_not_parse_are_listed():
 @pytest.mark.parametrize(
   ("words", "line"),
   [
-    (["--model.grwth-rate", "4"], r"--model\.grwth-rate 4: there is no such flag; did you mean --model\.growth-rate or --model\.growth-rates\?"),
+    (
+      ["--model.grwth-rate", "4"],
+      r"--model\.grwth-rate 4: there is no such flag; did you mean --model\.growth-rate or --model\.growth-rates\?",
+    ),
     (["--sedes", "3"], r"--sedes 3: there is no such flag; did you mean .*--seeds\b"),
     (["--dry-runs"], r"did you mean --dry-run\?"),
     (["--clutser", "local"], r"did you mean --cluster\?"),
