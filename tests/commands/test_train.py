@@ -17,6 +17,7 @@ import read_only
 import traced_once
 import wandb_files
 from conftest import HANGS, ROOT, call, metrics, small_run, wait_for
+from cut_off import Killed, cut_off
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -92,22 +93,6 @@ def same(folder, undisturbed):
     assert np.array_equal(a, b)
 
 
-class Killed(BaseException):
-  """Where a run in this process is cut off."""
-
-
-def after(step):
-  """`Recorder.due` that cuts a run off so many steps on."""
-  due = experiment.Recorder.due
-
-  def cut(self, done):
-    if done == step:
-      raise Killed
-    return due(self, done)
-
-  return cut
-
-
 @pytest.mark.thorough
 def test_a_run_cut_off_before_its_first_checkpoint_sets_its_records_aside_and_starts_again(
   undisturbed, tmp_path, monkeypatch
@@ -135,13 +120,8 @@ def test_a_run_cut_off_before_its_first_checkpoint_sets_its_records_aside_and_st
     (28, ("--checkpoint.every-steps", "12"), "going on after epoch 1 and 6 steps, from the checkpoint of step 24"),
   ],
 )
-def test_a_run_that_is_cut_off_ends_bit_for_bit_as_an_undisturbed_one(
-  undisturbed, tmp_path, monkeypatch, step, flags, going_on
-):
-  monkeypatch.setattr(experiment.Recorder, "due", after(step))
-  with pytest.raises(Killed):
-    call(*small_run(tmp_path / "run", *FLAGS, *flags))
-  monkeypatch.undo()
+def test_a_run_that_is_cut_off_ends_bit_for_bit_as_an_undisturbed_one(undisturbed, tmp_path, step, flags, going_on):
+  cut_off(lambda: call(*small_run(tmp_path / "run", *FLAGS, *flags)), step)
   again = call(*small_run(tmp_path / "run", *FLAGS, *flags))
   assert again.returncode == 0, again.stderr
   assert going_on in " ".join(again.stdout.split())

@@ -6,20 +6,16 @@ import makers_files
 import pytest
 import traced_once
 from conftest import call, greys, metrics
+from cut_off import cut_off
 
-from dn_jax import experiment
 from dn_jax.config.schema import DataConfig
 from dn_jax.data import catalog
 
 traced_once = traced_once.traced_once
 
 
-class Killed(BaseException):
-  """Where a run is cut off."""
-
-
 @pytest.mark.slow
-def test_a_run_that_began_with_tfds_goes_on_with_the_archives_of_the_same_images(prepared, tmp_path, monkeypatch):
+def test_a_run_that_began_with_tfds_goes_on_with_the_archives_of_the_same_images(prepared, tmp_path):
   archives = makers_files.write(tmp_path / "archives", "cifar10 pickled", greys())
 
   def train(data, out):
@@ -39,17 +35,7 @@ def test_a_run_that_began_with_tfds_goes_on_with_the_archives_of_the_same_images
     return call("experiments/train.py", *flags, "--checkpoint.every-steps", "7", "--data.dir", data, "--out", out)
 
   assert train(prepared, tmp_path / "undisturbed").returncode == 0
-  due = experiment.Recorder.due
-
-  def cut(self, step):
-    if step == 15:
-      raise Killed
-    return due(self, step)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(experiment.Recorder, "due", cut)
-    with pytest.raises(Killed):
-      train(prepared, tmp_path / "run")
+  cut_off(lambda: train(prepared, tmp_path / "run"), 15)
   done = train(archives, tmp_path / "run")
   assert done.returncode == 0, done.stderr
   said = " ".join(done.stdout.split())

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import traced_once
 from conftest import call, metrics, small_run
+from cut_off import cut_off
 from photographs import halves
 
-from dn_jax import experiment
 from dn_jax.inference import load
 
 traced_once = traced_once.traced_once
@@ -50,23 +50,10 @@ def test_a_run_with_mixed_and_hidden_images_says_so_and_records_it(undisturbed, 
   assert found[0]["train_loss"] != metrics(tmp_path / "plain")[0]["train_loss"]
 
 
-class Killed(BaseException):
-  """Where a run in this process is cut off."""
-
-
 @pytest.mark.slow
-def test_a_run_cut_off_within_an_epoch_mixes_and_hides_the_same_images_again(undisturbed, tmp_path, monkeypatch):
-  flags, due = of_digits(tmp_path / "run", *ALL, "--checkpoint.every-steps", "9"), experiment.Recorder.due
-
-  def cut(self, step):
-    if step == 11:
-      raise Killed
-    return due(self, step)
-
-  monkeypatch.setattr(experiment.Recorder, "due", cut)
-  with pytest.raises(Killed):
-    call(*flags)
-  monkeypatch.undo()
+def test_a_run_cut_off_within_an_epoch_mixes_and_hides_the_same_images_again(undisturbed, tmp_path):
+  flags = of_digits(tmp_path / "run", *ALL, "--checkpoint.every-steps", "9")
+  cut_off(lambda: call(*flags), 11)
   again = call(*flags)
   assert again.returncode == 0, again.stderr
   # An epoch has 6 steps.

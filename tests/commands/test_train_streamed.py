@@ -9,9 +9,9 @@ import sys
 import pytest
 import traced_once
 from conftest import HANGS, ROOT, call, metrics, run, wait_for
+from cut_off import cut_off
 from photographs import halves
 
-from dn_jax import experiment
 from dn_jax.report import protocol_words
 from dn_jax.runs import records
 
@@ -72,24 +72,10 @@ def test_a_run_on_a_folder_leaves_what_every_run_leaves_and_is_evaluated(undistu
   assert "crops of random area and aspect" in protocol_words.text(records.read_config(folder))
 
 
-class Killed(BaseException):
-  """Where a run in this process is cut off."""
-
-
 @pytest.mark.slow
-def test_a_run_cut_off_within_an_epoch_goes_on_with_the_next_picture(photographs, undisturbed, tmp_path, monkeypatch):
+def test_a_run_cut_off_within_an_epoch_goes_on_with_the_next_picture(photographs, undisturbed, tmp_path):
   flags = command(photographs, tmp_path / "run", "--checkpoint.every-steps", "9")
-  due = experiment.Recorder.due
-
-  def cut(self, step):
-    if step == 11:
-      raise Killed
-    return due(self, step)
-
-  monkeypatch.setattr(experiment.Recorder, "due", cut)
-  with pytest.raises(Killed):
-    call(*flags)
-  monkeypatch.undo()
+  cut_off(lambda: call(*flags), 11)
   again = call(*flags)
   assert again.returncode == 0, again.stderr
   # An epoch has 6 steps.
