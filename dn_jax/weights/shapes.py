@@ -41,8 +41,8 @@ def model_of(state: Mapping[str, Any]) -> ModelConfig | None:
 
 def flags_of(model: ModelConfig) -> str:
   """The flags that ask for a network: its published name, or the fewest that do."""
-  for name in zoo.NETWORKS:
-    if _ask_for({"name": name}, model):
+  for name, published in zoo.NETWORKS.items():
+    if published.model.get("family", "densenet") == model.family and _ask_for({"name": name}, model):
       return f"--model.name {name}"
   fields = {name: getattr(model, name) for name in ("family", *FORMATS[model.family].fields)}
   for name in tuple(fields):

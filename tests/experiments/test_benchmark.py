@@ -1,5 +1,6 @@
 """The benchmark's peers are the same network, and its command measures them."""
 
+import dataclasses
 import json
 import runpy
 import sys
@@ -11,7 +12,8 @@ import pytest
 from conftest import ROOT, call, relative, run
 
 from dn_jax import weights
-from dn_jax.config import zoo
+from dn_jax.config.network import complete_model
+from dn_jax.config.schema import ModelConfig
 from dn_jax.models.densenet import DenseNet, blocks_of_depth
 
 IMAGES = np.random.RandomState(0).randn(4, 32, 32, 3).astype(np.float32)
@@ -62,6 +64,10 @@ def test_pytorch_peer_is_the_same_network(options):
   with torch.no_grad():
     logits = theirs(torch.tensor(IMAGES.transpose(0, 3, 1, 2))).numpy()
   assert relative(logits, network.apply(variables, jnp.asarray(IMAGES), False)) < 1e-5
+
+
+class Built(Exception):
+  """Where a peer would build its network."""
 
 
 class MadeUpPeer:
@@ -148,14 +154,21 @@ def test_a_network_of_the_zoo_is_built_by_name_and_by_pytorchs_file(tmp_path, ca
   assert "RDNet for 32x32 pixels, batch 8, float32" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-@pytest.mark.thorough
-def test_our_peer_takes_a_network_of_the_zoo():
+def test_our_peer_takes_a_network_of_the_zoo(monkeypatch):
   import dn_jax_peer
 
-  take, parameters = dn_jax_peer.start(0, 0, 2, "rdnet-cifar", "none")
-  assert parameters == zoo.NETWORKS["rdnet-cifar"].counted.parameters
-  assert 1 < float(take()) < 5
+  asked = []
+
+  def build(model, classes):
+    asked.append(model)
+    raise Built
+
+  monkeypatch.setattr(dn_jax_peer.build, "build", build)
+  for options in (("rdnet-cifar", "none"), ("none", "bfloat16", "rdnet-cifar")):
+    with pytest.raises(Built):
+      dn_jax_peer.start(0, 0, 2, *options)
+  named = complete_model(ModelConfig(name="rdnet-cifar", remat="none"))
+  assert asked == [named, dataclasses.replace(named, dtype="bfloat16")]
 
 
 @pytest.mark.slow
